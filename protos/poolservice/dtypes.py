@@ -1,0 +1,63 @@
+"""The types that a tensor may have: their name on the wire and in numpy."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import ml_dtypes
+import numpy as np
+
+from poolservice.errors import InvalidRequest
+from poolservice.v1 import pool_pb2
+
+#: numpy's type of each type on the wire, little-endian as on the wire.
+NUMPY_DTYPES: Mapping[int, np.dtype] = MappingProxyType(
+    {
+        pool_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+        pool_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
+        pool_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+        pool_pb2.DATA_TYPE_BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+        pool_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
+        pool_pb2.DATA_TYPE_INT8: np.dtype("i1"),
+        pool_pb2.DATA_TYPE_INT16: np.dtype("<i2"),
+        pool_pb2.DATA_TYPE_INT32: np.dtype("<i4"),
+        pool_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
+    }
+)
+
+DTYPE_NAMES: tuple[str, ...] = tuple(dtype.name for dtype in NUMPY_DTYPES.values())
+
+_WIRE_DTYPES = {dtype: wire for wire, dtype in NUMPY_DTYPES.items()}
+
+
+def numpy_dtype(wire: int, *, field: str = "dtype") -> np.dtype:
+    """numpy's type for a DataType of the wire.
+
+    Raises:
+        InvalidRequest: `wire` is none of the types that a tensor may have.
+    """
+    try:
+        return NUMPY_DTYPES[wire]
+    except KeyError:
+        known = ", ".join(pool_pb2.DataType.Name(value) for value in NUMPY_DTYPES)
+        raise InvalidRequest(
+            f"{_wire_name(wire)} is not a type of a tensor; choose one of {known}", field=field
+        ) from None
+
+
+def wire_dtype(dtype: np.dtype, *, field: str = "dtype") -> "pool_pb2.DataType.ValueType":
+    """The wire's DataType for a numpy type of either byte order.
+
+    Raises:
+        InvalidRequest: tensors of this type are not pooled (bool, complex, strings, objects, ...).
+    """
+    try:
+        return _WIRE_DTYPES[dtype.newbyteorder("<")]
+    except KeyError:
+        hint = "; a mask can be sent as uint8" if dtype == np.bool_ else ""
+        raise InvalidRequest(
+            f"{dtype.name} cannot be pooled; convert to one of {', '.join(DTYPE_NAMES)}{hint}", field=field
+        ) from None
+
+
+def _wire_name(wire: int) -> str:
+    return pool_pb2.DataType.Name(wire) if wire in pool_pb2.DataType.values() else f"DataType {wire}"

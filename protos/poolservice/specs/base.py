@@ -1,0 +1,182 @@
+"""What every spec has: its operator, its spatial dimensions, its window, and the rules that hold for any input."""
+
+import operator as operators
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, cast
+
+from poolservice.errors import InvalidRequest
+
+#: A size: one int for every spatial dimension, or one a dimension.
+Size = int | Sequence[int]
+#: An adaptive layer's output size, where None keeps the input's.
+OutputSize = int | None | Sequence[int | None]
+
+# torch stores sizes in 32 bits in places and overflows without a word beyond them.
+MAX_SIZE = 2**31 - 1
+
+
+class Window(NamedTuple):
+    """A sliding window, one value a spatial dimension."""
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    ceil_mode: bool
+
+
+@dataclass(frozen=True, repr=False)
+class PoolSpec:
+    """One way to pool: an operator with its parameters.
+
+    Specs are immutable and hashable, and equal when they pool alike: ``MaxPool2d(2) == MaxPool2d((2, 2))``.
+    """
+
+    #: The field of the wire's PoolSpec that holds the parameters.
+    operator: ClassVar[str]
+    #: The number of dimensions that are pooled; the layer's name ends with it.
+    spatial_dims: ClassVar[int]
+
+    def __repr__(self) -> str:
+        """As it would be written: what has its default is left out, what is the same in each dimension is one."""
+        given = (
+            f"{field.name}={_compact(value)!r}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != _default(field.name, field.default, self)
+        )
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+class WindowSpec(PoolSpec):
+    """A spec with a window that slides over the input.
+
+    Not a dataclass of its own: where torch puts kernel_size among the parameters is up to each layer.
+    """
+
+    kernel_size: Size
+
+    def __post_init__(self) -> None:
+        self._set("kernel_size", per_dimension(self, "kernel_size", self.kernel_size, minimum=1))
+        for name, minimum, default in (("stride", 1, self.kernel_size), ("padding", 0, 0), ("dilation", 1, 1)):
+            if hasattr(self, name):
+                value = getattr(self, name)
+                # An empty stride is torch's own way to say "the kernel's".
+                given = default if value is None or value == () else value
+                self._set(name, per_dimension(self, name, given, minimum=minimum))
+        for name in ("ceil_mode", "return_indices", "count_include_pad"):
+            if hasattr(self, name):
+                self._set(name, flag(name, getattr(self, name)))
+        window = self.window
+        for size, padding in zip(window.kernel_size, window.padding, strict=True):
+            if padding > size // 2:
+                raise InvalidRequest(
+                    f"padding must be at most half the kernel, {size // 2} for a kernel_size of {size}; got {padding}",
+                    field="padding",
+                )
+
+    @property
+    def window(self) -> Window:
+        """The window, with every default filled in."""
+        kernel_size = cast(tuple[int, ...], self.kernel_size)
+        return Window(
+            kernel_size,
+            getattr(self, "stride", kernel_size),
+            getattr(self, "padding", (0,) * self.spatial_dims),
+            getattr(self, "dilation", (1,) * self.spatial_dims),
+            getattr(self, "ceil_mode", False),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveSpec(PoolSpec):
+    """A spec whose windows tile the input so that the output has the size that was asked for."""
+
+    output_size: OutputSize
+
+    def __post_init__(self) -> None:
+        self._set("output_size", per_dimension(self, "output_size", self.output_size, minimum=0, keep=True))
+        if hasattr(self, "return_indices"):
+            self._set("return_indices", flag("return_indices", self.return_indices))
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """The output's size in each dimension; None keeps the input's."""
+        return cast(tuple[int | None, ...], self.output_size)
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalSpec(PoolSpec):
+    """A spec that makes one value of each channel; the spatial dimensions stay, as 1."""
+
+
+def per_dimension(
+    spec: PoolSpec, name: str, value: object, *, minimum: int, keep: bool = False
+) -> tuple[int | None, ...]:
+    """`value` as one int a spatial dimension.
+
+    Raises:
+        InvalidRequest: it is no int or sequence of ints, has another length, or an int is out of range.
+    """
+    dims = spec.spatial_dims
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    values: Sequence[object] = cast(Sequence[object], value) if several else (value,)
+    if len(values) not in (1, dims):
+        takes = "one value" if dims == 1 else f"one value, or {dims}, one a dimension"
+        raise InvalidRequest(f"{type(spec).__name__} takes {takes}; got {len(values)} in {value!r}", field=name)
+    sizes = tuple(_size(name, one, minimum=minimum, keep=keep) for one in values)
+    return sizes * dims if len(sizes) == 1 else sizes
+
+
+def _size(name: str, value: object, *, minimum: int, keep: bool) -> int | None:
+    if keep and value is None:
+        return None
+    whole = integer(name, value, optional=keep)
+    if not minimum <= whole <= MAX_SIZE:
+        raise InvalidRequest(f"must be from {minimum} to {MAX_SIZE}; got {whole}", field=name)
+    return whole
+
+
+def integer(name: str, value: object, *, optional: bool = False) -> int:
+    """`value` as an int; a float or a bool is none, numpy's integers are."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operators.index(cast(Any, value))
+    except TypeError:
+        expected = "an int or None" if optional else "an int"
+        raise InvalidRequest(f"must be {expected}; got {value!r}", field=name) from None
+
+
+def real(name: str, value: object) -> float:
+    """`value` as a float."""
+    try:
+        if isinstance(value, str | bool):
+            raise TypeError
+        return float(cast(Any, value))
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequest(f"must be a number; got {value!r}", field=name) from None
+
+
+def flag(name: str, value: object) -> bool:
+    """`value` as a bool; only True and False are."""
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"must be True or False; got {value!r}", field=name)
+    return value
+
+
+def _compact(value: object) -> object:
+    if isinstance(value, tuple) and len(set(value)) == 1:
+        return value[0]
+    return value
+
+
+def _default(name: str, default: object, spec: PoolSpec) -> object:
+    if name == "stride" and default is None:
+        return getattr(spec, "kernel_size", None)
+    if name in ("padding", "dilation"):
+        return (default,) * spec.spatial_dims
+    return default
