@@ -1,0 +1,67 @@
+"""What runs on a device, and what a device is. No torch here: the batcher's side reads this too."""
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Pooled(NamedTuple):
+    """What one spec made of an item's planes.
+
+    Attributes:
+        values: (P, *output spatial shape), of the operator's result type.
+        indices: int64 of the same shape, where the spec asked for them.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray | None = None
+
+
+class Stage(Hashable, Protocol):
+    """A step that runs on a device over a batch, equal to another when it computes the same.
+
+    Today a request has one stage, which pools. A backbone before it, or further pools after it, are more stages.
+    """
+
+
+#: What happens to an item on the device, in order.
+Stages = tuple[Stage, ...]
+
+
+class DeviceOutOfMemory(Exception):
+    """The batch does not fit into the device's memory; a smaller one may."""
+
+
+class DeviceFailed(Exception):
+    """The device or its driver failed, not the work: it may run elsewhere."""
+
+
+class Device(Protocol):
+    """A place where batches run."""
+
+    name: str
+    """In torch's words: "cpu", "cuda:0", "mps"."""
+    description: str
+    """The card's or the processor's name."""
+
+    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+        """Run `stages` over `items`, each (P, *spatial) of the same spatial shape and type, any strides.
+
+        Returns:
+            For each item, in order, what each spec of the last stage made of it.
+
+        Raises:
+            DeviceOutOfMemory: a smaller batch may fit.
+            DeviceFailed: the device failed.
+            Exception: anything else is an item's fault.
+        """
+        ...
+
+    def probe(self) -> bool:
+        """Whether the device computes a known answer rightly; never raises."""
+        ...
+
+    def free_memory(self) -> None:
+        """Give cached memory back."""
+        ...
