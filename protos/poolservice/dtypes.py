@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -9,8 +10,11 @@ import numpy as np
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 
+#: A type as the wire numbers it.
+WireDtype: TypeAlias = pool_pb2.DataType.ValueType
+
 #: numpy's type of each type on the wire, little-endian as on the wire.
-NUMPY_DTYPES: Mapping[int, np.dtype] = MappingProxyType(
+NUMPY_DTYPES: Mapping[WireDtype, np.dtype] = MappingProxyType(
     {
         pool_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
         pool_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
@@ -29,7 +33,7 @@ DTYPE_NAMES: tuple[str, ...] = tuple(dtype.name for dtype in NUMPY_DTYPES.values
 _WIRE_DTYPES = {dtype: wire for wire, dtype in NUMPY_DTYPES.items()}
 
 
-def numpy_dtype(wire: int, *, field: str = "dtype") -> np.dtype:
+def numpy_dtype(wire: WireDtype, *, field: str = "dtype") -> np.dtype:
     """numpy's type for a DataType of the wire.
 
     Raises:
@@ -44,7 +48,7 @@ def numpy_dtype(wire: int, *, field: str = "dtype") -> np.dtype:
         ) from None
 
 
-def wire_dtype(dtype: np.dtype, *, field: str = "dtype") -> "pool_pb2.DataType.ValueType":
+def wire_dtype(dtype: np.dtype, *, field: str = "dtype") -> WireDtype:
     """The wire's DataType for a numpy type of either byte order.
 
     Raises:
@@ -59,5 +63,5 @@ def wire_dtype(dtype: np.dtype, *, field: str = "dtype") -> "pool_pb2.DataType.V
         ) from None
 
 
-def _wire_name(wire: int) -> str:
+def _wire_name(wire: WireDtype) -> str:
     return pool_pb2.DataType.Name(wire) if wire in pool_pb2.DataType.values() else f"DataType {wire}"
