@@ -37,6 +37,10 @@ class DeviceFailed(Exception):
     """The device or its driver failed, not the work: it may run elsewhere."""
 
 
+class NoDevice(Exception):
+    """No device takes work now, and falling back to the CPU was ruled out (`require_gpu`)."""
+
+
 class Device(Protocol):
     """A place where batches run."""
 

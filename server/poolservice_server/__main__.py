@@ -1,0 +1,39 @@
+"""The `poolservice-server` command."""
+
+import sys
+from importlib.util import find_spec
+
+from poolservice import __version__
+
+_NEEDED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
+
+
+def main() -> int:
+    """Start the server and serve until it is told to stop; the exit status says whether that went well."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        return _fail(f"the server needs {', '.join(missing)}; install it with: pip install 'poolservice[server]'")
+    if sys.argv[1:] == ["--version"]:
+        print(f"poolservice-server {__version__}")  # noqa: T201 - a command's own output
+        return 0
+
+    # Only now: these import what was just looked for; torch comes last, since it takes seconds.
+    from poolservice_server.config import SettingsError, load
+
+    try:
+        settings = load(sys.argv[1:])
+        from poolservice_server.app import run
+
+        run(settings)
+    except SettingsError as error:
+        return _fail(str(error))
+    return 0
+
+
+def _fail(reason: str) -> int:
+    print(f"poolservice-server: {reason}", file=sys.stderr)  # noqa: T201 - a command's own output
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

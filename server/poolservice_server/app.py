@@ -1,0 +1,178 @@
+"""The server's process: puts the rooms together, opens the ports, says when it serves, and stops in good order."""
+
+import asyncio
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from poolservice import __version__
+from poolservice_server import accepts, allocator, info, log, metrics
+from poolservice_server.backend import Backend, choose_backend, torch_version
+from poolservice_server.backend.base import NoDevice
+from poolservice_server.batcher import Batcher
+from poolservice_server.config import Settings, SettingsError
+from poolservice_server.grpc_front import SERVICE_NAME, GrpcFront
+from poolservice_server.service import PoolService
+
+_log = structlog.get_logger(__name__)
+
+# Health is asked for the server as a whole, or for the service by its name.
+_HEALTH_NAMES = ("", SERVICE_NAME)
+
+
+def run(settings: Settings) -> None:
+    """Serve in this process until it is told to stop.
+
+    Raises:
+        SettingsError: the device is not there, or the address cannot be listened on.
+    """
+    log.configure(settings.log_level, settings.log_format)
+    allocator.keep_large_messages()
+    try:
+        backend = choose_backend(settings.device, require_gpu=settings.require_gpu)
+    except NoDevice as error:
+        raise SettingsError(f"{error} (--device, --require-gpu)") from None
+
+    async def serve() -> None:
+        await App(settings, backend).serve()
+
+    uvloop.run(serve())
+
+
+class App:
+    """One serving process."""
+
+    def __init__(self, settings: Settings, backend: Backend) -> None:
+        cores = len(os.sched_getaffinity(0))
+        self._settings = settings
+        self._backend = backend
+        self._batcher = Batcher(
+            backend.run,
+            max_batch_size=settings.max_batch_size,
+            max_batch_bytes=settings.max_batch_bytes,
+            max_batch_delay=settings.max_batch_delay,
+            max_queue_items=settings.max_queue_items,
+            max_queue_bytes=settings.max_queue_bytes,
+            threads=settings.threads or cores,
+        )
+        self._decoders = ThreadPoolExecutor(settings.decode_threads or cores, thread_name_prefix="decode")
+        service = PoolService(
+            self._batcher,
+            self._decoders,
+            info.answer(settings, backend),
+            max_message_bytes=settings.max_message_bytes,
+            max_image_pixels=settings.max_image_pixels,
+        )
+        self._registry = CollectorRegistry()
+        self._front = GrpcFront(service, metrics.CallMetrics(self._registry))
+        self._health = health.aio.HealthServicer()
+        self._stop = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop: what was accepted is answered within the grace period.
+
+        A second signal ends at once.
+
+        Raises:
+            SettingsError: the address cannot be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        with metrics.serve(self._registry, self._settings.metrics_address, self._batcher, self._backend):
+            address = self._settings.address
+            while not self._stop.is_set():
+                server, address = await self._start(address)
+                await self._say(health_pb2.HealthCheckResponse.SERVING)
+                # Scripts wait for this line and read the address that it ends with.
+                print(self._banner(address), flush=True)  # noqa: T201 - what a script reads
+                await self._until_stopped(server)
+            await self._drain(server)
+        self._decoders.shutdown()
+
+    def _banner(self, address: str) -> str:
+        device = self._backend.devices()[0]
+        return (
+            f"poolservice {__version__} on {device.name} ({device.description}, torch {torch_version()}) "
+            f"is serving at {address}"
+        )
+
+    async def _start(self, address: str) -> tuple[grpc.aio.Server, str]:
+        options = _options(self._settings.max_message_bytes)
+        server: grpc.aio.Server = accepts.Server(options) if accepts.supported() else grpc.aio.server(options=options)
+        self._front.add_to(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError:
+            raise SettingsError(
+                f"cannot listen at {address} (--address): the port may be taken, the host may not be this machine's, "
+                "or the port may need more rights"
+            ) from None
+        await server.start()
+        bound = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        return server, bound
+
+    async def _until_stopped(self, server: grpc.aio.Server) -> None:
+        """Wait for a signal, or for the server to end by itself: a plain grpc.aio server can be made to by a caller."""
+        ended = asyncio.ensure_future(server.wait_for_termination())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if ended.done() and not self._stop.is_set():
+            _log.error("the gRPC server ended by itself, serving again", exc_info=ended.exception())
+        for waiter in (ended, stopped):
+            waiter.cancel()
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        grace = self._settings.grace_period
+        _log.info("stopping", grace_period=grace)
+        self._stop.clear()
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        drained = asyncio.ensure_future(self._finish(server, grace))
+        again = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((drained, again), return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            _log.warning("stopping at once, a second signal came")
+            await server.stop(None)
+        again.cancel()
+        await drained
+        _log.info("stopped")
+
+    async def _finish(self, server: grpc.aio.Server, grace: float) -> None:
+        deadline = asyncio.get_running_loop().time() + grace
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._batcher.drain()
+        except TimeoutError:
+            _log.warning("the grace period is over, some requests are not answered")
+        await server.stop(max(0.0, deadline - asyncio.get_running_loop().time()))
+
+    async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in _HEALTH_NAMES:
+            await self._health.set(name, status)
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, Any]]:
+    # A message up to twice the limit is read and refused in our words; gRPC's own words, which do not say how to
+    # raise the limit, come only beyond that.
+    return [
+        ("grpc.max_receive_message_length", 2 * max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # No compression: a megabyte of compressed zeros otherwise costs gigabytes before anybody can refuse it.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        ("grpc.max_concurrent_streams", 256),
+        ("grpc.max_metadata_size", 8192),
+        ("grpc.absolute_max_metadata_size", 16384),
+        # Two servers on one port would share its callers without a word.
+        ("grpc.so_reuseport", 0),
+    ]

@@ -1,0 +1,131 @@
+"""The server's settings: flags, over the environment (POOLSERVICE_*), over a settings file, over the defaults."""
+
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+MEBIBYTE = 2**20
+
+_PREFIX = "POOLSERVICE_"
+
+
+class SettingsError(Exception):
+    """A setting is wrong: says which, where it came from, and what would be right."""
+
+
+class Settings(BaseSettings):
+    """A gRPC service that pools images and tensors on torch.
+
+    Every flag is also an environment variable, POOLSERVICE_ADDRESS for --address, and a key of the settings file.
+    A flag wins over the environment, the environment over the file.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_prog_name="poolservice-server",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+    )
+
+    config: Path | None = Field(
+        default=None, description="A settings file in TOML: keys as the flags, max_batch_size = 64"
+    )
+    address: str = Field(
+        default="127.0.0.1:50051",
+        description="Where to listen: HOST:PORT, port 0 for a free one, 0.0.0.0 for every interface; or unix:PATH",
+    )
+    device: str = Field(
+        default="auto", description="Where to compute: auto, cpu, cuda, cuda:N or mps; auto takes a GPU if there is one"
+    )
+    require_gpu: bool = Field(
+        default=False, description="Refuse to start or to answer on the CPU instead of falling back to it"
+    )
+    threads: int = Field(default=0, ge=0, description="Threads that compute; 0 for one a core")
+    decode_threads: int = Field(
+        default=0, ge=0, description="Threads that decode and encode pictures; 0 for one a core"
+    )
+    max_message_bytes: int = Field(
+        default=64 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE, description="Bytes of one message, in either direction"
+    )
+    max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one picture, by its header")
+    max_batch_size: int = Field(default=64, ge=1, description="Requests that run together at most")
+    max_batch_bytes: int = Field(
+        default=64 * MEBIBYTE, ge=1, description="Bytes of the requests that run together at most"
+    )
+    max_batch_delay: float = Field(
+        default=0.0, ge=0.0, le=10.0, description="Seconds that a request may wait for company before it runs"
+    )
+    max_queue_items: int = Field(
+        default=1024, ge=1, description="Requests that wait or run at one time; more are refused"
+    )
+    max_queue_bytes: int = Field(
+        default=512 * MEBIBYTE, ge=1, description="Bytes that waiting and running requests may take; more are refused"
+    )
+    grace_period: float = Field(
+        default=30.0, ge=0.0, description="Seconds that accepted requests have to finish after SIGTERM or Ctrl-C"
+    )
+    metrics_address: str = Field(
+        default="", description="HOST:PORT to serve Prometheus metrics on; not served if empty"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is logged"
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="Log lines for people or for machines")
+
+    @field_validator("address", "metrics_address")
+    @classmethod
+    def _has_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if value and not value.startswith("unix:") and not (host and colon and port.isdecimal() and int(port) < 2**16):
+            raise ValueError("must be HOST:PORT, such as 0.0.0.0:50051 or [::]:50051, or unix:PATH")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over what is passed to the constructor, which is the settings file; flags over both."""
+        return env_settings, init_settings
+
+
+def load(arguments: Sequence[str]) -> Settings:
+    """Read the settings from a command line, the environment and the settings file.
+
+    Raises:
+        SettingsError: in words for the person who started the server.
+        SystemExit: --help was asked for, or a flag is unknown.
+    """
+    source = CliSettingsSource[Any](Settings, cli_parse_args=list(arguments))
+    named = source().get("config") or os.environ.get(f"{_PREFIX}CONFIG")
+    try:
+        return Settings(**_read(Path(named)) if named else {}, _cli_settings_source=source)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}") from None
+
+
+def _sentence(problem: Any) -> str:
+    name = "_".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is not a setting; poolservice-server --help lists them"
+    given = problem["input"]
+    return f"{name} (--{name.replace('_', '-')}, {_PREFIX}{name.upper()}): {problem['msg']}; got {given!r}"

@@ -1,0 +1,91 @@
+"""What can go wrong with a request, and the status that tells the caller: one table.
+
+InvalidRequest    INVALID_ARGUMENT     BadRequest names the field and what would be right
+MessageTooLarge   RESOURCE_EXHAUSTED   names the limit and how to raise it
+QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to come back
+DeadlinePassed    DEADLINE_EXCEEDED
+Draining          UNAVAILABLE
+NoDevice          UNAVAILABLE
+NotOffered        UNIMPLEMENTED
+anything else     INTERNAL             an id that is also in the log, never a traceback or a path
+"""
+
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from types import MappingProxyType
+
+import structlog
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from poolservice.errors import InvalidRequest
+from poolservice_server.backend.base import NoDevice
+from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
+
+_log = structlog.get_logger(__name__)
+
+
+class MessageTooLarge(Exception):
+    """A message, or the answer to one, is over the server's limit."""
+
+    def __init__(self, what: str, nbytes: int, limit: int) -> None:
+        super().__init__(
+            f"{what} of {nbytes} bytes is over this server's limit of {limit}; send less at a time, or start the "
+            "server with a larger --max-message-bytes (POOLSERVICE_MAX_MESSAGE_BYTES) and the client with a larger "
+            "max_message_bytes"
+        )
+
+
+class NotOffered(Exception):
+    """The contract has it, this server does not."""
+
+
+_CODES: Mapping[type[Exception], int] = MappingProxyType(
+    {
+        InvalidRequest: code_pb2.INVALID_ARGUMENT,
+        MessageTooLarge: code_pb2.RESOURCE_EXHAUSTED,
+        QueueFull: code_pb2.RESOURCE_EXHAUSTED,
+        DeadlinePassed: code_pb2.DEADLINE_EXCEEDED,
+        Draining: code_pb2.UNAVAILABLE,
+        NoDevice: code_pb2.UNAVAILABLE,
+        NotOffered: code_pb2.UNIMPLEMENTED,
+    }
+)
+
+
+def to_status(error: Exception) -> status_pb2.Status:
+    """The status that tells the caller of `error`; what is the server's own fault is logged here, once."""
+    code = _CODES.get(type(error))
+    if code is None:
+        error_id = uuid.uuid4().hex[:12]
+        _log.error("request failed", error_id=error_id, exc_info=error)
+        return status_pb2.Status(
+            code=code_pb2.INTERNAL,
+            message=f"the server failed to answer; its log has the reason under error id {error_id}",
+            details=_details(
+                error_details_pb2.ErrorInfo(reason="INTERNAL", domain="poolservice", metadata={"error_id": error_id})
+            ),
+        )
+    return status_pb2.Status(code=code, message=str(error), details=_details(*_explain(error)))
+
+
+def _explain(error: Exception) -> list[Message]:
+    if isinstance(error, InvalidRequest) and error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
+        return [error_details_pb2.BadRequest(field_violations=[violation])]
+    if isinstance(error, QueueFull):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after))
+        return [retry]
+    return []
+
+
+def _details(*messages: Message) -> list[Any]:
+    packed = []
+    for message in messages:
+        detail = Any()
+        detail.Pack(message)
+        packed.append(detail)
+    return packed

@@ -1,0 +1,81 @@
+"""The grpcio front: calls of grpc.aio to the heart, outcomes to gRPC's statuses. Nothing else lives here."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.rpc import status_pb2
+
+from poolservice.v1 import pool_pb2
+from poolservice_server.errors import to_status
+from poolservice_server.metrics import CallMetrics
+from poolservice_server.service import Call, PoolService
+
+SERVICE_NAME = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
+
+#: Where the google.rpc.Status of a failed call travels, by gRPC's convention.
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GrpcFront:
+    """Stands between a grpc.aio server and the heart; messages pass as bytes, without protobuf's classes."""
+
+    def __init__(self, service: PoolService, metrics: CallMetrics) -> None:
+        self._service = service
+        self._metrics = metrics
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the methods of the contract with `server`, which has not started yet."""
+        handlers = {
+            "Pool": grpc.unary_unary_rpc_method_handler(self._pool),
+            "PoolBatch": grpc.unary_unary_rpc_method_handler(self._pool_batch),
+            "PoolStream": grpc.stream_stream_rpc_method_handler(self._pool_stream),
+            "GetServerInfo": grpc.unary_unary_rpc_method_handler(self._server_info),
+        }
+        server.add_registered_method_handlers(SERVICE_NAME, handlers)
+
+    async def _pool(self, message: bytes, context: _Context) -> bytes:
+        return await self._unary("Pool", self._service.pool, message, context)
+
+    async def _pool_batch(self, message: bytes, context: _Context) -> bytes:
+        return await self._unary("PoolBatch", self._service.pool_batch, message, context)
+
+    async def _server_info(self, message: bytes, context: _Context) -> bytes:
+        return await self._unary("GetServerInfo", self._service.server_info, message, context)
+
+    async def _pool_stream(self, messages: AsyncIterator[bytes], context: _Context) -> None:
+        with self._metrics.call("PoolStream") as outcome:
+            try:
+                await self._service.pool_stream(messages, context.write, _deadline(context))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
+                status = outcome.failed(to_status(error))
+            else:
+                return
+        await _abort(context, status)
+
+    async def _unary(
+        self, name: str, method: Callable[[Call], Awaitable[bytes]], message: bytes, context: _Context
+    ) -> bytes:
+        with self._metrics.call(name) as outcome:
+            try:
+                return await method(Call(message, _deadline(context)))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
+                status = outcome.failed(to_status(error))
+        return await _abort(context, status)
+
+
+def _deadline(context: _Context) -> float | None:
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
+async def _abort(context: _Context, status: status_pb2.Status) -> bytes:
+    details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(_STATUS_CODES[status.code], status.message, details)
+    raise AssertionError("abort always raises")

@@ -1,0 +1,201 @@
+"""The heart of the service: a call is bytes and a deadline, the outcome is bytes or an exception.
+
+It knows no grpc object, so that any front can stand before it. A caller that leaves cancels the coroutine.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from google.rpc import status_pb2
+
+from poolservice import codec
+from poolservice.errors import InvalidRequest
+from poolservice.v1 import pool_pb2
+from poolservice_server import convert, images
+from poolservice_server.batcher import Batcher, Ran, Work
+from poolservice_server.errors import MessageTooLarge, to_status
+from poolservice_server.plan import Head, Plan, plan_picture, read_head
+
+MAX_BATCH_ITEMS = 1024
+
+# What one stream may have in flight: enough to keep the device busy, and all that a caller who does not read costs.
+STREAM_WINDOW_ITEMS = 64
+STREAM_WINDOW_BYTES = 64 * 2**20
+
+# An answer's head and execution, beside its results' bytes.
+_ANSWER_ROOM = 64 * 1024
+
+_OK = status_pb2.Status()
+
+
+class Call(NamedTuple):
+    """One call: its message, and when its caller stops waiting (in seconds of time.monotonic; None = never)."""
+
+    message: bytes
+    deadline: float | None = None
+
+
+class PoolService:
+    """The methods of the contract.
+
+    Args:
+        batcher: where work runs.
+        decoders: the threads that decode and encode pictures.
+        info: the answer to GetServerInfo, made anew for each call since a device's state changes.
+        max_message_bytes: the limit of a message in either direction.
+        max_image_pixels: the limit of a picture, by its header.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        decoders: ThreadPoolExecutor,
+        info: Callable[[], pool_pb2.GetServerInfoResponse],
+        *,
+        max_message_bytes: int,
+        max_image_pixels: int,
+    ) -> None:
+        self._batcher = batcher
+        self._decoders = decoders
+        self._info = info
+        self._max_message_bytes = max_message_bytes
+        self._max_image_pixels = max_image_pixels
+
+    async def pool(self, call: Call) -> bytes:
+        """Answer a PoolRequest with a PoolResponse."""
+        self._check_size(call.message)
+        return await self._answer(codec.decode_request(call.message), call.deadline)
+
+    async def pool_batch(self, call: Call) -> bytes:
+        """Answer a PoolBatchRequest with a PoolBatchResponse: an outcome for each item, whatever the others do."""
+        self._check_size(call.message)
+        requests = codec.decode_batch_request(call.message)
+        if len(requests) > MAX_BATCH_ITEMS:
+            raise InvalidRequest(f"must be at most {MAX_BATCH_ITEMS} items; got {len(requests)}", field="requests")
+        outcomes = await asyncio.gather(*(self._outcome(request, call.deadline) for request in requests))
+        answer = codec.encode_batch_response(outcomes)
+        if len(answer) > self._max_message_bytes:
+            raise MessageTooLarge("the answer to this batch", len(answer), self._max_message_bytes)
+        return answer
+
+    async def pool_stream(
+        self, messages: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]], deadline: float | None
+    ) -> None:
+        """Answer each PoolStreamRequest with a PoolStreamResponse as it completes.
+
+        Reading stops while `STREAM_WINDOW_ITEMS` items or `STREAM_WINDOW_BYTES` bytes are unanswered or unsent, so
+        a caller who does not read costs no more than that.
+        """
+        window = _Window(STREAM_WINDOW_ITEMS, STREAM_WINDOW_BYTES)
+        sending = asyncio.Lock()
+
+        async def answer(message: bytes) -> None:
+            try:
+                self._check_size(message)
+                correlation_id, request = codec.decode_stream_request(message)
+                status, response = await self._outcome(request, deadline)
+                async with sending:
+                    await send(codec.encode_stream_response(correlation_id, status, response))
+            finally:
+                window.leave(len(message))
+
+        try:
+            async with asyncio.TaskGroup() as answers:
+                async for message in messages:
+                    await window.enter(len(message))
+                    answers.create_task(answer(message))
+        except ExceptionGroup as failed:
+            # An item's own failure is its outcome; what ends the stream is a message that is none, or a lost caller.
+            raise failed.exceptions[0] from None
+
+    async def server_info(self, call: Call) -> bytes:
+        """Answer a GetServerInfoRequest, which has no fields, with a GetServerInfoResponse."""
+        self._check_size(call.message)
+        return self._info().SerializeToString()
+
+    def _check_size(self, message: bytes) -> None:
+        if len(message) > self._max_message_bytes:
+            raise MessageTooLarge("a message", len(message), self._max_message_bytes)
+
+    async def _outcome(self, request: codec.Request, deadline: float | None) -> tuple[status_pb2.Status, bytes | None]:
+        try:
+            return _OK, await self._answer(request, deadline)
+        except Exception as error:  # noqa: BLE001 - each item of many has its own outcome, whatever it is
+            return to_status(error), None
+
+    async def _answer(self, request: codec.Request, deadline: float | None) -> bytes:
+        head = read_head(request.head)
+        if head.tensor is not None:
+            plan = head.tensor
+            self._check_answer(plan)
+            planes = plan.planes_of(request.data)
+            ran = await self._batcher.submit(Work(plan.key, planes, plan.nbytes, deadline))
+            return await self._respond(plan, ran, decode_seconds=0.0, wait_seconds=0.0)
+        return await self._answer_picture(head, request.data, deadline)
+
+    async def _answer_picture(self, head: Head, data: memoryview, deadline: float | None) -> bytes:
+        header = images.read_header(data, max_pixels=self._max_image_pixels)
+        channels = {"RGB": 3, "GRAY": 1, "RGBA": 4}[head.color_mode]
+        plan = plan_picture(head.specs, head.output, channels, header.height, header.width)
+        self._check_answer(plan)
+        # The place is taken by the declared size before a pixel is decoded, and kept until the answer is there.
+        with self._batcher.reserve(plan.nbytes) as place:
+            arrived = time.monotonic()
+            planes, decode_seconds = await asyncio.get_running_loop().run_in_executor(
+                self._decoders, self._decode, data, head.color_mode
+            )
+            wait_seconds = time.monotonic() - arrived - decode_seconds
+            ran = await self._batcher.submit(Work(plan.key, planes, plan.nbytes, deadline), place)
+            return await self._respond(plan, ran, decode_seconds=decode_seconds, wait_seconds=wait_seconds)
+
+    def _decode(self, data: memoryview, mode: images.ColorMode) -> tuple[np.ndarray, float]:
+        started = time.perf_counter()
+        planes = images.decode(data, mode, max_pixels=self._max_image_pixels)
+        return planes, time.perf_counter() - started
+
+    async def _respond(self, plan: Plan, ran: Ran, *, decode_seconds: float, wait_seconds: float) -> bytes:
+        if plan.output.format == "image":
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._decoders, convert.results, plan, ran.result
+            )
+        else:
+            results = convert.results(plan, ran.result)
+        execution = pool_pb2.Execution(
+            device=ran.device,
+            batch_size=ran.batch_size,
+            decode_microseconds=round(decode_seconds * 1e6),
+            queue_microseconds=round((ran.queue_seconds + wait_seconds) * 1e6),
+            compute_microseconds=round(ran.compute_seconds * 1e6),
+        )
+        return codec.encode_response(execution, results)
+
+    def _check_answer(self, plan: Plan) -> None:
+        if plan.sent_bytes + _ANSWER_ROOM > self._max_message_bytes:
+            raise MessageTooLarge("the answer to this request", plan.sent_bytes, self._max_message_bytes)
+
+
+class _Window:
+    """How much of a stream may be in flight; one item always may, however large."""
+
+    def __init__(self, items: int, nbytes: int) -> None:
+        self._items = items
+        self._nbytes = nbytes
+        self._held_items = 0
+        self._held_bytes = 0
+        self._changed = asyncio.Event()
+
+    async def enter(self, nbytes: int) -> None:
+        while self._held_items and (self._held_items >= self._items or self._held_bytes + nbytes > self._nbytes):
+            self._changed.clear()
+            await self._changed.wait()
+        self._held_items += 1
+        self._held_bytes += nbytes
+
+    def leave(self, nbytes: int) -> None:
+        self._held_items -= 1
+        self._held_bytes -= nbytes
+        self._changed.set()
