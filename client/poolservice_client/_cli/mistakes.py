@@ -1,0 +1,16 @@
+"""How a command ends that cannot do what it was asked, and the exit status that says so to a script."""
+
+#: It went wrong: the service refused it or failed, or a file could not be read or written.
+FAILED = 1
+#: The command was written wrongly; click's own status for it.
+USAGE = 2
+#: `poolservice health`: nobody answered.
+UNREACHABLE = 3
+
+
+class Usage(Exception):
+    """The command was written wrongly; says how, and what would be right, in one sentence."""
+
+
+class Failure(Exception):
+    """What was asked cannot be done here; says why, and what would help, in one sentence."""
