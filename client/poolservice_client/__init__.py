@@ -1,1 +1,107 @@
-"""The client SDK of poolservice."""
+"""The client SDK of poolservice: pooled tensors, pictures and features from a service.
+
+from poolservice_client import MaxPool2d, PoolClient
+
+with PoolClient("localhost:50051") as client:
+    y = client.pool(x, MaxPool2d(2))
+"""
+
+from poolservice import __version__
+from poolservice.specs import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    GlobalAvgPool1d,
+    GlobalAvgPool2d,
+    GlobalAvgPool3d,
+    GlobalMaxPool1d,
+    GlobalMaxPool2d,
+    GlobalMaxPool3d,
+    GlobalMinPool1d,
+    GlobalMinPool2d,
+    GlobalMinPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+    MinPool1d,
+    MinPool2d,
+    MinPool3d,
+    MixedPool1d,
+    MixedPool2d,
+    MixedPool3d,
+    PoolSpec,
+)
+from poolservice_client._aio_client import AsyncPoolClient
+from poolservice_client._client import PoolClient
+from poolservice_client._reply import Execution, PoolReply
+from poolservice_client._server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
+from poolservice_client.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    PoolError,
+    ServerError,
+    Unauthenticated,
+    Unavailable,
+)
+
+__all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AsyncPoolClient",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "DeadlineExceeded",
+    "DeviceInfo",
+    "Execution",
+    "GlobalAvgPool1d",
+    "GlobalAvgPool2d",
+    "GlobalAvgPool3d",
+    "GlobalMaxPool1d",
+    "GlobalMaxPool2d",
+    "GlobalMaxPool3d",
+    "GlobalMinPool1d",
+    "GlobalMinPool2d",
+    "GlobalMinPool3d",
+    "Health",
+    "InvalidRequest",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
+    "Limits",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "MinPool1d",
+    "MinPool2d",
+    "MinPool3d",
+    "MixedPool1d",
+    "MixedPool2d",
+    "MixedPool3d",
+    "OperatorInfo",
+    "Overloaded",
+    "ParameterInfo",
+    "PoolClient",
+    "PoolError",
+    "PoolReply",
+    "PoolSpec",
+    "ServerError",
+    "ServerInfo",
+    "Unauthenticated",
+    "Unavailable",
+    "__version__",
+]

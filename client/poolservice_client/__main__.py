@@ -1,0 +1,6 @@
+"""`python -m poolservice_client`, which is the `poolservice` command."""
+
+from poolservice_client._cli.app import main
+
+if __name__ == "__main__":
+    main()

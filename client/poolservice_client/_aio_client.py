@@ -1,0 +1,225 @@
+"""The client for asyncio."""
+
+# ruff: noqa: ASYNC109 - the time-out travels with the call, as its gRPC deadline
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+
+from numpy.typing import NDArray
+
+from poolservice.specs import PoolSpec
+from poolservice_client._aio_transport import AsyncGrpcTransport, AsyncTransport
+from poolservice_client._layers import PlainLayer
+from poolservice_client._payload import Poolable, is_slow, payload
+from poolservice_client._reply import PoolReply, read_reply
+from poolservice_client._request import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
+from poolservice_client._server_info import (
+    HEALTH_REQUEST,
+    INFO_REQUEST,
+    Health,
+    ServerInfo,
+    read_health,
+    read_info,
+)
+from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, Settings
+from poolservice_client._transport import HEALTH, POOL, SERVER_INFO
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+
+class AsyncPoolClient:
+    """A connection to a pooling service, for any number of tasks of one event loop.
+
+    It can be made before the loop runs. Cancelling a task that awaits a call cancels the call on the server too.
+
+    Args:
+        address: "host:port", or what else gRPC takes ("dns:///...", "unix:/path"). Default: the environment's
+            POOLSERVICE_ADDRESS, else localhost:50051. Nothing is connected before the first call.
+        timeout: seconds that a call may take unless it says otherwise; math.inf for ever.
+        max_message_bytes: the largest message to send or take. A server has a limit of its own.
+        transport: what carries the messages instead of gRPC; for tests.
+
+    Raises:
+        InvalidRequest: an argument is not what it may be.
+
+    Example:
+        >>> async with AsyncPoolClient("localhost:50051") as client:
+        ...     y = await client.pool(x, MaxPool2d(2))
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        self._settings = Settings.of(address, timeout, max_message_bytes)
+        self._transport = AsyncGrpcTransport(self._settings) if transport is None else transport
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._settings.address
+
+    @overload
+    async def pool(
+        self, x: Poolable, specs: PlainLayer, *, execution: Literal[False] = False, **options: Unpack[PoolOptions]
+    ) -> NDArray[Any]: ...
+    @overload
+    async def pool(
+        self, x: Poolable, specs: PlainLayer, *, execution: Literal[True], **options: Unpack[PoolOptions]
+    ) -> PoolReply[NDArray[Any]]: ...
+    @overload
+    async def pool(
+        self, x: Poolable, specs: PoolSpec, *, execution: Literal[False] = False, **options: Unpack[PoolOptions]
+    ) -> NDArray[Any] | Any: ...
+    @overload
+    async def pool(
+        self, x: Poolable, specs: PoolSpec, *, execution: Literal[True], **options: Unpack[PoolOptions]
+    ) -> PoolReply[NDArray[Any] | Any]: ...
+    @overload
+    async def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PlainLayer],
+        *,
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> list[NDArray[Any]]: ...
+    @overload
+    async def pool(
+        self, x: Poolable, specs: Sequence[PlainLayer], *, execution: Literal[True], **options: Unpack[PoolOptions]
+    ) -> PoolReply[list[NDArray[Any]]]: ...
+    @overload
+    async def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PoolSpec],
+        *,
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> list[NDArray[Any] | Any]: ...
+    @overload
+    async def pool(
+        self, x: Poolable, specs: Sequence[PoolSpec], *, execution: Literal[True], **options: Unpack[PoolOptions]
+    ) -> PoolReply[list[NDArray[Any] | Any]]: ...
+    async def pool(
+        self,
+        x: Any,
+        specs: PoolSpec | Sequence[PoolSpec],
+        *,
+        output: Output = "tensor",
+        normalize: bool = False,
+        dtype: Literal["float16"] | None = None,
+        color_mode: ColorMode | None = None,
+        timeout: float | None = None,
+        execution: bool = False,
+    ) -> Any:
+        """Pool a tensor or a picture with one spec, or with several at once.
+
+        Args:
+            x: a tensor of shape (C, *) or (N, C, *): a numpy array of any layout, a torch tensor, what speaks DLPack
+                or numpy's __array__, nested lists of numbers. Or a picture: a path, an encoded file's bytes, a PIL
+                image; it becomes float32 (channels, height, width) in [0, 1], upright.
+            specs: how to pool, such as MaxPool2d(2); or a list of 1 to 16: `x` is sent and decoded once.
+            output: "tensor" keeps the rank of `x`; "features" flattens each result to (D,), or (N, D) where `x`
+                is batched.
+            normalize: whether each feature vector is divided by its Euclidean norm.
+            dtype: "float16" narrows floating results. Default: the layer's own result type, which is that of `x`,
+                and float32 for means of integers.
+            color_mode: the channels to read a picture in, "RGB" (the default), "GRAY" or "RGBA".
+            timeout: seconds until the answer must be there. Default: the client's.
+            execution: whether to tell where and how it ran, too.
+
+        Returns:
+            For one spec an array, or (array, indices) where it has `return_indices`; for several a list of those,
+            in their order. With `execution`, a PoolReply of that and the Execution. The arrays are writable, with
+            memory of their own.
+
+        Raises:
+            InvalidRequest: `x`, a spec or an option is wrong, or a message is too large.
+            Overloaded: the server's queue is full.
+            DeadlineExceeded: no answer in time.
+            Unauthenticated: the server does not let this caller in.
+            Unavailable: no server answers.
+            ServerError: the server failed.
+            OSError: the path cannot be read.
+        """
+        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
+        return await self._ask(query, x, timeout, execution=execution)
+
+    @overload
+    async def pool_image(self, x: Poolable, specs: PoolSpec, **options: Unpack[ImageOptions]) -> "PIL.Image.Image": ...
+    @overload
+    async def pool_image(
+        self, x: Poolable, specs: Sequence[PoolSpec], **options: Unpack[ImageOptions]
+    ) -> "list[PIL.Image.Image]": ...
+    async def pool_image(
+        self,
+        x: Any,
+        specs: PoolSpec | Sequence[PoolSpec],
+        *,
+        color_mode: ColorMode | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Pool a picture, or a tensor that is one, and get a picture back.
+
+        Args:
+            x: as in `pool`. A tensor must be (C, H, W) with 1, 3 or 4 channels: uint8, or floats in [0, 1].
+            specs: a 2-D spec without `return_indices`, or a list of them.
+            color_mode: the channels to read a picture in, "RGB" (the default), "GRAY" or "RGBA".
+            timeout: seconds until the answer must be there. Default: the client's.
+
+        Returns:
+            A PIL image of mode L, RGB or RGBA for one spec, a list of them for several.
+
+        Raises:
+            PoolError, OSError: as in `pool`.
+        """
+        query = PoolQuery.of(specs, output="image", color_mode=color_mode)
+        return await self._ask(query, x, timeout)
+
+    async def server_info(self, *, timeout: float | None = None) -> ServerInfo:
+        """What the server is and can do: version, operators, types, picture formats, limits, devices.
+
+        Raises:
+            PoolError: as in `pool`.
+        """
+        return read_info(await self._transport.call(SERVER_INFO, INFO_REQUEST, self._settings.deadline(timeout)))
+
+    async def health(self, *, timeout: float | None = None) -> Health:
+        """Whether the server takes calls; true as a condition where it does.
+
+        Raises:
+            PoolError: as in `pool`; Unavailable where there is no server to say it.
+        """
+        return read_health(await self._transport.call(HEALTH, HEALTH_REQUEST, self._settings.deadline(timeout)))
+
+    async def close(self) -> None:
+        """End what is under way and give the connection back. A second time does nothing."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
+        # A file is read and a picture encoded on a thread: the loop has others to serve.
+        prepared = await asyncio.to_thread(payload, x) if is_slow(x) else payload(x)
+        request = query.message(prepared)
+        answer = await self._transport.call(POOL, request, self._settings.deadline(timeout))
+        if query.output == "image":
+            return await asyncio.to_thread(read_reply, answer, query, execution=execution)
+        return read_reply(answer, query, execution=execution)

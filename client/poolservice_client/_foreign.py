@@ -1,0 +1,67 @@
+"""Other libraries' arrays as numpy's, without importing those libraries."""
+
+import sys
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from poolservice.errors import InvalidRequest
+
+# DLPack's numbers of the devices whose memory the processor reads: kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged.
+_HOST_DEVICES = frozenset({1, 3, 11, 13})
+
+
+def as_array(x: Any) -> NDArray[Any]:
+    """The numpy array that `x` holds, sharing its memory where it can.
+
+    Raises:
+        InvalidRequest: `x` is no array, or one that numpy cannot hold.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return _from_torch(x, torch)
+    reasons = []
+    # __array__ first: numpy's DLPack knows no bfloat16, where __array__ brings ml_dtypes'.
+    for protocol, read in (("__array__", np.asarray), ("__dlpack__", _from_dlpack)):
+        if hasattr(x, protocol):
+            try:
+                return read(x)
+            except (TypeError, ValueError, RuntimeError, BufferError) as error:
+                reasons.append(f"{protocol}: {error}")
+    if isinstance(x, int | float | complex):
+        return np.asarray(x)
+    kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    if reasons:
+        raise InvalidRequest(f"{kind} gives no array in the processor's memory ({'; '.join(reasons)})")
+    raise InvalidRequest(
+        f"{kind} cannot be pooled; give a numpy array, a torch tensor, what speaks DLPack or __array__, a path, an "
+        "encoded picture's bytes or a PIL image"
+    )
+
+
+def _from_dlpack(x: Any) -> NDArray[Any]:
+    device = int(x.__dlpack_device__()[0]) if hasattr(x, "__dlpack_device__") else 1
+    if device not in _HOST_DEVICES:
+        raise BufferError(f"it lives on another device (DLPack's number {device}); copy it to the CPU first")
+    return np.from_dlpack(x)
+
+
+def _from_torch(tensor: Any, torch: Any) -> NDArray[Any]:
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise InvalidRequest(
+            f"a torch tensor must be dense to be pooled, not {tensor.layout}, nor quantised; use .to_dense() or "
+            ".dequantize()",
+            field="tensor.data",
+        )
+    if tensor.device.type == "meta":
+        raise InvalidRequest("a tensor on torch's meta device has no elements", field="tensor.data")
+    dense = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if dense.dtype == torch.bfloat16:
+        # numpy has no such type of its own; the same 16 bits travel as integers and are named anew.
+        return np.asarray(dense.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
+    try:
+        return np.asarray(dense.numpy())
+    except TypeError as error:
+        raise InvalidRequest(f"{tensor.dtype} cannot be pooled: {error}", field="tensor.dtype") from None

@@ -1,0 +1,36 @@
+"""Which layers always give one array, for the types of what comes back."""
+
+from typing import TypeAlias
+
+from poolservice.specs import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    GlobalSpec,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    MixedPool1d,
+    MixedPool2d,
+    MixedPool3d,
+)
+
+#: The layers without `return_indices`.
+PlainLayer: TypeAlias = (
+    GlobalSpec
+    | AvgPool1d
+    | AvgPool2d
+    | AvgPool3d
+    | LPPool1d
+    | LPPool2d
+    | LPPool3d
+    | MixedPool1d
+    | MixedPool2d
+    | MixedPool3d
+    | AdaptiveAvgPool1d
+    | AdaptiveAvgPool2d
+    | AdaptiveAvgPool3d
+)

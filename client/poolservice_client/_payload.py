@@ -1,0 +1,114 @@
+"""From whatever a user holds to what travels: a row-major tensor, or a picture as a file."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolservice.dtypes import wire_dtype
+from poolservice.errors import InvalidRequest
+from poolservice_client import _foreign
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+Buffer = bytes | bytearray | memoryview
+
+
+class _Array(Protocol):
+    def __array__(self) -> NDArray[Any]: ...
+
+
+class _DLPack(Protocol):
+    def __dlpack__(self) -> Any: ...
+
+
+#: What can be pooled. Pictures: a path, the bytes of an encoded file, a PIL image. Tensors: all else, that is numpy
+#: arrays, torch tensors, what speaks DLPack or numpy's __array__, and nested lists of numbers.
+Poolable: TypeAlias = (
+    "str | os.PathLike[str] | Buffer | PIL.Image.Image | NDArray[Any] | _Array | _DLPack | Sequence[Any]"
+)
+
+
+class TensorPayload(NamedTuple):
+    """A tensor: row-major, little-endian."""
+
+    array: NDArray[Any]
+
+    @property
+    def data(self) -> memoryview:
+        """The elements' bytes, not copied."""
+        # Through uint8, since neither bfloat16 nor an empty array exports a buffer that can be cast.
+        return self.array.reshape(-1).view(np.uint8).data
+
+
+class ImagePayload(NamedTuple):
+    """A picture as an encoded file."""
+
+    data: Buffer
+
+
+Payload = TensorPayload | ImagePayload
+
+
+def payload(x: Any) -> Payload:
+    """What travels for `x`.
+
+    Raises:
+        InvalidRequest: `x` is nothing that can be pooled.
+        OSError: `x` is a path that cannot be read.
+    """
+    if isinstance(x, np.ndarray):
+        return TensorPayload(_wire_array(x))
+    if isinstance(x, bytes | bytearray):
+        return ImagePayload(x)
+    if isinstance(x, memoryview):
+        return ImagePayload(x.cast("B") if x.c_contiguous and x.nbytes else x.tobytes())
+    if isinstance(x, str | os.PathLike):
+        with open(x, "rb") as file:
+            return ImagePayload(file.read())
+    if is_picture(x):
+        # Only who holds a PIL image pays for Pillow.
+        from poolservice_client import _picture
+
+        return ImagePayload(_picture.encode(x))
+    if isinstance(x, list | tuple):
+        return TensorPayload(_wire_array(_nested(x)))
+    return TensorPayload(_wire_array(_foreign.as_array(x)))
+
+
+def is_slow(x: object) -> bool:
+    """Whether making the payload reads a file or encodes a picture: nothing to do on an event loop."""
+    return isinstance(x, str | os.PathLike) or is_picture(x)
+
+
+def is_picture(x: object) -> bool:
+    """Whether `x` is a PIL image, without importing Pillow."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(x, pillow.Image)
+
+
+def _wire_array(array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim == 0:
+        raise InvalidRequest(
+            f"a scalar has nothing to pool; a tensor is (C, *) or (N, C, *); got {array.dtype.name} {array}",
+            field="tensor.shape",
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        raise InvalidRequest(
+            "a masked array's mask would be lost; fill it first, with .filled(value)", field="tensor.data"
+        )
+    wire_dtype(array.dtype, field="tensor.dtype")
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def _nested(x: Sequence[Any]) -> NDArray[Any]:
+    if any(isinstance(one, str | bytes | bytearray | memoryview | os.PathLike) or is_picture(one) for one in x):
+        raise InvalidRequest(f"pool takes one picture at a time; got a {type(x).__name__} of {len(x)}")
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InvalidRequest(f"this {type(x).__name__} makes no array: {error}", field="tensor.data") from None

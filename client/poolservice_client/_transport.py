@@ -1,0 +1,118 @@
+"""How bytes reach a server and come back. Everything of gRPC that is not a status is here and in _aio_transport."""
+
+from typing import Protocol, cast
+
+import grpc
+
+from poolservice_client._settings import Settings
+from poolservice_client._status import Circumstances, error_of_call, too_large_to_send
+from poolservice_client.errors import PoolError
+
+POOL = "/poolservice.v1.PoolService/Pool"
+SERVER_INFO = "/poolservice.v1.PoolService/GetServerInfo"
+HEALTH = "/grpc.health.v1.Health/Check"
+
+# A server that is not there is told within seconds; gRPC would try for 20, and between tries wait for up to 120.
+_CONNECT_MILLISECONDS = 3000
+_FIRST_RETRY_MILLISECONDS = 200
+
+
+class Transport(Protocol):
+    """The seam between a PoolClient and the network: whole messages out, whole messages in."""
+
+    def call(self, method: str, request: bytes, timeout: float | None) -> bytes:
+        """Send a message to a method and wait for its answer.
+
+        Args:
+            method: the path, "/package.Service/Method".
+            request: the encoded message.
+            timeout: seconds until the answer must be there; None waits for ever.
+
+        Raises:
+            PoolError: no answer; which of its kinds says why.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what is under way and give the connection back. A second time does nothing."""
+        ...
+
+
+class GrpcTransport:
+    """A Transport over one gRPC channel, for any number of threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._channel = grpc.insecure_channel(settings.address, options=channel_options(settings))
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
+            method: self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+            for method in (POOL, SERVER_INFO, HEALTH)
+        }
+        self._closed = False
+
+    def call(self, method: str, request: bytes, timeout: float | None) -> bytes:
+        """See Transport."""
+        self._check(request)
+        try:
+            answer: bytes = self._methods[method](request, timeout=timeout)
+        except grpc.RpcError as error:
+            if self._closed:
+                raise closed_within() from None
+            # What a blocking call raises is also the call, with its status.
+            raise error_of_rpc(cast(grpc.Call, error), self._settings, timeout, request) from None
+        except ValueError:
+            # gRPC's answer to a call that lost the race against close().
+            if not self._closed:
+                raise
+            raise closed_before() from None
+        return answer
+
+    def close(self) -> None:
+        """See Transport."""
+        self._closed = True
+        self._channel.close()
+
+    def _check(self, request: bytes) -> None:
+        if self._closed:
+            raise closed_before()
+        check_size(request, self._settings)
+
+
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """The options of a channel, blocking or not."""
+    return [
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.initial_reconnect_backoff_ms", _FIRST_RETRY_MILLISECONDS),
+        ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
+        ("grpc.max_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
+    ]
+
+
+def check_size(request: bytes, settings: Settings) -> None:
+    """Refuse a request over the client's own limit before gRPC does, and in better words."""
+    if len(request) > settings.max_message_bytes:
+        raise too_large_to_send(len(request), settings.max_message_bytes)
+
+
+def error_of_rpc(
+    error: grpc.Call | grpc.aio.AioRpcError, settings: Settings, timeout: float | None, request: bytes
+) -> PoolError:
+    """The SDK's error for gRPC's."""
+    metadata = error.trailing_metadata()
+    return error_of_call(
+        error.code().value[0],
+        error.details() or "",
+        [(key, value) for key, value in metadata or ()],
+        Circumstances(settings.address, timeout, len(request)),
+    )
+
+
+def closed_before() -> PoolError:
+    """The error of a call on a closed client."""
+    return PoolError("this client is closed; make a new one")
+
+
+def closed_within() -> PoolError:
+    """The error of a call that was under way when its client was closed."""
+    return PoolError("the client was closed while this call was under way")

@@ -1,0 +1,154 @@
+"""What shape and type a pooled tensor has, and which tensors an operator takes: torch's rules, in words.
+
+Nothing here touches a tensor, so a request can be refused, or its answer's size known, before it queues.
+"""
+
+import math
+
+import numpy as np
+
+from poolservice.errors import InvalidRequest
+from poolservice.specs import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
+from poolservice.specs.base import MAX_SIZE
+
+# Padding beyond this and beyond the input changes nothing, yet torch's kernels walk through it value by value.
+_MAX_IDLE_PADDING = 2**16
+
+# No machine holds a tensor of more values, and torch's own counts overflow not far above.
+_MAX_VALUES = 2**47
+
+# The operators whose result is one of the input's values, and so of the input's type.
+_ORDER_STATISTICS = frozenset(
+    {"max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "global_min_pool"},
+)
+
+# torch's avg_pool3d, which these stand on, takes no kernel larger than the input, whatever the padding.
+_KERNEL_WITHIN_INPUT = frozenset({("avg_pool", 3), ("lp_pool", 3), ("mixed_pool", 3)})
+
+_FLOAT32 = np.dtype(np.float32)
+_AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what `spec` makes of a tensor of `shape`.
+
+    Shape:
+        (C, *) gives (C, *out), (N, C, *) gives (N, C, *out), with as many spatial dimensions as the spec has.
+
+    Raises:
+        InvalidRequest: torch's operator of that name refuses the shape, or would run into its own size limits; the
+            field is ``tensor.shape`` or the parameter's name. Where torch has no such operator, MinPool follows
+            MaxPool, MixedPool both MaxPool and AvgPool, and a global one takes any plane that is not empty.
+    """
+    dims = spec.spatial_dims
+    if len(shape) - dims not in (1, 2):
+        channels = ", ".join(("C", *_AXES[dims]))
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes {dims + 1} dimensions ({channels}) or {dims + 2} (N, {channels}); "
+            f"got {len(shape)} in {shape}",
+            field="tensor.shape",
+        )
+    lead, spatial = shape[:-dims], shape[-dims:]
+    if isinstance(spec, AdaptiveSpec):
+        out = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
+        _check_count(lead + out)
+        if spec.operator == "adaptive_avg_pool" and out == (1,) * dims:
+            return lead + out  # torch takes the mean of whatever is there; of nothing, it is NaN.
+    if 0 in spatial:
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes no empty plane, each of the last {_count(dims)} must be at least 1; "
+            f"got {spatial} in {shape}",
+            field="tensor.shape",
+        )
+    if lead[-1] == 0 and not _takes_no_channels(spec, batched=len(lead) == 2):
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
+        )
+    if isinstance(spec, WindowSpec):
+        if (spec.operator, dims) in _KERNEL_WITHIN_INPUT:
+            _check_kernel_within(spec, spatial)
+        out = windows(spec.window, spatial)
+    elif isinstance(spec, GlobalSpec):
+        out = (1,) * dims
+    return lead + out
+
+
+def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
+    """How many windows fit into each spatial dimension.
+
+    Formula:
+        floor((size + 2 * padding - dilation * (kernel_size - 1) - 1) / stride) + 1, rounded up with ceil_mode, where
+        a last window that would start beyond the input and its left padding is left out.
+
+    Raises:
+        InvalidRequest: in some dimension none does.
+    """
+    kernels, strides, paddings, dilations, ceil_mode = window
+    out = []
+    for size, kernel, stride, padding, dilation in zip(spatial, kernels, strides, paddings, dilations, strict=True):
+        extent = dilation * (kernel - 1) + 1
+        if extent > MAX_SIZE:
+            raise InvalidRequest(
+                f"a window may reach over at most {MAX_SIZE} values; "
+                f"a kernel_size of {kernel} with a dilation of {dilation} reaches over {extent}",
+                field="dilation",
+            )
+        if padding > _MAX_IDLE_PADDING and padding > size:
+            raise InvalidRequest(
+                f"padding must be at most {_MAX_IDLE_PADDING} where it is larger than the input, here {size}; "
+                f"got {padding}",
+                field="padding",
+            )
+        room = size + 2 * padding - extent
+        count = (room + stride - 1 if ceil_mode else room) // stride + 1
+        if ceil_mode and (count - 1) * stride >= size + padding:
+            count -= 1
+        if count < 1:
+            dilated = "" if dilation == 1 else f" with a dilation of {dilation} reaches over {extent} and"
+            raise InvalidRequest(
+                f"no window fits: a kernel_size of {kernel}{dilated} is larger than the input, {size} with {padding} of padding "
+                "on either side",
+                field="kernel_size" if dilation == 1 else "dilation",
+            )
+        out.append(count)
+    return tuple(out)
+
+
+def result_dtype(spec: PoolSpec, dtype: np.dtype) -> np.dtype:
+    """The type of what `spec` makes of a tensor of `dtype`.
+
+    An order statistic is one of the input's values and keeps its type. A mean or a power sum keeps a float's type
+    and makes float32 of integers.
+    """
+    if spec.operator in _ORDER_STATISTICS or dtype.kind not in "iu":
+        return dtype
+    return _FLOAT32
+
+
+def _takes_no_channels(spec: PoolSpec, *, batched: bool) -> bool:
+    # Not a design: what torch's checks come to.
+    if isinstance(spec, GlobalSpec):
+        return True
+    if spec.operator == "adaptive_max_pool":
+        return not batched
+    return spec.operator == "adaptive_avg_pool" and not (batched and spec.spatial_dims == 3)
+
+
+def _check_kernel_within(spec: WindowSpec, spatial: tuple[int, ...]) -> None:
+    kernel = spec.window.kernel_size
+    if any(size < length for size, length in zip(spatial, kernel, strict=True)):
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes no kernel larger than the input, even where padding makes room; "
+            f"got {kernel} for {spatial}",
+            field="kernel_size",
+        )
+
+
+def _check_count(shape: tuple[int, ...]) -> None:
+    count = math.prod(max(size, 1) for size in shape)
+    if count > _MAX_VALUES:
+        raise InvalidRequest(f"the result would have {count} values, which no machine holds", field="output_size")
+
+
+def _count(dims: int) -> str:
+    return "dimension" if dims == 1 else f"{dims} dimensions"
