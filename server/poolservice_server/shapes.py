@@ -104,10 +104,9 @@ def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
         if ceil_mode and (count - 1) * stride >= size + padding:
             count -= 1
         if count < 1:
-            dilated = "" if dilation == 1 else f" with a dilation of {dilation} reaches over {extent} and"
             raise InvalidRequest(
-                f"no window fits: a kernel_size of {kernel}{dilated} is larger than the input, {size} with {padding} of padding "
-                "on either side",
+                f"no window fits: a kernel_size of {kernel} with a dilation of {dilation} reaches over {extent}, "
+                f"and the input has {size} with {padding} of padding on either side",
                 field="kernel_size" if dilation == 1 else "dilation",
             )
         out.append(count)

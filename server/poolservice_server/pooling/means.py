@@ -1,0 +1,184 @@
+"""Means, power sums and the blend of mean and maximum.
+
+float16 and bfloat16 are computed in float32 and rounded once. Integers are summed exactly and give float32: in a
+float that holds their sums, and int64, whose sums no float holds, in two halves.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (as torch's documentation names it)
+
+from poolservice.specs import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    GlobalSpec,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    MixedPool1d,
+    MixedPool2d,
+    MixedPool3d,
+    Window,
+)
+from poolservice_server.pooling.order import window_max
+from poolservice_server.pooling.windows import adaptive_counts, as_width, window_counts
+
+Pooled = tuple[torch.Tensor, torch.Tensor | None]
+Mean = Callable[[torch.Tensor], torch.Tensor]
+
+_AVG_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
+_ADAPTIVE_AVG_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+_LP_POOL = {1: F.lp_pool1d, 2: F.lp_pool2d, 3: F.lp_pool3d}
+
+# float32 holds the sums of this many bytes exactly.
+_BYTES_IN_FLOAT32 = 2**16
+
+
+def avg_pool(planes: torch.Tensor, spec: AvgPool1d | AvgPool2d | AvgPool3d) -> Pooled:
+    """Mean of each window: y[i] = (sum over k of x[stride * i - padding + k]) / divisor, zeros in the padding.
+
+    The divisor is divisor_override, or the number of values in the window, those in the padding among them where
+    count_include_pad is set; what ceil_mode lets in beyond the padding never counts.
+
+    Shape:
+        (P, *spatial) to (P, *out), as `shapes.windows` counts them.
+    """
+    override = None if isinstance(spec, AvgPool1d) else spec.divisor_override
+    return _window_mean(planes, spec.window, spec.count_include_pad, override).to(_result(planes)), None
+
+
+def lp_pool(planes: torch.Tensor, spec: LPPool1d | LPPool2d | LPPool3d) -> Pooled:
+    """Power sum of each window: y[i] = (sum over k of x[stride * i + k]^p)^(1 / p).
+
+    torch's, not the norm of the literature: x^p keeps its sign, and a negative sum counts as 0 or gives NaN.
+
+    Shape:
+        (P, *spatial) to (P, *out), as `shapes.windows` counts them.
+    """
+    kernel_size, stride, _, _, ceil_mode = spec.window
+    size: Any = kernel_size[0] if spec.spatial_dims == 1 else kernel_size
+    values = planes.to(_computed_in(planes, 2**63)).contiguous()
+    pooled: torch.Tensor = _LP_POOL[spec.spatial_dims](values, spec.norm_type, size, stride, ceil_mode)
+    return pooled.to(_result(planes)), None
+
+
+def mixed_pool(planes: torch.Tensor, spec: MixedPool1d | MixedPool2d | MixedPool3d) -> Pooled:
+    """Blend of maximum and mean of each window: y = alpha * max + (1 - alpha) * mean.
+
+    The mean counts padded zeros, the maximum does not see them.
+
+    Shape:
+        (P, *spatial) to (P, *out), as `shapes.windows` counts them.
+
+    Source:
+        Lee, Gallagher and Tu, "Generalizing Pooling Functions in Convolutional Neural Networks: Mixed, Gated, and
+        Tree", 2015.
+    """
+    mean = _window_mean(planes, spec.window, True, None)
+    largest = window_max(planes, spec.window).to(mean.dtype)
+    return (spec.alpha * largest + (1 - spec.alpha) * mean).to(_result(planes)), None
+
+
+def adaptive_avg_pool(planes: torch.Tensor, spec: AdaptiveAvgPool1d | AdaptiveAvgPool2d | AdaptiveAvgPool3d) -> Pooled:
+    """Mean of windows that tile the plane: y[i] = mean of x[floor(i * L / out)] to x[ceil((i + 1) * L / out) - 1].
+
+    Shape:
+        (P, *spatial) to (P, *output_size), where None keeps the input's size.
+    """
+    spatial = tuple(planes.shape[1:])
+    sizes = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
+    if all(size == 1 for size in sizes):
+        return _plane_mean(planes).to(_result(planes)), None
+    target: Any = sizes[0] if len(sizes) == 1 else sizes
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = _ADAPTIVE_AVG_POOL[len(sizes)](values.contiguous(), target)
+        return pooled
+
+    return _exactly(planes, mean, math.prod(spatial), lambda: adaptive_counts(spatial, sizes)).to(_result(planes)), None
+
+
+def global_avg_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
+    """Mean of each plane: y = sum of x / number of x.
+
+    Shape:
+        (P, *spatial) to (P, 1, ...).
+
+    Source:
+        Lin, Chen and Yan, "Network In Network", 2013.
+    """
+    return _plane_mean(planes).to(_result(planes)), None
+
+
+#: The operators whose values are computed from the input's.
+OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyType(
+    {
+        "avg_pool": avg_pool,
+        "lp_pool": lp_pool,
+        "mixed_pool": mixed_pool,
+        "adaptive_avg_pool": adaptive_avg_pool,
+        "global_avg_pool": global_avg_pool,
+    }
+)
+
+
+def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:
+    if len(window.kernel_size) == 1:
+        return _window_mean(planes.unsqueeze(1), as_width(window), count_include_pad, divisor).squeeze(1)
+    kernel_size, stride, padding, _, ceil_mode = window
+    avg_pool = _AVG_POOL[len(kernel_size)]
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = avg_pool(
+            values.contiguous(), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor
+        )
+        return pooled
+
+    def counts() -> torch.Tensor:
+        if divisor is not None:
+            return torch.tensor(divisor, dtype=torch.float64)
+        return window_counts(window, tuple(planes.shape[1:]), count_include_pad)
+
+    return _exactly(planes, mean, math.prod(kernel_size), counts)
+
+
+def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
+    values = math.prod(planes.shape[1:])
+
+    def mean(floats: torch.Tensor) -> torch.Tensor:
+        return floats.mean(tuple(range(1, floats.ndim)), keepdim=True)
+
+    return _exactly(planes, mean, values, lambda: torch.tensor(values, dtype=torch.float64))
+
+
+def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """`mean` of `planes`, in a type in which its sums, of at most `values` values each, are exact or near.
+
+    `counts` gives what each sum is divided by.
+    """
+    if planes.dtype != torch.int64:
+        return mean(planes.to(_computed_in(planes, values)))
+    # Each half's sum is a whole number that float64 holds; rounding undoes what the division took from it.
+    divisor = counts().to(planes.device)
+    high, low = (mean(half.to(torch.float64)).mul_(divisor).round_() for half in (planes >> 32, planes & 0xFFFFFFFF))
+    return (high * 2.0**32 + low) / divisor
+
+
+def _computed_in(planes: torch.Tensor, values: int) -> torch.dtype:
+    if planes.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        return torch.float32
+    if planes.dtype in (torch.uint8, torch.int8) and values <= _BYTES_IN_FLOAT32:
+        return torch.float32
+    return torch.float64
+
+
+def _result(planes: torch.Tensor) -> torch.dtype:
+    return planes.dtype if planes.is_floating_point() else torch.float32

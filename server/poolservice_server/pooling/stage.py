@@ -1,0 +1,52 @@
+"""The stage of a request that pools: all its specs over one batch of planes."""
+
+from dataclasses import dataclass
+
+import torch
+
+from poolservice.specs import PoolSpec, WindowSpec
+from poolservice_server.pooling import order, windows
+from poolservice_server.pooling.operators import Pooled, pool
+
+_WHITE = 255
+
+
+@dataclass(frozen=True)
+class PoolStage:
+    """Pools planes with each of its specs.
+
+    Attributes:
+        specs: how; the results come in this order.
+        unit_scale: whether the planes are uint8 that stand for 0 to 1, a picture's. Results are then float32, those
+            of the planes divided by 255: the same bits for order statistics, within rounding for means.
+    """
+
+    specs: tuple[PoolSpec, ...]
+    unit_scale: bool = False
+
+    def __call__(self, planes: torch.Tensor) -> list[Pooled]:
+        """Pool (P, *spatial) planes, of any strides; uint8 with unit_scale."""
+        if not self.unit_scale:
+            return [pool(planes, spec) for spec in self.specs]
+        # A quarter of the memory to walk through, and only the results are left to divide.
+        scaled = None if all(map(_commutes_with_scale, self.specs)) else _scaled(planes)
+        results = []
+        for spec in self.specs:
+            if scaled is not None and not _commutes_with_scale(spec):
+                results.append(pool(scaled, spec))
+            else:
+                values, indices = pool(planes, spec)
+                results.append((_scaled(values), indices))
+        return results
+
+
+def _commutes_with_scale(spec: PoolSpec) -> bool:
+    """Whether pooling bytes and dividing after is the same as dividing first."""
+    if spec.operator in order.OPERATORS:
+        # A window of padding alone gives -inf of floats, which no byte stands for.
+        return not isinstance(spec, WindowSpec) or windows.see_input(spec.window)
+    return spec.operator != "lp_pool"
+
+
+def _scaled(values: torch.Tensor) -> torch.Tensor:
+    return values.to(torch.float32).div_(_WHITE) if values.dtype == torch.uint8 else values / _WHITE
