@@ -1,5 +1,7 @@
 """How a command ends that cannot do what it was asked, and the exit status that says so to a script."""
 
+import typer
+
 #: It went wrong: the service refused it or failed, or a file could not be read or written.
 FAILED = 1
 #: The command was written wrongly; click's own status for it.
@@ -14,3 +16,8 @@ class Usage(Exception):
 
 class Failure(Exception):
     """What was asked cannot be done here; says why, and what would help, in one sentence."""
+
+
+def say(error: object) -> None:
+    """One sentence on stderr, where it does not mix with results."""
+    typer.echo(f"poolservice: {error}", err=True)

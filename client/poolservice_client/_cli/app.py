@@ -1,0 +1,56 @@
+"""The command line of the client, put together."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from poolservice import __version__
+from poolservice_client._cli import mistakes
+from poolservice_client._cli.pool import EPILOG, pool
+from poolservice_client._cli.service import health, info
+from poolservice_client.errors import PoolError
+
+app = typer.Typer(
+    name="poolservice",
+    help="Pool pictures and arrays through a running poolservice.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command(epilog=EPILOG)(pool)
+app.command()(info)
+app.command()(health)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of the command itself; --version acts as it is read."""
+
+
+def main() -> None:
+    """Runs the command; a mistake ends it with one sentence on stderr, never with a traceback.
+
+    Exit statuses: 0 done; 1 the service refused or failed, or a file could not be read or written; 2 the command was
+    written wrongly; 130 interrupted. `poolservice health` adds a 3.
+    """
+    try:
+        app()
+    except mistakes.Usage as error:
+        mistakes.say(error)
+        sys.exit(mistakes.USAGE)
+    except (mistakes.Failure, PoolError) as error:
+        mistakes.say(error)
+        sys.exit(mistakes.FAILED)
+    except OSError as error:
+        mistakes.say(f"{error.filename}: {error.strerror}" if error.filename else error)
+        sys.exit(mistakes.FAILED)

@@ -1,0 +1,230 @@
+"""`poolservice pool`: one picture or array through one or several operators."""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import typer
+
+from poolservice_client import Execution, PoolClient
+from poolservice_client._cli import operators, options, source
+from poolservice_client._cli.answers import Answer, Destination
+from poolservice_client._cli.mistakes import Failure, Usage
+from poolservice_client._cli.operators import Operator
+from poolservice_client._cli.source import Source
+from poolservice_client._request import ColorMode
+from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES
+
+_PARAMETERS = "Parameters, for every operator given that takes them"
+
+#: What `poolservice pool --help` ends with.
+EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operators.FAMILIES)};
+also gap and gmp for the global average and maximum, and the layers' own names, such as MaxPool2d.
+
+Parameters of one operator alone follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d
+
+For example: poolservice pool photo.jpg --op max2d --op avg2d --kernel-size 8 --figure before-after.png"""
+
+
+def _offer_operators(incomplete: str) -> list[str]:
+    return [name for name in operators.NAMES if name.startswith(incomplete.lower())]
+
+
+def pool(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture or an .npy file; - reads standard input.")],
+    op: Annotated[
+        list[str],
+        typer.Option(
+            metavar="OPERATOR",
+            help="How to pool: max2d, say, or with parameters of its own, max2d:stride=1. Again for more results.",
+            autocompletion=_offer_operators,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where the result goes: .png, .npy, or .npz for several. Several .png are numbered and named: "
+            "out-1-max2d.png.",
+        ),
+    ] = None,
+    kernel_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="2, or 3x2: one for each dimension.", rich_help_panel=_PARAMETERS)
+    ] = None,
+    stride: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="From window to window. Default: the kernel.", rich_help_panel=_PARAMETERS),
+    ] = None,
+    padding: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="At each edge. Default: 0.", rich_help_panel=_PARAMETERS)
+    ] = None,
+    dilation: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Between a window's elements. Default: 1.", rich_help_panel=_PARAMETERS),
+    ] = None,
+    ceil_mode: Annotated[
+        bool | None,
+        typer.Option("--ceil-mode", help="Count a last, partly filled window.", rich_help_panel=_PARAMETERS),
+    ] = None,
+    return_indices: Annotated[
+        bool | None,
+        typer.Option("--return-indices", help="Say where each value was found.", rich_help_panel=_PARAMETERS),
+    ] = None,
+    count_include_pad: Annotated[
+        bool | None,
+        typer.Option(help="Count padded zeros in the mean. Default: yes.", rich_help_panel=_PARAMETERS),
+    ] = None,
+    divisor_override: Annotated[
+        int | None,
+        typer.Option(help="Divide the sum by this. Default: the window's size.", rich_help_panel=_PARAMETERS),
+    ] = None,
+    norm_type: Annotated[float | None, typer.Option(help="The power p of lp.", rich_help_panel=_PARAMETERS)] = None,
+    output_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="10, or 10xnone, where none keeps the input's size.", rich_help_panel=_PARAMETERS
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="The maximum's share in mixed. Default: 0.5.", rich_help_panel=_PARAMETERS),
+    ] = None,
+    color_mode: Annotated[
+        options.ColorMode | None,
+        typer.Option(case_sensitive=False, help="Read a picture as RGB (the default), GRAY or RGBA."),
+    ] = None,
+    features: Annotated[bool, typer.Option("--features", help="Flat feature vectors instead of tensors.")] = False,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Divide each feature vector by its Euclidean norm.")
+    ] = False,
+    float16: Annotated[bool, typer.Option("--float16", help="Narrow floating results to float16.")] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw before and after into a .png, .pdf or .svg (needs matplotlib)."),
+    ] = None,
+    address: options.Address = options.ADDRESS,
+    timeout: options.Timeout = options.TIMEOUT,
+    max_message_bytes: Annotated[
+        int, typer.Option(metavar="BYTES", help="The largest message to send or take.")
+    ] = DEFAULT_MAX_MESSAGE_BYTES,
+    as_json: options.AsJson = False,
+) -> None:
+    """Pool a picture or an array.
+
+    Without -o the result's shape, type and values are printed: all of them where they are few, else their range.
+    """
+    wanted = operators.read(
+        op,
+        {
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "ceil_mode": ceil_mode,
+            "return_indices": return_indices,
+            "count_include_pad": count_include_pad,
+            "divisor_override": divisor_override,
+            "norm_type": norm_type,
+            "output_size": output_size,
+            "alpha": alpha,
+        },
+    )
+    destination = Destination.of(output, wanted) if output else None
+    as_picture = destination is not None and destination.suffix == ".png"
+    if normalize and not features:
+        raise Usage("--normalize is for feature vectors; give --features too")
+    if as_picture and (features or float16):
+        raise Usage(f"-o {output}: a picture has neither --features nor --float16; write to an .npy or .npz file")
+    if figure:
+        _require_matplotlib()
+    given = source.read(image)
+    mode = cast(ColorMode | None, color_mode and color_mode.value)
+    with PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client:
+        specs = [operator.spec for operator in wanted]
+        if as_picture:
+            pictures = client.pool_image(given.payload, specs, color_mode=mode)
+            answers = [
+                Answer(operator, source.planes(np.asarray(picture)), None, picture)
+                for operator, picture in zip(wanted, pictures, strict=True)
+            ]
+            execution = None
+        else:
+            results, execution = client.pool(
+                given.payload,
+                specs,
+                output="features" if features else "tensor",
+                normalize=normalize,
+                dtype="float16" if float16 else None,
+                color_mode=mode,
+                execution=True,
+            )
+            answers = [_answer(operator, result) for operator, result in zip(wanted, results, strict=True)]
+    paths = destination.write(answers) if destination else None
+    if figure:
+        _draw(figure, given, answers, color_mode=mode or "RGB", features=features)
+    if as_json:
+        typer.echo(json.dumps(_as_json(given, answers, execution, paths, figure), allow_nan=False))
+    else:
+        _say(answers, execution, paths, figure)
+
+
+def _answer(operator: Operator, result: Any) -> Answer:
+    values, indices = result if isinstance(result, tuple) else (result, None)
+    return Answer(operator, values, indices, None)
+
+
+def _require_matplotlib() -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise Failure("--figure needs matplotlib; install it with: pip install 'poolservice[figure]'")
+
+
+def _draw(path: Path, given: Source, answers: Sequence[Answer], *, color_mode: str, features: bool) -> None:
+    from poolservice_client import _figure
+
+    before = given.array(color_mode)
+    panels = [_figure.Panel(Path(given.name).name, before, answers[0].operator.spec.spatial_dims)]
+    for answer in answers:
+        # A picture that came back as such has its values in 0..255.
+        values = answer.values if answer.picture is None else answer.values / np.float32(255)
+        dims = 0 if features else answer.operator.spec.spatial_dims
+        panels.append(_figure.Panel(repr(answer.operator.spec), values, dims, before.shape))
+    try:
+        _figure.save(path, panels, scale=(0.0, 1.0) if given.is_picture else None)
+    except ValueError as error:
+        raise Failure(f"--figure {path}: {error}") from None
+
+
+def _as_json(
+    given: Source, answers: Sequence[Answer], execution: Execution | None, paths: list[Path] | None, figure: Path | None
+) -> dict[str, Any]:
+    results = [answer.as_json() for answer in answers]
+    for result, path in zip(results, paths or (), strict=False):
+        result["path"] = str(path)
+    return {
+        "input": given.name,
+        "results": results,
+        "execution": execution and execution._asdict(),
+        "figure": figure and str(figure),
+    }
+
+
+def _say(answers: Sequence[Answer], execution: Execution | None, paths: list[Path] | None, figure: Path | None) -> None:
+    specs = [repr(answer.operator.spec) for answer in answers]
+    kinds = [f"{answer.shape} {answer.values.dtype.name}" for answer in answers]
+    for number, answer in enumerate(answers):
+        spec, kind = specs[number].ljust(max(map(len, specs))), kinds[number].ljust(max(map(len, kinds)))
+        arrow = f"  -> {paths[number]}" if paths else ""
+        typer.echo(f"{spec}  {kind}  {answer.in_words()}{arrow}")
+    if figure:
+        typer.echo(f"before and after -> {figure}")
+    if execution:
+        typer.echo(
+            f"on {execution.device} in a batch of {execution.batch_size}: decoded in "
+            f"{execution.decode_microseconds / 1000:.1f} ms, waited {execution.queue_microseconds / 1000:.1f} ms, "
+            f"computed in {execution.compute_microseconds / 1000:.1f} ms"
+        )

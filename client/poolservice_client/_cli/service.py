@@ -1,0 +1,86 @@
+"""`poolservice info` and `poolservice health`: what a service is, and whether it is well."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from poolservice_client import DeadlineExceeded, PoolClient, ServerInfo, Unavailable
+from poolservice_client._cli import mistakes, options
+
+
+def info(
+    address: options.Address = options.ADDRESS,
+    timeout: options.Timeout = options.TIMEOUT,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what a service is and can do: version, devices, operators, types, formats, limits."""
+    with PoolClient(address, timeout=timeout) as client:
+        said = client.server_info()
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(said)))
+    else:
+        _show(said, address)
+
+
+def health(
+    address: options.Address = options.ADDRESS,
+    timeout: options.Timeout = options.HEALTH_TIMEOUT,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say whether a service takes calls; the exit status says it to a script.
+
+    0 it serves, 1 it does not (it is starting or stopping, say), 2 the command was written wrongly, 3 nobody answered.
+    """
+    try:
+        with PoolClient(address, timeout=timeout) as client:
+            status = client.health()
+    except (Unavailable, DeadlineExceeded) as error:
+        if as_json:
+            typer.echo(json.dumps({"address": address, "status": "UNREACHABLE"}))
+        mistakes.say(error)
+        raise typer.Exit(mistakes.UNREACHABLE) from None
+    typer.echo(json.dumps({"address": address, "status": status.value}) if as_json else status.value)
+    if not status:
+        raise typer.Exit(mistakes.FAILED)
+
+
+def _show(said: ServerInfo, address: str) -> None:
+    console = Console(highlight=False)
+    console.print(f"poolservice {said.version} at {address}, on torch {said.torch_version}", markup=False)
+    console.print(
+        _table(
+            ("device", "state", "what it is"),
+            (
+                (device.name, f"{device.state}: {device.reason}" if device.reason else device.state, device.description)
+                for device in said.devices
+            ),
+        ),
+        _table(
+            ("operator", "in", "parameters", "what it computes"),
+            (
+                (
+                    operator.name,
+                    ", ".join(f"{dims}d" for dims in operator.spatial_dims),
+                    ", ".join(
+                        one.name if one.default is None else f"{one.name}={one.default}" for one in operator.parameters
+                    ),
+                    operator.description,
+                )
+                for operator in said.operators
+            ),
+        ),
+        _table(("limit", "value"), ((name, f"{value:,}") for name, value in dataclasses.asdict(said.limits).items())),
+    )
+    console.print(f"types    {', '.join(said.dtypes)}", markup=False)
+    console.print(f"formats  {', '.join(said.image_formats)}", markup=False)
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
