@@ -1,0 +1,94 @@
+"""Image file directories: the tables of tags that a TIFF file and an EXIF block are made of."""
+
+import struct
+from typing import NamedTuple
+
+ORIENTATION = 0x0112
+
+# Bytes an element of each type; what is not listed is no type.
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q"}
+
+
+class MalformedDirectory(ValueError):
+    """The directory does not lie within the bytes, or they begin with no TIFF header."""
+
+
+class Entry(NamedTuple):
+    """One tag: its entry as it stands, and what that says of its data."""
+
+    raw: bytes
+    elements: int
+    #: The data where it is one integer, else None.
+    integer: int | None
+    #: Where the data ends in the file; 0 where it stands in the entry itself.
+    end: int
+
+
+class Directory(NamedTuple):
+    """The first directory of a TIFF file or an EXIF block."""
+
+    order: str
+    big: bool
+    offset: int
+    entries: dict[int, Entry]
+
+    def integer(self, tag: int, default: int) -> int:
+        """The value of `tag` where it is one integer."""
+        entry = self.entries.get(tag)
+        return default if entry is None or entry.integer is None else entry.integer
+
+    def with_only(self, tags: frozenset[int]) -> bytes:
+        """The directory as bytes, with no entries but those of `tags`, and no directory after it."""
+        kept = [entry.raw for tag, entry in self.entries.items() if tag in tags]
+        count, following = ("Q", "Q") if self.big else ("H", "L")
+        return b"".join((struct.pack(self.order + count, len(kept)), *kept, struct.pack(self.order + following, 0)))
+
+
+def read(view: memoryview) -> Directory:
+    """The first directory of the TIFF file or EXIF block `view`.
+
+    Raises:
+        MalformedDirectory: there is none.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(bytes(view[:2]))
+    if order is None or len(view) < 8:
+        raise MalformedDirectory
+    big = struct.unpack_from(order + "H", view, 2)[0] == 43
+    layout = struct.Struct(order + ("HHQ8s" if big else "HHL4s"))
+    try:
+        (offset,) = struct.unpack_from(order + ("Q" if big else "L"), view, 8 if big else 4)
+        (count,) = struct.unpack_from(order + ("Q" if big else "H"), view, offset)
+        start = offset + (8 if big else 2)
+        if count * layout.size > len(view) - start:
+            raise MalformedDirectory
+    except (struct.error, OverflowError):
+        raise MalformedDirectory from None
+    entries: dict[int, Entry] = {}
+    for tag, kind, elements, data in layout.iter_unpack(view[start : start + count * layout.size]):
+        # The first of equal tags counts, as in Pillow.
+        if kind in _SIZES and tag not in entries:
+            raw = layout.pack(tag, kind, elements, data)
+            entries[tag] = _entry(raw, kind, elements, data, order)
+    return Directory(order, big, offset, entries)
+
+
+def _entry(raw: bytes, kind: int, elements: int, data: bytes, order: str) -> Entry:
+    nbytes = elements * _SIZES[kind]
+    if nbytes > len(data):
+        (offset,) = struct.unpack(order + ("Q" if len(data) == 8 else "L"), data)
+        return Entry(raw, elements, None, offset + nbytes)
+    if elements == 1 and kind in _INTEGERS:
+        return Entry(raw, elements, struct.unpack_from(order + _INTEGERS[kind], data)[0], 0)
+    return Entry(raw, elements, None, 0)
+
+
+def orientation(exif: memoryview) -> int:
+    """How an EXIF block says that the picture is to be turned, 1 to 8; 1 where it does not say so or is damaged."""
+    if bytes(exif[:6]) == b"Exif\0\0":
+        exif = exif[6:]
+    try:
+        value = read(exif).integer(ORIENTATION, 1)
+    except MalformedDirectory:
+        return 1
+    return value if 1 <= value <= 8 else 1

@@ -1,0 +1,93 @@
+"""JPEG (ITU-T T.81): markers and segments."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from poolservice_server.images import ifd
+from poolservice_server.images.scan import MAX_BLOCKS, Buffer, Header, Scan, refusal, too_many_blocks, truncated
+
+MAGIC = b"\xff\xd8\xff"
+
+_MARKER = re.compile(rb"\xff([\x01-\xfe])", re.DOTALL)
+_SCAN_OR_END = re.compile(rb"\xff[\xda\xd9]", re.DOTALL)
+_EXIF = b"Exif\0\0"
+_START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+# Application segments but for JFIF and Adobe, which say how the colours are coded; and comments.
+_METADATA = frozenset(range(0xE1, 0xF0)) - {0xEE} | {0xFE}
+
+# Each scan of a progressive file may pass over all of the picture. Encoders make about ten.
+MAX_SCANS = 100
+
+
+class _Segment(NamedTuple):
+    marker: int
+    #: Where the marker stands, and where the segment ends.
+    start: int
+    end: int
+    content: memoryview
+
+
+def scan(view: memoryview) -> Scan:
+    """Walk the segments up to the first scan, leaving out metadata: EXIF, profiles, thumbnails, further pictures."""
+    orientation, size = 1, None
+    parts: list[Buffer] = [view[:2]]
+    for segment in _segments(view):
+        if segment.marker == _START_OF_SCAN:
+            _count_scans(view, segment.start)
+            parts.append(view[segment.start :])
+            break
+        if segment.marker in _FRAMES:
+            if size is not None:
+                raise refusal("the JPEG file has two frame headers before its pixels; save the picture again")
+            size = _frame(segment.content)
+        elif segment.marker == _APP1 and orientation == 1 and bytes(segment.content[:6]) == _EXIF:
+            orientation = ifd.orientation(segment.content)
+        if segment.marker not in _METADATA:
+            parts.append(view[segment.start : segment.end])
+    if size is None:
+        raise refusal("the JPEG file has pixels but no frame header that gives their size; save the picture again")
+    return Scan(Header("JPEG", *size, orientation), parts)
+
+
+def _segments(view: memoryview) -> Iterator[_Segment]:
+    """The segments up to the header of the first scan."""
+    position = 2
+    for _ in range(MAX_BLOCKS):
+        found = _MARKER.search(view, position)
+        if found is None:
+            raise truncated("JPEG", "its header, before any pixels")
+        marker, position = found[1][0], found.end()
+        if marker in _WITHOUT_LENGTH:
+            continue
+        if marker == _END_OF_IMAGE:
+            raise refusal("the JPEG file has no pixels between its start and its end; send a complete picture")
+        length = int.from_bytes(view[position : position + 2], "big")
+        content, position = view[position + 2 : position + length], position + length
+        if len(content) != length - 2:
+            raise truncated("JPEG", "its header, before any pixels")
+        yield _Segment(marker, found.start(), position, content)
+        if marker == _START_OF_SCAN:
+            return
+    raise too_many_blocks("JPEG", "segments")
+
+
+def _frame(segment: memoryview) -> tuple[int, int]:
+    if len(segment) < 6:
+        raise truncated("JPEG", "its frame header")
+    bits, components = segment[0], segment[5]
+    if bits != 8 or components not in (1, 3, 4):
+        raise refusal(
+            f"the JPEG file has {components} components of {bits} bits; 1, 3 or 4 components of 8 bits are read"
+        )
+    return int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[1:3], "big")
+
+
+def _count_scans(view: memoryview, start: int) -> None:
+    for scans, found in enumerate(_SCAN_OR_END.finditer(view, start)):
+        if found[0][1] == _END_OF_IMAGE:
+            return
+        if scans == MAX_SCANS:
+            raise refusal(f"the JPEG file has more than {MAX_SCANS} scans; save it as a baseline JPEG")

@@ -1,0 +1,58 @@
+"""PNG (W3C Portable Network Graphics, third edition): chunks with checksums."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from poolservice_server.images import ifd
+from poolservice_server.images.scan import MAX_BLOCKS, Buffer, Header, Scan, refusal, too_many_blocks, truncated
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+
+
+def scan(view: memoryview) -> Scan:
+    """Walk the chunks, leaving out text, profiles and the further frames of an animation."""
+    position, orientation, kept = len(MAGIC), 1, []
+    for _ in range(MAX_BLOCKS):
+        if position + 12 > len(view):
+            raise truncated("PNG", f"the chunks, after {len(view)} bytes and before its IEND chunk")
+        length, kind = struct.unpack_from(">L4s", view, position)
+        end = position + 12 + length
+        if end > len(view):
+            raise refusal(
+                f"the PNG file's {_name(kind)} chunk claims {length} bytes and {max(len(view) - position - 12, 0)} are "
+                "left; send the complete file"
+            )
+        if kind in _KEPT:
+            kept.append(view[position:end])
+        elif kind == b"eXIf":
+            orientation = ifd.orientation(view[position + 8 : end - 4])
+        elif not kind[0] & 0x20:
+            raise refusal(f"the PNG file needs a {_name(kind)} chunk to be understood, which no PNG standard has")
+        position = end
+        if kind == b"IEND":
+            break
+    else:
+        raise too_many_blocks("PNG", "chunks")
+    first = kept[0]
+    if bytes(first[4:8]) != b"IHDR" or len(first) != 25:
+        raise refusal("the PNG file does not begin with an IHDR chunk of 13 bytes; send an undamaged file")
+    width, height = struct.unpack_from(">LL", first, 8)
+    return Scan(Header("PNG", width, height, orientation), _checked(kept))
+
+
+def _checked(chunks: list[memoryview]) -> Iterator[Buffer]:
+    """The chunks, each compared with its checksum: Pillow does not look at that of the pixels."""
+    yield MAGIC
+    for chunk in chunks:
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise refusal(
+                f"the PNG file's {_name(bytes(chunk[4:8]))} chunk does not match its checksum; send an undamaged file"
+            )
+        yield chunk
+
+
+def _name(kind: bytes) -> str:
+    return kind.decode("ascii", "backslashreplace")

@@ -1,0 +1,55 @@
+"""TIFF 6.0 and BigTIFF: directories of tags."""
+
+from poolservice_server.images import ifd
+from poolservice_server.images.scan import Header, Scan, refusal, truncated
+
+_WIDTH, _HEIGHT = 256, 257
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_WHITE_IS_ZERO = 0
+
+# The tags that say how pixels are stored. Profiles, XMP, EXIF and GPS, thumbnails and what else a file may carry are
+# left out, and so is the orientation, which is applied in one place for all formats.
+_PIXEL_TAGS = frozenset(
+    {
+        *(_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, 259, _PHOTOMETRIC, 266),  # compression, fill order
+        *(273, 277, 278, 279, 284),  # strips: offsets, samples a pixel, rows, byte counts, planes
+        *(292, 293, 317, 320),  # fax options, predictor, colour map
+        *(_TILE_WIDTH, _TILE_HEIGHT, 324, 325),  # tiles: size, offsets, byte counts
+        *(332, 338, _SAMPLE_FORMAT, 347),  # ink set, extra samples, sample format, JPEG tables
+        *range(512, 522),  # JPEG as TIFF 6.0 had it first
+        *range(529, 533),  # YCbCr: coefficients, subsampling, positions, reference black and white
+    }
+)
+
+# A colour map has at most 3 * 65536 elements. More strips or tiles than this are no picture within reason, and each
+# becomes a Python object in Pillow.
+MAX_ELEMENTS = 3 * 65536
+# libtiff makes room for a whole tile, whatever the size of the picture.
+MAX_TILE_PIXELS = 4096 * 4096
+
+
+def scan(view: memoryview) -> Scan:
+    """Read the first directory and rewrite it with no tags but those of the pixels, and no directory after it."""
+    try:
+        directory = ifd.read(view)
+    except ifd.MalformedDirectory:
+        raise truncated("TIFF", "its first directory, or that lies outside of the file") from None
+    for tag in _PIXEL_TAGS & directory.entries.keys():
+        entry = directory.entries[tag]
+        if entry.elements > MAX_ELEMENTS:
+            raise refusal(f"the TIFF file's tag {tag} has {entry.elements} elements, and {MAX_ELEMENTS} is the most")
+        if entry.end > len(view):
+            raise refusal(f"the TIFF file's tag {tag} points outside of the file; send a complete, undamaged file")
+    tile = directory.integer(_TILE_WIDTH, 0) * directory.integer(_TILE_HEIGHT, 0)
+    if tile > MAX_TILE_PIXELS:
+        raise refusal(f"the TIFF file has tiles of {tile} pixels, and {MAX_TILE_PIXELS} is the most")
+    if directory.integer(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO and directory.integer(_BITS_PER_SAMPLE, 1) > 8:
+        raise refusal("the TIFF file stores more than 8 bits with white as zero; save it with black as zero")
+    turned = directory.integer(ifd.ORIENTATION, 1)
+    header = Header(
+        "TIFF", directory.integer(_WIDTH, 0), directory.integer(_HEIGHT, 0), turned if 1 <= turned <= 8 else 1
+    )
+    rewritten = directory.with_only(_PIXEL_TAGS)
+    end = directory.offset + len(rewritten)
+    return Scan(header, [view[: directory.offset], rewritten, view[end:]])

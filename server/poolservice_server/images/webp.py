@@ -1,0 +1,37 @@
+"""WebP (RFC 9649): a RIFF file of chunks."""
+
+import struct
+
+from poolservice_server.images import ifd
+from poolservice_server.images.scan import MAX_BLOCKS, Header, Scan, refusal, too_many_blocks, truncated
+
+
+def scan(view: memoryview) -> Scan:
+    """Read the canvas's size, and the orientation where there is an EXIF chunk."""
+    if len(view) < 30 or 8 + int.from_bytes(view[4:8], "little") > len(view):
+        raise truncated("WEBP", f"the RIFF chunk, after {len(view)} bytes")
+    kind = bytes(view[12:16])
+    orientation = 1
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(view[at : at + 3], "little") for at in (24, 27))
+        orientation = _orientation(view)
+    elif kind == b"VP8L" and view[20] == 0x2F:
+        bits = int.from_bytes(view[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 " and bytes(view[23:26]) == b"\x9d\x01\x2a":
+        width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", view, 26))
+    else:
+        raise refusal("the WEBP file does not begin with a VP8, VP8L or VP8X chunk; send an undamaged file")
+    return Scan(Header("WEBP", width, height, orientation), [view])
+
+
+def _orientation(view: memoryview) -> int:
+    position, end = 12, 8 + int.from_bytes(view[4:8], "little")
+    for _ in range(MAX_BLOCKS):
+        if position + 8 > end:
+            return 1
+        kind, size = struct.unpack_from("<4sL", view, position)
+        if kind == b"EXIF":
+            return ifd.orientation(view[position + 8 : min(position + 8 + size, end)])
+        position += 8 + size + (size & 1)
+    raise too_many_blocks("WEBP", "chunks")
