@@ -7,16 +7,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 the name that torch's own documentation gives it
+import torch.nn.functional as F
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "tests" / "node"
-PICTURE = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 
 
 def _command(name: str) -> str:
@@ -33,13 +31,13 @@ def _run(*command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def answers(server_address: str) -> dict[str, Any]:
+def answers(server_address: str, photograph: Path) -> dict[str, Any]:
     """What the Node client printed. Its packages are installed once for each state of its lock file."""
     node, npm = _command("node"), _command("npm")
     installed = NODE / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < (NODE / "package-lock.json").stat().st_mtime:
         _run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-    answers: dict[str, Any] = json.loads(_run(node, "client.js", server_address, str(ROOT / "protos"), str(PICTURE)))
+    answers: dict[str, Any] = json.loads(_run(node, "client.js", server_address, str(ROOT / "protos"), str(photograph)))
     return answers
 
 
@@ -49,8 +47,8 @@ def _array(tensor: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.mark.timeout(300)
-def test_a_picture_is_pooled_as_torch_pools_it(answers: dict[str, Any]) -> None:
-    with Image.open(PICTURE) as picture:
+def test_a_picture_is_pooled_as_torch_pools_it(answers: dict[str, Any], photograph: Path) -> None:
+    with Image.open(photograph) as picture:
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).to(torch.float32) / 255
     maxima, means = answers["image"]["results"]
 
