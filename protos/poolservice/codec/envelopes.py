@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
-from poolservice.codec.requests import MAX_HEAD_BYTES, REQUEST_PARTS, Request, decode_request, taken_apart
+from poolservice.codec.requests import MAX_HEAD_BYTES, REQUEST_PARTS, Request, bound_overhead, split, taken_apart
 from poolservice.codec.responses import MalformedMessage
-from poolservice.codec.wire import GARBLED, Buffer, Parts, Unusual, overhead, read_varint, size_of, tag, varint
+from poolservice.codec.wire import GARBLED, Buffer, Parts, Unusual, read_varint, size_of, tag, varint
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 
 #: Items of a batch, unless the caller of `decode_batch_request` says otherwise.
 MAX_BATCH_ITEMS = 4096
+
+# What all items but their payloads' bytes may take together, where they are not laid out as protobuf writes them.
+_MAX_UNUSUAL_BYTES = 16 * MAX_HEAD_BYTES
 
 _REQUESTS = tag(pool_pb2.PoolBatchRequest, "requests")
 _RESULTS = tag(pool_pb2.PoolBatchResponse, "results")
@@ -47,8 +50,8 @@ def decode_batch_request(message: bytes | memoryview, *, max_items: int = MAX_BA
     """Take the items of a PoolBatchRequest apart without copying their payloads' bytes.
 
     Raises:
-        InvalidRequest: it is no PoolBatchRequest message, or one of its items is no PoolRequest, or has too large
-            a head, or there are more than `max_items`.
+        InvalidRequest: it is no PoolBatchRequest message, there are more than `max_items`, or they are laid out in an
+            unusual way and their heads take more than 16 MAX_HEAD_BYTES together.
     """
     view = memoryview(message)
     end, at = len(message), 0
@@ -62,7 +65,7 @@ def decode_batch_request(message: bytes | memoryview, *, max_items: int = MAX_BA
             if at > end:
                 raise Unusual
             _bound_items(len(requests) + 1, max_items)
-            requests.append(_item(view[start:at], f"requests[{len(requests)}]"))
+            requests.append(split(view[start:at]))
     except (IndexError, Unusual):
         return _decode_unusual_batch(bytes(message), max_items)
     return requests
@@ -139,9 +142,9 @@ def decode_stream_request(message: bytes | memoryview) -> tuple[int, Request]:
         size, start = read_varint(view, at + 1)
         if start + size != end:
             raise Unusual
-        return correlation_id, _item(view[start:], "request")
+        return correlation_id, split(view[start:])
     except (IndexError, Unusual):
-        _bound_overhead(view, _STREAM_PARTS, MAX_HEAD_BYTES)
+        bound_overhead(view, _STREAM_PARTS, MAX_HEAD_BYTES)
         try:
             parsed = pool_pb2.PoolStreamRequest.FromString(bytes(message))
         except DecodeError:
@@ -173,13 +176,6 @@ def decode_stream_response(message: bytes | memoryview) -> tuple[int, Status, me
         except DecodeError:
             raise _malformed("PoolStreamResponse") from None
         return parsed.correlation_id, parsed.status, _response(parsed)
-
-
-def _item(view: memoryview, field: str) -> Request:
-    try:
-        return decode_request(view)
-    except InvalidRequest as error:
-        raise error.within(field) from None
 
 
 def _outcome(view: memoryview, at: int, status_tag: int, response_tag: int) -> tuple[Status, memoryview | None]:
@@ -227,7 +223,7 @@ def _response(holder: pool_pb2.PoolBatchResult | pool_pb2.PoolStreamResponse) ->
 
 
 def _decode_unusual_batch(message: bytes, max_items: int) -> list[Request]:
-    _bound_overhead(message, _BATCH_PARTS, MAX_HEAD_BYTES * 16)
+    bound_overhead(message, _BATCH_PARTS, _MAX_UNUSUAL_BYTES)
     try:
         parsed = pool_pb2.PoolBatchRequest.FromString(message)
     except DecodeError:
@@ -239,11 +235,6 @@ def _decode_unusual_batch(message: bytes, max_items: int) -> list[Request]:
 def _bound_items(items: int, max_items: int) -> None:
     if items > max_items:
         raise InvalidRequest(f"a batch may hold at most {max_items} items; this one holds more", field="requests")
-
-
-def _bound_overhead(message: bytes | memoryview, parts: Parts, limit: int) -> None:
-    if overhead(message, parts, limit) > limit:
-        raise InvalidRequest(f"everything but the payloads' bytes must take at most {limit} bytes; it takes more")
 
 
 def _invalid(name: str) -> InvalidRequest:

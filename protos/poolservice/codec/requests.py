@@ -21,8 +21,8 @@ from poolservice.codec.wire import (
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 
-#: What specs, output options and shape may take together. Sixteen specs of every parameter need a tenth of it.
-MAX_HEAD_BYTES = 64 * 1024
+#: What specs, output options and shape may take together. Sixteen specs with every parameter take 1.5 KiB at most.
+MAX_HEAD_BYTES = 16 * 1024
 
 _SPECS = tag(pool_pb2.PoolRequest, "specs")
 _OUTPUT = tag(pool_pb2.PoolRequest, "output")
@@ -40,8 +40,8 @@ class Request(NamedTuple):
 
     Attributes:
         head: a PoolRequest message without them. Two requests of a writer that writes as protobuf does have equal
-            heads when they ask for the same thing of payloads of the same kind. It is no longer than
-            MAX_HEAD_BYTES, and not checked inside: `parse_head` does that.
+            heads when they ask for the same thing of payloads of the same type and shape. Its length is bounded
+            by MAX_HEAD_BYTES; it is not checked inside: `parse_head` does that.
         data: the payload's bytes, a view of the message that was decoded; empty where there are none.
     """
 
@@ -62,9 +62,9 @@ def decode_request(message: bytes | memoryview) -> Request:
         InvalidRequest: it is no PoolRequest message, or its head is larger than MAX_HEAD_BYTES.
     """
     try:
-        return _split(message)
+        return split(message)
     except (IndexError, Unusual):
-        _bound_head(message)
+        bound_overhead(message, REQUEST_PARTS, MAX_HEAD_BYTES)
         return taken_apart(_parsed(bytes(message)))
 
 
@@ -139,8 +139,12 @@ def taken_apart(message: pool_pb2.PoolRequest) -> Request:
     return Request(message.SerializeToString(deterministic=True), memoryview(data))
 
 
-def _split(message: bytes | memoryview) -> Request:
-    """Take apart what protobuf itself writes: fields in order, lengths as short as they can be, the payload last."""
+def split(message: bytes | memoryview) -> Request:
+    """Take apart what protobuf itself writes: fields in order, lengths as short as they can be, the payload last.
+
+    Raises:
+        Unusual, IndexError: it is something else, which may be valid.
+    """
     end, at = len(message), 0
     while at < end and message[at] == _SPECS and at < MAX_HEAD_BYTES:
         at += 2 + payload.short_length(message, at)
@@ -160,11 +164,10 @@ def _split(message: bytes | memoryview) -> Request:
     return Request(head, memoryview(message)[data_start:])
 
 
-def _bound_head(message: bytes | memoryview) -> None:
-    if overhead(message, REQUEST_PARTS, MAX_HEAD_BYTES) > MAX_HEAD_BYTES:
-        raise InvalidRequest(
-            f"everything but the payload's bytes must take at most {MAX_HEAD_BYTES} bytes; this request takes more"
-        )
+def bound_overhead(message: bytes | memoryview, parts: Parts, limit: int) -> None:
+    """Refuse a message of which more than `limit` bytes are not payloads' bytes."""
+    if overhead(message, parts, limit) > limit:
+        raise InvalidRequest(f"everything but the payload's bytes must take at most {limit} bytes; it takes more")
 
 
 def _parsed(message: bytes) -> pool_pb2.PoolRequest:

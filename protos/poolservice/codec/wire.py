@@ -4,7 +4,6 @@ Nothing here decides what is valid. A reader that meets anything but the layout 
 `Unusual`, and the generated classes read the message instead.
 """
 
-from collections.abc import Mapping
 from typing import TypeAlias
 
 from google.protobuf.message import Message
@@ -17,7 +16,9 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 #: What is said of a message that protobuf refuses, which does not say why.
 GARBLED = "it is garbled, cut short, or something else"
 
-_VARINT, _FIXED64, _DELIMITED, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
+_VARINT, _DELIMITED = 0, 2
+# The wire types of fixed size; a group's start and end are their tags only.
+_FIXED = {1: 8, 5: 4}
 
 
 class Unusual(Exception):
@@ -79,38 +80,38 @@ class Parts(dict[int, "Parts"]):
     """
 
 
-def overhead(message: bytes | memoryview, parts: Mapping[int, Parts], limit: int) -> int:
+def overhead(message: bytes | memoryview, parts: Parts, limit: int) -> int:
     """How many bytes of a message are not a payload's bytes, counted until `limit` is passed.
 
     The generated classes make many times its size of a message that is full of small fields, so what they are
-    given is bounded by this. What is malformed is counted as far as it can be read: they will refuse it there.
+    given is bounded by this. What is malformed is counted as far as it can be read: they refuse it there.
     """
-    counted, open_fields = 0, [(0, len(message), parts)]
-    while open_fields and counted <= limit:
-        at, stop, inside = open_fields.pop()
+    counted, unread = 0, [(0, len(message), parts)]
+    while unread and counted <= limit:
+        at, stop, known = unread.pop()
         while at < stop and counted <= limit:
             start = at
             key, at = _any_varint(message, at, stop)
             kind = key & 7
-            if kind == _DELIMITED:
-                length, at = _any_varint(message, at, stop)
-                field = inside.get(key >> 3)
-                if field is None:
-                    at += length
-                else:
-                    counted += at - start
-                    if field:
-                        open_fields.append((at, min(at + length, stop), field))
-                    start = at = at + length
-            elif kind == _VARINT:
+            if kind == _VARINT:
                 _, at = _any_varint(message, at, stop)
-            elif kind in (_FIXED64, _FIXED32):
-                at += 8 if kind == _FIXED64 else 4
-            counted += min(at, stop) - min(start, stop)
+            elif kind == _DELIMITED:
+                length, at = _any_varint(message, at, stop)
+                field = known.get(key >> 3)
+                if field is not None:
+                    counted += at - start
+                    start = at + length
+                    if field:
+                        unread.append((at, min(start, stop), field))
+                at += length
+            else:
+                at += _FIXED.get(kind, 0)
+            counted += max(0, min(at, stop) - start)
     return counted
 
 
 def _any_varint(message: bytes | memoryview, at: int, stop: int) -> tuple[int, int]:
+    """The varint at `at`, as short or long as it may be, and where it ends."""
     value = shift = 0
     while at < stop and shift < 70:
         byte = message[at]

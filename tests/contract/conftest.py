@@ -1,0 +1,137 @@
+"""Messages of the contract, as protobuf makes them and as anybody may write them.
+
+They are made by a random.Random that hypothesis seeds and not by its strategies, which are a hundred times slower
+at it.
+"""
+
+import struct
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeAlias, cast
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+MessageOf: TypeAlias = Callable[[type[Message], Random], Any]
+EncodingOf: TypeAlias = Callable[[type[Message], Random], bytes]
+
+VARINT, FIXED64, DELIMITED, START_GROUP, END_GROUP, FIXED32 = range(6)
+
+TEXTS = ("", "cpu", "cuda:0", "ß∂", "x" * 130)
+
+VALUES: dict[int, Callable[[Random], Any]] = {
+    FieldDescriptor.TYPE_INT32: lambda random: random.choice((0, 3, -1, 2**31 - 1)),
+    FieldDescriptor.TYPE_INT64: lambda random: random.choice((0, 1, 2, 224, -1, 2**63 - 1, -(2**63))),
+    FieldDescriptor.TYPE_UINT32: lambda random: random.choice((0, 1, 2, 3, 128, 2**32 - 1)),
+    FieldDescriptor.TYPE_UINT64: lambda random: random.choice((0, 1, 300, 2**63 - 1, 2**63, 2**64 - 1)),
+    FieldDescriptor.TYPE_ENUM: lambda random: random.choice((0, 1, 2, 9, 127, 128, -1)),
+    FieldDescriptor.TYPE_BOOL: lambda random: random.random() < 0.5,
+    FieldDescriptor.TYPE_DOUBLE: lambda random: random.choice((0.0, -0.0, 0.5, float("nan"), float("inf"))),
+    FieldDescriptor.TYPE_STRING: lambda random: random.choice(TEXTS),
+    FieldDescriptor.TYPE_BYTES: lambda random: random.randbytes(random.choice((0, 1, 8, 127, 128, 20_000))),
+}
+
+
+@pytest.fixture(scope="session")
+def message_of() -> MessageOf:
+    """Any message of a type, as an object."""
+    return _message
+
+
+@pytest.fixture(scope="session")
+def encoding_of() -> EncodingOf:
+    """Any bytes that are a message of a type or nearly: fields in any order, repeated, unknown, padded, split."""
+    return lambda message_type, random: _fields(_descriptor(message_type), random)
+
+
+def _message(message_type: type[Message], random: Random) -> Message:
+    message = message_type()
+    for field in _descriptor(message_type).fields:
+        if random.random() < 0.4:
+            continue
+        values = [_value(field, random) for _ in range(random.randint(0, 3) if field.is_repeated else 1)]
+        if field.is_repeated:
+            getattr(message, field.name).extend(values)
+        elif field.message_type is not None:
+            getattr(message, field.name).CopyFrom(values[0])
+            getattr(message, field.name).SetInParent()
+        else:
+            setattr(message, field.name, values[0])
+    return message
+
+
+def _value(field: FieldDescriptor, random: Random) -> Any:
+    if field.message_type is not None:
+        return _message(GetMessageClass(field.message_type), random)
+    return VALUES[field.type](random)
+
+
+def _descriptor(message_type: type[Message]) -> Descriptor:
+    # Typed as either runtime's own class, which are alike.
+    return cast(Descriptor, message_type.DESCRIPTOR)
+
+
+def _fields(descriptor: Descriptor, random: Random) -> bytes:
+    """Fields as they come: known ones more often in their order than not, unknown ones among them."""
+    known = random.choices(descriptor.fields, k=random.randint(0, 5)) if descriptor.fields else []
+    if random.random() < 0.6:
+        known.sort(key=lambda field: field.number)
+    pieces = [_known(field, random) for field in known]
+    if random.random() < 0.15:
+        number = random.choice((1, 2, 3, 4, 5, 15, 16, 2**29 - 1))
+        pieces.insert(random.randint(0, len(pieces)), _unknown(number, random))
+    return b"".join(pieces)
+
+
+def _known(field: FieldDescriptor, random: Random) -> bytes:
+    """A field as its type says."""
+    if field.message_type is not None:
+        return _delimited(field.number, _fields(field.message_type, random), random)
+    value = VALUES[field.type](random)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return _delimited(field.number, value, random)
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _delimited(field.number, random.choice((value.encode(), value.encode(), b"\xff")), random)
+    if field.type == FieldDescriptor.TYPE_DOUBLE:
+        return _key(field.number, FIXED64) + struct.pack("<d", value)
+    if field.is_repeated and random.random() < 0.8:
+        packed = (_any_varint(VALUES[field.type](random), random) for _ in range(random.choice((0, 1, 3, 30))))
+        return _delimited(field.number, b"".join(packed), random)
+    return _key(field.number, VARINT) + _any_varint(value, random)
+
+
+def _unknown(number: int, random: Random, depth: int = 0) -> bytes:
+    """A field of any type under a number, groups among them."""
+    match random.randint(0, 4 if depth < 3 else 3):
+        case 0:
+            return _key(number, VARINT) + _any_varint(random.getrandbits(64), random)
+        case 1:
+            return _key(number, FIXED64) + random.randbytes(8)
+        case 2:
+            return _key(number, FIXED32) + random.randbytes(4)
+        case 3:
+            return _delimited(number, random.randbytes(random.randint(0, 8)), random)
+        case _:
+            inner = (_unknown(random.randint(1, 5), random, depth + 1) for _ in range(random.randint(0, 2)))
+            return b"".join((_key(number, START_GROUP), *inner, _key(number, END_GROUP)))
+
+
+def _any_varint(value: int, random: Random) -> bytes:
+    return _varint(value % 2**64, 0 if random.random() < 0.9 else random.randint(1, 3))
+
+
+def _delimited(number: int, content: bytes, random: Random) -> bytes:
+    return _key(number, DELIMITED) + _any_varint(len(content), random) + content
+
+
+def _key(number: int, wire_type: int) -> bytes:
+    return _varint(number << 3 | wire_type)
+
+
+def _varint(value: int, padding: int = 0) -> bytes:
+    """A varint with `padding` bytes more than it needs, ten in all at most."""
+    groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
+    groups += [0] * min(padding, 10 - len(groups))
+    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
