@@ -28,6 +28,32 @@ class Stage(Hashable, Protocol):
 #: What happens to an item on the device, in order.
 Stages = tuple[Stage, ...]
 
+#: What may run together: equal stages over planes of equal spatial shape and type.
+Kind = tuple[Stages, tuple[int, ...], np.dtype]
+
+
+class Computed(NamedTuple):
+    """What became of an item.
+
+    Attributes:
+        result: what each spec of the last stage made of it.
+        device: where it ran.
+        batch_size: how many items ran in one go with it.
+    """
+
+    result: tuple[Pooled, ...]
+    device: str
+    batch_size: int
+
+
+class DeviceState(NamedTuple):
+    """A device as it is now: `reason` says why it is suspended, and is empty while it serves."""
+
+    name: str
+    description: str
+    suspended: bool
+    reason: str
+
 
 class DeviceOutOfMemory(Exception):
     """The batch does not fit into the device's memory; a smaller one may."""

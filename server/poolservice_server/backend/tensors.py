@@ -1,0 +1,71 @@
+"""Between numpy's arrays and torch's tensors, without copies, and what runs on them."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from poolservice_server.backend.base import Pooled, Stages
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+# Payloads are views of received bytes, which must not be written to, and nothing here does. torch warns of that once
+# in a process: here.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(bytes(1), np.uint8))
+
+
+class TensorStage(Protocol):
+    """A stage as a device runs it."""
+
+    def __call__(self, planes: torch.Tensor, /) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Pool planes (P, *spatial): values, and indices where they were asked for, of each spec."""
+
+
+def to_tensor(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor over the same memory; only negative strides, which torch lacks, are copied away."""
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    if array.dtype == _BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor, which is in the CPU's memory, as an array over the same memory."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(_BFLOAT16)
+    return tensor.numpy()
+
+
+def run_stages(stages: Stages, planes: torch.Tensor) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Run the one stage that a request has today."""
+    (stage,) = stages
+    return cast(TensorStage, stage)(planes)
+
+
+def pooled(outputs: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> tuple[Pooled, ...]:
+    """A stage's outputs in the CPU's memory, as arrays."""
+    return tuple(
+        Pooled(to_array(values), None if indices is None else to_array(indices)) for values, indices in outputs
+    )
+
+
+def split(stacked: tuple[Pooled, ...], items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+    """What was pooled from `items` stacked along their planes, to each its own."""
+    parts = []
+    start = 0
+    for item in items:
+        end = start + len(item)
+        parts.append(
+            tuple(
+                Pooled(values[start:end], None if indices is None else indices[start:end])
+                for values, indices in stacked
+            )
+        )
+        start = end
+    return parts

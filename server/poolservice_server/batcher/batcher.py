@@ -1,0 +1,314 @@
+"""When a batch starts, where, and how its items are settled."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from poolservice_server.batcher.admission import Admission, Place
+from poolservice_server.batcher.line import Line, Waiter
+from poolservice_server.batcher.work import Computed, DeadlinePassed, Ran, Runner, Work
+
+# A timer of the event loop may fire this much too early.
+_TIMER_GRAIN_SECONDS = 0.001
+
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What has been counted, and what is here now.
+
+    Attributes:
+        accepted: items that were admitted.
+        refused: items that were not, for want of room or while draining.
+        completed: items that were answered.
+        failed: items whose outcome was an exception of the runner's.
+        expired: items whose deadline passed.
+        cancelled: items whose caller left.
+        batches: by size, how many ran.
+        inline_batches: how many of those ran on the event loop.
+        waiting_items: items in the line.
+        held_items: items that are here, waiting or running.
+        held_bytes: bytes that they hold.
+        items_per_second: the pace at which items were worked off while there was work.
+        bytes_per_second: the same in bytes.
+    """
+
+    accepted: int
+    refused: int
+    completed: int
+    failed: int
+    expired: int
+    cancelled: int
+    batches: dict[int, int]
+    inline_batches: int
+    waiting_items: int
+    held_items: int
+    held_bytes: int
+    items_per_second: float
+    bytes_per_second: float
+
+
+class Batcher:
+    """Runs work in batches of equal keys. Lives on one event loop; its methods are called from there.
+
+    The first item starts as soon as a lane is free, with everything of its group that has gathered behind it. A lane
+    is free where fewer than `threads` batches run. A batch of few bytes borrows the free lane to run on the event
+    loop itself, since handing it to a thread and back would cost more than running it; it never overtakes older work.
+
+    Args:
+        run: runs a batch.
+        max_batch_size: items in a batch at most.
+        max_batch_bytes: bytes in a batch at most; an item that has more by itself is a batch by itself.
+        max_batch_delay: seconds that an item waits for company while its batch is not full.
+        max_queue_items: items that may be here at one time, waiting or running.
+        max_queue_bytes: bytes that they may hold together.
+        threads: batches that run at one time.
+        inline_bytes: bytes up to which a batch runs on the event loop.
+        clock: seconds, on the time base of the loop's timers.
+    """
+
+    def __init__(
+        self,
+        run: Runner,
+        *,
+        max_batch_size: int = 64,
+        max_batch_bytes: int = 64 * 2**20,
+        max_batch_delay: float = 0.0,
+        max_queue_items: int = 1024,
+        max_queue_bytes: int = 512 * 2**20,
+        threads: int = 1,
+        inline_bytes: int = 32 * 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._max_batch_delay = max_batch_delay
+        self._inline_bytes = inline_bytes
+        self._clock = clock
+        self._admission = Admission(max_items=max_queue_items, max_bytes=max_queue_bytes, clock=clock)
+        self._line = Line(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="batch")
+        self._free_lanes = threads
+        # The batches that run on threads, by the number of their first item.
+        self._running: dict[int, list[Waiter]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dispatching = False
+        self._company_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._next_expiry = _NEVER
+        self._number = 0
+        self._completed = self._failed = self._expired = self._cancelled = 0
+        self._batches: Counter[int] = Counter()
+        self._inline_batches = 0
+
+    def reserve(self, nbytes: int) -> Place:
+        """Take room for work that is still being prepared, to be submitted later.
+
+        Raises:
+            QueueFull: there is not that much room now.
+            Draining: nothing is taken any more.
+            InvalidRequest: there never will be that much room.
+        """
+        return self._admission.admit(nbytes)
+
+    def submit(self, work: Work, place: Place | None = None) -> asyncio.Future[Ran]:
+        """Put work into the line.
+
+        Args:
+            work: what to run.
+            place: the room that was reserved for it; without one it is taken here.
+
+        Returns:
+            What becomes of it. To cancel it is to leave; its exceptions are DeadlinePassed and the runner's.
+
+        Raises:
+            QueueFull, Draining, InvalidRequest: as `reserve`.
+            DeadlinePassed: its deadline has passed already.
+        """
+        now = self._clock()
+        deadline = work.deadline
+        if deadline is not None and deadline <= now:
+            self._expired += 1
+            raise DeadlinePassed
+        if place is None:
+            place = self._admission.admit(work.nbytes)
+        else:
+            place.hold()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        self._number += 1
+        waiter = Waiter(work, place, self._number, now, on_cancel=self._left, loop=loop)
+        self._line.join(waiter)
+        if deadline is not None and deadline < self._next_expiry:
+            self._expire_at(loop, deadline)
+        self._dispatch_soon(loop)
+        return waiter
+
+    async def drain(self) -> None:
+        """Refuse new work, wait until all that was accepted is settled, and let the threads go."""
+        self._admission.draining = True
+        if self._loop is not None:
+            self._dispatch_soon(self._loop)
+        await self._admission.emptied()
+        self._threads.shutdown(wait=False)
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+
+    def snapshot(self) -> Snapshot:
+        """What has been counted until now."""
+        admission = self._admission
+        return Snapshot(
+            accepted=admission.accepted,
+            refused=admission.refused,
+            completed=self._completed,
+            failed=self._failed,
+            expired=self._expired,
+            cancelled=self._cancelled,
+            batches=dict(self._batches),
+            inline_batches=self._inline_batches,
+            waiting_items=len(self._line),
+            held_items=admission.items,
+            held_bytes=admission.nbytes,
+            items_per_second=admission.items_per_second,
+            bytes_per_second=admission.bytes_per_second,
+        )
+
+    def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not at once: the calls that came in with the same wake-up of the loop gather first.
+        if not self._dispatching and self._free_lanes:
+            self._dispatching = True
+            loop.call_soon(self._dispatch, loop)
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._dispatching = False
+        while self._free_lanes and self._line:
+            now = self._clock()
+            first = self._next(loop, now)
+            if first is None:
+                return
+            batch = [waiter for waiter in self._line.cut(first) if not self._is_late(waiter, now)]
+            if not batch:
+                continue
+            self._batches[len(batch)] += 1
+            if sum(waiter.work.nbytes for waiter in batch) <= self._inline_bytes:
+                self._inline_batches += 1
+                self._settle(batch, now, *self._compute(batch))
+                # The loop gets a turn between two batches, so that calls come in and gather meanwhile.
+                self._dispatch_soon(loop)
+                return
+            self._free_lanes -= 1
+            self._running[batch[0].number] = batch
+            self._threads.submit(self._run_on_thread, loop, batch, now)
+
+    def _next(self, loop: asyncio.AbstractEventLoop, now: float) -> Waiter | None:
+        """The oldest item whose group need not wait for company any longer."""
+        oldest = self._line.oldest()
+        if not self._max_batch_delay or self._admission.draining:
+            return oldest
+        ripe_at = oldest.arrived + self._max_batch_delay
+        if ripe_at <= now:
+            return oldest
+        full = self._line.oldest_of_full_group()
+        if full is None:
+            if self._company_timer is not None:
+                self._company_timer.cancel()
+            self._company_timer = loop.call_at(ripe_at, self._dispatch, loop)
+        return full
+
+    def _run_on_thread(self, loop: asyncio.AbstractEventLoop, batch: list[Waiter], started: float) -> None:
+        loop.call_soon_threadsafe(self._finish, loop, batch, started, *self._compute(batch))
+
+    def _compute(self, batch: list[Waiter]) -> tuple[Sequence[Computed | Exception], float]:
+        """What the runner makes of a batch, whatever it does, and the seconds that it took."""
+        started = time.perf_counter()
+        try:
+            outcomes = self._run(batch[0].work.key, [waiter.work.payload for waiter in batch])
+            if len(outcomes) != len(batch):
+                raise RuntimeError(f"a batch of {len(batch)} came back with {len(outcomes)} outcomes")
+        except Exception as error:  # noqa: BLE001 - it is the outcome of each of them
+            outcomes = [error] * len(batch)
+        return outcomes, time.perf_counter() - started
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[Waiter],
+        started: float,
+        outcomes: Sequence[Computed | Exception],
+        seconds: float,
+    ) -> None:
+        del self._running[batch[0].number]
+        self._free_lanes += 1
+        self._settle(batch, started, outcomes, seconds)
+        self._dispatch_soon(loop)
+
+    def _settle(
+        self, batch: list[Waiter], started: float, outcomes: Sequence[Computed | Exception], seconds: float
+    ) -> None:
+        for waiter, outcome in zip(batch, outcomes, strict=True):
+            # One whose caller left or whose deadline passed meanwhile has been settled.
+            if not waiter.done():
+                if isinstance(outcome, Exception):
+                    self._failed += 1
+                    waiter.set_exception(outcome)
+                else:
+                    self._completed += 1
+                    waiter.set_result(
+                        Ran(outcome.result, outcome.device, outcome.batch_size, started - waiter.arrived, seconds)
+                    )
+            waiter.place.leave()
+        self._admission.measure_pace()
+
+    def _left(self, waiter: Waiter) -> None:
+        self._cancelled += 1
+        if waiter in self._line:
+            self._line.leave(waiter)
+            waiter.place.leave()
+
+    def _is_late(self, waiter: Waiter, now: float) -> bool:
+        """Whether its deadline has passed; one that has just been taken out of the line is settled then."""
+        deadline = waiter.work.deadline
+        if deadline is None or deadline > now:
+            return False
+        self._expired += 1
+        waiter.set_exception(DeadlinePassed())
+        waiter.place.leave()
+        return True
+
+    def _expire_at(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        self._next_expiry = deadline
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        self._expiry_timer = loop.call_at(deadline, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Settle whose deadline has passed; one timer serves for all, set to the earliest of them."""
+        now = self._clock() + _TIMER_GRAIN_SECONDS
+        self._next_expiry = _NEVER
+        self._expiry_timer = None
+        earliest = _NEVER
+        for waiter in list(self._line):
+            if _deadline(waiter) <= now:
+                self._line.leave(waiter)
+            if not self._is_late(waiter, now):
+                earliest = min(earliest, _deadline(waiter))
+        for batch in self._running.values():
+            for waiter in batch:
+                if waiter.done():
+                    continue
+                if _deadline(waiter) <= now:
+                    # Its memory is held until its batch ends.
+                    self._expired += 1
+                    waiter.set_exception(DeadlinePassed())
+                else:
+                    earliest = min(earliest, _deadline(waiter))
+        if earliest < _NEVER:
+            self._expire_at(loop, earliest)
+
+
+def _deadline(waiter: Waiter) -> float:
+    return _NEVER if waiter.work.deadline is None else waiter.work.deadline
