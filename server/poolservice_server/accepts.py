@@ -9,6 +9,8 @@ All that this leans on inside grpcio is private, so it is checked at start (`sup
 the plain server where it is missing.
 """
 
+from __future__ import annotations
+
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
