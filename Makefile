@@ -38,6 +38,10 @@ $(PROTO_VENV)/installed: Makefile | check-python
 	$(PROTO_VENV)/bin/pip install --quiet grpcio-tools==1.71.2 mypy-protobuf==3.6.0 googleapis-common-protos==1.70.0
 	@touch $@
 
+demo: $(VENV)/installed ## start a server, pool a photograph through it, hold the answers against torch, draw them
+	$(BIN)/python client/demo.py
+.PHONY: demo
+
 test: $(VENV)/installed ## run the tests
 	$(BIN)/pytest
 .PHONY: test
