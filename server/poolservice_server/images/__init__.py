@@ -7,8 +7,8 @@ thumbnails and further frames are never unpacked, so a bomb among them costs not
 """
 
 from poolservice_server.images.container import FORMATS, read_header
-from poolservice_server.images.decode import ColorMode, decode
-from poolservice_server.images.encode import encode_png
+from poolservice_server.images.decoder import ColorMode, decode
+from poolservice_server.images.encoder import encode_png
 from poolservice_server.images.scan import Header
 
 __all__ = ["FORMATS", "ColorMode", "Header", "decode", "encode_png", "read_header"]

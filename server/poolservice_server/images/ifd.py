@@ -19,6 +19,8 @@ class Entry(NamedTuple):
 
     raw: bytes
     elements: int
+    #: Bytes of the data.
+    nbytes: int
     #: The data where it is one integer, else None.
     integer: int | None
     #: Where the data ends in the file; 0 where it stands in the entry itself.
@@ -77,10 +79,10 @@ def _entry(raw: bytes, kind: int, elements: int, data: bytes, order: str) -> Ent
     nbytes = elements * _SIZES[kind]
     if nbytes > len(data):
         (offset,) = struct.unpack(order + ("Q" if len(data) == 8 else "L"), data)
-        return Entry(raw, elements, None, offset + nbytes)
+        return Entry(raw, elements, nbytes, None, offset + nbytes)
     if elements == 1 and kind in _INTEGERS:
-        return Entry(raw, elements, struct.unpack_from(order + _INTEGERS[kind], data)[0], 0)
-    return Entry(raw, elements, None, 0)
+        return Entry(raw, elements, nbytes, struct.unpack_from(order + _INTEGERS[kind], data)[0], 0)
+    return Entry(raw, elements, nbytes, None, 0)
 
 
 def orientation(exif: memoryview) -> int:

@@ -14,6 +14,7 @@ _SCAN_OR_END = re.compile(rb"\xff[\xda\xd9]", re.DOTALL)
 _EXIF = b"Exif\0\0"
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # Application segments but for JFIF and Adobe, which say how the colours are coded; and comments.
 _METADATA = frozenset(range(0xE1, 0xF0)) - {0xEE} | {0xFE}
@@ -30,30 +31,37 @@ class _Segment(NamedTuple):
     content: memoryview
 
 
+class _Frame(NamedTuple):
+    width: int
+    height: int
+    components: int
+    progressive: bool
+
+
 def scan(view: memoryview) -> Scan:
     """Walk the segments up to the first scan, leaving out metadata: EXIF, profiles, thumbnails, further pictures."""
-    orientation, size = 1, None
+    orientation, frame = 1, None
     parts: list[Buffer] = [view[:2]]
     for segment in _segments(view):
-        if segment.marker == _START_OF_SCAN:
-            _count_scans(view, segment.start)
-            parts.append(view[segment.start :])
-            break
         if segment.marker in _FRAMES:
-            if size is not None:
+            if frame is not None:
                 raise refusal("the JPEG file has two frame headers before its pixels; save the picture again")
-            size = _frame(segment.content)
+            frame = _frame(segment)
         elif segment.marker == _APP1 and orientation == 1 and bytes(segment.content[:6]) == _EXIF:
             orientation = ifd.orientation(segment.content)
+        elif segment.marker == _START_OF_SCAN:
+            if frame is None:
+                raise refusal("the JPEG file has pixels but no frame header that gives their size; save it again")
+            _limit_scans(view, segment, frame)
+            parts.append(view[segment.start :])
+            return Scan(Header("JPEG", frame.width, frame.height, orientation), parts)
         if segment.marker not in _METADATA:
             parts.append(view[segment.start : segment.end])
-    if size is None:
-        raise refusal("the JPEG file has pixels but no frame header that gives their size; save the picture again")
-    return Scan(Header("JPEG", *size, orientation), parts)
+    raise too_many_blocks("JPEG", "segments")
 
 
 def _segments(view: memoryview) -> Iterator[_Segment]:
-    """The segments up to the header of the first scan."""
+    """The segments, as far as they are asked for: what follows the header of a scan is no segment."""
     position = 2
     for _ in range(MAX_BLOCKS):
         found = _MARKER.search(view, position)
@@ -69,24 +77,26 @@ def _segments(view: memoryview) -> Iterator[_Segment]:
         if len(content) != length - 2:
             raise truncated("JPEG", "its header, before any pixels")
         yield _Segment(marker, found.start(), position, content)
-        if marker == _START_OF_SCAN:
-            return
-    raise too_many_blocks("JPEG", "segments")
 
 
-def _frame(segment: memoryview) -> tuple[int, int]:
-    if len(segment) < 6:
+def _frame(segment: _Segment) -> _Frame:
+    content = segment.content
+    if len(content) < 6:
         raise truncated("JPEG", "its frame header")
-    bits, components = segment[0], segment[5]
+    bits, components = content[0], content[5]
     if bits != 8 or components not in (1, 3, 4):
         raise refusal(
             f"the JPEG file has {components} components of {bits} bits; 1, 3 or 4 components of 8 bits are read"
         )
-    return int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[1:3], "big")
+    height, width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
+    return _Frame(width, height, components, segment.marker in _PROGRESSIVE)
 
 
-def _count_scans(view: memoryview, start: int) -> None:
-    for scans, found in enumerate(_SCAN_OR_END.finditer(view, start)):
+def _limit_scans(view: memoryview, first: _Segment, frame: _Frame) -> None:
+    if not frame.progressive and bytes(first.content[:1]) == bytes((frame.components,)):
+        # The first scan holds all components, and libjpeg reads no other.
+        return
+    for scans, found in enumerate(_SCAN_OR_END.finditer(view, first.start)):
         if found[0][1] == _END_OF_IMAGE:
             return
         if scans == MAX_SCANS:

@@ -10,6 +10,7 @@ from poolservice_server.images.scan import MAX_BLOCKS, Buffer, Header, Scan, ref
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
 _KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_INDEXED = 3
 
 
 def scan(view: memoryview) -> Scan:
@@ -39,7 +40,9 @@ def scan(view: memoryview) -> Scan:
     first = kept[0]
     if bytes(first[4:8]) != b"IHDR" or len(first) != 25:
         raise refusal("the PNG file does not begin with an IHDR chunk of 13 bytes; send an undamaged file")
-    width, height = struct.unpack_from(">LL", first, 8)
+    width, height, _, color = struct.unpack_from(">LLBB", first, 8)
+    if color == _INDEXED and not any(bytes(chunk[4:8]) == b"PLTE" for chunk in kept[1:3]):
+        raise refusal("the PNG file's pixels point into a palette, and it has no PLTE chunk; send an undamaged file")
     return Scan(Header("PNG", width, height, orientation), _checked(kept))
 
 

@@ -4,22 +4,30 @@ from poolservice_server.images import ifd
 from poolservice_server.images.scan import Header, Scan, refusal, truncated
 
 _WIDTH, _HEIGHT = 256, 257
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _WHITE_IS_ZERO = 0
+
+# None, fax, LZW, JPEG, deflate, PackBits, Zstandard and WebP. Others are rare (LZMA, LERC, JPEG as it was before 1995),
+# and LZMA lets a file ask for gigabytes.
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000, 50001})
 
 # The tags that say how pixels are stored. Profiles, XMP, EXIF and GPS, thumbnails and what else a file may carry are
 # left out, and so is the orientation, which is applied in one place for all formats.
 _PIXEL_TAGS = frozenset(
     {
-        *(_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, 259, _PHOTOMETRIC, 266),  # compression, fill order
+        *(_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, 266),  # and fill order
         *(273, 277, 278, 279, 284),  # strips: offsets, samples a pixel, rows, byte counts, planes
         *(292, 293, 317, 320),  # fax options, predictor, colour map
         *(_TILE_WIDTH, _TILE_HEIGHT, 324, 325),  # tiles: size, offsets, byte counts
         *(332, 338, _SAMPLE_FORMAT, 347),  # ink set, extra samples, sample format, JPEG tables
-        *range(512, 522),  # JPEG as TIFF 6.0 had it first
         *range(529, 533),  # YCbCr: coefficients, subsampling, positions, reference black and white
     }
+)
+
+# Those of them that hold one number. Pillow would take the first of several, with a warning.
+_SINGLE_TAGS = frozenset(
+    {_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, 266, 277, 278, 284, 292, 293, 317, 322, 323, 332, 531}
 )
 
 # A colour map has at most 3 * 65536 elements. More strips or tiles than this are no picture within reason, and each
@@ -35,12 +43,12 @@ def scan(view: memoryview) -> Scan:
         directory = ifd.read(view)
     except ifd.MalformedDirectory:
         raise truncated("TIFF", "its first directory, or that lies outside of the file") from None
-    for tag in _PIXEL_TAGS & directory.entries.keys():
-        entry = directory.entries[tag]
-        if entry.elements > MAX_ELEMENTS:
-            raise refusal(f"the TIFF file's tag {tag} has {entry.elements} elements, and {MAX_ELEMENTS} is the most")
-        if entry.end > len(view):
-            raise refusal(f"the TIFF file's tag {tag} points outside of the file; send a complete, undamaged file")
+    _check(directory, len(view))
+    compression = directory.integer(_COMPRESSION, 1)
+    if compression not in _COMPRESSIONS:
+        raise refusal(
+            f"the TIFF file is compressed in a way that is not read ({compression}); save it with LZW or deflate"
+        )
     tile = directory.integer(_TILE_WIDTH, 0) * directory.integer(_TILE_HEIGHT, 0)
     if tile > MAX_TILE_PIXELS:
         raise refusal(f"the TIFF file has tiles of {tile} pixels, and {MAX_TILE_PIXELS} is the most")
@@ -53,3 +61,15 @@ def scan(view: memoryview) -> Scan:
     rewritten = directory.with_only(_PIXEL_TAGS)
     end = directory.offset + len(rewritten)
     return Scan(header, [view[: directory.offset], rewritten, view[end:]])
+
+
+def _check(directory: ifd.Directory, file_nbytes: int) -> None:
+    nbytes = 0
+    for tag in sorted(_PIXEL_TAGS & directory.entries.keys()):
+        entry = directory.entries[tag]
+        most = 1 if tag in _SINGLE_TAGS else MAX_ELEMENTS
+        if entry.elements > most:
+            raise refusal(f"the TIFF file's tag {tag} has {entry.elements} elements, and {most} is the most")
+        nbytes += entry.nbytes
+        if entry.end > file_nbytes or nbytes > file_nbytes:
+            raise refusal(f"the TIFF file's tag {tag} reaches outside of the file; send a complete, undamaged file")
