@@ -44,7 +44,7 @@ def main() -> None:
     written wrongly; 130 interrupted. `poolservice health` adds a 3.
     """
     try:
-        app()
+        app(prog_name="poolservice")
     except mistakes.Usage as error:
         mistakes.say(error)
         sys.exit(mistakes.USAGE)

@@ -1,6 +1,6 @@
 """`poolservice pool`: one picture or array through one or several operators."""
 
-import importlib.util
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,8 +179,10 @@ def _answer(operator: Operator, result: Any) -> Answer:
 
 
 def _require_matplotlib() -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise Failure("--figure needs matplotlib; install it with: pip install 'poolservice[figure]'")
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError:
+        raise Failure("--figure needs matplotlib; install it with: pip install 'poolservice[figure]'") from None
 
 
 def _draw(path: Path, given: Source, answers: Sequence[Answer], *, color_mode: str, features: bool) -> None:

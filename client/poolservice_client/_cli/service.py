@@ -3,13 +3,15 @@
 import dataclasses
 import json
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from poolservice_client import DeadlineExceeded, PoolClient, ServerInfo, Unavailable
 from poolservice_client._cli import mistakes, options
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def info(
@@ -49,6 +51,9 @@ def health(
 
 
 def _show(said: ServerInfo, address: str) -> None:
+    # The other commands, and health in a script's loop most of all, do without it.
+    from rich.console import Console
+
     console = Console(highlight=False)
     console.print(f"poolservice {said.version} at {address}, on torch {said.torch_version}", markup=False)
     console.print(
@@ -79,7 +84,9 @@ def _show(said: ServerInfo, address: str) -> None:
     console.print(f"formats  {', '.join(said.image_formats)}", markup=False)
 
 
-def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> "Table":
+    from rich.table import Table
+
     table = Table(*headings, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for row in rows:
         table.add_row(*row)

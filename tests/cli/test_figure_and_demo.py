@@ -1,0 +1,108 @@
+"""The before-and-after figure, and the demonstration that ends in one."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from poolservice_client._figure import Panel, save
+
+Command = Callable[..., CompletedProcess[str]]
+
+ROOT = Path(__file__).parents[2]
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_the_command_draws_before_and_after(command: Command, photograph: Path, tmp_path: Path) -> None:
+    done = command("pool", photograph, "--op", "max2d:kernel_size=32", "--op", "gap2d", "--figure", "figure.png")
+    assert done.returncode == 0, done.stderr
+    assert "before and after -> figure.png\n" in done.stdout
+    pixels = _pixels(tmp_path / "figure.png")
+    # Three panels in a row, and the photograph's colours in the first.
+    assert pixels.shape[1] > 2 * pixels.shape[0]
+    assert len(np.unique(pixels[:, : pixels.shape[1] // 3].reshape(-1, 3), axis=0)) > 5000
+
+
+def test_picture_and_figure_in_one_command(command: Command, photograph: Path, tmp_path: Path) -> None:
+    done = command(
+        "pool", photograph, "--op", "avg2d:kernel_size=8", "-o", "o.png", "--figure", "f.png", "--color-mode", "RGBA"
+    )
+    assert done.returncode == 0, done.stderr
+    assert _pixels(tmp_path / "o.png").shape == (75, 64, 3)
+    assert _pixels(tmp_path / "f.png").size
+
+
+def test_a_pooled_panel_is_the_picture_again_where_the_window_is_one_pixel(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((3, 8, 8), dtype=np.float32)
+    save(tmp_path / "f.png", [Panel("same", x, 2), Panel("same", x, 2)], scale=(0, 1))
+    pixels = _pixels(tmp_path / "f.png")
+    half = pixels.shape[1] // 2
+    assert np.unique(pixels[:, :half].reshape(-1, 3), axis=0).shape[0] > 64
+    shades = [set(map(tuple, side.reshape(-1, 3).tolist())) for side in (pixels[:, :half], pixels[:, half:])]
+    painted = set(map(tuple, (x * 255).astype(np.uint8).reshape(3, -1).T.tolist()))
+    assert painted <= shades[0]
+    assert painted <= shades[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spatial_dims"),
+    [((3, 20), 1), ((2, 5, 20), 1), ((1, 9, 7), 2), ((4, 9, 7), 2), ((2, 40, 9, 7), 2), ((1, 4, 5, 6), 3), ((300,), 0),
+     ((2, 10), 0), ((1, 1, 1), 2), ((10, 1, 1, 1), 3)],
+)  # fmt: skip
+def test_every_rank_can_be_drawn(tmp_path: Path, shape: tuple[int, ...], spatial_dims: int) -> None:
+    values = np.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
+    values.ravel()[0] = np.nan
+    save(tmp_path / "f.png", [Panel("before", values, spatial_dims), Panel("after", values, spatial_dims, shape)])
+    assert len(np.unique(_pixels(tmp_path / "f.png"))) > 2
+
+
+def test_a_format_that_is_not_drawn_is_named(command: Command, photograph: Path) -> None:
+    done = command("pool", photograph, "--op", "gap2d", "--figure", "figure.doc")
+    assert done.returncode == 1
+    assert done.stderr.startswith("poolservice: --figure figure.doc: ")
+    assert "doc" in done.stderr
+
+
+def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['matplotlib'] = None; from poolservice_client.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "pool", "x.jpg", "--op", "gap2d", "--figure", "f.png"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "poolservice: --figure needs matplotlib; install it with: pip install 'poolservice[figure]'\n"
+
+
+def test_the_demonstration(tmp_path: Path) -> None:
+    figure = tmp_path / "new" / "demo.png"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "client" / "demo.py"), "--figure", str(figure)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("MinPool2d", "MaxPool2d", "AvgPool2d", "MixedPool2d", "(3, 10, 10)", "GlobalAvgPool2d()", str(figure)):
+        assert word in done.stdout
+    ten_values = done.stdout.split("GlobalAvgPool2d() (10, 1, 1):\n")[1].split("\n")[0].split()
+    assert len([float(value) for value in ten_values]) == 10
+    changes = [
+        float(line.split("changes by ")[1].split(",")[0]) for line in done.stdout.splitlines() if "changes by" in line
+    ]
+    assert changes[-1] < changes[0] / 2
+    assert _pixels(figure).shape[1] > 1000
