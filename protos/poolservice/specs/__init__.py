@@ -3,17 +3,13 @@
 The constructors refuse what no input could make right, in the words that the service uses.
 """
 
-from poolservice.specs.base import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
-from poolservice.specs.layers import (
+from poolservice.specs.adaptive import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
     AdaptiveAvgPool3d,
     AdaptiveMaxPool1d,
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
     GlobalAvgPool1d,
     GlobalAvgPool2d,
     GlobalAvgPool3d,
@@ -23,20 +19,21 @@ from poolservice.specs.layers import (
     GlobalMinPool1d,
     GlobalMinPool2d,
     GlobalMinPool3d,
+)
+from poolservice.specs.base import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
+from poolservice.specs.means import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
     LPPool1d,
     LPPool2d,
     LPPool3d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-    MinPool1d,
-    MinPool2d,
-    MinPool3d,
     MixedPool1d,
     MixedPool2d,
     MixedPool3d,
 )
 from poolservice.specs.messages import LAYERS, OPERATORS, from_message, to_message
+from poolservice.specs.order import MaxPool1d, MaxPool2d, MaxPool3d, MinPool1d, MinPool2d, MinPool3d
 
 __all__ = [
     "LAYERS",

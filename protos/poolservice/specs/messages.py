@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs import layers
+from poolservice.specs import adaptive, means, order
 from poolservice.specs.base import PoolSpec
 from poolservice.v1 import pool_pb2
 
@@ -16,7 +16,7 @@ from poolservice.v1 import pool_pb2
 LAYERS: Mapping[tuple[str, int], type[PoolSpec]] = MappingProxyType(
     {
         (layer.operator, layer.spatial_dims): layer
-        for layer in vars(layers).values()
+        for layer in (vars(order) | vars(means) | vars(adaptive)).values()
         if isinstance(layer, type) and issubclass(layer, PoolSpec) and hasattr(layer, "spatial_dims")
     }
 )
@@ -70,8 +70,8 @@ def _parameters(message: Message, layer: type[PoolSpec]) -> dict[str, Any]:
     for descriptor in message.DESCRIPTOR.fields:
         name = descriptor.name
         value = getattr(message, name)
-        repeated = not isinstance(value, int | float)
-        present = bool(value) if repeated else (message.HasField(name) if descriptor.has_presence else True)
+        # What has no presence is either empty or not there, and so is a scalar that is 0.
+        present = message.HasField(name) if descriptor.has_presence else bool(value)
         if name not in known:
             if present:
                 raise InvalidRequest(f"is not a parameter of {layer.__name__}; leave it out", field=name)
@@ -81,5 +81,5 @@ def _parameters(message: Message, layer: type[PoolSpec]) -> dict[str, Any]:
         elif name == "output_size":
             given[name] = tuple(None if size == _KEEP else size for size in value)
         else:
-            given[name] = tuple(value) if repeated else value
+            given[name] = value if isinstance(value, int | float) else tuple(value)
     return given

@@ -1,0 +1,121 @@
+"""The layers that pick an element of a window that slides over the input: its maximum or its minimum.
+
+Each is a description, not the computation: what a service is asked to do. W(i) is the window at output position i.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from poolservice.specs.base import Size, WindowSpec
+
+
+@dataclass(frozen=True, repr=False)
+class _MaxPool(WindowSpec):
+    """Max pooling: out(i) = max of x over W(i). The result has the input's type.
+
+    Padding counts as -infinity, or the least integer, so it is never chosen. NaN wins. The index of equal
+    elements is the first one's in row-major order, of several NaNs the last one's.
+
+    Args:
+        return_indices: whether to return, for each maximum, its flat position in the input's spatial plane, counted
+            in row-major order. int64, the result's shape. Default: False.
+
+    Source: torch.nn.MaxPool; Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
+    """
+
+    operator: ClassVar[str] = "max_pool"
+    kernel_size: Size
+    stride: Size | None = None
+    padding: Size = 0
+    dilation: Size = 1
+    return_indices: bool = False
+    ceil_mode: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class _MinPool(WindowSpec):
+    """Min pooling, which torch lacks: out(i) = min of x over W(i) = -MaxPool(-x). The result has the input's type.
+
+    Padding counts as +infinity, or the greatest integer, so it is never chosen. NaN wins. The index of equal
+    elements is the first one's in row-major order, of several NaNs the last one's.
+
+    Args:
+        return_indices: whether to return, for each minimum, its flat position in the input's spatial plane, counted
+            in row-major order. int64, the result's shape. Default: False.
+
+    Source: erosion by a box; Serra, "Image Analysis and Mathematical Morphology", 1982.
+    """
+
+    operator: ClassVar[str] = "min_pool"
+    kernel_size: Size
+    stride: Size | None = None
+    padding: Size = 0
+    dilation: Size = 1
+    return_indices: bool = False
+    ceil_mode: bool = False
+
+
+class MaxPool1d(_MaxPool):
+    """The maximum of each window, as torch.nn.MaxPool1d; padding counts as -infinity.
+
+    out(i) = max of x over W(i), of the input's type.
+
+    Shape: (C, L) or (N, C, L) to (..., L_out); sizes as in `WindowSpec`.
+    """
+
+    spatial_dims = 1
+
+
+class MaxPool2d(_MaxPool):
+    """The maximum of each window, as torch.nn.MaxPool2d; padding counts as -infinity.
+
+    out(i) = max of x over W(i), of the input's type.
+
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); sizes as in `WindowSpec`.
+    """
+
+    spatial_dims = 2
+
+
+class MaxPool3d(_MaxPool):
+    """The maximum of each window, as torch.nn.MaxPool3d; padding counts as -infinity.
+
+    out(i) = max of x over W(i), of the input's type.
+
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); sizes as in `WindowSpec`.
+    """
+
+    spatial_dims = 3
+
+
+class MinPool1d(_MinPool):
+    """The minimum of each window; padding counts as +infinity.
+
+    out(i) = min of x over W(i) = -MaxPool1d(-x), of the input's type.
+
+    Shape: (C, L) or (N, C, L) to (..., L_out); sizes as in `WindowSpec`.
+    """
+
+    spatial_dims = 1
+
+
+class MinPool2d(_MinPool):
+    """The minimum of each window; padding counts as +infinity.
+
+    out(i) = min of x over W(i) = -MaxPool2d(-x), of the input's type.
+
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); sizes as in `WindowSpec`.
+    """
+
+    spatial_dims = 2
+
+
+class MinPool3d(_MinPool):
+    """The minimum of each window; padding counts as +infinity.
+
+    out(i) = min of x over W(i) = -MaxPool3d(-x), of the input's type.
+
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); sizes as in `WindowSpec`.
+    """
+
+    spatial_dims = 3

@@ -1,0 +1,90 @@
+"""The rest of the contract: types, errors, and what the proto promises of itself."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+
+from poolservice.dtypes import DTYPE_NAMES, NUMPY_DTYPES, numpy_dtype, wire_dtype
+from poolservice.errors import InvalidRequest, PoolError
+from poolservice.v1 import pool_pb2 as pb
+
+STUBS = "import poolservice.v1.pool_pb2, poolservice.v1.pool_pb2_grpc"
+
+
+def test_the_stubs_import_without_a_warning() -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", STUBS], check=True, timeout=60)
+
+
+def test_the_bytes_of_a_payload_come_last_in_their_message() -> None:
+    holders = []
+    for message in pb.DESCRIPTOR.message_types_by_name.values():
+        numbers = [field.number for field in message.fields if field.type == FieldDescriptor.TYPE_BYTES]
+        if numbers:
+            holders.append(message.name)
+            assert numbers == [max(field.number for field in message.fields)], message.name
+    assert holders == ["Tensor", "Image"]
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [(pb.PoolRequest, ["tensor", "image"]), (pb.PoolResult, ["tensor", "image"]), (pb.PoolStreamRequest, ["request"])],
+)
+def test_so_do_the_messages_that_hold_them(message: type[pb.PoolRequest], fields: list[str]) -> None:
+    assert [field.name for field in message.DESCRIPTOR.fields][-len(fields) :] == fields
+
+
+def test_every_type_of_the_wire_but_none_is_a_type_of_numpy() -> None:
+    assert set(NUMPY_DTYPES) == set(pb.DataType.values()) - {pb.DATA_TYPE_UNSPECIFIED}
+    for wire, dtype in NUMPY_DTYPES.items():
+        assert pb.DataType.Name(wire) == f"DATA_TYPE_{dtype.name.upper()}"
+        assert numpy_dtype(wire) == dtype
+        assert wire_dtype(dtype) == wire
+    assert len(DTYPE_NAMES) == 9
+
+
+@pytest.mark.parametrize("code", ["f4", "f8", "f2", "i2", "i4", "i8"])
+def test_either_byte_order_has_the_same_type(code: str) -> None:
+    assert wire_dtype(np.dtype(f">{code}")) == wire_dtype(np.dtype(f"<{code}"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sentence"),
+    [
+        ("bool", "^tensor.dtype: bool cannot be pooled; convert to one of float32, .*; a mask can be sent as uint8$"),
+        ("complex64", "^tensor.dtype: complex64 cannot be pooled; convert to one of float32, .*, int64$"),
+        ("uint16", "^tensor.dtype: uint16 cannot be pooled"),
+        ("O", "^tensor.dtype: object cannot be pooled"),
+        ("U3", "^tensor.dtype: str96 cannot be pooled"),
+        ("f4,i4", "^tensor.dtype: void64 cannot be pooled"),
+    ],
+)
+def test_other_types_of_numpy_are_refused_in_words(dtype: str, sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=sentence):
+        wire_dtype(np.dtype(dtype), field="tensor.dtype")
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "DATA_TYPE_UNSPECIFIED"), (99, "DataType 99"), (-1, "DataType -1")])
+def test_other_types_of_the_wire_are_refused_in_words(number: int, name: str) -> None:
+    # A message may hold any number there.
+    tensor = pb.Tensor.FromString(b"\x08" + (bytes([number]) if number >= 0 else b"\xff" * 9 + b"\x01"))
+    with pytest.raises(InvalidRequest, match=f"^dtype: {name} is not a type of a tensor; choose one of DATA_TYPE_FL"):
+        numpy_dtype(tensor.dtype)
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("is wrong", field="specs[0].alpha"), InvalidRequest("is wrong")])
+def test_an_error_survives_pickling_and_copying(error: InvalidRequest) -> None:
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(twin), str(twin), twin.reason, twin.field) == (type(error), str(error), error.reason, error.field)
+    assert isinstance(error, PoolError)
+    assert isinstance(error, ValueError)
+
+
+def test_an_error_is_seen_from_the_message_around_it() -> None:
+    inner = InvalidRequest("must be 1", field="alpha").within("mixed_pool").within("specs[2]")
+    assert str(inner) == "specs[2].mixed_pool.alpha: must be 1"
+    assert InvalidRequest("is required").within("payload").field == "payload"
