@@ -28,7 +28,10 @@ class ServerProcess:
         """SIGTERM, and the exit status."""
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(STOP_SECONDS)
+        status = self.process.wait(STOP_SECONDS)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
 
 
 def start_process(*flags: str, env: dict[str, str] | None = None, log: Path | None = None) -> ServerProcess:

@@ -38,7 +38,9 @@ def run(settings: Settings) -> None:
     log.configure(settings.log_level, settings.log_format)
     allocator.keep_large_messages()
     try:
-        backend = choose_backend(settings.device, require_gpu=settings.require_gpu)
+        backend = choose_backend(
+            settings.device, require_gpu=settings.require_gpu, max_batch_bytes=settings.max_batch_bytes
+        )
     except NoDevice as error:
         raise SettingsError(f"{error} (--device, --require-gpu)") from None
 
@@ -76,6 +78,7 @@ class App:
         self._front = GrpcFront(service, metrics.CallMetrics(self._registry))
         self._health = health.aio.HealthServicer()
         self._stop = asyncio.Event()
+        self._ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop: what was accepted is answered within the grace period.
@@ -125,13 +128,15 @@ class App:
 
     async def _until_stopped(self, server: grpc.aio.Server) -> None:
         """Wait for a signal, or for the server to end by itself: a plain grpc.aio server can be made to by a caller."""
+        # Its end is waited for without being cancelled: grpc.aio would take that for the end itself.
         ended = asyncio.ensure_future(server.wait_for_termination())
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if ended.done() and not self._stop.is_set():
+        stopped.cancel()
+        if ended.done():
             _log.error("the gRPC server ended by itself, serving again", exc_info=ended.exception())
-        for waiter in (ended, stopped):
-            waiter.cancel()
+        else:
+            self._ended = ended
 
     async def _drain(self, server: grpc.aio.Server) -> None:
         grace = self._settings.grace_period
@@ -146,6 +151,7 @@ class App:
             await server.stop(None)
         again.cancel()
         await drained
+        await self._ended
         _log.info("stopped")
 
     async def _finish(self, server: grpc.aio.Server, grace: float) -> None:

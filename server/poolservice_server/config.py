@@ -128,4 +128,5 @@ def _sentence(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{name} is not a setting; poolservice-server --help lists them"
     given = problem["input"]
-    return f"{name} (--{name.replace('_', '-')}, {_PREFIX}{name.upper()}): {problem['msg']}; got {given!r}"
+    rule = problem["msg"].removeprefix("Value error, ")
+    return f"{name} (--{name.replace('_', '-')}, {_PREFIX}{name.upper()}): {rule}; got {given!r}"
