@@ -140,7 +140,7 @@ class PoolService:
     async def _answer_picture(self, head: Head, data: memoryview, deadline: float | None) -> bytes:
         header = images.read_header(data, max_pixels=self._max_image_pixels)
         channels = {"RGB": 3, "GRAY": 1, "RGBA": 4}[head.color_mode]
-        plan = plan_picture(head.specs, head.output, channels, header.height, header.width)
+        plan = plan_picture(head.specs, head.output, channels, *header.upright)
         self._check_answer(plan)
         # The place is taken by the declared size before a pixel is decoded, and kept until the answer is there.
         with self._batcher.reserve(plan.nbytes) as place:
