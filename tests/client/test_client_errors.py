@@ -1,0 +1,396 @@
+"""Whatever goes wrong, a client raises a PoolError of the right kind that says what to do."""
+
+import math
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from poolservice.codec import Result, Value, encode_response
+from poolservice.v1 import pool_pb2
+from poolservice_client import (
+    AsyncPoolClient,
+    DeadlineExceeded,
+    GlobalAvgPool2d,
+    InvalidRequest,
+    MaxPool2d,
+    Overloaded,
+    PoolClient,
+    PoolError,
+    ServerError,
+    Unauthenticated,
+    Unavailable,
+)
+
+Serve = Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str]
+
+X = np.ones((2, 4, 4), np.float32)
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def failing(code: int, message: str, *details: Message) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    """A behaviour that ends each call with a status and google.rpc details."""
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        status = status_pb2.Status(code=code, message=message)
+        for detail in details:
+            status.details.add().Pack(detail)
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(CODES[code], message)
+        raise AssertionError
+
+    return behaviour
+
+
+def bad_request(*violations: tuple[str, str]) -> error_details_pb2.BadRequest:
+    bad = error_details_pb2.BadRequest()
+    for field, description in violations:
+        bad.field_violations.add(field=field, description=description)
+    return bad
+
+
+def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(round(seconds * 1000))
+    return retry
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (code_pb2.INVALID_ARGUMENT, InvalidRequest),
+        (code_pb2.FAILED_PRECONDITION, InvalidRequest),
+        (code_pb2.OUT_OF_RANGE, InvalidRequest),
+        (code_pb2.RESOURCE_EXHAUSTED, Overloaded),
+        (code_pb2.DEADLINE_EXCEEDED, DeadlineExceeded),
+        (code_pb2.UNAUTHENTICATED, Unauthenticated),
+        (code_pb2.PERMISSION_DENIED, Unauthenticated),
+        (code_pb2.UNAVAILABLE, Unavailable),
+        (code_pb2.INTERNAL, ServerError),
+        (code_pb2.UNKNOWN, ServerError),
+        (code_pb2.DATA_LOSS, ServerError),
+        (code_pb2.ABORTED, ServerError),
+        (code_pb2.CANCELLED, ServerError),
+        (code_pb2.NOT_FOUND, ServerError),
+        (code_pb2.ALREADY_EXISTS, ServerError),
+        (code_pb2.UNIMPLEMENTED, ServerError),
+    ],
+    ids=lambda value: code_pb2.Code.Name(value) if isinstance(value, int) else "",
+)
+@pytest.mark.parametrize("with_details", [True, False])
+async def test_each_status_has_its_error(serve: Serve, code: int, kind: type[PoolError], with_details: bool) -> None:
+    def plain(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(CODES[code], "the words")
+        raise AssertionError
+
+    address = serve(failing(code, "the words") if with_details else plain)
+    with PoolClient(address) as client, pytest.raises(PoolError, match="the words") as blocking:
+        client.pool(X, MaxPool2d(2))
+    async with AsyncPoolClient(address) as aclient:
+        with pytest.raises(PoolError, match="the words") as awaited:
+            await aclient.pool(X, MaxPool2d(2))
+    if code == code_pb2.RESOURCE_EXHAUSTED and with_details:
+        kind = InvalidRequest  # by the contract: a full queue has RetryInfo, else a message was too large
+    assert type(blocking.value) is type(awaited.value) is kind
+    assert str(blocking.value) == str(awaited.value)
+    # A user reads our sentence, not gRPC's chain of causes.
+    assert blocking.value.__cause__ is None
+    assert blocking.value.__suppress_context__
+
+
+def test_a_refusal_names_the_field(serve: Serve) -> None:
+    bad = bad_request(("specs[0].max_pool.padding", "must be at most half the kernel"))
+    address = serve(failing(code_pb2.INVALID_ARGUMENT, "refused", bad))
+    with PoolClient(address) as client, pytest.raises(InvalidRequest) as refused:
+        client.pool(X, MaxPool2d(2))
+    assert refused.value.field == "specs[0].max_pool.padding"
+    assert refused.value.reason == "must be at most half the kernel"
+    assert str(refused.value) == "specs[0].max_pool.padding: must be at most half the kernel"
+
+
+def test_a_refusal_for_several_reasons_gives_them_all(serve: Serve) -> None:
+    address = serve(failing(code_pb2.INVALID_ARGUMENT, "refused", bad_request(("a", "is bad"), ("b", "is worse"))))
+    with PoolClient(address) as client, pytest.raises(InvalidRequest, match="a: is bad; b: is worse") as refused:
+        client.pool(X, MaxPool2d(2))
+    assert refused.value.field == "a"
+
+
+def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:
+    address = serve(failing(code_pb2.RESOURCE_EXHAUSTED, "the queue is full", retry_info(0.25)))
+    with PoolClient(address) as client, pytest.raises(Overloaded, match="the queue is full") as overloaded:
+        client.pool(X, MaxPool2d(2))
+    assert overloaded.value.retry_after == 0.25
+
+
+def test_the_servers_own_fault_comes_with_its_id(serve: Serve) -> None:
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain="poolservice", metadata={"error_id": "4f2a"})
+    address = serve(failing(code_pb2.INTERNAL, "the server failed", info))
+    with PoolClient(address) as client, pytest.raises(ServerError, match="the server failed") as failed:
+        client.pool(X, MaxPool2d(2))
+    assert failed.value.error_id == "4f2a"
+
+
+@pytest.mark.parametrize("garbage", ["status", "detail"])
+def test_details_that_cannot_be_read_take_nothing_from_the_status(serve: Serve, garbage: str) -> None:
+    packed = Packed(type_url="type.googleapis.com/google.rpc.BadRequest", value=b"\xff\xff")
+    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the words", details=[packed])
+    carried = b"\xff\xff" if garbage == "status" else status.SerializeToString()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata((("grpc-status-details-bin", carried),))
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the words")
+        raise AssertionError
+
+    with PoolClient(serve(behaviour)) as client, pytest.raises(InvalidRequest, match="the words"):
+        client.pool(X, MaxPool2d(2))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Overloaded("full", retry_after=3.5),
+        ServerError("failed", error_id="4f2a"),
+        InvalidRequest("is bad", field="specs"),
+        DeadlineExceeded("late"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_travel_between_processes(error: PoolError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def tensor_reply(
+    *, shape: tuple[int, ...] = (2, 2, 2), data: bytes = bytes(32), dtype: int = 1, times: int = 1
+) -> bytes:
+    head = pool_pb2.Tensor(dtype=dtype, shape=shape).SerializeToString()  # type: ignore[arg-type]
+    return encode_response(pool_pb2.Execution(device="cpu"), [Result(Value("tensor", head, data))] * times)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (b"\xff\xff\xff", "cannot be read"),
+        (b"", "1 specs were sent and 0 results came back"),
+        (tensor_reply(times=2), "1 specs were sent and 2 results came back"),
+        (tensor_reply(data=bytes(31)), "31 bytes came for a float32 tensor"),
+        (tensor_reply(dtype=99), "DataType 99 is not a type of a tensor"),
+        (tensor_reply(shape=(-1, -2), data=b""), "shape"),
+        (encode_response(pool_pb2.Execution(), [Result(Value("image", b"", b"abc"))]), "kind image came where tensor"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_the_servers_fault(serve: Serve, reply: bytes, words: str) -> None:
+    with PoolClient(serve(lambda request, context: reply)) as client, pytest.raises(ServerError, match=words):
+        client.pool(X, MaxPool2d(2))
+
+
+@pytest.mark.parametrize("kind", ["tensor", "image"])
+def test_a_picture_that_is_none_is_the_servers_fault(serve: Serve, kind: Any) -> None:
+    reply = encode_response(pool_pb2.Execution(), [Result(Value(kind, b"", b"no PNG"))])
+    with (
+        PoolClient(serve(lambda request, context: reply)) as client,
+        pytest.raises(ServerError, match=r"tensor came where image|cannot be read"),
+    ):
+        client.pool_image(X, MaxPool2d(2))
+
+
+@pytest.fixture
+def stuck() -> Iterator[threading.Event]:
+    """Set at the end of a test, so that a behaviour can hang until then."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def test_a_slow_answer_ends_with_the_deadline(serve: Serve, stuck: threading.Event) -> None:
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        stuck.wait(30)
+        return b""
+
+    address = serve(behaviour)
+    started = time.monotonic()
+    with PoolClient(address, timeout=0.2) as client:
+        with pytest.raises(DeadlineExceeded, match=rf"{address} gave no answer within the timeout of 0.2 s"):
+            client.pool(X, MaxPool2d(2))
+        with pytest.raises(DeadlineExceeded, match=r"timeout of 0\.1 s"):
+            client.pool(X, MaxPool2d(2), timeout=0.1)
+    async with AsyncPoolClient(address, timeout=0.2) as aclient:
+        with pytest.raises(DeadlineExceeded, match=r"timeout of 0\.2 s"):
+            await aclient.pool(X, MaxPool2d(2))
+    assert time.monotonic() - started < 10
+    stuck.set()
+
+
+def test_the_timeout_is_the_calls_deadline(serve: Serve) -> None:
+    remaining: list[float] = []
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        remaining.append(context.time_remaining())
+        return tensor_reply()
+
+    with PoolClient(serve(behaviour), timeout=100) as client:
+        client.pool(X, MaxPool2d(2))
+        client.pool(X, MaxPool2d(2), timeout=50)
+        client.pool(X, MaxPool2d(2), timeout=math.inf)
+    # gRPC rounds a deadline up to what its header can say.
+    first, second, third = remaining
+    assert 90 < first < 101
+    assert 40 < second < 51
+    assert third > 1e9
+
+
+@pytest.mark.parametrize("method", ["pool", "server_info", "health"])
+async def test_nobody_listening_is_told_at_once(method: str) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        arguments = (X, MaxPool2d(2)) if method == "pool" else ()
+        started = time.monotonic()
+        words = rf"no server answers at {address}; is poolservice-server running there\? .*refused"
+        with PoolClient(address) as client, pytest.raises(Unavailable, match=words):
+            getattr(client, method)(*arguments)
+        async with AsyncPoolClient(address) as aclient:
+            with pytest.raises(Unavailable, match=words):
+                await getattr(aclient, method)(*arguments)
+        assert time.monotonic() - started < 5
+
+
+def test_a_server_that_accepts_and_says_nothing_is_told_within_seconds() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        with PoolClient(address) as client, pytest.raises(Unavailable, match=address):
+            client.pool(X, MaxPool2d(2))
+        assert time.monotonic() - started < 10
+
+
+def test_a_name_that_does_not_resolve_is_told() -> None:
+    with (
+        PoolClient("no-such-host.invalid:50051", timeout=20) as client,
+        pytest.raises((Unavailable, DeadlineExceeded), match=r"no-such-host\.invalid:50051"),
+    ):
+        client.health()
+
+
+def test_a_request_over_the_clients_own_limit_says_how_to_raise_it(server_address: str) -> None:
+    with (
+        PoolClient(server_address, max_message_bytes=1000) as client,
+        pytest.raises(InvalidRequest, match=r"over this client's limit of 1000; raise it with max_message_bytes="),
+    ):
+        client.pool(np.ones((2, 32, 32), np.float32), GlobalAvgPool2d())
+
+
+async def test_an_answer_over_the_clients_own_limit_says_how_to_raise_it(server_address: str) -> None:
+    words = "the answer has .* bytes, over this client's limit of 5000; raise it with max_message_bytes="
+    x = np.ones((2, 32, 32), np.uint8)
+    # Indices take eight times the room of bytes.
+    spec = MaxPool2d(1, return_indices=True)
+    with PoolClient(server_address, max_message_bytes=5000) as client, pytest.raises(InvalidRequest, match=words):
+        client.pool(x, spec)
+    async with AsyncPoolClient(server_address, max_message_bytes=5000) as aclient:
+        with pytest.raises(InvalidRequest, match=words):
+            await aclient.pool(x, spec)
+
+
+def test_a_message_over_the_servers_limit_says_how_to_raise_it(start_server: Callable[..., Any]) -> None:
+    address = start_server("--max-message-bytes", "100000").address
+    with PoolClient(address) as client:
+        for size in (2**17, 2**20):
+            with pytest.raises(InvalidRequest, match=r"over th.* server's limit of .*--max-message-bytes"):
+                client.pool(np.ones((1, size), np.float32)[None], GlobalAvgPool2d())
+        with pytest.raises(InvalidRequest, match=r"over th.* server's limit of .*--max-message-bytes"):
+            client.pool(np.ones((1, 250, 250), np.uint8), MaxPool2d(1, return_indices=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"output": "picture"}, "output"),
+        ({"output": ["tensor"]}, "output"),
+        ({"normalize": True}, "normalize"),
+        ({"normalize": 1, "output": "features"}, "normalize"),
+        ({"dtype": "float32"}, "dtype"),
+        ({"dtype": "nonsense"}, "dtype"),
+        ({"color_mode": "CMYK"}, "color_mode"),
+        ({"color_mode": "RGB"}, "color_mode"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": -1}, "timeout"),
+        ({"timeout": math.nan}, "timeout"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"specs": []}, "specs"),
+        ({"specs": None}, "specs"),
+        ({"specs": "max2d"}, "specs"),
+        ({"specs": MaxPool2d}, "specs"),
+        ({"specs": [MaxPool2d(2), 3]}, "specs[1]"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_its_name(options: dict[str, Any], field: str) -> None:
+    arguments = {"specs": MaxPool2d(2), **options}
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest) as refused:
+        client.pool(X, **arguments)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"address": "localhost"}, "address"),
+        ({"address": ""}, "address"),
+        ({"address": "http://localhost:50051"}, "address"),
+        ({"timeout": 0}, "timeout"),
+        ({"max_message_bytes": 0}, "max_message_bytes"),
+        ({"max_message_bytes": 2**31}, "max_message_bytes"),
+        ({"max_message_bytes": 1.5}, "max_message_bytes"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PoolClient, AsyncPoolClient])
+def test_a_wrong_setting_is_refused_by_its_name(kind: Any, arguments: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        kind(**arguments)
+    assert refused.value.field == field
+
+
+def test_a_closed_client_says_so(server_address: str) -> None:
+    client = PoolClient(server_address)
+    assert client.health()
+    client.close()
+    client.close()
+    with pytest.raises(PoolError, match="this client is closed"):
+        client.pool(X, MaxPool2d(2))
+
+
+def test_closing_ends_what_is_under_way(serve: Serve, stuck: threading.Event) -> None:
+    arrived = threading.Event()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        arrived.set()
+        stuck.wait(30)
+        return b""
+
+    client = PoolClient(serve(behaviour))
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.pool, X, MaxPool2d(2))
+        assert arrived.wait(10)
+        client.close()
+        with pytest.raises(PoolError, match="closed while this call was under way"):
+            call.result(10)
+    stuck.set()
+
+
+def test_a_clients_name_says_where_it_calls() -> None:
+    with PoolClient("127.0.0.1:1") as client:
+        assert repr(client) == "PoolClient('127.0.0.1:1')"

@@ -1,0 +1,223 @@
+"""Everything that can be given to a client, and what is refused before it travels."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from poolservice_client import GlobalMaxPool2d, InvalidRequest, MaxPool2d, PoolClient
+
+X = np.arange(2 * 6 * 8, dtype=np.float32).reshape(2, 6, 8)[:, ::-1].copy()
+POOLED = X.reshape(2, 3, 2, 4, 2).max(axis=(2, 4))
+
+
+class Array:
+    """What speaks numpy's __array__ and nothing else."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return X
+
+
+class DLPack:
+    """What speaks DLPack and nothing else."""
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        return X.__dlpack__(**arguments)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return X.__dlpack_device__()
+
+
+class OnTheGpu(DLPack):
+    """What speaks DLPack from the memory of a GPU."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        X,
+        np.asfortranarray(X),
+        X.astype(">f4"),
+        np.repeat(X, 2, axis=2)[:, :, ::2],
+        X[::-1][::-1],
+        X.T.copy().T,
+        np.ascontiguousarray(X[:, ::-1])[:, ::-1],
+        X.tolist(),
+        tuple(X),
+        Array(),
+        DLPack(),
+        torch.from_numpy(X),
+        torch.from_numpy(X).requires_grad_(),
+        torch.nn.Parameter(torch.from_numpy(X)),
+        torch.from_numpy(np.ascontiguousarray(X.T)).permute(2, 1, 0),
+        torch._neg_view(torch.from_numpy(-X)),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_a_tensor_of_any_kind_and_layout(client: PoolClient, x: Any) -> None:
+    y = client.pool(x, MaxPool2d(2))
+    np.testing.assert_array_equal(y, POOLED.astype(y.dtype), strict=True)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["f4", "f8", "f2", "u1", "i1", "i2", "i4", "i8", ">f8", ">i2", ">i8", ml_dtypes.bfloat16], ids=str
+)
+def test_every_type_comes_back_as_it_went(client: PoolClient, dtype: Any) -> None:
+    x = X.astype(dtype)
+    y = client.pool(x, MaxPool2d(2))
+    assert y.dtype == x.dtype.newbyteorder("<")
+    np.testing.assert_array_equal(y.astype(np.float32), POOLED.astype(dtype).astype(np.float32))
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_torch_bfloat16(client: PoolClient, strided: bool) -> None:
+    x = torch.from_numpy(X).bfloat16()
+    y = client.pool(x.permute(0, 2, 1) if strided else x, MaxPool2d(2))
+    assert y.dtype == ml_dtypes.bfloat16
+    expected = POOLED.transpose(0, 2, 1) if strided else POOLED
+    np.testing.assert_array_equal(y.astype(np.float32), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4, 4), (3, 2, 4, 4)])
+def test_a_batch_also_an_empty_one(client: PoolClient, shape: tuple[int, ...]) -> None:
+    assert client.pool(np.ones(shape, np.float32), MaxPool2d(2)).shape == (*shape[:2], 2, 2)
+
+
+def test_a_picture_by_path_by_bytes_and_by_pillow(client: PoolClient, photograph: Path) -> None:
+    data = photograph.read_bytes()
+    by_path = client.pool(photograph, MaxPool2d(8))
+    assert by_path.dtype == np.float32
+    given: list[Any] = [str(photograph), data, bytearray(data), memoryview(data), memoryview(data * 2)[: len(data)]]
+    given += [np.frombuffer(data, np.uint8).data, Image.open(photograph)]
+    for x in given:
+        np.testing.assert_array_equal(client.pool(x, MaxPool2d(8)), by_path, strict=True)
+
+
+def test_a_strided_memoryview_is_read_in_its_order(client: PoolClient, photograph: Path) -> None:
+    spread = np.repeat(np.frombuffer(photograph.read_bytes(), np.uint8), 2)
+    np.testing.assert_array_equal(
+        client.pool(spread[::2].data, GlobalMaxPool2d()), client.pool(photograph, GlobalMaxPool2d())
+    )
+
+
+def picture(mode: str) -> Image.Image:
+    """A picture of `mode` with a gradient, a little of each channel, and some transparency."""
+    ramp = np.linspace(0, 255, 24 * 16).reshape(16, 24).astype(np.uint8)
+    colour = Image.fromarray(np.dstack([ramp, ramp[::-1], ramp[:, ::-1], np.maximum(ramp, 100)]))
+    if mode in ("I;16", "I;16B", "I"):
+        return Image.fromarray(ramp.astype(np.int32) * 257).convert(mode)
+    if mode == "La":
+        return colour.convert("LA").convert("La")
+    if mode == "PA":
+        return colour.convert("RGB").convert("P").convert("PA")
+    return (
+        colour.convert("LAB" if mode == "LAB" else mode)
+        if mode in ("LA", "RGBA", "RGBa")
+        else (colour.convert("RGB").convert(mode))
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "read_as"),
+    [(mode, "RGB") for mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBX")]
+    + [(mode, "RGBA") for mode in ("RGBA", "RGBa", "LA", "La", "PA")],
+)
+def test_a_pillow_image_of_any_mode_gives_its_pixels(client: PoolClient, mode: str, read_as: Any) -> None:
+    image = picture(mode)
+    expected = np.asarray(
+        image.convert("RGBA" if mode == "La" else read_as) if mode != "La" else image.convert("LA").convert("RGBA")
+    )
+    y = client.pool(image, MaxPool2d(1), color_mode=read_as)
+    np.testing.assert_allclose(y, expected.transpose(2, 0, 1) / np.float32(255), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_a_sixteen_bit_pillow_image(client: PoolClient, mode: str) -> None:
+    image = picture(mode)
+    y = client.pool(image, MaxPool2d(1), color_mode="GRAY")
+    high_byte = np.asarray(image.convert("I")).astype(np.int64) >> 8
+    np.testing.assert_allclose(y[0], high_byte / np.float32(255), rtol=1e-6)
+
+
+def test_a_large_pillow_image_travels_too(client: PoolClient) -> None:
+    pixels = np.add.outer(np.arange(2400), np.arange(2400)).astype(np.uint8)
+    image = Image.fromarray(np.dstack([pixels, pixels.T, pixels[::-1]]))
+    y = client.pool(image, MaxPool2d(100))
+    expected = np.asarray(image).reshape(24, 100, 24, 100, 3).max(axis=(1, 3)).transpose(2, 0, 1)
+    np.testing.assert_allclose(y, expected / np.float32(255), rtol=1e-6)
+
+
+def test_a_pillow_image_that_lies_on_its_side_is_pooled_like_its_file(client: PoolClient) -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture("RGB").save(file, format="PNG", exif=exif)
+    by_bytes = client.pool(file.getvalue(), MaxPool2d(2))
+    assert by_bytes.shape == (3, 12, 8)
+    np.testing.assert_array_equal(client.pool(Image.open(file), MaxPool2d(2)), by_bytes, strict=True)
+
+
+def test_transparency_that_lies_beside_the_pixels_is_kept(client: PoolClient) -> None:
+    image = picture("RGB")
+    image.info["transparency"] = image.getpixel((3, 3))
+    y = client.pool(image, MaxPool2d(1), color_mode="RGBA")
+    assert y[3, 3, 3] == 0
+    assert y[3].max() == 1
+
+
+class Pet:
+    """Nothing that can be pooled."""
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (lambda: np.float32(3), "a scalar has nothing to pool"),
+        (lambda: np.array(3), "a scalar has nothing to pool"),
+        (lambda: 3.5, "a scalar has nothing to pool"),
+        (lambda: torch.tensor(1.0), "a scalar has nothing to pool"),
+        (lambda: X > 0, "bool cannot be pooled; .* a mask can be sent as uint8"),
+        (lambda: torch.from_numpy(X) > 0, "bool cannot be pooled"),
+        (lambda: X.astype(complex), "complex128 cannot be pooled"),
+        (lambda: torch.from_numpy(X).to(torch.complex64), "complex64 cannot be pooled"),
+        (lambda: X.astype(object), "object cannot be pooled"),
+        (lambda: X.astype(str), "cannot be pooled"),
+        (lambda: X.astype(np.uint32), "uint32 cannot be pooled"),
+        (lambda: X.astype("datetime64[s]"), "cannot be pooled"),
+        (lambda: X.astype(ml_dtypes.float8_e4m3fn), "float8_e4m3fn cannot be pooled"),
+        (lambda: torch.from_numpy(X).to(torch.float8_e4m3fn), "float8_e4m3fn cannot be pooled"),
+        (lambda: np.ma.masked_less(X, 3), "mask would be lost"),
+        (lambda: torch.from_numpy(X).to_sparse(), "must be dense"),
+        (lambda: torch.empty(3, 4, device="meta"), "has no elements"),
+        (lambda: OnTheGpu(), "copy it to the CPU first"),
+        (lambda: [[1.0], [2.0, 3.0]], "this list makes no array"),
+        (lambda: ["a.jpg", "b.jpg"], "one picture at a time"),
+        (lambda: [Image.new("RGB", (2, 2))], "one picture at a time"),
+        (lambda: None, "NoneType cannot be pooled; give a numpy array"),
+        (lambda: Pet(), r"Pet cannot be pooled; give a numpy array"),
+        (lambda: {"x": X}, "dict cannot be pooled"),
+        (lambda: Image.new("F", (4, 4)), "mode F has no lossless"),
+        (lambda: Image.new("LAB", (4, 4)), "mode LAB has no lossless"),
+        (lambda: Image.new("I", (4, 4), 70000), "0 to 65535; this one has 70000 to 70000"),
+        (lambda: Image.new("RGB", (0, 4)), "the picture is empty: 0 x 4"),
+    ],
+)
+def test_what_cannot_be_pooled_is_refused_in_words(x: Callable[[], Any], words: str) -> None:
+    # Nothing listens there: what is refused never travels.
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=words):
+        client.pool(x(), MaxPool2d(2))
+
+
+def test_a_path_that_is_not_there_says_what_open_says(tmp_path: Path) -> None:
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(FileNotFoundError, match=r"cat\.jpg"):
+        client.pool(tmp_path / "cat.jpg", MaxPool2d(2))

@@ -1,0 +1,62 @@
+"""What an editor and mypy know of what comes back. mypy checks the first test; the second runs it."""
+
+import inspect
+from pathlib import Path
+from typing import Any, assert_type
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from poolservice_client import (
+    AsyncPoolClient,
+    AvgPool2d,
+    Execution,
+    GlobalAvgPool2d,
+    Health,
+    MaxPool2d,
+    PoolClient,
+    PoolReply,
+    ServerInfo,
+)
+
+X = np.ones((3, 8, 8), np.float32)
+
+
+def test_the_blocking_client(client: PoolClient, photograph: Path) -> None:
+    assert_type(client.pool(X, AvgPool2d(2)), NDArray[Any])
+    assert_type(client.pool(photograph, GlobalAvgPool2d(), color_mode="GRAY"), NDArray[Any])
+    assert_type(client.pool(X, [AvgPool2d(2), GlobalAvgPool2d()], output="features"), list[NDArray[Any]])
+    assert_type(client.pool(X, (AvgPool2d(2),)), list[NDArray[Any]])
+    reply = client.pool(X, AvgPool2d(2), execution=True)
+    assert_type(reply, PoolReply[NDArray[Any]])
+    assert_type(reply.execution, Execution)
+    # A layer that may have return_indices gives an array, or a pair to unpack.
+    assert_type(client.pool(X, MaxPool2d(2)), NDArray[Any] | Any)
+    values, indices = client.pool(X, MaxPool2d(2, return_indices=True))
+    assert values.shape == indices.shape
+    assert_type(client.pool(X, [MaxPool2d(2), AvgPool2d(2)]), list[NDArray[Any] | Any])
+    assert_type(client.pool_image(photograph, MaxPool2d(2)), PIL.Image.Image)
+    assert_type(client.pool_image(photograph, [MaxPool2d(2)]), list[PIL.Image.Image])
+    assert_type(client.server_info(), ServerInfo)
+    assert_type(client.health(), Health)
+
+
+async def test_the_asyncio_client(server_address: str, photograph: Path) -> None:
+    async with AsyncPoolClient(server_address) as client:
+        assert_type(await client.pool(X, AvgPool2d(2)), NDArray[Any])
+        assert_type(await client.pool(X, [AvgPool2d(2)]), list[NDArray[Any]])
+        assert_type(await client.pool(X, AvgPool2d(2), execution=True), PoolReply[NDArray[Any]])
+        assert_type(await client.pool_image(photograph, MaxPool2d(2)), PIL.Image.Image)
+        assert_type(await client.health(), Health)
+
+
+def test_the_twins_take_the_same_arguments_and_say_the_same() -> None:
+    public = {name for name, member in vars(PoolClient).items() if not name.startswith("_") and callable(member)}
+    assert public == {"pool", "pool_image", "server_info", "health", "close"}
+    for name in public:
+        blocking, awaited = getattr(PoolClient, name), getattr(AsyncPoolClient, name)
+        assert inspect.signature(blocking) == inspect.signature(awaited)
+        assert inspect.getdoc(blocking) == inspect.getdoc(awaited)
+        assert inspect.iscoroutinefunction(awaited)
+        assert not inspect.iscoroutinefunction(blocking)
