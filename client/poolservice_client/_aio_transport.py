@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC109 - the time-out travels with the call, as its gRPC deadline
 
 import asyncio
+import time
 from typing import Protocol
 
 import grpc
@@ -10,6 +11,7 @@ import grpc
 from poolservice_client._settings import Settings
 from poolservice_client._transport import (
     HEALTH,
+    MAX_CALLS_IN_FLIGHT,
     POOL,
     SERVER_INFO,
     channel_options,
@@ -17,6 +19,7 @@ from poolservice_client._transport import (
     closed_before,
     closed_within,
     error_of_rpc,
+    late,
 )
 from poolservice_client.errors import PoolError
 
@@ -41,6 +44,7 @@ class AsyncGrpcTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._turns = asyncio.Semaphore(MAX_CALLS_IN_FLIGHT)
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -51,8 +55,9 @@ class AsyncGrpcTransport:
         self._check(request)
         if self._loop is not asyncio.get_running_loop():
             self._open()
+        left = await self._take_turn(timeout)
         try:
-            return await self._methods[method](request, timeout=timeout)
+            return await self._methods[method](request, timeout=left)
         except grpc.aio.AioRpcError as error:
             if self._closed:
                 raise closed_within() from None
@@ -68,12 +73,27 @@ class AsyncGrpcTransport:
             if not self._closed:
                 raise
             raise closed_before() from None
+        finally:
+            self._turns.release()
 
     async def close(self) -> None:
         """See AsyncTransport."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close()
+
+    async def _take_turn(self, timeout: float | None) -> float | None:
+        """Wait until a call may start; what is left of its time-out then."""
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return timeout
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise late(self._settings, timeout) from None
+        return None if timeout is None else max(timeout - (time.monotonic() - started), 0.0)
 
     def _open(self) -> None:
         if self._channel is not None:

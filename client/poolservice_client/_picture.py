@@ -19,10 +19,9 @@ _CONVERTED = {
     "RGBa": "RGBA",
     "La": "LA",
     "PA": "RGBA",
-    "I;16B": "I;16",
-    "I;16L": "I;16",
-    "I;16N": "I;16",
 }
+# Sixteen bits in another byte order than PNG's writer knows; Pillow turns them only by way of I.
+_OTHER_ORDERS = frozenset({"I;16B", "I;16L", "I;16N"})
 # zlib's fastest: the network is seldom slower than a harder compression.
 _COMPRESS_LEVEL = 1
 # What BMP, too, stores without loss. A photograph of 512 x 600 takes 0.7 ms to write and 1.7 to read as BMP, 50 and
@@ -75,6 +74,8 @@ def _storable(image: Image.Image) -> Image.Image:
         return image
     if image.mode in _CONVERTED:
         return image.convert(_CONVERTED[image.mode])
+    if image.mode in _OTHER_ORDERS:
+        return image.convert("I").convert("I;16")
     if image.mode == "I":
         low, high = cast(tuple[int, int], image.getextrema())
         if low >= 0 and high <= 65535:

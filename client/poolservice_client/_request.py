@@ -70,19 +70,19 @@ class PoolQuery:
     @classmethod
     def of(
         cls,
-        specs: PoolSpec | Sequence[PoolSpec],
+        specs: object,
         *,
-        output: str,
-        normalize: bool = False,
+        output: object,
+        normalize: object = False,
         dtype: object = None,
-        color_mode: str | None = None,
+        color_mode: object = None,
     ) -> "PoolQuery":
         """The query for what a caller gave.
 
         Raises:
             InvalidRequest: one of them is not what it may be.
         """
-        if output not in _OUTPUTS:
+        if not isinstance(output, str) or output not in _OUTPUTS:
             raise InvalidRequest(
                 f'must be "tensor" or "features" (pool_image gives pictures); got {output!r}', field="output"
             )
@@ -92,7 +92,7 @@ class PoolQuery:
             raise InvalidRequest(
                 'only feature vectors are normalised: ask for output="features" too', field="normalize"
             )
-        if color_mode not in _COLOR_MODES:
+        if not isinstance(color_mode, str | None) or color_mode not in _COLOR_MODES:
             raise InvalidRequest(f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}', field="color_mode")
         return cls(
             (specs,) if isinstance(specs, PoolSpec) else _several(specs),

@@ -47,11 +47,15 @@ def error_of_call(
     if too_large := _TOO_LARGE.search(message):
         return _too_large(too_large, call)
     if code == code_pb2.DEADLINE_EXCEEDED and call.timeout is not None:
-        return DeadlineExceeded(f"{call.address} gave no answer within the timeout of {call.timeout:g} s")
+        more = "" if message.casefold() in ("", "deadline exceeded") else f": {message}"
+        return DeadlineExceeded(f"{call.address} gave no answer within the timeout of {call.timeout:g} s{more}")
     if code == code_pb2.UNAVAILABLE:
         if _NOBODY.search(message):
             return Unavailable(f"no server answers at {call.address}; is poolservice-server running there? ({message})")
         return Unavailable(f"{call.address} is unavailable: {message}")
+    if code == code_pb2.RESOURCE_EXHAUSTED:
+        # Without details it is no poolservice that speaks, but a proxy in between that limits the rate.
+        return Overloaded(message)
     if code == code_pb2.UNIMPLEMENTED:
         return ServerError(f"{call.address} is no poolservice, or one of another version: {message}")
     return error_of_status(status_pb2.Status(code=code, message=message))
@@ -75,11 +79,10 @@ def _invalid(status: status_pb2.Status) -> PoolError:
 
 
 def _exhausted(status: status_pb2.Status) -> PoolError:
-    if _details(status, error_details_pb2.BadRequest):
-        return _invalid(status)
     for retry in _details(status, error_details_pb2.RetryInfo):
         return Overloaded(status.message, retry_after=retry.retry_delay.ToTimedelta().total_seconds())
-    return Overloaded(status.message)
+    # By the contract, what is no full queue is a message over the server's limit, which stays over it.
+    return _invalid(status)
 
 
 def _server_error(status: status_pb2.Status) -> PoolError:

@@ -1,16 +1,23 @@
 """How bytes reach a server and come back. Everything of gRPC that is not a status is here and in _aio_transport."""
 
+import threading
+import time
 from typing import Protocol, cast
 
 import grpc
 
 from poolservice_client._settings import Settings
 from poolservice_client._status import Circumstances, error_of_call, too_large_to_send
-from poolservice_client.errors import PoolError
+from poolservice_client.errors import DeadlineExceeded, PoolError
 
 POOL = "/poolservice.v1.PoolService/Pool"
 SERVER_INFO = "/poolservice.v1.PoolService/GetServerInfo"
 HEALTH = "/grpc.health.v1.Health/Check"
+
+#: Calls of one client that are under way at one time; the rest wait for their turn, within their deadlines.
+#: A server's max_concurrent_streams, often 100, counts calls that have ended here and not yet there, and it refuses
+#: those beyond (RST_STREAM, REFUSED_STREAM), which gRPC hands to the caller. No server is faster for more.
+MAX_CALLS_IN_FLIGHT = 80
 
 # A server that is not there is told within seconds; gRPC would try for 20, and between tries wait for up to 120.
 _CONNECT_MILLISECONDS = 3000
@@ -48,13 +55,15 @@ class GrpcTransport:
             method: self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
             for method in (POOL, SERVER_INFO, HEALTH)
         }
+        self._turns = threading.BoundedSemaphore(MAX_CALLS_IN_FLIGHT)
         self._closed = False
 
     def call(self, method: str, request: bytes, timeout: float | None) -> bytes:
         """See Transport."""
         self._check(request)
+        left = self._take_turn(timeout)
         try:
-            answer: bytes = self._methods[method](request, timeout=timeout)
+            answer: bytes = self._methods[method](request, timeout=left)
         except grpc.RpcError as error:
             if self._closed:
                 raise closed_within() from None
@@ -65,12 +74,23 @@ class GrpcTransport:
             if not self._closed:
                 raise
             raise closed_before() from None
+        finally:
+            self._turns.release()
         return answer
 
     def close(self) -> None:
         """See Transport."""
         self._closed = True
         self._channel.close()
+
+    def _take_turn(self, timeout: float | None) -> float | None:
+        """Wait until a call may start; what is left of its time-out then."""
+        if self._turns.acquire(blocking=False):
+            return timeout
+        started = time.monotonic()
+        if not self._turns.acquire(timeout=timeout):
+            raise late(self._settings, timeout)
+        return None if timeout is None else max(timeout - (time.monotonic() - started), 0.0)
 
     def _check(self, request: bytes) -> None:
         if self._closed:
@@ -105,6 +125,14 @@ def error_of_rpc(
         error.details() or "",
         [(key, value) for key, value in metadata or ()],
         Circumstances(settings.address, timeout, len(request)),
+    )
+
+
+def late(settings: Settings, timeout: float | None) -> DeadlineExceeded:
+    """The error of a call whose turn did not come in time."""
+    return DeadlineExceeded(
+        f"{MAX_CALLS_IN_FLIGHT} calls of this client waited for {settings.address}, and this one's turn did not come "
+        f"within the timeout of {timeout:g} s"
     )
 
 
