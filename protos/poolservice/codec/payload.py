@@ -1,6 +1,6 @@
 """A Tensor or an Image on the wire: a small head, and the bytes that come last."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from poolservice.codec.wire import Parts, Unusual, read_varint, tag, varint
 from poolservice.v1 import pool_pb2
@@ -17,6 +17,30 @@ NO_DATA = memoryview(b"")
 # Tensor.dtype and Image.color_mode are both a varint of field 1.
 _ENUM = 0x08
 _SHAPE = tag(pool_pb2.Tensor, "shape")
+
+
+class Layout(NamedTuple):
+    """What was read of a message of some length: all that lies before its payload's bytes, and what it meant.
+
+    Another message of that length that begins alike means the same, and is not read again.
+    """
+
+    before: bytes
+    kind: Kind
+    head: bytes
+
+
+class Layouts(dict[int, Layout]):
+    """The last layout of each length of message. Callers cut at few layers, so few lengths make most of the traffic."""
+
+    _MOST = 256
+
+    def remember(self, length: int, layout: Layout) -> None:
+        """Keep a layout of tensors; encoded pictures are of every length."""
+        if layout.kind == "tensor":
+            if len(self) >= self._MOST:
+                self.clear()
+            self[length] = layout
 
 
 def split(kind: Kind, message: bytes | memoryview, at: int, stop: int) -> tuple[int, int]:

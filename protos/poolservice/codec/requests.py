@@ -34,6 +34,8 @@ _PAYLOAD_TAGS = {kind: field_tag for field_tag, kind in _KINDS.items()}
 #: Where a request holds bytes that the head leaves out.
 REQUEST_PARTS = Parts({_TENSOR >> 3: payload.TENSOR_PARTS, _IMAGE >> 3: payload.IMAGE_PARTS})
 
+_LAYOUTS = payload.Layouts()
+
 
 class Request(NamedTuple):
     """A PoolRequest, its payload's bytes apart from the rest.
@@ -146,6 +148,9 @@ def split(message: bytes | memoryview) -> Request:
         Unusual, IndexError: it is something else, which may be valid.
     """
     end, at = len(message), 0
+    layout = _LAYOUTS.get(end)
+    if layout is not None and message[: len(layout.before)] == layout.before:
+        return Request(layout.head, memoryview(message)[len(layout.before) :])
     while at < end and message[at] == _SPECS and at < MAX_HEAD_BYTES:
         at += 2 + payload.short_length(message, at)
     if at < end and message[at] == _OUTPUT:
@@ -161,6 +166,7 @@ def split(message: bytes | memoryview) -> Request:
         raise Unusual
     head_stop, data_start = payload.split(kind, message, start, end)
     head = b"".join((message[:opening_stop], varint(head_stop - start), message[start:head_stop]))
+    _LAYOUTS.remember(end, payload.Layout(bytes(message[:data_start]), kind, head))
     return Request(head, memoryview(message)[data_start:])
 
 

@@ -20,6 +20,8 @@ _KINDS: dict[int, Kind] = {_TENSOR: "tensor", _IMAGE: "image"}
 _VALUE_TAGS = {kind: field_tag for field_tag, kind in _KINDS.items()}
 _EXECUTION_TAG = varint(_EXECUTION)
 _RESULTS_TAG = varint(_RESULTS)
+# Of results without indices.
+_LAYOUTS = payload.Layouts()
 
 
 class MalformedMessage(ValueError):
@@ -135,6 +137,10 @@ def _split(message: bytes | memoryview) -> Response:
 
 
 def _result(view: memoryview, at: int, stop: int) -> Result:
+    begin = at
+    layout = _LAYOUTS.get(stop - begin)
+    if layout is not None and view[begin : begin + len(layout.before)] == layout.before:
+        return Result(Value(layout.kind, layout.head, view[begin + len(layout.before) : stop]))
     indices = None
     if at < stop and view[at] == _INDICES:
         size, start = read_varint(view, at + 1)
@@ -148,7 +154,11 @@ def _result(view: memoryview, at: int, stop: int) -> Result:
     size, start = read_varint(view, at + 1)
     if kind is None or start + size != stop:
         raise Unusual
-    return Result(_value(kind, view, start, stop), indices)
+    value = _value(kind, view, start, stop)
+    if indices is None:
+        before = bytes(view[begin : stop - size_of(value.data)])
+        _LAYOUTS.remember(stop - begin, payload.Layout(before, kind, value.head))
+    return Result(value, indices)
 
 
 def _value(kind: Kind, view: memoryview, start: int, stop: int) -> Value:
