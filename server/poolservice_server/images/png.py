@@ -43,17 +43,25 @@ def scan(view: memoryview) -> Scan:
     width, height, _, color = struct.unpack_from(">LLBB", first, 8)
     if color == _INDEXED and not any(bytes(chunk[4:8]) == b"PLTE" for chunk in kept[1:3]):
         raise refusal("the PNG file's pixels point into a palette, and it has no PLTE chunk; send an undamaged file")
-    return Scan(Header("PNG", width, height, orientation), _checked(kept))
+    return Scan(Header("PNG", width, height, orientation), _parts(kept))
 
 
-def _checked(chunks: list[memoryview]) -> Iterator[Buffer]:
-    """The chunks, each compared with its checksum: Pillow does not look at that of the pixels."""
+def _parts(chunks: list[memoryview]) -> Iterator[Buffer]:
+    """The chunks, each compared with its checksum, which Pillow skips for pixels; and all pixels in one chunk."""
     yield MAGIC
+    pixels: list[memoryview] = []
     for chunk in chunks:
+        kind = bytes(chunk[4:8])
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            raise refusal(
-                f"the PNG file's {_name(bytes(chunk[4:8]))} chunk does not match its checksum; send an undamaged file"
-            )
+            raise refusal(f"the PNG file's {_name(kind)} chunk does not match its checksum; send an undamaged file")
+        if kind == b"IDAT":
+            pixels.append(chunk[8:-4])
+            continue
+        if kind == b"IEND":
+            # Pillow takes the end of the packed data for the end of the picture, though rows be missing. Without the
+            # last four bytes, which are one more checksum, it sees no end and asks for the rows.
+            packed = b"".join(pixels)[:-4]
+            yield from (struct.pack(">L4s", len(packed), b"IDAT"), packed, bytes(4))
         yield chunk
 
 

@@ -1,0 +1,284 @@
+"""Files that lie, break off, or are made to cost: refused in one sentence, before memory is spent on them."""
+
+import re
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from poolservice.errors import InvalidRequest
+from poolservice_server.images import decode, read_header
+
+MAX_PIXELS = 50_000_000
+Save = Callable[..., bytes]
+WritePng = Callable[..., bytes]
+
+
+def refused(file: bytes, words: str) -> None:
+    """`file` is refused with a sentence that has `words`."""
+    with pytest.raises(InvalidRequest) as caught:
+        decode(file, "RGB", max_pixels=MAX_PIXELS)
+    assert caught.value.field == "image.data"
+    assert re.search(words, caught.value.reason), caught.value.reason
+    assert "0x" not in caught.value.reason
+    assert "\n" not in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"",
+        b"\0",
+        b"hello, world",
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"SIMPLE  =                    T" + b" " * 3000,  # FITS
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"8BPS\0\1" + b"\0" * 100,  # PSD
+        b"\0\0\1\0\1\0\x10\x10\0\0\1\0\x20\0" + b"\0" * 100,  # ICO
+        b"P6 1 1 255 abc",  # PPM
+        b"\0\0\0\x1cftypavif" + b"\0" * 100,
+        b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 100,  # JPEG 2000
+        b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 100,
+    ],
+)
+def test_refuses_what_is_no_accepted_format(file: bytes) -> None:
+    refused(file, "JPEG, PNG, WEBP, BMP, TIFF or GIF file")
+
+
+def test_says_how_large_the_picture_and_the_limit_are(files: Mapping[str, bytes]) -> None:
+    for file in files.values():
+        assert read_header(file, max_pixels=67 * 45).width == 67
+        with pytest.raises(InvalidRequest, match="67 x 45 = 3015 pixels, and this server reads at most 3014"):
+            read_header(file, max_pixels=67 * 45 - 1)
+        with pytest.raises(InvalidRequest, match="scale it down first"):
+            decode(file, "RGB", max_pixels=67 * 45 - 1)
+
+
+def test_refuses_every_truncation(files: Mapping[str, bytes]) -> None:
+    for kind, file in files.items():
+        # What follows the first frame is not needed: further frames, padding, the pointer to the next page.
+        end = len(file) - (1 if kind.startswith(("jpeg", "png", "apng", "webp")) else 13)
+        if kind in ("gif_animated", "tiff_pages", "mpo"):
+            end //= 3
+        for size in {*range(60), *np.linspace(60, end, 25).astype(int).tolist(), end}:
+            if size <= end:
+                try:
+                    decode(file[:size], "RGB", max_pixels=MAX_PIXELS)
+                except InvalidRequest:
+                    continue
+                pytest.fail(f"{kind} of {len(file)} bytes was read from its first {size}")
+
+
+def test_refuses_a_wrong_checksum(files: Mapping[str, bytes]) -> None:
+    file = bytearray(files["png"])
+    at = file.index(b"IDAT") + 100
+    file[at] ^= 1
+    refused(bytes(file), "IDAT chunk does not match its checksum")
+
+
+def test_refuses_pixels_that_do_not_unpack(write_png: WritePng) -> None:
+    packed = zlib.compress(bytes(5 * 22))
+    refused(write_png(7, 5, 8, 2, packed[:2] + b"abcd" + packed[6:]), "broken data stream|truncated")
+    for rows in range(5):
+        refused(write_png(7, 5, 8, 2, zlib.compress(bytes(rows * 22))), "truncated")
+    refused(write_png(7, 5, 8, 3, zlib.compress(bytes(5 * 8))), "no PLTE chunk")
+    refused(write_png(7, 5, 7, 2, packed), "damaged, or stores its pixels in a way that is not read")
+    refused(write_png(7, 5, 8, 2, packed, before={b"CgBI": b"abcd"}), "needs a CgBI chunk")
+
+
+def test_refuses_broken_lzw() -> None:
+    head = b"GIF89a" + struct.pack("<HHBBB", 10, 10, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 10, 10, 0) + b"\x02"
+    refused(head + frame + b"\x04\xff\xff\xff\xff\0;", "broken data stream")
+    refused(head + frame + b"\x02\x44\x01\0;", "truncated")  # the end code, too early
+    refused(head + b";", "no picture")
+
+
+def test_refuses_sizes_of_zero(write_png: WritePng, files: Mapping[str, bytes]) -> None:
+    refused(write_png(0, 5, 8, 2, zlib.compress(b"")), "0 x 5 pixels; both must be at least 1")
+    jpeg = bytearray(files["jpeg"])
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 7] = b"\0\0"
+    refused(bytes(jpeg), "67 x 0 pixels")
+    bmp = bytearray(files["bmp"])
+    bmp[18:22] = b"\0\0\0\0"
+    refused(bytes(bmp), "0 x 45 pixels")
+
+
+def test_refuses_a_webp_whose_canvas_lies(files: Mapping[str, bytes]) -> None:
+    file = bytearray(files["webp"])
+    assert file[12:16] == b"VP8X"
+    file[24:27] = (99).to_bytes(3, "little")
+    refused(bytes(file), "cannot be decoded")
+
+
+def test_refuses_tiff_tags_that_lie(picture: Image.Image, save: Save) -> None:
+    whole = save(picture, "TIFF")
+
+    def patched(tag: int, count: int, value: int) -> bytes:
+        file = bytearray(whole)
+        at = re.search(struct.pack("<H", tag) + rb"[\x03\x04]\x00\x01\x00\x00\x00", whole)
+        assert at is not None
+        file[at.start() : at.start() + 12] = struct.pack("<HHLL", tag, 4, count, value)
+        return bytes(file)
+
+    refused(patched(273, 1, 2**32 - 1), "cannot be decoded")
+    refused(patched(273, 1000, 2**32 - 1), "tag 273 reaches outside of the file")
+    refused(patched(273, 2**32 - 1, 8), "tag 273 has 4294967295 elements")
+    refused(patched(277, 3, 8), "tag 277 has 3 elements, and 1 is the most")
+    refused(patched(277, 1, 10**9), "damaged")
+    refused(patched(259, 1, 34925), r"compressed in a way that is not read \(34925\)")
+    refused(whole[:4] + b"\xff\xff\xff\xff" + whole[8:], "first directory")
+
+
+def test_refuses_jpegs_with_too_many_scans(files: Mapping[str, bytes]) -> None:
+    file = files["jpeg_progressive"]
+    start = file.index(b"\xff\xda")
+    end = file.index(b"\xff", start + 14)
+    refused(file[:end] + file[start:end] * 100 + file[end:], "more than 100 scans")
+
+
+def test_refuses_files_of_nothing_but_structure(files: Mapping[str, bytes]) -> None:
+    jpeg, png, gif = files["jpeg"], files["png"], files["gif"]
+    refused(jpeg[:2] + b"\xff\xfe\0\2" * 200_000 + jpeg[2:], "more than 100000 segments")
+    empty = b"\0\0\0\0teXt" + struct.pack(">L", zlib.crc32(b"teXt"))
+    refused(png[:33] + empty * 200_000 + png[33:], "more than 100000 chunks")
+    refused(gif[:13] + b"!\xfe" + b"\1a" * 200_000 + b"\0" + gif[13:], "more than 100000 sub-blocks|no picture")
+
+
+def test_refuses_long_run_length_bmps(files: Mapping[str, bytes]) -> None:
+    file = bytearray(files["bmp"])
+    file[18:26] = struct.pack("<ll", 3000, 2000)
+    file[30:34] = struct.pack("<L", 1)
+    refused(bytes(file), "run-length encoded")
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused(files: Mapping[str, bytes], data: st.DataObject) -> None:
+    file = bytearray(files[data.draw(st.sampled_from(sorted(files)))])
+    # Most of what a parser trusts stands at the beginning, a TIFF's at the end.
+    end = data.draw(st.sampled_from([60, 300, len(file)]))
+    start = data.draw(st.sampled_from([0, max(len(file) - 250, 0)]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = min(data.draw(st.integers(start, start + end)), len(file))
+        match data.draw(st.sampled_from(["set", "number", "cut", "drop", "add"])):
+            case "set":
+                file[at : at + 1] = data.draw(st.binary(min_size=1, max_size=1))
+            case "number":
+                order = data.draw(st.sampled_from("<>"))
+                file[at : at + 4] = struct.pack(order + "L", data.draw(st.integers(0, 2**32 - 1)))
+            case "cut":
+                del file[at:]
+            case "drop":
+                del file[at : at + data.draw(st.integers(1, 9))]
+            case "add":
+                file[at:at] = data.draw(st.binary(min_size=1, max_size=9))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            planes = decode(file, "RGB", max_pixels=200_000)
+        except InvalidRequest as error:
+            field = error.field
+        else:
+            field = "image.data"
+            assert planes.shape == (3, *read_header(file, max_pixels=200_000).upright)
+    assert not warned
+    assert field == "image.data"
+
+
+def bombs(write_png: WritePng, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Small files that ask for hundreds of megabytes and more; those named ok_ hold a good picture besides."""
+    zeros = zlib.compress(bytes(300_000_000), 9)
+    pixels = zlib.compress(bytes(5 * 22))
+
+    def patched(kind: str, at: int, value: bytes) -> bytes:
+        return files[kind][:at] + value + files[kind][at + len(value) :]
+
+    def tiff(tag: int, value: int) -> bytes:
+        entries = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 273: 8, 277: 1, 278: 16, 279: 64, tag: value}
+        if tag in (322, 323):
+            entries |= {322: 2**31 - 1, 323: 2**31 - 1, 324: 8, 325: 64}
+            del entries[273], entries[278], entries[279]
+        body = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in sorted(entries.items()))
+        return b"II*\0" + struct.pack("<L", 72) + bytes(64) + struct.pack("<H", len(entries)) + body + bytes(4)
+
+    frame = files["jpeg"].index(b"\xff\xc0") + 5
+    return {
+        "png_header": write_png(50_000, 50_000, 8, 2, pixels),
+        "png_chunk_length": files["png"][:33] + b"\x7f\xff\xff\xff" + files["png"][37:],
+        "ok_png_icc": write_png(7, 5, 8, 2, pixels, before={b"iCCP": b"icc\0\0" + zeros}),
+        "ok_png_ztxt": write_png(7, 5, 8, 2, pixels, before={b"zTXt": b"Comment\0\0" + zeros}),
+        "ok_png_itxt": write_png(7, 5, 8, 2, pixels, before={b"iTXt": b"Comment\0\1\0\0\0" + zeros}),
+        "ok_png_pixels": write_png(7, 5, 8, 2, zeros),
+        "jpeg_header": files["jpeg"][:frame] + b"\xff\xff\xff\xff" + files["jpeg"][frame + 4 :],
+        "gif_screen": patched("gif", 6, b"\xff\xff\xff\xff"),
+        "gif_frame": b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\2\x44\1\0;",
+        "webp_canvas": patched("webp", 24, b"\xff\x3f\0\xff\x3f\0"),
+        "webp_lossless": b"RIFF\x40\0\0\0WEBPVP8L\x20\0\0\0\x2f\xff\xff\xff\x0f" + bytes(59),
+        "bmp_header": patched("bmp", 18, struct.pack("<ll", 2**31 - 1, 2**31 - 1)),
+        "bmp_colors": patched("bmp_palette", 46, b"\xff\xff\xff\xff"),
+        "tiff_size": tiff(256, 2**31 - 1),
+        "tiff_rows_per_strip": tiff(278, 2**31 - 1),
+        "tiff_strip_bytes": tiff(279, 2**31 - 1),
+        "tiff_strip_offset": tiff(273, 2**31 - 1),
+        "tiff_tile": tiff(322, 2**31 - 1),
+        "tiff_bits": tiff(258, 2**31 - 1),
+    }
+
+
+_MEASURE = """
+import sys
+from pathlib import Path
+from poolservice.errors import InvalidRequest
+from poolservice_server.images import decode
+
+def peak():
+    # Unlike ru_maxrss, this does not begin with what the parent process took.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+for name in sys.argv[1:]:
+    file = Path(name).read_bytes()
+    before = peak()
+    try:
+        decode(file, "RGB", max_pixels=50_000_000)
+        outcome = "read"
+    except InvalidRequest:
+        outcome = "refused"
+    print(Path(name).stem, outcome, round(peak() - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_bombs_cost_no_memory(write_png: WritePng, files: Mapping[str, bytes], tmp_path: Path) -> None:
+    made = bombs(write_png, files)
+    names = []
+    # Files of each kind first, so that what is loaded once is not counted.
+    first = {f"warm_{kind}": file for kind, file in files.items()}
+    large = write_png(3000, 2000, 8, 2, zlib.compress(bytes(2000 * 9001)))
+    for name, file in {**first, **made, "large": large}.items():
+        names.append(tmp_path / name)
+        names[-1].write_bytes(file)
+        assert len(file) < 400_000
+    child = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _MEASURE, *map(str, names)], capture_output=True, text=True, check=True
+    )
+    lines = [line.split() for line in child.stdout.splitlines()]
+    assert [name for name, _, _ in lines] == [path.name for path in names]
+    for name, outcome, megabytes in lines:
+        if name == "large":
+            # The measure measures: 6 MP are 24 MB in Pillow and 18 MB of planes.
+            assert float(megabytes) > 30
+            continue
+        assert outcome == ("read" if name.startswith(("warm_", "ok_")) else "refused"), name
+        assert name.startswith("warm_") or float(megabytes) <= 16, (name, megabytes)

@@ -1,0 +1,197 @@
+"""What becomes of each kind of picture: compared with Pillow, and by hand where Pillow's own reading is no use."""
+
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from poolservice.errors import InvalidRequest
+from poolservice_server.images import FORMATS, ColorMode, decode, read_header
+
+MAX_PIXELS = 1_000_000
+PILLOW_MODES: dict[ColorMode, str] = {"RGB": "RGB", "GRAY": "L", "RGBA": "RGBA"}
+Save = Callable[..., bytes]
+WritePng = Callable[..., bytes]
+
+
+def pillow(file: bytes, mode: ColorMode) -> np.ndarray:
+    opened = Image.open(BytesIO(file))
+    opened.load()
+    if mode != "RGBA":
+        opened.info.pop("transparency", None)
+    pixels = np.asarray(ImageOps.exif_transpose(opened).convert(PILLOW_MODES[mode]))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("mode", PILLOW_MODES)
+def test_reads_8_bit_pictures_as_pillow_does(files: Mapping[str, bytes], mode: ColorMode) -> None:
+    for kind, file in files.items():
+        if "16_bit" not in kind:
+            planes = decode(file, mode, max_pixels=MAX_PIXELS)
+            assert planes.dtype == np.uint8, kind
+            assert planes.flags.c_contiguous, kind
+            assert planes.flags.writeable, kind
+            assert np.array_equal(planes, pillow(file, mode)), kind
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_reads_a_real_photograph(photograph: bytes, wrap: Callable[[bytes], bytes]) -> None:
+    planes = decode(wrap(photograph), "RGB", max_pixels=MAX_PIXELS)
+    assert planes.shape == (3, 600, 512)
+    assert np.array_equal(planes, pillow(photograph, "RGB"))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turns_pictures_upright(picture: Image.Image, save: Save, format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = save(picture, format, exif=exif)
+    header = read_header(file, max_pixels=MAX_PIXELS)
+    assert (header.width, header.height, header.orientation) == (67, 45, orientation)
+    planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
+    assert planes.shape[1:] == header.upright == ((67, 45) if orientation >= 5 else (45, 67))
+    assert np.array_equal(planes, pillow(file, "RGB"))
+
+
+def test_reads_damaged_exif_as_no_orientation(picture: Image.Image, save: Save) -> None:
+    for exif in (
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+        b"Exif\0\0hello, world",
+    ):
+        file = save(picture, "JPEG", exif=exif)
+        assert read_header(file, max_pixels=MAX_PIXELS).orientation == 1
+        assert decode(file, "RGB", max_pixels=MAX_PIXELS).shape == (3, 45, 67)
+
+
+def test_header_names_the_format(files: Mapping[str, bytes]) -> None:
+    seen = set()
+    for kind, file in files.items():
+        header = read_header(file, max_pixels=MAX_PIXELS)
+        assert (header.width, header.height) == (67, 45), kind
+        assert header.format == ("JPEG" if kind == "mpo" else kind.removeprefix("a").split("_")[0].upper()), kind
+        seen.add(header.format)
+    assert seen == set(FORMATS)
+
+
+@pytest.mark.parametrize("kind", ["mpo", "apng", "webp_animated", "gif_animated", "tiff_pages"])
+def test_reads_the_first_frame(files: Mapping[str, bytes], picture: Image.Image, kind: str) -> None:
+    planes = decode(files[kind], "RGB", max_pixels=MAX_PIXELS)
+    first = np.asarray(picture).transpose(2, 0, 1).astype(int)
+    assert planes.shape == first.shape
+    assert np.abs(planes - first).mean() < 12
+
+
+def test_transparency_is_dropped_or_kept(files: Mapping[str, bytes]) -> None:
+    planes = decode(files["png_palette_alpha"], "RGBA", max_pixels=MAX_PIXELS)
+    assert len(np.unique(planes[3])) > 8
+    assert np.array_equal(decode(files["png_palette_alpha"], "RGB", max_pixels=MAX_PIXELS), planes[:3])
+    assert (decode(files["jpeg"], "RGBA", max_pixels=MAX_PIXELS)[3] == 255).all()
+
+
+@pytest.mark.parametrize(("color", "samples"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_png_keeps_the_high_byte(write_png: WritePng, color: int, samples: int) -> None:
+    values = np.random.default_rng(color).integers(0, 65536, (5, 7, samples)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    file = write_png(7, 5, 16, color, zlib.compress(rows))
+    planes = decode(file, "RGBA", max_pixels=MAX_PIXELS)
+    high = (values >> 8).astype(np.uint8).transpose(2, 0, 1)
+    assert np.array_equal(planes[:3], high[:3] if samples > 2 else np.repeat(high[:1], 3, 0))
+    assert np.array_equal(planes[3], high[-1] if samples in (2, 4) else np.full((5, 7), 255))
+    if samples < 3:
+        assert np.array_equal(decode(file, "GRAY", max_pixels=MAX_PIXELS), high[:1])
+
+
+def test_16_bit_png_with_a_transparent_value(write_png: WritePng) -> None:
+    values = np.array([[0x1234, 0x1235], [0xFFFF, 0x1234]], ">u2")
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
+    file = write_png(2, 2, 16, 0, rows, before={b"tRNS": b"\x12\x34"})
+    assert decode(file, "RGBA", max_pixels=MAX_PIXELS)[3].tolist() == [[0, 255], [255, 0]]
+    assert decode(file, "GRAY", max_pixels=MAX_PIXELS).tolist() == [[[0x12, 0x12], [0xFF, 0x12]]]
+
+
+def tiff(order: str, width: int, height: int, pixels: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
+    """An uncompressed TIFF of one strip; `tags` are shorts."""
+    longs = {256: (width,), 257: (height,), 273: (8,), 278: (height,), 279: (len(pixels),)}
+    entries = b""
+    for tag, values in sorted({**longs, **tags}.items()):
+        kind, letter = (4, "L") if tag in longs else (3, "H")
+        data = struct.pack(f"{order}{len(values)}{letter}", *values)
+        entries += struct.pack(order + "HHL", tag, kind, len(values)) + data.ljust(4, b"\0")
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HL", 42, 8 + len(pixels))
+    return head + pixels + struct.pack(order + "H", len(longs | tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_tiff_keeps_the_high_byte(order: str) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7)).astype(order + "u2")
+    file = tiff(order, 7, 5, values.tobytes(), {258: (16,), 262: (1,)})
+    planes = decode(file, "GRAY", max_pixels=MAX_PIXELS)
+    assert np.array_equal(planes[0], (values >> 8).astype(np.uint8))
+    with pytest.raises(InvalidRequest, match="save it with black as zero"):
+        decode(tiff(order, 7, 5, values.tobytes(), {258: (16,), 262: (0,)}), "GRAY", max_pixels=MAX_PIXELS)
+
+
+def test_premultiplied_tiff_is_divided_by_its_alpha() -> None:
+    # Gray 50 under alpha 127 was 100 before it was multiplied; extra sample 1 says that it was.
+    file = tiff("<", 2, 1, bytes([50, 127, 80, 255]), {258: (8, 8), 262: (1,), 277: (2,), 338: (1,)})
+    assert decode(file, "GRAY", max_pixels=MAX_PIXELS).tolist() == [[[100, 80]]]
+    assert decode(file, "RGBA", max_pixels=MAX_PIXELS)[3].tolist() == [[127, 255]]
+
+
+def test_lab_tiff_is_read_through_rgb(picture: Image.Image, save: Save) -> None:
+    lab = ImageCms.profileToProfile(
+        picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    assert lab is not None
+    file = save(lab, "TIFF")
+    planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
+    assert np.abs(planes.astype(int) - np.asarray(picture).transpose(2, 0, 1)).mean() < 3
+    assert decode(file, "GRAY", max_pixels=MAX_PIXELS).shape == (1, 45, 67)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_refuses_numbers_without_black_and_white(picture: Image.Image, save: Save, mode: str) -> None:
+    with pytest.raises(InvalidRequest, match="send them as a tensor") as caught:
+        decode(save(picture.convert("L").convert(mode), "TIFF"), "RGB", max_pixels=MAX_PIXELS)
+    assert caught.value.field == "image.data"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
+@pytest.mark.parametrize("format", FORMATS)
+def test_reads_extreme_shapes(save: Save, format: str, size: tuple[int, int]) -> None:
+    file = save(Image.linear_gradient("L").resize(size).convert("RGB"), format)
+    planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
+    assert planes.shape == (3, size[1], size[0])
+    assert np.array_equal(planes, pillow(file, "RGB"))
+
+
+def test_a_gif_frame_over_the_screen_enlarges_it(files: Mapping[str, bytes]) -> None:
+    file = bytearray(files["gif"])
+    file[6:10] = struct.pack("<HH", 10, 10)
+    planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
+    assert planes.shape == (3, 45, 67)
+    assert np.array_equal(planes, pillow(bytes(file), "RGB"))
+
+
+def test_several_threads_read_at_a_time(files: Mapping[str, bytes]) -> None:
+    names = list(files) * 4
+    with ThreadPoolExecutor(8) as threads:
+        read = threads.map(lambda name: decode(files[name], "RGB", max_pixels=MAX_PIXELS), names)
+        for name, planes in zip(names, read, strict=True):
+            assert np.array_equal(planes, decode(files[name], "RGB", max_pixels=MAX_PIXELS)), name
+
+
+def test_an_operator_may_allow_more_than_pillow_does(
+    picture: Image.Image, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    file = save(picture, "WEBP")
+    assert decode(file, "RGB", max_pixels=MAX_PIXELS).shape == (3, 45, 67)
