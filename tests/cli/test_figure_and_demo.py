@@ -86,6 +86,7 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path) -> Non
     assert done.stderr == "poolservice: --figure needs matplotlib; install it with: pip install 'poolservice[figure]'\n"
 
 
+@pytest.mark.slow
 def test_the_demonstration(tmp_path: Path) -> None:
     figure = tmp_path / "new" / "demo.png"
     done = subprocess.run(

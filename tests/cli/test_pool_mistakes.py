@@ -50,19 +50,19 @@ def _one_sentence(done: "CompletedProcess[str]", status: int, *words: str) -> No
     ],
 )
 def test_a_command_written_wrongly_is_told_before_anything_is_read(
-    offline: Command, arguments: list[str], words: list[str]
+    entry: Command, arguments: list[str], words: list[str]
 ) -> None:
-    _one_sentence(offline("pool", "there-is-no-such-file.jpg", *arguments), USAGE, *words)
+    _one_sentence(entry("pool", "there-is-no-such-file.jpg", *arguments), USAGE, *words)
 
 
-def test_an_unknown_flag_is_clicks_own_usage_error(offline: Command) -> None:
-    done = offline("pool", "x.jpg", "--op", "max2d", "--kernel", "2")
+def test_an_unknown_flag_is_clicks_own_usage_error(entry: Command) -> None:
+    done = entry("pool", "x.jpg", "--op", "max2d", "--kernel", "2")
     assert done.returncode == USAGE
     assert "--kernel" in done.stderr
 
 
-def test_a_layer_refuses_what_it_cannot_do(offline: Command) -> None:
-    done = offline("pool", "x.jpg", "--op", "max2d:kernel_size=2,padding=2")
+def test_a_layer_refuses_what_it_cannot_do(entry: Command) -> None:
+    done = entry("pool", "x.jpg", "--op", "max2d:kernel_size=2,padding=2")
     _one_sentence(done, FAILED, "max2d.padding: padding must be at most half the kernel")
 
 
@@ -75,16 +75,16 @@ def test_a_layer_refuses_what_it_cannot_do(offline: Command) -> None:
     ],
 )
 def test_a_file_that_cannot_be_read(
-    offline: Command, tmp_path: Path, name: str, content: bytes | None, words: list[str]
+    entry: Command, tmp_path: Path, name: str, content: bytes | None, words: list[str]
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    _one_sentence(offline("pool", name, "--op", "gap2d"), FAILED, *words)
+    _one_sentence(entry("pool", name, "--op", "gap2d"), FAILED, *words)
 
 
-def test_a_saved_array_of_objects_is_never_unpickled(offline: Command, tmp_path: Path) -> None:
+def test_a_saved_array_of_objects_is_never_unpickled(entry: Command, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
-    _one_sentence(offline("pool", "x.npy", "--op", "gap2d"), FAILED, "x.npy is not a readable .npy file")
+    _one_sentence(entry("pool", "x.npy", "--op", "gap2d"), FAILED, "x.npy is not a readable .npy file")
 
 
 def test_what_the_service_refuses_is_said_in_its_words(command: Command, tmp_path: Path, photograph: Path) -> None:
@@ -99,6 +99,11 @@ def test_what_the_service_refuses_is_said_in_its_words(command: Command, tmp_pat
 def test_a_file_that_cannot_be_written(command: Command, photograph: Path) -> None:
     done = command("pool", photograph, "--op", "gap2d", "-o", "no/such/folder/out.npy")
     _one_sentence(done, FAILED, "no/such/folder/out.npy: No such file or directory")
+
+
+def test_a_mistake_ends_a_process_as_it_ends_its_entry_point(offline: Command) -> None:
+    _one_sentence(offline("pool", "x.jpg", "--op", "max2d"), USAGE, "max2d needs kernel_size")
+    _one_sentence(offline("pool", "x.jpg", "--op", "gap2d"), FAILED, "x.jpg: No such file or directory")
 
 
 def test_nobody_answers(offline: Command, photograph: Path, nobody: str) -> None:
