@@ -9,7 +9,7 @@ import torch
 
 from poolservice_server.backend import probe
 from poolservice_server.backend.base import DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, to_tensor
+from poolservice_server.backend.tensors import pooled, run_stages, split, stack, to_tensor
 
 # Up to this size an item costs more in calls into torch than in being copied to stand beside others.
 _STACK_BYTES = 32 * 1024
@@ -32,8 +32,7 @@ class CpuDevice:
         try:
             with torch.inference_mode():
                 if len(items) > 1 and sum(item.nbytes for item in items) <= _STACK_BYTES * len(items):
-                    stacked = to_tensor(np.concatenate(items))
-                    return split(pooled(run_stages(stages, stacked)), items)
+                    return split(pooled(run_stages(stages, stack(items))), items)
                 return [pooled(run_stages(stages, to_tensor(item))) for item in items]
         except MemoryError:
             raise DeviceOutOfMemory("the machine is out of memory") from None

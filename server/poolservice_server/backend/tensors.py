@@ -42,6 +42,19 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
+def stack(items: Sequence[np.ndarray], *, pinned: bool = False) -> torch.Tensor:
+    """The planes of all items beside one another, copied: (sum of P, *spatial), contiguous.
+
+    Args:
+        items: each (P, *spatial) of the same spatial shape and type, any strides.
+        pinned: whether in memory that a GPU copies from without the processor's help.
+    """
+    shape = (sum(len(item) for item in items), *items[0].shape[1:])
+    stacked = torch.empty(shape, dtype=to_tensor(items[0][:0]).dtype, pin_memory=pinned)
+    np.concatenate(items, out=to_array(stacked))
+    return stacked
+
+
 def run_stages(stages: Stages, planes: torch.Tensor) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
     """Run the one stage that a request has today."""
     (stage,) = stages

@@ -1,6 +1,7 @@
 """When a batch starts, where, and how its items are settled."""
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -185,14 +186,14 @@ class Batcher:
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         self._dispatching = False
-        while self._free_lanes and self._line:
+        while self._free_lanes:
             now = self._clock()
+            if now >= self._next_expiry:
+                self._expire(loop)
             first = self._next(loop, now)
             if first is None:
                 return
-            batch = [waiter for waiter in self._line.cut(first) if not self._is_late(waiter, now)]
-            if not batch:
-                continue
+            batch = self._line.cut(first)
             self._batches[len(batch)] += 1
             if sum(waiter.work.nbytes for waiter in batch) <= self._inline_bytes:
                 self._inline_batches += 1
@@ -205,9 +206,9 @@ class Batcher:
             self._threads.submit(self._run_on_thread, loop, batch, now)
 
     def _next(self, loop: asyncio.AbstractEventLoop, now: float) -> Waiter | None:
-        """The oldest item whose group need not wait for company any longer."""
+        """The oldest item, or the oldest one whose group need not wait for company any longer."""
         oldest = self._line.oldest()
-        if not self._max_batch_delay or self._admission.draining:
+        if oldest is None or not self._max_batch_delay or self._admission.draining:
             return oldest
         ripe_at = oldest.arrived + self._max_batch_delay
         if ripe_at <= now:
@@ -269,16 +270,6 @@ class Batcher:
             self._line.leave(waiter)
             waiter.place.leave()
 
-    def _is_late(self, waiter: Waiter, now: float) -> bool:
-        """Whether its deadline has passed; one that has just been taken out of the line is settled then."""
-        deadline = waiter.work.deadline
-        if deadline is None or deadline > now:
-            return False
-        self._expired += 1
-        waiter.set_exception(DeadlinePassed())
-        waiter.place.leave()
-        return True
-
     def _expire_at(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         self._next_expiry = deadline
         if self._expiry_timer is not None:
@@ -289,26 +280,19 @@ class Batcher:
         """Settle whose deadline has passed; one timer serves for all, set to the earliest of them."""
         now = self._clock() + _TIMER_GRAIN_SECONDS
         self._next_expiry = _NEVER
-        self._expiry_timer = None
         earliest = _NEVER
-        for waiter in list(self._line):
-            if _deadline(waiter) <= now:
+        for waiter in itertools.chain(list(self._line), *self._running.values()):
+            deadline = _NEVER if waiter.work.deadline is None else waiter.work.deadline
+            if waiter.done():
+                continue
+            if deadline > now:
+                earliest = min(earliest, deadline)
+                continue
+            self._expired += 1
+            waiter.set_exception(DeadlinePassed())
+            # One that runs keeps its place until its batch ends, since its memory is in use until then.
+            if waiter in self._line:
                 self._line.leave(waiter)
-            if not self._is_late(waiter, now):
-                earliest = min(earliest, _deadline(waiter))
-        for batch in self._running.values():
-            for waiter in batch:
-                if waiter.done():
-                    continue
-                if _deadline(waiter) <= now:
-                    # Its memory is held until its batch ends.
-                    self._expired += 1
-                    waiter.set_exception(DeadlinePassed())
-                else:
-                    earliest = min(earliest, _deadline(waiter))
+                waiter.place.leave()
         if earliest < _NEVER:
             self._expire_at(loop, earliest)
-
-
-def _deadline(waiter: Waiter) -> float:
-    return _NEVER if waiter.work.deadline is None else waiter.work.deadline

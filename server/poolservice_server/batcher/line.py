@@ -92,9 +92,9 @@ class Line:
         if not group.waiters:
             del self._groups[work.key]
 
-    def oldest(self) -> Waiter:
-        """Whoever waits longest; there must be one."""
-        return next(iter(self._waiters.values()))
+    def oldest(self) -> Waiter | None:
+        """Whoever waits longest."""
+        return next(iter(self._waiters.values()), None)
 
     def oldest_of_full_group(self) -> Waiter | None:
         """Whoever waits longest in a group that fills a batch."""
