@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+SERVER_COMMAND = (sys.executable, "-m", "poolservice_server")
 
 
 @dataclass
@@ -34,9 +36,15 @@ class ServerProcess:
         return status
 
 
-def start_process(*flags: str, env: dict[str, str] | None = None, log: Path | None = None) -> ServerProcess:
-    """Start `poolservice-server` on a free port and wait until it serves; its log goes to `log` or is inherited."""
-    command = [sys.executable, "-m", "poolservice_server", "--address", "127.0.0.1:0", *flags]
+def start_process(
+    *flags: str, env: dict[str, str] | None = None, log: Path | None = None, python_code: str | None = None
+) -> ServerProcess:
+    """Start `poolservice-server` on a free port and wait until it serves; its log goes to `log` or is inherited.
+
+    With `python_code` that is run in its place, with the same flags.
+    """
+    start = [*SERVER_COMMAND] if python_code is None else [sys.executable, "-c", python_code]
+    command = [*start, "--address", "127.0.0.1:0", *flags]
     with open(log, "w") if log else open(os.devnull, "w") as stderr:
         process = subprocess.Popen(
             command,
@@ -69,13 +77,19 @@ def start_server() -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers of a test's own, with the flags and environment it gives; they are stopped after it."""
     started: list[ServerProcess] = []
 
-    def start(*flags: str, env: dict[str, str] | None = None, log: Path | None = None) -> ServerProcess:
-        started.append(start_process(*flags, env=env, log=log))
+    def start(*flags: str, **options: Any) -> ServerProcess:
+        started.append(start_process(*flags, **options))
         return started[-1]
 
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def server_command() -> list[str]:
+    """The command line of the server, for tests of how it refuses to start."""
+    return [*SERVER_COMMAND]
 
 
 @pytest.fixture(scope="session")

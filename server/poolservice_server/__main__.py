@@ -22,7 +22,10 @@ def main() -> int:
 
     try:
         settings = load(sys.argv[1:])
-        from poolservice_server.app import run
+        if settings.workers > 1:
+            from poolservice_server.supervisor import run
+        else:
+            from poolservice_server.app import run
 
         run(settings)
     except SettingsError as error:

@@ -5,8 +5,8 @@ wake-up of the loop brings one call. With several armed, one wake-up brings seve
 and the loop's own cost is shared. It also closes a hole: a call whose path is not UTF-8 ends a plain grpc.aio
 server, because the path is decoded in its main loop; here a path that no method has is never decoded.
 
-All that this leans on inside grpcio is private, so it is checked at start (`supported`), and `app` falls back to
-the plain server where it is missing.
+All that this leans on inside grpcio is private, so it is checked (`supported`), and `server` gives the plain
+server where it is missing; that one may be ended by a caller, and `app` then serves again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import structlog
 from grpc._cython import cygrpc
+from grpc.aio import _server
+
+_log = structlog.get_logger(__name__)
 
 #: Four give most of the gain, sixteen no more than eight.
 ACCEPTS_PER_METHOD = 8
@@ -41,7 +45,15 @@ def supported() -> bool:
     )
 
 
-class Server(grpc.aio._server.Server):
+def server(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
+    """A server with several accepts a method; a plain grpc.aio one where the installed grpcio is not as expected."""
+    if supported():
+        return Server(options)  # type: ignore[return-value] # its base is the class behind the public name
+    _log.warning("this grpcio is not the one that several accepts were written for, serving with one a method")
+    return grpc.aio.server(options=options)
+
+
+class Server(_server.Server):
     """A `grpc.aio.Server` with `ACCEPTS_PER_METHOD` accepts armed for each registered method.
 
     Only registered methods are served: generic handlers are never asked. What no method has is answered with

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -29,7 +30,29 @@ _log = structlog.get_logger(__name__)
 _HEALTH_NAMES = ("", SERVICE_NAME)
 
 
-def run(settings: Settings) -> None:
+class Worker(NamedTuple):
+    """This process among those that share an address.
+
+    Attributes:
+        number: counted from 0.
+        serving: called with the banner once it serves.
+        supervisor: a file descriptor that ends when the supervisor does; -1 where there is none.
+    """
+
+    number: int
+    serving: Callable[[str], None]
+    supervisor: int
+
+
+def _print_banner(banner: str) -> None:
+    # Scripts wait for this line and read the address that it ends with.
+    print(banner, flush=True)  # noqa: T201 - what a script reads
+
+
+ALONE = Worker(0, _print_banner, -1)
+
+
+def run(settings: Settings, worker: Worker = ALONE) -> None:
     """Serve in this process until it is told to stop.
 
     Raises:
@@ -45,7 +68,7 @@ def run(settings: Settings) -> None:
         raise SettingsError(f"{error} (--device, --require-gpu)") from None
 
     async def serve() -> None:
-        await App(settings, backend).serve()
+        await App(settings, backend, worker).serve()
 
     uvloop.run(serve())
 
@@ -53,9 +76,10 @@ def run(settings: Settings) -> None:
 class App:
     """One serving process."""
 
-    def __init__(self, settings: Settings, backend: Backend) -> None:
-        cores = len(os.sched_getaffinity(0))
+    def __init__(self, settings: Settings, backend: Backend, worker: Worker) -> None:
+        cores = max(1, len(os.sched_getaffinity(0)) // settings.workers)
         self._settings = settings
+        self._worker = worker
         self._backend = backend
         self._batcher = Batcher(
             backend.run,
@@ -70,7 +94,7 @@ class App:
         service = PoolService(
             self._batcher,
             self._decoders,
-            info.answer(settings, backend),
+            info.answer(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
         )
@@ -91,16 +115,23 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        with metrics.serve(self._registry, self._settings.metrics_address, self._batcher, self._backend):
+        if self._worker.supervisor >= 0:
+            loop.add_reader(self._worker.supervisor, self._orphaned)
+        metrics_address = self._settings.metrics_address_of(self._worker.number)
+        with metrics.serve(self._registry, metrics_address, self._batcher, self._backend):
             address = self._settings.address
             while not self._stop.is_set():
                 server, address = await self._start(address)
                 await self._say(health_pb2.HealthCheckResponse.SERVING)
-                # Scripts wait for this line and read the address that it ends with.
-                print(self._banner(address), flush=True)  # noqa: T201 - what a script reads
+                self._worker.serving(self._banner(address))
                 await self._until_stopped(server)
             await self._drain(server)
         self._decoders.shutdown()
+
+    def _orphaned(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._worker.supervisor)
+        _log.error("the supervisor is gone, stopping")
+        self._stop.set()
 
     def _banner(self, address: str) -> str:
         device = self._backend.devices()[0]
@@ -110,8 +141,8 @@ class App:
         )
 
     async def _start(self, address: str) -> tuple[grpc.aio.Server, str]:
-        options = _options(self._settings.max_message_bytes)
-        server: grpc.aio.Server = accepts.Server(options) if accepts.supported() else grpc.aio.server(options=options)
+        options = _options(self._settings)
+        server = accepts.server(options)
         self._front.add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -168,17 +199,17 @@ class App:
             await self._health.set(name, status)
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, Any]]:
+def _options(settings: Settings) -> list[tuple[str, Any]]:
     # A message up to twice the limit is read and refused in our words; gRPC's own words, which do not say how to
     # raise the limit, come only beyond that.
     return [
-        ("grpc.max_receive_message_length", 2 * max_message_bytes),
+        ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         # No compression: a megabyte of compressed zeros otherwise costs gigabytes before anybody can refuse it.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_concurrent_streams", 256),
         ("grpc.max_metadata_size", 8192),
         ("grpc.absolute_max_metadata_size", 16384),
-        # Two servers on one port would share its callers without a word.
-        ("grpc.so_reuseport", 0),
+        # Workers share a port on purpose; two servers on one port would share its callers without a word.
+        ("grpc.so_reuseport", int(settings.workers > 1)),
     ]

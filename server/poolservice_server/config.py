@@ -4,9 +4,9 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 MEBIBYTE = 2**20
@@ -48,9 +48,17 @@ class Settings(BaseSettings):
     require_gpu: bool = Field(
         default=False, description="Refuse to start or to answer on the CPU instead of falling back to it"
     )
-    threads: int = Field(default=0, ge=0, description="Threads that compute; 0 for one a core")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that share the address, for CPUs; one drives a GPU. Each has its own queue and limits",
+    )
+    threads: int = Field(
+        default=0, ge=0, description="Threads that compute in each worker; 0 for the cores shared out among them"
+    )
     decode_threads: int = Field(
-        default=0, ge=0, description="Threads that decode and encode pictures; 0 for one a core"
+        default=0, ge=0, description="Threads that decode and encode pictures in each worker; 0 as for --threads"
     )
     max_message_bytes: int = Field(
         default=64 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE, description="Bytes of one message, in either direction"
@@ -73,12 +81,19 @@ class Settings(BaseSettings):
         default=30.0, ge=0.0, description="Seconds that accepted requests have to finish after SIGTERM or Ctrl-C"
     )
     metrics_address: str = Field(
-        default="", description="HOST:PORT to serve Prometheus metrics on; not served if empty"
+        default="", description="HOST:PORT to serve Prometheus metrics on, PORT + N for worker N; not served if empty"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least that is logged"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="Log lines for people or for machines")
+
+    def metrics_address_of(self, worker: int) -> str:
+        """Where a worker serves its metrics: each has a port of its own, the first one the port that was given."""
+        if not self.metrics_address:
+            return ""
+        host, _, port = self.metrics_address.rpartition(":")
+        return f"{host}:{int(port) + worker if int(port) else 0}"
 
     @field_validator("address", "metrics_address")
     @classmethod
@@ -87,6 +102,14 @@ class Settings(BaseSettings):
         if value and not value.startswith("unix:") and not (host and colon and port.isdecimal() and int(port) < 2**16):
             raise ValueError("must be HOST:PORT, such as 0.0.0.0:50051 or [::]:50051, or unix:PATH")
         return value
+
+    @model_validator(mode="after")
+    def _workers_share_a_port(self) -> Self:
+        if self.workers > 1 and self.address.startswith("unix:"):
+            raise ValueError("workers share a TCP port, and address is a Unix socket: use HOST:PORT, or one worker")
+        if self.workers > 1 and (self.require_gpu or self.device not in ("auto", "cpu")):
+            raise ValueError("one process drives a GPU: use workers with device cpu, or one worker")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -111,7 +134,7 @@ def load(arguments: Sequence[str]) -> Settings:
     source = CliSettingsSource[Any](Settings, cli_parse_args=list(arguments))
     named = source().get("config") or os.environ.get(f"{_PREFIX}CONFIG")
     try:
-        return Settings(**_read(Path(named)) if named else {}, _cli_settings_source=source)
+        return Settings(**(_read(Path(named)) if named else {}), _cli_settings_source=source)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(problem) for problem in error.errors())) from None
 
@@ -127,6 +150,8 @@ def _sentence(problem: Any) -> str:
     name = "_".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{name} is not a setting; poolservice-server --help lists them"
-    given = problem["input"]
     rule = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        return str(rule)
+    given = problem["input"]
     return f"{name} (--{name.replace('_', '-')}, {_PREFIX}{name.upper()}): {rule}; got {given!r}"

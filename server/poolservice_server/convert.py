@@ -43,7 +43,8 @@ def _normalized(vectors: np.ndarray) -> np.ndarray:
     """Each vector over its Euclidean norm, which is taken in float64 so that it neither overflows nor drifts."""
     wide = vectors.astype(np.float64)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
-    return np.divide(wide, norms, out=wide, where=norms != 0)
+    np.divide(wide, norms, out=wide, where=norms != 0)
+    return wide
 
 
 def _buffer(values: np.ndarray) -> memoryview:

@@ -32,7 +32,7 @@ class GrpcFront:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the methods of the contract with `server`, which has not started yet."""
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Pool": grpc.unary_unary_rpc_method_handler(self._pool),
             "PoolBatch": grpc.unary_unary_rpc_method_handler(self._pool_batch),
             "PoolStream": grpc.stream_stream_rpc_method_handler(self._pool_stream),
@@ -71,7 +71,7 @@ class GrpcFront:
 
 
 def _deadline(context: _Context) -> float | None:
-    remaining = context.time_remaining()
+    remaining: float | None = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
 
 

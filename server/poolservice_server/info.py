@@ -17,7 +17,7 @@ from poolservice_server.service import MAX_BATCH_ITEMS
 _TYPE_NAMES = {"Size": "int or one per dimension", "OutputSize": "int or -1 (keep), or one per dimension"}
 
 
-def answer(settings: Settings, backend: Backend) -> Callable[[], pool_pb2.GetServerInfoResponse]:
+def answer(settings: Settings, backend: Backend, *, worker: int) -> Callable[[], pool_pb2.GetServerInfoResponse]:
     """What answers GetServerInfo: all that does not change is gathered once."""
     lasting = pool_pb2.GetServerInfoResponse(
         version=__version__,
@@ -35,6 +35,8 @@ def answer(settings: Settings, backend: Backend) -> Callable[[], pool_pb2.GetSer
             max_queue_bytes=settings.max_queue_bytes,
             max_batch_size=settings.max_batch_size,
         ),
+        worker=worker,
+        workers=settings.workers,
     )
 
     def now() -> pool_pb2.GetServerInfoResponse:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -186,7 +187,8 @@ def test_a_wrong_request_is_refused_with_the_field_and_the_rule(stub: PoolServic
     with pytest.raises(grpc.RpcError, match=words) as refused:
         stub.Pool(request)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    details = dict(refused.value.trailing_metadata())["grpc-status-details-bin"]
+    metadata: dict[str, Any] = {item.key: item.value for item in refused.value.trailing_metadata()}
+    details = metadata["grpc-status-details-bin"]
     violation = error_details_pb2.BadRequest()
     assert status_pb2.Status.FromString(details).details[0].Unpack(violation)
     assert violation.field_violations[0].field == field
@@ -194,7 +196,7 @@ def test_a_wrong_request_is_refused_with_the_field_and_the_rule(stub: PoolServic
 
 def test_what_is_no_message_is_refused(server_address: str) -> None:
     with grpc.insecure_channel(server_address) as channel:
-        call = channel.unary_unary("/poolservice.v1.PoolService/Pool")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/poolservice.v1.PoolService/Pool")
         with pytest.raises(grpc.RpcError, match=r"poolservice\.v1\.PoolRequest") as refused:
             call(b"\xff\xff\xff")
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

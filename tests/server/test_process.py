@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -136,44 +135,12 @@ def test_info_health_and_reflection(server_address: str) -> None:
         assert "poolservice.v1.PoolService" in {service.name for service in reply.list_services_response.service}
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-def send_path(address: str, path: bytes) -> bytes:
-    """Call `path` over a bare HTTP/2 connection; what comes back until the server ends the stream."""
-    host, port = address.split(":")
-    headers = b"".join(
-        literal(name, value)
-        for name, value in (
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", path),
-            (b":authority", address.encode()),
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-        )
-    )
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
-        connection.sendall(frame(1, 0x4, 1, headers) + frame(0, 0x1, 1, b"\x00\x00\x00\x00\x00"))
-        received = b""
-        while b"grpc-status" not in received:
-            chunk = connection.recv(65536)
-            if not chunk:
-                break
-            received += chunk
-        return received
-
-
 @pytest.mark.parametrize(
     "path", [b"/poolservice.v1.PoolService/Nothing", b"/\xff", b"/poolservice.v1.PoolService/\xff\xfe", b"/x"]
 )
-def test_an_unknown_or_malformed_path_is_unimplemented_and_harms_nobody(server_address: str, path: bytes) -> None:
+def test_an_unknown_or_malformed_path_is_unimplemented_and_harms_nobody(
+    server_address: str, send_path: Callable[[str, bytes], bytes], path: bytes
+) -> None:
     with grpc.insecure_channel(server_address) as channel:
         stub = PoolServiceStub(channel)
         answer(stub)
@@ -185,8 +152,9 @@ def test_an_unknown_or_malformed_path_is_unimplemented_and_harms_nobody(server_a
 
 def test_an_unknown_method_is_told_which_there_are(server_address: str) -> None:
     with grpc.insecure_channel(server_address) as channel:
+        blend: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/poolservice.v1.PoolService/Blend")
         with pytest.raises(grpc.RpcError, match=r"/poolservice\.v1\.PoolService/Pool") as refused:
-            channel.unary_unary("/poolservice.v1.PoolService/Blend")(b"")
+            blend(b"")
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

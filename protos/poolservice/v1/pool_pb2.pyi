@@ -1053,10 +1053,16 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     IMAGE_FORMATS_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     DEVICES_FIELD_NUMBER: builtins.int
+    WORKER_FIELD_NUMBER: builtins.int
+    WORKERS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """The version of poolservice."""
     torch_version: builtins.str
     """The version of torch that computes."""
+    worker: builtins.int
+    """Which of the server's worker processes answered, counted from 0. A connection reaches one worker."""
+    workers: builtins.int
+    """How many worker processes share this address, at least 1."""
     @property
     def operators(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OperatorInfo]:
         """The operators."""
@@ -1087,8 +1093,10 @@ class GetServerInfoResponse(google.protobuf.message.Message):
         image_formats: collections.abc.Iterable[builtins.str] | None = ...,
         limits: global___Limits | None = ...,
         devices: collections.abc.Iterable[global___DeviceInfo] | None = ...,
+        worker: builtins.int = ...,
+        workers: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["limits", b"limits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["devices", b"devices", "dtypes", b"dtypes", "image_formats", b"image_formats", "limits", b"limits", "operators", b"operators", "torch_version", b"torch_version", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["devices", b"devices", "dtypes", b"dtypes", "image_formats", b"image_formats", "limits", b"limits", "operators", b"operators", "torch_version", b"torch_version", "version", b"version", "worker", b"worker", "workers", b"workers"]) -> None: ...
 
 global___GetServerInfoResponse = GetServerInfoResponse

@@ -1,0 +1,129 @@
+"""Several workers on one port, and the plain grpc.aio server that stands in for the one with several accepts."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+
+from poolservice.v1 import pool_pb2 as pb
+from poolservice.v1.pool_pb2_grpc import PoolServiceStub
+from poolservice_server import accepts
+
+StartServer = Callable[..., Any]
+
+SMALL = pb.PoolRequest(
+    specs=[pb.PoolSpec(spatial_dims=2, global_avg_pool=pb.GlobalAvgPool())],
+    tensor=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 1, 2], data=b"\x01\x03"),
+)
+PATIENCE_SECONDS = 60
+
+
+def answer(stub: PoolServiceStub) -> float:
+    reply = stub.Pool(SMALL, wait_for_ready=True, timeout=PATIENCE_SECONDS)
+    return float(np.frombuffer(reply.results[0].tensor.data, np.float32)[0])
+
+
+def seen_workers(address: str, *, until: int) -> set[int]:
+    """The workers that new connections reach, asked until there are as many as expected."""
+    seen: set[int] = set()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(seen) < until and time.monotonic() < deadline:
+        with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            info = PoolServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest(), wait_for_ready=True, timeout=10)
+        assert info.workers == until
+        seen.add(info.worker)
+    return seen
+
+
+def test_workers_share_a_port_and_one_that_dies_is_started_again(start_server: StartServer, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    server = start_server("--workers", "2", log=log)
+    assert "2 workers" in server.banner
+    assert seen_workers(server.address, until=2) == {0, 1}
+
+    workers = worker_processes(server.process.pid)
+    assert len(workers) == 2
+    workers[0].send_signal(signal.SIGKILL)
+    workers[0].wait(PATIENCE_SECONDS)
+    assert seen_workers(server.address, until=2) == {0, 1}
+    assert "a worker ended" in log.read_text()
+
+    alive = worker_processes(server.process.pid)
+    assert server.stop() == 0
+    assert not [process for process in alive if process.is_running()]
+
+
+def worker_processes(supervisor: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(supervisor).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_workers_stop_when_their_supervisor_is_killed(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("--workers", "2", log=tmp_path / "log")
+    workers = worker_processes(server.process.pid)
+    server.process.kill()
+    gone, alive = psutil.wait_procs(workers, PATIENCE_SECONDS)
+    assert len(gone) == 2
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--address", "unix:/nowhere/pool.sock"], "TCP port"),
+        (["--device", "cuda"], "one process drives a GPU"),
+        (["--address", "203.0.113.1:1"], "cannot listen"),
+    ],
+)
+def test_workers_with_what_they_cannot_share_are_refused(
+    server_command: list[str], flags: list[str], words: str
+) -> None:
+    ended = subprocess.run(
+        [*server_command, "--workers", "2", *flags], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_this_grpcio_offers_what_several_accepts_need() -> None:
+    assert accepts.supported()
+
+
+def answer_of_the_next(stub: PoolServiceStub) -> float:
+    """An answer from the server that takes the ended one's place: calls that the end met are lost with it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return answer(stub)
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
+                raise
+            assert time.monotonic() < deadline
+
+
+def test_the_plain_server_serves_again_after_a_path_that_ends_it(
+    start_server: StartServer, send_path: Callable[[str, bytes], bytes], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from poolservice_server import accepts; accepts.supported = lambda: False;"
+        "from poolservice_server.__main__ import main; sys.exit(main())"
+    )
+    log = tmp_path / "log"
+    server = start_server(python_code=code, log=log)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = PoolServiceStub(channel)
+        assert answer(stub) == 2.0
+        send_path(server.address, b"/\xff")
+        assert answer_of_the_next(stub) == 2.0
+    assert server.stop() == 0
+    text = log.read_text()
+    assert "serving with one a method" in text
+    # A grpcio that no longer falls over the path is welcome; one that does must have been started again.
+    assert ("serving again" in text) == ("UnicodeDecodeError" in text)
