@@ -56,7 +56,7 @@ def _show(said: ServerInfo, address: str) -> None:
 
     console = Console(highlight=False)
     console.print(f"poolservice {said.version} at {address}, on torch {said.torch_version}", markup=False)
-    console.print(
+    for table in (
         _table(
             ("device", "state", "what it is"),
             (
@@ -79,7 +79,10 @@ def _show(said: ServerInfo, address: str) -> None:
             ),
         ),
         _table(("limit", "value"), ((name, f"{value:,}") for name, value in dataclasses.asdict(said.limits).items())),
-    )
+    ):
+        console.print()
+        console.print(table)
+    console.print()
     console.print(f"types    {', '.join(said.dtypes)}", markup=False)
     console.print(f"formats  {', '.join(said.image_formats)}", markup=False)
 
@@ -87,7 +90,10 @@ def _show(said: ServerInfo, address: str) -> None:
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> "Table":
     from rich.table import Table
 
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        # Folded, since a long name that is cut is no name.
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
