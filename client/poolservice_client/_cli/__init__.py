@@ -1,0 +1,1 @@
+"""The `poolservice` command: one module a noun, put together in `app`."""
