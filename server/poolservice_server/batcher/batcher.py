@@ -221,7 +221,11 @@ class Batcher:
         return full
 
     def _run_on_thread(self, loop: asyncio.AbstractEventLoop, batch: list[Waiter], started: float) -> None:
-        loop.call_soon_threadsafe(self._finish, loop, batch, started, *self._compute(batch))
+        try:
+            outcomes, seconds = self._compute(batch)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and such would leave the batch without an end
+            outcomes, seconds = [RuntimeError(f"the batch's runner ended with {error!r}")] * len(batch), 0.0
+        loop.call_soon_threadsafe(self._finish, loop, batch, started, outcomes, seconds)
 
     def _compute(self, batch: list[Waiter]) -> tuple[Sequence[Computed | Exception], float]:
         """What the runner makes of a batch, whatever it does, and the seconds that it took."""
@@ -255,7 +259,9 @@ class Batcher:
             if not waiter.done():
                 if isinstance(outcome, Exception):
                     self._failed += 1
-                    waiter.set_exception(outcome)
+                    # A future takes any exception but the one that ends an iterator.
+                    stop = isinstance(outcome, StopIteration)
+                    waiter.set_exception(RuntimeError("the item raised StopIteration") if stop else outcome)
                 else:
                     self._completed += 1
                     waiter.set_result(
