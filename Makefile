@@ -80,7 +80,7 @@ image: engine ## build the server's container image with docker or podman; flags
 
 image-test: $(VENV)/installed image ## build the image, bring it up with compose, call it, stop it
 	[[ $(ENGINE) != podman ]] || $(BIN)/pip install --quiet podman-compose
-	PATH="$(abspath $(BIN)):$$PATH" POOLSERVICE_TEST_ENGINE=$(ENGINE) POOLSERVICE_IMAGE=$(IMAGE) $(BIN)/pytest -m image
+	PATH="$(abspath $(BIN)):$$PATH" POOLSERVICE_TEST_ENGINE=$(ENGINE) POOLSERVICE_IMAGE=$(IMAGE) $(BIN)/pytest tests/server/test_container.py
 .PHONY: image-test
 
 clean: ## remove everything that the targets made: environments, caches, builds
