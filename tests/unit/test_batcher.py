@@ -89,7 +89,7 @@ async def test_small_batches_run_on_the_loop_and_large_ones_on_a_thread(runner: 
 
 
 async def test_small_work_does_not_overtake_what_waits_for_a_lane(runner: Runner) -> None:
-    batcher = Batcher(runner, threads=1)
+    batcher = Batcher(runner, threads=1, inline_bytes=100)
     futures = [batcher.submit(held("running"))]
     await runner.has_started()
     futures += [batcher.submit(Work("large", "waiting", LARGE)), batcher.submit(small("small"))]
@@ -254,7 +254,7 @@ async def test_a_batch_that_fails_is_everybodys_outcome(nbytes: int) -> None:
     def run(_: str, payloads: list[Any]) -> list[Answer]:
         raise OSError(f"{len(payloads)} items")
 
-    batcher = Batcher(run)
+    batcher = Batcher(run, inline_bytes=100)
     futures = [batcher.submit(Work("a", None, nbytes)) for _ in range(3)]
     for result in await asyncio.gather(*futures, return_exceptions=True):
         assert repr(result) == "OSError('3 items')"

@@ -1,7 +1,7 @@
 """The processor as a device."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from poolservice_server.backend import probe
 from poolservice_server.backend.base import DeviceOutOfMemory, Pooled, Stages
 from poolservice_server.backend.tensors import pooled, run_stages, split, stack, to_tensor
 
-# Up to this size an item costs more in calls into torch than in being copied to stand beside others.
-_STACK_BYTES = 32 * 1024
+# Items run in one call of up to this many bytes. Calls into torch are most of what a small item costs; beyond this
+# size the planes fall out of the caches between the passes over them, and the copying is not paid back.
+_CALL_BYTES = 2**20
 
 
 class CpuDevice:
@@ -28,12 +29,10 @@ class CpuDevice:
         torch.set_num_threads(1)
 
     def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
-        """Run `stages` over `items`: small ones in one call, large ones one by one."""
+        """Run `stages` over `items`: small ones beside one another in one call, large ones one by one."""
         try:
             with torch.inference_mode():
-                if len(items) > 1 and sum(item.nbytes for item in items) <= _STACK_BYTES * len(items):
-                    return split(pooled(run_stages(stages, stack(items))), items)
-                return [pooled(run_stages(stages, to_tensor(item))) for item in items]
+                return [result for call in _calls(items) for result in _run_call(stages, call)]
         except MemoryError:
             raise DeviceOutOfMemory("the machine is out of memory") from None
         except RuntimeError as error:
@@ -47,6 +46,25 @@ class CpuDevice:
 
     def free_memory(self) -> None:
         """Nothing: torch keeps no cache of the CPU's memory."""
+
+
+def _calls(items: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """Neighbours that run in one call; one item always does, however large."""
+    start = 0
+    nbytes = 0
+    for number, item in enumerate(items):
+        nbytes += item.nbytes
+        if nbytes > _CALL_BYTES and number > start:
+            yield items[start:number]
+            start = number
+            nbytes = item.nbytes
+    yield items[start:]
+
+
+def _run_call(stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+    if len(items) == 1:
+        return [pooled(run_stages(stages, to_tensor(items[0])))]
+    return split(pooled(run_stages(stages, stack(items))), items)
 
 
 def _processor_name() -> str:

@@ -68,7 +68,7 @@ class Batcher:
         max_queue_items: items that may be here at one time, waiting or running.
         max_queue_bytes: bytes that they may hold together.
         threads: batches that run at one time.
-        inline_bytes: bytes up to which a batch runs on the event loop.
+        inline_bytes: bytes up to which a batch runs on the event loop; 0 for never.
         clock: seconds, on the time base of the loop's timers.
     """
 
@@ -82,7 +82,7 @@ class Batcher:
         max_queue_items: int = 1024,
         max_queue_bytes: int = 512 * 2**20,
         threads: int = 1,
-        inline_bytes: int = 32 * 1024,
+        inline_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
