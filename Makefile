@@ -61,6 +61,30 @@ protos: $(PROTO_VENV)/installed ## regenerate the stubs from protos/poolservice/
 	  --include_imports --include_source_info --descriptor_set_out=$(PROTO_VENV)/pool.binpb poolservice/v1/pool.proto
 .PHONY: protos
 
+bench: $(VENV)/installed ## measure calls a second beside an echo and a plain server; flags: make bench FLAGS='--quick'
+	$(BIN)/python tests/bench/calls.py $(FLAGS)
+.PHONY: bench
+
+bench-breakdown: $(VENV)/installed ## measure the steps of one call
+	$(BIN)/python tests/bench/breakdown.py $(FLAGS)
+.PHONY: bench-breakdown
+
+bench-workers: $(VENV)/installed ## measure two workers against one
+	$(BIN)/python tests/bench/workers.py $(FLAGS)
+.PHONY: bench-workers
+
+bench-overload: $(VENV)/installed ## offer a server three times what it can carry
+	$(BIN)/python tests/bench/overload.py $(FLAGS)
+.PHONY: bench-overload
+
+bench-kernels: $(VENV)/installed ## measure each operator and type against torch.nn.functional
+	$(BIN)/python tests/bench/kernels.py $(FLAGS)
+.PHONY: bench-kernels
+
+bench-gpu: $(VENV)/installed ## measure a GPU, on a machine that has one
+	$(BIN)/python tests/bench/gpu.py $(FLAGS)
+.PHONY: bench-gpu
+
 serve: $(VENV)/installed ## run the server on this machine; more flags: make serve FLAGS='--device cpu'
 	exec $(BIN)/poolservice-server $(FLAGS)
 .PHONY: serve

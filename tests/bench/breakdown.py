@@ -1,0 +1,164 @@
+"""`make bench-breakdown`: where the time of one call goes, in process and without gRPC, in microseconds.
+
+parse     the message's head read or found again, the payload as an array
+decode    a picture to planes (on the decoding threads)
+queue     from submission to the start of the batch
+compute   the batch on the device
+encode    results to the message that answers
+between   the rest of the whole: tasks, futures, hand-over to threads
+whole     from message to message
+
+For a picture, also the CPU time of the whole, all threads together, over that of Pillow's own decoding of the file.
+"""
+
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+import uvloop
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from jobs import Job, make_jobs
+from load import load_average
+from poolservice import codec
+from poolservice.v1 import pool_pb2
+from poolservice_server import allocator, convert
+from poolservice_server.backend import Backend, choose_backend
+from poolservice_server.backend.base import Kind
+from poolservice_server.batcher import Batcher
+from poolservice_server.plan import read_head
+from poolservice_server.service import Call, PoolService
+
+STEPS = ("parse", "decode", "queue", "compute", "encode", "between", "whole")
+MOST_DECODE_CPU = 1.15
+
+_MESSAGE_BYTES = 64 * 2**20
+_PIXELS = 50_000_000
+
+console = Console()
+
+
+def command(
+    calls: Annotated[int, typer.Option(help="Calls in each of the rounds.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Rounds over all jobs; medians are told.")] = 7,
+    out: Annotated[Path | None, typer.Option("--json", help="Where the results go as JSON.")] = None,
+) -> None:
+    """Measure the steps of one call for each job."""
+    allocator.keep_large_messages()
+    jobs = make_jobs()
+    medians, decode_cpu = uvloop.run(_run(jobs, calls, rounds))
+    _print(jobs, medians, decode_cpu)
+    if out is not None:
+        out.write_text(json.dumps({"microseconds": medians, "decode_cpu_over_pillow": decode_cpu}, indent=2))
+
+
+async def _run(jobs: list[Job], calls: int, rounds: int) -> tuple[dict[str, dict[str, float]], float]:
+    """The steps' medians by job, and the CPU time of the picture's call over Pillow's."""
+    backend = choose_backend("cpu")
+    batcher = Batcher(backend.run)
+    with ThreadPoolExecutor(1) as decoders:
+        service = PoolService(
+            batcher,
+            decoders,
+            pool_pb2.GetServerInfoResponse,
+            max_message_bytes=_MESSAGE_BYTES,
+            max_image_pixels=_PIXELS,
+        )
+        steps: dict[str, dict[str, list[float]]] = {}
+        decode_cpu: list[float] = []
+        for job in jobs:
+            job.check(await service.pool(Call(job.request)))
+        for _ in range(rounds):
+            for job in jobs:
+                measured = await _measure(job, service, backend, calls)
+                for step, microseconds in measured.items():
+                    steps.setdefault(job.name, {}).setdefault(step, []).append(microseconds)
+                if measured["decode"]:
+                    decode_cpu.append(await _cpu_over_pillow(job, service, calls))
+    await batcher.drain()
+    medians = {job: {step: statistics.median(seen) for step, seen in of.items()} for job, of in steps.items()}
+    return medians, statistics.median(decode_cpu)
+
+
+def _print(jobs: list[Job], medians: dict[str, dict[str, float]], decode_cpu: float) -> None:
+    table = Table(title="one call, in microseconds")
+    table.add_column("job")
+    for step in STEPS:
+        table.add_column(step, justify="right")
+    for job in jobs:
+        table.add_row(f"{job.name}: {job.title}", *(f"{medians[job.name][step]:.0f}" for step in STEPS))
+    console.print(table)
+    verdict = "[green]met[/green]" if decode_cpu <= MOST_DECODE_CPU else "[red]not met[/red]"
+    console.print(
+        f"J2: CPU from file to answer over Pillow's decoding of it: {decode_cpu:.2f}, "
+        f"target at most {MOST_DECODE_CPU} {verdict}"
+    )
+    console.print(f"load of the machine: {load_average():.1f}")
+
+
+async def _measure(job: Job, service: PoolService, backend: Backend, calls: int) -> dict[str, float]:
+    call = Call(job.request)
+    request = codec.decode_request(job.request)
+    plan = read_head(request.head).tensor
+    started = time.perf_counter()
+    for _ in range(calls):
+        answer = await service.pool(call)
+    whole = (time.perf_counter() - started) / calls * 1e6
+    executions = [codec.decode_response(await service.pool(call)).execution for _ in range(calls)]
+    response = codec.decode_response(answer)
+    measured = {
+        "decode": statistics.median(one.decode_microseconds for one in executions),
+        "queue": statistics.median(one.queue_microseconds for one in executions),
+        "compute": statistics.median(one.compute_microseconds for one in executions),
+        "encode": _time(lambda: codec.encode_response(response.execution, response.results), calls),
+    }
+    if plan is None:
+        measured["parse"] = _time(lambda: read_head(codec.decode_request(job.request).head), calls)
+    else:
+        measured["parse"] = _time(lambda: _parse(job.request), calls)
+        (pooled,) = backend.run(cast(Kind, plan.key), [plan.planes_of(request.data)])
+        if isinstance(pooled, Exception):
+            raise pooled
+        measured["encode"] += _time(lambda: convert.results(plan, pooled.result), calls)
+    measured["between"] = whole - sum(measured.values())
+    measured["whole"] = whole
+    return measured
+
+
+def _parse(message: bytes) -> Any:
+    request = codec.decode_request(message)
+    plan = read_head(request.head).tensor
+    return plan and plan.planes_of(request.data)
+
+
+def _time(step: Callable[[], object], calls: int) -> float:
+    started = time.perf_counter()
+    for _ in range(calls):
+        step()
+    return (time.perf_counter() - started) / calls * 1e6
+
+
+async def _cpu_over_pillow(job: Job, service: PoolService, calls: int) -> float:
+    file = bytes(codec.decode_request(job.request).data)
+    call = Call(job.request)
+    ours = theirs = 0.0
+    for _ in range(calls):
+        started = time.process_time()
+        await service.pool(call)
+        ours += time.process_time() - started
+        started = time.process_time()
+        Image.open(io.BytesIO(file)).load()
+        theirs += time.process_time() - started
+    return ours / theirs
+
+
+if __name__ == "__main__":
+    typer.run(command)
