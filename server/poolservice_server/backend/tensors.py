@@ -29,7 +29,7 @@ class TensorStage(Protocol):
 def to_tensor(array: np.ndarray) -> torch.Tensor:
     """The array as a tensor over the same memory; only negative strides, which torch lacks, are copied away."""
     if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
+        array = array.copy()
     if array.dtype == _BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -50,7 +50,7 @@ def stack(items: Sequence[np.ndarray], *, pinned: bool = False) -> torch.Tensor:
         pinned: whether in memory that a GPU copies from without the processor's help.
     """
     shape = (sum(len(item) for item in items), *items[0].shape[1:])
-    stacked = torch.empty(shape, dtype=to_tensor(items[0][:0]).dtype, pin_memory=pinned)
+    stacked = torch.empty(shape, dtype=to_tensor(np.empty(0, items[0].dtype)).dtype, pin_memory=pinned)
     np.concatenate(items, out=to_array(stacked))
     return stacked
 
