@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (as torch's documentation names it)
+import torch.nn.functional as F
 
 from poolservice.specs import (
     AdaptiveAvgPool1d,
@@ -28,6 +28,7 @@ from poolservice.specs import (
     MixedPool3d,
     Window,
 )
+from poolservice_server.pooling import folds, slices
 from poolservice_server.pooling.order import window_max
 from poolservice_server.pooling.windows import adaptive_counts, as_width, window_counts
 
@@ -37,6 +38,18 @@ Mean = Callable[[torch.Tensor], torch.Tensor]
 _AVG_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVG_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 _LP_POOL = {1: F.lp_pool1d, 2: F.lp_pool2d, 3: F.lp_pool3d}
+
+# Types that hold the sums of a window of slices exactly, or as floats do; int64's have none.
+_SUMMED_IN = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.uint8: torch.int16,
+    torch.int8: torch.int16,
+    torch.int16: torch.int32,
+    torch.int32: torch.float64,
+}
 
 # float32 holds the sums of this many bytes exactly.
 _BYTES_IN_FLOAT32 = 2**16
@@ -131,6 +144,10 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:
+    # By the size of a plane, not of all: another order of adding must not depend on the company.
+    if planes.dtype in _SUMMED_IN and slices.suit(planes, window, math.prod(planes.shape[1:])):
+        total = slices.slide(planes.to(_SUMMED_IN[planes.dtype]), window, torch.add)
+        return _divided(total.to(_computed_in(planes, 0)), window, tuple(planes.shape[1:]), count_include_pad, divisor)
     if len(window.kernel_size) == 1:
         return _window_mean(planes.unsqueeze(1), as_width(window), count_include_pad, divisor).squeeze(1)
     kernel_size, stride, padding, _, ceil_mode = window
@@ -150,13 +167,25 @@ def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, 
     return _exactly(planes, mean, math.prod(kernel_size), counts)
 
 
+def _divided(
+    total: torch.Tensor, window: Window, spatial: tuple[int, ...], count_include_pad: bool, divisor: int | None
+) -> torch.Tensor:
+    whole = not window.ceil_mode and (count_include_pad or not any(window.padding))
+    if divisor is not None or whole:
+        return total.div_(divisor or math.prod(window.kernel_size))
+    return total.div_(window_counts(window, spatial, count_include_pad).to(total.dtype))
+
+
 def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
-    values = math.prod(planes.shape[1:])
+    count = math.prod(planes.shape[1:])
+    shape = (-1,) + (1,) * (planes.ndim - 1)
+    if planes.dtype == torch.uint8 and planes.device.type == "cpu":
+        return folds.byte_sums(planes).to(torch.float64).div_(count).view(shape)
 
     def mean(floats: torch.Tensor) -> torch.Tensor:
-        return floats.mean(tuple(range(1, floats.ndim)), keepdim=True)
+        return folds.sums(floats.contiguous().view(len(floats), count)).div_(count).view(shape)
 
-    return _exactly(planes, mean, values, lambda: torch.tensor(values, dtype=torch.float64))
+    return _exactly(planes, mean, count, lambda: torch.tensor(count, dtype=torch.float64))
 
 
 def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (as torch's documentation names it)
+import torch.nn.functional as F
 
 from poolservice.specs import (
     AdaptiveMaxPool1d,
@@ -25,12 +25,14 @@ from poolservice.specs import (
     MinPool3d,
     Window,
 )
+from poolservice_server.pooling import folds, slices
 from poolservice_server.pooling.windows import as_width
 
 Pooled = tuple[torch.Tensor, torch.Tensor | None]
+Maximum = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
-# A type of torch's adaptive kernels that holds every value of one they lack.
-_WIDER = {
+# A float of torch's kernels that holds every value of an integer type they lack; int64 has none.
+_FLOATS = {
     torch.uint8: torch.float32,
     torch.int8: torch.float32,
     torch.int16: torch.float32,
@@ -59,11 +61,10 @@ def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> P
     Shape:
         (P, *spatial) to (P, *out), as `shapes.windows` counts them.
     """
-    reverse = _reversed(planes)
-    if spec.return_indices:
-        values, indices = window_max_with_indices(reverse, spec.window)
-        return _reversed(values), indices
-    return _reversed(window_max(reverse, spec.window)), None
+    if not spec.return_indices and _slices_suit(planes, spec.window):
+        return slices.slide(planes, spec.window, torch.minimum), None
+    values, indices = window_max_with_indices(_reversed(planes), spec.window)
+    return _reversed(values), indices if spec.return_indices else None
 
 
 def adaptive_max_pool(planes: torch.Tensor, spec: AdaptiveMaxPool1d | AdaptiveMaxPool2d | AdaptiveMaxPool3d) -> Pooled:
@@ -72,10 +73,8 @@ def adaptive_max_pool(planes: torch.Tensor, spec: AdaptiveMaxPool1d | AdaptiveMa
     Shape:
         (P, *spatial) to (P, *output_size), where None keeps the input's size.
     """
-    if planes.dtype == torch.int64:
-        return _adaptive_max_of_ranks(planes, spec.sizes, spec.return_indices)
-    values, indices = _adaptive_max(planes.to(_WIDER.get(planes.dtype, planes.dtype)), spec.sizes)
-    return values.to(planes.dtype), indices if spec.return_indices else None
+    values, indices = _through_floats(planes, lambda floats: _adaptive_max(floats, spec.sizes))
+    return values, indices if spec.return_indices else None
 
 
 def global_max_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
@@ -84,7 +83,7 @@ def global_max_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
     Shape:
         (P, *spatial) to (P, 1, ...).
     """
-    return _plane_max(planes), None
+    return _plane_extreme(planes, torch.amax), None
 
 
 def global_min_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
@@ -93,7 +92,7 @@ def global_min_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
     Shape:
         (P, *spatial) to (P, 1, ...).
     """
-    return _reversed(_plane_max(_reversed(planes))), None
+    return _plane_extreme(planes, torch.amin), None
 
 
 #: The operators whose values are some of the input's.
@@ -110,45 +109,66 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
     """The maximum of each window of each plane."""
-    if len(window.kernel_size) == 1:
-        # As the width of planes one high: max_pool1d lacks the integers, and walks through the whole length of a
-        # window, which may be 2^30, where max_pool2d stays within the plane.
-        return window_max(planes.unsqueeze(1), as_width(window)).squeeze(1)
-    values: torch.Tensor = _MAX_POOL[len(window.kernel_size)](planes.contiguous(), *window)
-    return values
+    if _slices_suit(planes, window):
+        return slices.slide(planes, window, torch.maximum)
+    return window_max_with_indices(planes, window)[0]
 
 
 def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
     """The maximum of each window of each plane, and its flat position in the plane."""
     if len(window.kernel_size) == 1:
+        # As the width of planes one high: max_pool1d lacks the integers, and walks through the whole length of a
+        # window, which may be 2^30, where max_pool2d stays within the plane.
         values, indices = window_max_with_indices(planes.unsqueeze(1), as_width(window))
         return values.squeeze(1), indices.squeeze(1)
-    values, indices = _MAX_POOL[len(window.kernel_size)](planes.contiguous(), *window, return_indices=True)
+    if planes.device.type == "cpu":
+        return _window_max(planes, window)
+    return _through_floats(planes, lambda floats: _window_max(floats, window))
+
+
+def _slices_suit(planes: torch.Tensor, window: Window) -> bool:
+    return slices.suit(planes, window, planes.numel()) and not slices.hold_negative_zero(planes)
+
+
+def _window_max(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+    max_pool = F.max_pool2d if len(window.kernel_size) == 2 else F.max_pool3d
+    values, indices = max_pool(planes.contiguous(), *window, return_indices=True)
     return values, indices
-
-
-_MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
-_ADAPTIVE_MAX_POOL = {2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 
 
 def _adaptive_max(planes: torch.Tensor, sizes: tuple[int | None, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     if len(sizes) == 1:
         values, indices = _adaptive_max(planes.unsqueeze(1), (None, *sizes))
         return values.squeeze(1), indices.squeeze(1)
-    values, indices = _ADAPTIVE_MAX_POOL[len(sizes)](planes.contiguous(), sizes, return_indices=True)
+    adaptive_max_pool: Any = F.adaptive_max_pool2d if len(sizes) == 2 else F.adaptive_max_pool3d
+    values, indices = adaptive_max_pool(planes.contiguous(), sizes, return_indices=True)
     return values, indices
 
 
-def _adaptive_max_of_ranks(planes: torch.Tensor, sizes: tuple[int | None, ...], return_indices: bool) -> Pooled:
-    # No type of torch's adaptive kernels holds every int64, but all that counts is their order.
-    ranks = planes.unique(return_inverse=True)[1]
-    indices = _adaptive_max(ranks.to(torch.float64), sizes)[1]
-    values = planes.flatten(1).gather(1, indices.flatten(1)).view(indices.shape)
-    return values, indices if return_indices else None
+def _through_floats(planes: torch.Tensor, largest: Maximum) -> tuple[torch.Tensor, torch.Tensor]:
+    """`largest` of `planes`, through a type that its kernel takes: exact, for all that counts is the order."""
+    if planes.is_floating_point():
+        return largest(planes)
+    lowest = torch.iinfo(planes.dtype).min
+    if planes.dtype in _FLOATS:
+        values, indices = largest(planes.to(_FLOATS[planes.dtype]))
+        return values.clamp_(min=lowest).to(planes.dtype), indices
+    in_order, ranks = torch.unique(planes, return_inverse=True)
+    values, indices = largest(ranks.to(torch.float64))
+    # A window of padding alone gives -inf, and what is less than every rank stands for the least integer.
+    by_rank = torch.cat((in_order.new_tensor([lowest]), in_order))
+    return by_rank[(values + 1).clamp_(min=0).to(torch.int64)], indices
 
 
-def _plane_max(planes: torch.Tensor) -> torch.Tensor:
-    return planes.amax(tuple(range(1, planes.ndim)), keepdim=True)
+def _plane_extreme(planes: torch.Tensor, extreme: Callable[..., torch.Tensor]) -> torch.Tensor:
+    ones = (1,) * (planes.ndim - 1)
+    values = folds.fold(planes, extreme)
+    if planes.is_floating_point() and not bool(values.all()) and slices.hold_negative_zero(planes):
+        # Some plane's extreme is a zero, and a reduction takes the sign of whichever it met first.
+        positive = planes if extreme is torch.amax else -planes
+        values = _adaptive_max(positive, ones)[0]
+        return values if extreme is torch.amax else -values
+    return values.view(-1, *ones)
 
 
 def _reversed(values: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,62 @@
+"""Whole planes to one value each, in an order that depends on the size of a plane and on nothing else."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+# From here on, torch splits the sum of a single plane among its threads, and so changes its last bits.
+_SPLIT_AMONG_THREADS = 2**15
+_ROW = 2**10
+
+# uint16 holds the sum of 257 bytes.
+_BYTES_IN_UINT16 = 256
+
+
+def interleaved(planes: torch.Tensor) -> bool:
+    """Whether the planes lie value beside value, as the channels of a picture do, not one behind the other."""
+    return not planes.is_contiguous() and planes.movedim(0, -1).is_contiguous()
+
+
+def sums(planes: torch.Tensor) -> torch.Tensor:
+    """The sum of each row of floats (P, n), as (P,), by torch's own pairwise summation."""
+    count = planes.shape[1]
+    if count < _SPLIT_AMONG_THREADS:
+        return planes.sum(1)
+    whole = count - count % _ROW
+    partial = planes[:, :whole].reshape(len(planes), -1, _ROW).sum(2)
+    return sums(torch.cat((partial, planes[:, whole:].sum(1, keepdim=True)), dim=1))
+
+
+def byte_sums(planes: torch.Tensor) -> torch.Tensor:
+    """The sum of each plane of uint8 (P, *spatial) on the CPU, as int64 (P,), exact."""
+    # torch would widen the whole input first; numpy widens as it adds.
+    values = _as_runs(planes).numpy()
+    outer, count, inner = values.shape
+    rows = count // _BYTES_IN_UINT16
+    head = values[:, : rows * _BYTES_IN_UINT16].reshape(outer, _BYTES_IN_UINT16, rows * inner)
+    total = head.sum(1, dtype=np.uint16).reshape(outer, rows, inner).sum(1, dtype=np.int64)
+    total += values[:, rows * _BYTES_IN_UINT16 :].sum(1, dtype=np.int64)
+    return torch.from_numpy(total).view(-1)
+
+
+def fold(planes: torch.Tensor, extreme: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """The amax or amin of each plane (P, *spatial), as (P,)."""
+    values = _as_runs(planes)
+    outer, count, inner = values.shape
+    if inner == 1:
+        return extreme(values.view(outer, count), 1)
+    # Whole rows against one another, as many values at a time as an instruction takes.
+    rows = _divisor(count)
+    return extreme(extreme(values.view(rows, -1), 0).view(-1, inner), 0)
+
+
+def _as_runs(planes: torch.Tensor) -> torch.Tensor:
+    """As (P, n, 1), or as (1, n, P) where the planes lie interleaved; contiguous."""
+    if interleaved(planes):
+        return planes.movedim(0, -1).reshape(1, -1, len(planes))
+    return planes.reshape(len(planes), -1, 1).contiguous()
+
+
+def _divisor(count: int) -> int:
+    return next((rows for rows in range(min(count, 2**9), 0, -1) if count % rows == 0), 1)

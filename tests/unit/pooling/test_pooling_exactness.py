@@ -1,0 +1,148 @@
+"""Integers against counting by hand, and the values at the edges of floats."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolservice.errors import InvalidRequest
+from poolservice.specs import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    GlobalAvgPool1d,
+    GlobalMaxPool1d,
+    MaxPool1d,
+    MaxPool2d,
+    MinPool1d,
+    MinPool2d,
+    MixedPool1d,
+    PoolSpec,
+)
+from poolservice_server.pooling import pool
+from poolservice_server.shapes import output_shape
+
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+BIG = 2**62 + 1
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_integers_are_counted_exactly(
+    dtype: torch.dtype,
+    seed: int,
+    a_task: Callable[[Random, str], tuple[PoolSpec, tuple[int, ...]]],
+    some_values: Callable[..., torch.Tensor],
+    counted: Callable[..., list[Any]],
+) -> None:
+    random = Random(seed)
+    for operator in ("max_pool", "min_pool", "adaptive_max_pool", "avg_pool", "adaptive_avg_pool", "mixed_pool"):
+        spec, shape = a_task(random, operator)
+        planes = some_values(random, shape, dtype).flatten(0, -spec.spatial_dims - 1)
+        got, _ = pool(planes, spec)
+        least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+        for value, window in zip(got.flatten().tolist(), counted(planes, spec, tuple(got.shape[1:])), strict=True):
+            if operator == "min_pool":
+                assert value == (most if window.least is None else window.least)
+            elif operator.endswith("max_pool"):
+                assert value == (least if window.largest is None else window.largest)
+            else:
+                alpha = getattr(spec, "alpha", 0.0)
+                exact = float((1 - Fraction(alpha)) * window.mean + Fraction(alpha) * (window.largest or 0))
+                assert value == pytest.approx(exact, rel=1e-6, abs=1e-30), f"{spec} of {shape}"
+        assert got.dtype == (dtype if operator.endswith(("max_pool", "min_pool")) else torch.float32)
+
+
+def test_order_statistics_of_int64_are_exact_beyond_what_doubles_hold() -> None:
+    planes = torch.tensor([[BIG, BIG + 1, -BIG, -BIG - 1]])
+    assert pool(planes, MaxPool1d(2))[0].tolist() == [[BIG + 1, -BIG]]
+    assert pool(planes, MinPool1d(2))[0].tolist() == [[BIG, -BIG - 1]]
+    assert pool(planes, GlobalMaxPool1d())[0].tolist() == [[BIG + 1]]
+    values, indices = pool(planes.view(1, 2, 2), AdaptiveMaxPool2d((2, 1), return_indices=True))
+    assert values.tolist() == [[[BIG + 1], [-BIG]]]
+    assert indices is not None
+    assert indices.tolist() == [[[1], [2]]]
+
+
+def test_means_of_int64_neither_wrap_nor_cancel() -> None:
+    planes = torch.tensor([[BIG, BIG, BIG + 1, -BIG]])
+    assert pool(planes, AvgPool1d(2))[0].tolist() == [[float(BIG), 0.5]]
+    assert pool(planes, AdaptiveAvgPool1d(2))[0].tolist() == [[float(BIG), 0.5]]
+    mean = (2 * BIG + 1) / 4
+    assert pool(planes, GlobalAvgPool1d())[0].tolist() == [[mean]]
+    # The high halves sum to -1, the low ones to just less than 2^32.
+    nearly = torch.tensor([[-(2**32), 2**31, 2**31 - 1]])
+    assert pool(nearly, GlobalAvgPool1d())[0].item() == pytest.approx(-1 / 3, rel=1e-6)
+
+
+def test_integers_at_the_ends_of_their_type_have_a_minimum() -> None:
+    for dtype in WHOLE:
+        info = torch.iinfo(dtype)
+        planes = torch.tensor([[info.min, info.max, info.max, info.max]], dtype=dtype)
+        values, indices = pool(planes, MinPool1d(2, return_indices=True))
+        assert values.tolist() == [[info.min, info.max]]
+        assert indices is not None
+        assert indices.tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, *WHOLE])
+def test_a_window_of_padding_alone_holds_the_least_or_greatest(dtype: torch.dtype) -> None:
+    planes = torch.ones((1, 1, 1), dtype=dtype)
+    spec = MaxPool2d((1, 3), padding=(0, 1), dilation=(1, 2))
+    with pytest.raises(InvalidRequest):
+        output_shape(spec, (1, 1, 1))
+    planes = torch.ones((1, 2), dtype=dtype)
+    low, high = (-math.inf, math.inf) if dtype.is_floating_point else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    # Positions -1 and 2.
+    assert pool(planes, MaxPool1d(2, padding=1, dilation=3))[0].tolist() == [[low]]
+    assert pool(planes, MinPool1d(2, padding=1, dilation=3))[0].tolist() == [[high]]
+
+
+def test_nan_wins_and_the_last_one_counts() -> None:
+    planes = torch.tensor([[math.nan, math.inf, math.nan, 1.0]])
+    for spec in (MaxPool1d(4, return_indices=True), MinPool1d(4, return_indices=True)):
+        values, indices = pool(planes, spec)
+        assert values.isnan().all()
+        assert indices is not None
+        assert indices.tolist() == [[2]]
+    assert pool(planes, GlobalMaxPool1d())[0].isnan().all()
+
+
+@pytest.mark.parametrize("first", [0.0, -0.0])
+def test_the_first_zero_gives_its_sign(first: float) -> None:
+    planes = torch.full((1, 40, 40), -first)
+    planes[0, ::2, ::2] = first
+    for spec in (MaxPool2d(2), MinPool2d(2), MaxPool2d(3, 2), MinPool2d(3, 2)):
+        signs = {math.copysign(1, value) for value in pool(planes, spec)[0].flatten().tolist()}
+        assert signs == {math.copysign(1, first)}
+
+
+def test_the_mean_of_nothing_is_nan_where_torch_takes_it() -> None:
+    for dtype, result in ((torch.float16, torch.float16), (torch.int64, torch.float32), (torch.uint8, torch.float32)):
+        got, _ = pool(torch.zeros((2, 0, 4), dtype=dtype), AdaptiveAvgPool2d(1))
+        assert got.shape == (2, 1, 1)
+        assert got.dtype == result
+        assert got.isnan().all()
+
+
+def test_infinities_go_through_the_formula_of_mixed_pool() -> None:
+    planes = torch.tensor([[math.inf, 1.0, -math.inf, 1.0]])
+    assert pool(planes, MixedPool1d(2))[0].tolist() == [[math.inf, -math.inf]]
+    assert pool(planes, MixedPool1d(2, alpha=0.0))[0][0, 0].isnan()
+
+
+@pytest.mark.parametrize("kernel", [2**30 - 2, 2**31 - 1])
+def test_a_vast_kernel_takes_no_longer_than_a_small_one(kernel: int) -> None:
+    planes = torch.arange(12.0).view(1, 12)
+    spec = MaxPool1d(kernel, stride=2**31 - 1, ceil_mode=True)
+    assert output_shape(spec, (1, 12)) == (1, 1)
+    assert pool(planes, spec)[0].tolist() == [[11.0]]
+    assert pool(planes, AvgPool1d(kernel, stride=2**31 - 1, ceil_mode=True))[0].tolist() == [[5.5]]

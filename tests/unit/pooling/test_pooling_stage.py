@@ -1,0 +1,87 @@
+"""A picture pooled as bytes is the picture read as [0, 1] and pooled."""
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+import torch
+
+from poolservice.specs import (
+    OPERATORS,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    LPPool2d,
+    MaxPool1d,
+    MaxPool2d,
+    MinPool1d,
+    PoolSpec,
+)
+from poolservice_server.pooling import PoolStage, pool
+
+
+def as_floats(picture: torch.Tensor) -> torch.Tensor:
+    """What torchvision's ToTensor makes of it."""
+    return picture.to(torch.float32).div(255)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("large", [False, True])
+def test_bytes_pool_as_the_floats_that_they_stand_for(
+    operator: str,
+    large: bool,
+    a_task: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
+    some_values: Callable[..., torch.Tensor],
+    assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
+) -> None:
+    random = Random(f"{operator} {large}")
+    for _ in range(8 if large else 40):
+        spec, shape = a_task(random, operator, large=large)
+        picture = some_values(random, shape, torch.uint8).flatten(0, -spec.spatial_dims - 1)
+        interleaved = torch.empty((*picture.shape[1:], len(picture)), dtype=torch.uint8).movedim(-1, 0).copy_(picture)
+        expected, expected_indices = pool(as_floats(picture), spec)
+        for planes in (picture, interleaved):
+            [(values, indices)] = PoolStage((spec,), unit_scale=True)(planes)
+            if operator.endswith(("max_pool", "min_pool")):
+                assert_same_bits(values, expected)
+            else:
+                torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-7)
+            assert (indices is None) == (expected_indices is None)
+            if indices is not None and expected_indices is not None:
+                assert_same_bits(indices, expected_indices)
+
+
+def test_a_window_of_padding_alone_is_infinite() -> None:
+    picture = torch.tensor([[7, 9]], dtype=torch.uint8)
+    specs = (MaxPool1d(2, padding=1, dilation=3), MinPool1d(2, padding=1, dilation=3))
+    (largest, _), (least, _) = PoolStage(specs, unit_scale=True)(picture)
+    assert largest.tolist() == [[-torch.inf]]
+    assert least.tolist() == [[torch.inf]]
+
+
+def test_results_come_in_the_order_of_the_specs() -> None:
+    planes = torch.rand((3, 9, 8), generator=torch.Generator().manual_seed(1))
+    specs = (GlobalAvgPool2d(), LPPool2d(2, 3), MaxPool2d(2, return_indices=True), AvgPool2d(2))
+    for (values, indices), spec in zip(PoolStage(specs)(planes), specs, strict=True):
+        expected, expected_indices = pool(planes, spec)
+        assert torch.equal(values, expected)
+        assert (indices is None) == (expected_indices is None)
+
+
+def test_stages_are_equal_when_they_compute_the_same() -> None:
+    assert PoolStage((MaxPool2d(2),)) == PoolStage((MaxPool2d((2, 2)),))
+    assert hash(PoolStage((MaxPool2d(2),))) == hash(PoolStage((MaxPool2d((2, 2)),)))
+    assert PoolStage((MaxPool2d(2),)) != PoolStage((MaxPool2d(2),), unit_scale=True)
+
+
+def test_a_stage_leaves_its_input_as_it_was() -> None:
+    picture = torch.randint(0, 256, (3, 70, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    floats = as_floats(picture)
+    before = picture.clone(), floats.clone()
+    specs = (MaxPool2d(1), AvgPool2d(1), MaxPool2d(2), AvgPool2d(2), GlobalMaxPool2d(), LPPool2d(2, 1))
+    for planes, unit_scale in ((picture, True), (picture, False), (floats, False)):
+        results = PoolStage(specs, unit_scale)(planes)
+        for values, _ in results:
+            values.fill_(3)
+    assert torch.equal(picture, before[0])
+    assert torch.equal(floats, before[1])

@@ -1,0 +1,186 @@
+"""What output_shape takes and refuses is what torch takes and refuses."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolservice.dtypes import NUMPY_DTYPES
+from poolservice.errors import InvalidRequest
+from poolservice.specs import (
+    LAYERS,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool2d,
+    AvgPool3d,
+    GlobalAvgPool2d,
+    GlobalMaxPool1d,
+    LPPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MinPool2d,
+    MixedPool2d,
+    MixedPool3d,
+    PoolSpec,
+)
+from poolservice_server.shapes import output_shape, result_dtype
+
+Call = tuple[PoolSpec, Any, dict[str, Any], tuple[int, ...]]
+
+# Drawing a call costs more than checking it, so an example of hypothesis is a seed for many of them.
+CALLS = 100
+seeds = st.integers(0, 2**32 - 1)
+
+
+def sizes(random: Random, dims: int, low: int, high: int) -> tuple[int, ...]:
+    return tuple(random.randint(low, high) for _ in range(dims))
+
+
+def a_call(random: Random, operators: Sequence[str]) -> Call:
+    """A spec, torch's function with the same parameters, and a shape that may be right or wrong."""
+    dims = random.randint(1, 3)
+    operator = random.choice(operators)
+    adaptive = operator.startswith("adaptive")
+    given = _adaptive_parameters(random, dims) if adaptive else _window_parameters(random, dims, operator)
+    if operator.endswith("max_pool"):
+        given["return_indices"] = random.random() < 0.5
+    spec = LAYERS[operator, dims](**given)
+    for name in ("output_size", "kernel_size"):
+        # torch's functions of one dimension take no tuple here.
+        if dims == 1 and name in given and (adaptive or operator == "lp_pool"):
+            given[name] = given[name][0]
+    lead = random.choice(((2,), (3, 2), (2,), (3, 2), (0,), (0, 2), (2, 0), (0, 0)))
+    spatial = sizes(random, dims, 1, 7) if random.random() < 0.8 else sizes(random, dims, 0, 3)
+    return spec, getattr(F, f"{operator}{dims}d"), given, lead + spatial
+
+
+def _adaptive_parameters(random: Random, dims: int) -> dict[str, Any]:
+    wanted: tuple[int | None, ...] = sizes(random, dims, 0, 3) if random.random() < 0.7 else (1,) * dims
+    return {"output_size": (None, *wanted[1:]) if dims > 1 and random.random() < 0.3 else wanted}
+
+
+def _window_parameters(random: Random, dims: int, operator: str) -> dict[str, Any]:
+    kernel = sizes(random, dims, 1, 5)
+    given: dict[str, Any] = {"kernel_size": kernel, "ceil_mode": random.random() < 0.5}
+    given["stride"] = kernel if random.random() < 0.4 else sizes(random, dims, 1, 6)
+    if operator == "lp_pool":
+        return {"norm_type": 2.0} | given
+    given["padding"] = tuple(random.randint(0, size // 2) for size in kernel)
+    if operator == "max_pool":
+        given["dilation"] = (1,) * dims if random.random() < 0.5 else sizes(random, dims, 1, 4)
+    return given
+
+
+def torch_shape(function: Any, given: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    try:
+        y = function(torch.zeros(shape), **given)
+    except (RuntimeError, ValueError, IndexError):
+        return None
+    return tuple((y[0] if isinstance(y, tuple) else y).shape)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds)
+def test_takes_and_refuses_what_torch_does(seed: int) -> None:
+    random = Random(seed)
+    operators = ("max_pool", "avg_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool")
+    for _ in range(CALLS):
+        spec, function, parameters, shape = a_call(random, operators)
+        expected = torch_shape(function, parameters, shape)
+        if expected is not None:
+            assert output_shape(spec, shape) == expected, f"{spec} of {shape}"
+            continue
+        with pytest.raises(InvalidRequest) as refused:
+            output_shape(spec, shape)
+        assert refused.value.field == "tensor.shape" or hasattr(spec, refused.value.field)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds)
+def test_what_torch_lacks_follows_its_kin(seed: int) -> None:
+    random = Random(seed)
+    for _ in range(CALLS):
+        spec, _, parameters, shape = a_call(random, ("max_pool",))
+        dims = spec.spatial_dims
+        assert _outcome(LAYERS["min_pool", dims](**parameters), shape) == _outcome(spec, shape)
+        window = {name: parameters[name] for name in ("kernel_size", "stride", "padding")}
+        largest = _outcome(LAYERS["max_pool", dims](**window), shape)
+        mean = _outcome(LAYERS["avg_pool", dims](**window), shape)
+        mixed = _outcome(LAYERS["mixed_pool", dims](**window), shape)
+        assert mixed == (largest if mean is not None else None)
+
+
+def _outcome(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    try:
+        return output_shape(spec, shape)
+    except InvalidRequest:
+        return None
+
+
+@pytest.mark.parametrize("operator", ["global_max_pool", "global_avg_pool", "global_min_pool"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_global_pools_take_any_plane_that_is_not_empty(operator: str, dims: int) -> None:
+    spec = LAYERS[operator, dims]()
+    ones = (1,) * dims
+    for lead in ((4,), (0,), (2, 3), (0, 3), (2, 0)):
+        assert output_shape(spec, lead + (5,) * dims) == lead + ones
+        assert _outcome(spec, lead + (0,) * dims) is None
+
+
+REFUSALS = [
+    (MaxPool2d(2), (8, 8), "tensor.shape", "takes 3 dimensions (C, height, width) or 4 (N, C, height, width); got 2"),
+    (MaxPool2d(2), (1, 1, 1, 8, 8), "tensor.shape", "got 5"),
+    (GlobalMaxPool1d(), (), "tensor.shape", "takes 2 dimensions (C, width) or 3 (N, C, width); got 0"),
+    (MaxPool2d(2), (3, 0, 8), "tensor.shape", "no empty plane"),
+    (GlobalAvgPool2d(), (3, 8, 0), "tensor.shape", "no empty plane"),
+    (AvgPool2d(2), (0, 8, 8), "tensor.shape", "without channels"),
+    (AdaptiveMaxPool2d(2), (1, 0, 8, 8), "tensor.shape", "without channels"),
+    (MaxPool2d(9), (3, 8, 8), "kernel_size", "reaches over 9, and the input has 8 with 0 of padding"),
+    (MinPool2d(3, dilation=4), (3, 8, 8), "dilation", "a dilation of 4 reaches over 9"),
+    (AvgPool3d(3, padding=1), (3, 2, 8, 8), "kernel_size", "no kernel larger than the input"),
+    (LPPool3d(2, 3), (3, 2, 8, 8), "kernel_size", "no kernel larger than the input"),
+    (MixedPool3d(3, padding=1), (3, 2, 8, 8), "kernel_size", "no kernel larger than the input"),
+    (MixedPool2d(9), (3, 8, 8), "kernel_size", "no window fits"),
+    (AdaptiveMaxPool3d(2**31 - 1), (3, 2, 8, 8), "output_size", "which no machine holds"),
+    (AdaptiveAvgPool2d(2**31 - 1), (0, 3, 8, 8), "output_size", "which no machine holds"),
+    # 32 bits: torch's kernel would take the reach for a negative one and answer -inf.
+    (MaxPool2d(2, 2**31 - 1, dilation=2**31 - 1, ceil_mode=True), (3, 8, 8), "dilation", "at most 2147483647"),
+    # torch walks through 2^29 values of padding for each result.
+    (MaxPool1d(2**30 - 2, padding=2**29 - 1), (1, 12), "padding", "at most 65536 where it is larger than the input"),
+]
+
+
+@pytest.mark.parametrize(("spec", "shape", "field", "rule"), REFUSALS)
+def test_a_refusal_names_the_field_and_the_rule(spec: PoolSpec, shape: tuple[int, ...], field: str, rule: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        output_shape(spec, shape)
+    assert refused.value.field == field
+    assert rule in refused.value.reason
+
+
+def test_a_vast_kernel_is_refused_at_once_as_torch_would_not() -> None:
+    # F.max_pool1d(x, 2**40) never returns; 2**31 - 1 is the largest kernel that a spec can have.
+    with pytest.raises(InvalidRequest, match="no window fits"):
+        output_shape(MaxPool1d(2**31 - 1), (1, 12))
+
+
+def test_result_types() -> None:
+    kept = {"max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "global_min_pool"}
+    needed: dict[str, dict[str, Any]] = {
+        "lp_pool": {"norm_type": 2.0, "kernel_size": 2},
+        "adaptive_max_pool": {"output_size": 1},
+        "adaptive_avg_pool": {"output_size": 1},
+    }
+    for (operator, _), layer in LAYERS.items():
+        given_ = {} if operator.startswith("global") else needed.get(operator, {"kernel_size": 2})
+        for dtype in NUMPY_DTYPES.values():
+            whole = np.issubdtype(dtype, np.integer)
+            expected = dtype if operator in kept or not whole else np.dtype(np.float32)
+            assert result_dtype(layer(**given_), dtype) == expected
