@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from poolservice.codec import MalformedMessage, Response, Result, Value, decode_response
 from poolservice.dtypes import numpy_dtype
 from poolservice.errors import InvalidRequest
+from poolservice.specs import PoolSpec
 from poolservice.v1 import pool_pb2
 from poolservice_client._request import PoolQuery
 from poolservice_client.errors import ServerError
@@ -70,12 +71,16 @@ def _results(response: Response, query: PoolQuery) -> list[Any]:
         from poolservice_client import _picture
 
         return [_picture.decode(_of_kind(result.value, "image").data) for result in response.results]
-    return [_arrays(result) for result in response.results]
+    return [_arrays(result, spec) for result, spec in zip(response.results, query.specs, strict=True)]
 
 
-def _arrays(result: Result) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+def _arrays(result: Result, spec: PoolSpec) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
     values = _array(_of_kind(result.value, "tensor"))
-    return values if result.indices is None else (values, _array(result.indices))
+    if not getattr(spec, "return_indices", False):
+        return values
+    if result.indices is None:
+        raise MalformedMessage(f"{spec!r} came back without indices")
+    return values, _array(result.indices)
 
 
 def _array(value: Value) -> NDArray[Any]:
@@ -86,9 +91,7 @@ def _array(value: Value) -> NDArray[Any]:
     dtype, shape = _tensor_head(value.head)
     if len(value.data) != dtype.itemsize * math.prod(shape):
         raise MalformedMessage(f"{len(value.data)} bytes came for a {dtype.name} tensor of shape {shape}")
-    array = np.empty(shape, dtype)
-    array.reshape(-1).view(np.uint8)[:] = value.data
-    return array
+    return np.ndarray(shape, dtype, value.data).copy()
 
 
 @lru_cache(maxsize=512)

@@ -196,6 +196,14 @@ def test_an_answer_that_makes_no_sense_is_the_servers_fault(serve: Serve, reply:
         client.pool(X, MaxPool2d(2))
 
 
+def test_indices_that_do_not_come_are_the_servers_fault(serve: Serve) -> None:
+    with (
+        PoolClient(serve(lambda request, context: tensor_reply())) as client,
+        pytest.raises(ServerError, match=r"MaxPool2d\(.*return_indices=True\) came back without indices"),
+    ):
+        client.pool(X, MaxPool2d(2, return_indices=True))
+
+
 @pytest.mark.parametrize("kind", ["tensor", "image"])
 def test_a_picture_that_is_none_is_the_servers_fault(serve: Serve, kind: Any) -> None:
     reply = encode_response(pool_pb2.Execution(), [Result(Value(kind, b"", b"no PNG"))])
