@@ -13,7 +13,7 @@ import torch
 from poolservice.dtypes import NUMPY_DTYPES
 from poolservice.specs import LAYERS, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d, PoolSpec
 from poolservice_server.backend import Backend, choose_backend, torch_version
-from poolservice_server.backend.base import Computed, Kind, NoDevice, Pooled
+from poolservice_server.backend.base import Computed, DeviceOutOfMemory, Kind, NoDevice, Pooled
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.tensors import stack, to_array, to_tensor
 from poolservice_server.pooling.stage import PoolStage
@@ -158,6 +158,13 @@ def test_too_little_memory_is_told_from_an_items_fault() -> None:
         assert outcome.batch_size == 2
         np.testing.assert_array_equal(outcome.result[0].values, items[number] + 1)
     assert backend.counts()["cpu"].out_of_memory == 2
+
+
+def test_an_error_does_not_keep_the_memory_that_it_is_about() -> None:
+    with pytest.raises(DeviceOutOfMemory) as caught:
+        CpuDevice().run((Greedy(),), [np.zeros((3, 4), np.float32)])
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
 
 
 def test_a_stage_that_fails_is_the_items_fault() -> None:

@@ -34,11 +34,13 @@ class CpuDevice:
             with torch.inference_mode():
                 return [result for call in _calls(items) for result in _run_call(stages, call)]
         except MemoryError:
-            raise DeviceOutOfMemory("the machine is out of memory") from None
+            pass
         except RuntimeError as error:
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise DeviceOutOfMemory("the machine is out of memory") from None
-            raise
+            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+                raise
+        # Not from within the handlers: the error's traceback keeps the batch's tensors, and with them the memory that
+        # a smaller batch needs.
+        raise DeviceOutOfMemory("the machine is out of memory")
 
     def probe(self) -> bool:
         """Whether a known answer comes out right."""

@@ -49,7 +49,9 @@ class CudaDevice:
             told = device_error(error)
             if told is None:
                 raise
-            raise told from error
+        # Not from within the handler: the error's traceback keeps the batch's tensors, and with them the memory that
+        # a smaller batch needs.
+        raise told
 
     def probe(self) -> bool:
         """Whether a known answer comes out right."""

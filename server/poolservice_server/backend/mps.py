@@ -26,19 +26,19 @@ class MpsDevice:
 
     def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
         """Run `stages` over `items`, copied to the device beside one another."""
-        stacked = stack(items)
         try:
             with self._lock, torch.inference_mode():
-                outputs = run_stages(stages, stacked.to("mps"))
+                outputs = run_stages(stages, stack(items).to("mps"))
                 fetched = [(values.cpu(), None if indices is None else indices.cpu()) for values, indices in outputs]
+            return split(pooled(fetched), items)
         except RuntimeError as error:
             message = str(error).partition("\n")[0]
-            if "out of memory" in message:
-                raise DeviceOutOfMemory(message) from error
-            if "command buffer" in message.lower():
-                raise DeviceFailed(message) from error
-            raise
-        return split(pooled(fetched), items)
+            full = "out of memory" in message
+            if not full and "command buffer" not in message.lower():
+                raise
+        # Not from within the handler: the error's traceback keeps the batch's tensors, and with them the memory that
+        # a smaller batch needs.
+        raise DeviceOutOfMemory(message) if full else DeviceFailed(message)
 
     def probe(self) -> bool:
         """Whether a known answer comes out right."""
