@@ -14,7 +14,8 @@ from poolservice_server.config import Settings
 from poolservice_server.plan import MAX_SPECS
 from poolservice_server.service import MAX_BATCH_ITEMS
 
-_TYPE_NAMES = {"Size": "int or one per dimension", "OutputSize": "int or -1 (keep), or one per dimension"}
+# A size is what has one value for all dimensions or one a dimension; the other parameters are what Python calls them.
+_SIZES = {"kernel_size", "stride", "padding", "dilation"}
 
 
 def answer(settings: Settings, backend: Backend, *, worker: int) -> Callable[[], pool_pb2.GetServerInfoResponse]:
@@ -69,8 +70,13 @@ def _operator(name: str) -> pool_pb2.OperatorInfo:
 
 
 def _parameter(layer: type[PoolSpec], field: "Field[object]") -> pool_pb2.ParameterInfo:
-    annotation = inspect.formatannotation(field.type).replace(" | None", "")
-    parameter = pool_pb2.ParameterInfo(name=field.name, type=_TYPE_NAMES.get(annotation, annotation))
+    if field.name in _SIZES:
+        kind = "int or one per dimension"
+    elif field.name == "output_size":
+        kind = "int or one per dimension, -1 keeps the input's"
+    else:
+        kind = inspect.formatannotation(field.type).replace(" | None", "")
+    parameter = pool_pb2.ParameterInfo(name=field.name, type=kind)
     if field.default is not MISSING:
         parameter.default_value = "kernel_size" if field.name == "stride" else str(field.default)
     return parameter

@@ -119,6 +119,9 @@ def test_info_health_and_reflection(server_address: str) -> None:
         kernel, stride = info.operators[0].parameters[:2]
         assert (kernel.name, kernel.HasField("default_value")) == ("kernel_size", False)
         assert (stride.name, stride.default_value) == ("stride", "kernel_size")
+        types = {parameter.name: parameter.type for operator in info.operators for parameter in operator.parameters}
+        assert types["kernel_size"] == "int or one per dimension"
+        assert (types["alpha"], types["ceil_mode"], types["divisor_override"]) == ("float", "bool", "int")
         assert all(list(operator.spatial_dims) == [1, 2, 3] for operator in info.operators)
         assert len(info.dtypes) == 9
         assert set(info.image_formats) == {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"}

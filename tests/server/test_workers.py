@@ -2,9 +2,9 @@
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -42,9 +42,8 @@ def seen_workers(address: str, *, until: int) -> set[int]:
     return seen
 
 
-def test_workers_share_a_port_and_one_that_dies_is_started_again(start_server: StartServer, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    server = start_server("--workers", "2", log=log)
+def test_workers_share_a_port_and_one_that_dies_is_started_again(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
     assert "2 workers" in server.banner
     assert seen_workers(server.address, until=2) == {0, 1}
 
@@ -53,7 +52,7 @@ def test_workers_share_a_port_and_one_that_dies_is_started_again(start_server: S
     workers[0].send_signal(signal.SIGKILL)
     workers[0].wait(PATIENCE_SECONDS)
     assert seen_workers(server.address, until=2) == {0, 1}
-    assert "a worker ended" in log.read_text()
+    assert "a worker ended" in server.log()
 
     alive = worker_processes(server.process.pid)
     assert server.stop() == 0
@@ -64,10 +63,10 @@ def worker_processes(supervisor: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(supervisor).children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def test_workers_stop_when_their_supervisor_is_killed(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server("--workers", "2", log=tmp_path / "log")
+def test_workers_stop_when_their_supervisor_is_killed(start_server: StartServer) -> None:
+    server = start_server("--workers", "2")
     workers = worker_processes(server.process.pid)
-    server.process.kill()
+    server.kill()
     gone, alive = psutil.wait_procs(workers, PATIENCE_SECONDS)
     assert len(gone) == 2
     assert not alive
@@ -109,21 +108,19 @@ def answer_of_the_next(stub: PoolServiceStub) -> float:
 
 
 def test_the_plain_server_serves_again_after_a_path_that_ends_it(
-    start_server: StartServer, send_path: Callable[[str, bytes], bytes], tmp_path: Path
+    start_server: StartServer, send_path: Callable[[str, bytes], bytes]
 ) -> None:
     code = (
         "import sys; from poolservice_server import accepts; accepts.supported = lambda: False;"
         "from poolservice_server.__main__ import main; sys.exit(main())"
     )
-    log = tmp_path / "log"
-    server = start_server(python_code=code, log=log)
+    server = start_server(command=[sys.executable, "-c", code])
     with grpc.insecure_channel(server.address) as channel:
         stub = PoolServiceStub(channel)
         assert answer(stub) == 2.0
         send_path(server.address, b"/\xff")
         assert answer_of_the_next(stub) == 2.0
-    assert server.stop() == 0
-    text = log.read_text()
+    text = server.log()
     assert "serving with one a method" in text
     # A grpcio that no longer falls over the path is welcome; one that does must have been started again.
     assert ("serving again" in text) == ("UnicodeDecodeError" in text)
