@@ -71,6 +71,9 @@ def _load(file: bytes, header: Header, max_pixels: int) -> Image.Image:
     try:
         picture = Image.open(BytesIO(file), formats=(header.format,))
         if picture.size == (header.width, header.height):
+            # In one piece: fed by blocks, Pillow copies all that a decoder left over for each further block, and a JPEG
+            # of 64 MB with one endless marker took it two minutes.
+            picture.decodermaxblock = max(len(file), picture.decodermaxblock)
             picture.load()
     except MemoryError:
         raise

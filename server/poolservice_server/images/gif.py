@@ -1,5 +1,7 @@
 """GIF (87a and 89a): blocks and sub-blocks."""
 
+from collections.abc import Iterator
+
 from poolservice_server.images.scan import MAX_BLOCKS, Buffer, Header, Scan, refusal, too_many_blocks, truncated
 
 _EXTENSION, _PICTURE = 0x21, 0x2C
@@ -12,7 +14,9 @@ def scan(view: memoryview) -> Scan:
         raise truncated("GIF", "its header")
     position = 13 + _table(view[10])
     parts: list[Buffer] = [view[:position]]
-    for _ in range(MAX_BLOCKS):
+    # One count for blocks and for what they are made of.
+    steps = iter(range(MAX_BLOCKS))
+    for _ in steps:
         if position >= len(view):
             raise truncated("GIF", "the blocks before its first picture")
         block = view[position]
@@ -20,7 +24,7 @@ def scan(view: memoryview) -> Scan:
             break
         if block != _EXTENSION:
             raise refusal("the GIF file has no picture; send a file with at least one frame")
-        end = _after_sub_blocks(view, position + 2)
+        end = _after_sub_blocks(view, position + 2, steps)
         if view[position + 1] == _GRAPHIC_CONTROL:
             parts.append(view[position:end])
         position = end
@@ -44,8 +48,8 @@ def _table(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _after_sub_blocks(view: memoryview, position: int) -> int:
-    for _ in range(MAX_BLOCKS):
+def _after_sub_blocks(view: memoryview, position: int, steps: Iterator[int]) -> int:
+    for _ in steps:
         if position >= len(view):
             raise truncated("GIF", "the blocks before its first picture")
         size = view[position]

@@ -5,13 +5,16 @@ from typing import NamedTuple
 
 ORIENTATION = 0x0112
 
+# There are fewer tags than this in all of TIFF and EXIF.
+MAX_ENTRIES = 4096
+
 # Bytes an element of each type; what is not listed is no type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q"}
 
 
 class MalformedDirectory(ValueError):
-    """The directory does not lie within the bytes, or they begin with no TIFF header."""
+    """The directory is too long or does not lie within the bytes, or they begin with no TIFF header."""
 
 
 class Entry(NamedTuple):
@@ -62,7 +65,7 @@ def read(view: memoryview) -> Directory:
         (offset,) = struct.unpack_from(order + ("Q" if big else "L"), view, 8 if big else 4)
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), view, offset)
         start = offset + (8 if big else 2)
-        if count * layout.size > len(view) - start:
+        if count > MAX_ENTRIES or count * layout.size > len(view) - start:
             raise MalformedDirectory
     except (struct.error, OverflowError):
         raise MalformedDirectory from None

@@ -10,7 +10,6 @@ from poolservice_server.images.scan import MAX_BLOCKS, Buffer, Header, Scan, ref
 MAGIC = b"\xff\xd8\xff"
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])", re.DOTALL)
-_SCAN_OR_END = re.compile(rb"\xff[\xda\xd9]", re.DOTALL)
 _EXIF = b"Exif\0\0"
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -21,6 +20,9 @@ _METADATA = frozenset(range(0xE1, 0xF0)) - {0xEE} | {0xFE}
 
 # Each scan of a progressive file may pass over all of the picture. Encoders make about ten.
 MAX_SCANS = 100
+# Bytes between segments that belong to none. There should be no such bytes; decoders skip them, and looking through
+# megabytes of them takes time.
+MAX_STRAY_BYTES = 65_536
 
 
 class _Segment(NamedTuple):
@@ -52,9 +54,9 @@ def scan(view: memoryview) -> Scan:
         elif segment.marker == _START_OF_SCAN:
             if frame is None:
                 raise refusal("the JPEG file has pixels but no frame header that gives their size; save it again")
-            _limit_scans(view, segment, frame)
-            parts.append(view[segment.start :])
-            return Scan(Header("JPEG", frame.width, frame.height, orientation), parts)
+            header = Header("JPEG", frame.width, frame.height, orientation)
+            one_scan = not frame.progressive and bytes(segment.content[:1]) == bytes((frame.components,))
+            return Scan(header, [*parts, view[segment.start :]] if one_scan else _parts(parts, view[segment.start :]))
         if segment.marker not in _METADATA:
             parts.append(view[segment.start : segment.end])
     raise too_many_blocks("JPEG", "segments")
@@ -62,11 +64,12 @@ def scan(view: memoryview) -> Scan:
 
 def _segments(view: memoryview) -> Iterator[_Segment]:
     """The segments, as far as they are asked for: what follows the header of a scan is no segment."""
-    position = 2
+    position, stray = 2, MAX_STRAY_BYTES
     for _ in range(MAX_BLOCKS):
-        found = _MARKER.search(view, position)
+        found = _MARKER.search(view, position, position + stray + 2)
         if found is None:
             raise truncated("JPEG", "its header, before any pixels")
+        stray -= found.start() - position
         marker, position = found[1][0], found.end()
         if marker in _WITHOUT_LENGTH:
             continue
@@ -92,12 +95,11 @@ def _frame(segment: _Segment) -> _Frame:
     return _Frame(width, height, components, segment.marker in _PROGRESSIVE)
 
 
-def _limit_scans(view: memoryview, first: _Segment, frame: _Frame) -> None:
-    if not frame.progressive and bytes(first.content[:1]) == bytes((frame.components,)):
-        # The first scan holds all components, and libjpeg reads no other.
-        return
-    for scans, found in enumerate(_SCAN_OR_END.finditer(view, first.start)):
-        if found[0][1] == _END_OF_IMAGE:
-            return
-        if scans == MAX_SCANS:
-            raise refusal(f"the JPEG file has more than {MAX_SCANS} scans; save it as a baseline JPEG")
+def _parts(header: list[Buffer], pixels: memoryview) -> Iterator[Buffer]:
+    """The file of a picture in several scans, once they are counted."""
+    yield from header
+    scans = bytes(pixels)
+    end = scans.find(b"\xff\xd9")
+    if scans.count(b"\xff\xda", 0, end if end >= 0 else len(scans)) > MAX_SCANS:
+        raise refusal(f"the JPEG file has more than {MAX_SCANS} scans; save it as a baseline JPEG")
+    yield scans

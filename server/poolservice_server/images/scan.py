@@ -10,7 +10,7 @@ Buffer = bytes | bytearray | memoryview
 
 #: The chunks, segments or sub-blocks that a file may have. Honest files stay far below, and walking more would let a
 #: file of empty ones hold a thread for seconds.
-MAX_BLOCKS = 100_000
+MAX_BLOCKS = 20_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """TIFF 6.0 and BigTIFF: directories of tags."""
 
 from poolservice_server.images import ifd
-from poolservice_server.images.scan import Header, Scan, refusal, truncated
+from poolservice_server.images.scan import Header, Scan, refusal
 
 _WIDTH, _HEIGHT = 256, 257
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
@@ -42,7 +42,10 @@ def scan(view: memoryview) -> Scan:
     try:
         directory = ifd.read(view)
     except ifd.MalformedDirectory:
-        raise truncated("TIFF", "its first directory, or that lies outside of the file") from None
+        raise refusal(
+            f"the TIFF file's first directory lies outside of its {len(view)} bytes, or has more than "
+            f"{ifd.MAX_ENTRIES} entries; send the complete file"
+        ) from None
     _check(directory, len(view))
     compression = directory.integer(_COMPRESSION, 1)
     if compression not in _COMPRESSIONS:
