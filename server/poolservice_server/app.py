@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from poolservice import __version__
-from poolservice_server import accepts, allocator, info, log, metrics
+from poolservice_server import accepts, access, allocator, info, log, metrics
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.base import NoDevice
 from poolservice_server.batcher import Batcher
@@ -89,6 +89,7 @@ class App:
             max_queue_items=settings.max_queue_items,
             max_queue_bytes=settings.max_queue_bytes,
             threads=settings.threads or cores,
+            inline_bytes=backend.inline_bytes,
         )
         self._decoders = ThreadPoolExecutor(settings.decode_threads or cores, thread_name_prefix="decode")
         service = PoolService(
@@ -99,7 +100,8 @@ class App:
             max_image_pixels=settings.max_image_pixels,
         )
         self._registry = CollectorRegistry()
-        self._front = GrpcFront(service, metrics.CallMetrics(self._registry))
+        self._front = GrpcFront(service, metrics.CallMetrics(self._registry), access.access(settings))
+        self._credentials = access.credentials(settings)
         self._health = health.aio.HealthServicer()
         self._stop = asyncio.Event()
         self._ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -147,7 +149,11 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
-            port = server.add_insecure_port(address)
+            port = (
+                server.add_insecure_port(address)
+                if self._credentials is None
+                else server.add_secure_port(address, self._credentials)
+            )
         except RuntimeError:
             raise SettingsError(
                 f"cannot listen at {address} (--address): the port may be taken, the host may not be this machine's, "
@@ -205,8 +211,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # No compression: a megabyte of compressed zeros otherwise costs gigabytes before anybody can refuse it.
-        ("grpc.compression_enabled_algorithms_bitset", 1),
+        # A megabyte of compressed zeros costs gigabytes before anybody can refuse it: none (1) unless it is asked for.
+        ("grpc.compression_enabled_algorithms_bitset", 0b111 if settings.compression else 1),
         ("grpc.max_concurrent_streams", 256),
         ("grpc.max_metadata_size", 8192),
         ("grpc.absolute_max_metadata_size", 16384),

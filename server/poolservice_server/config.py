@@ -80,6 +80,20 @@ class Settings(BaseSettings):
     grace_period: float = Field(
         default=30.0, ge=0.0, description="Seconds that accepted requests have to finish after SIGTERM or Ctrl-C"
     )
+    tls_certificate: Path | None = Field(
+        default=None, description="The server's certificate chain in PEM; with --tls-key turns TLS on"
+    )
+    tls_key: Path | None = Field(default=None, description="The certificate's private key in PEM")
+    tls_client_ca: Path | None = Field(
+        default=None, description="The CA in PEM whose certificates callers must bring (mutual TLS)"
+    )
+    auth_token_file: Path | None = Field(
+        default=None, description="A file of bearer tokens, one a line; callers must bring one of them"
+    )
+    compression: bool = Field(
+        default=False,
+        description="Take compressed messages. A compressed megabyte can cost gigabytes: only for callers you trust",
+    )
     metrics_address: str = Field(
         default="", description="HOST:PORT to serve Prometheus metrics on, PORT + N for worker N; not served if empty"
     )

@@ -6,7 +6,7 @@ QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to come back
 DeadlinePassed    DEADLINE_EXCEEDED
 Draining          UNAVAILABLE
 NoDevice          UNAVAILABLE
-NotOffered        UNIMPLEMENTED
+Unauthenticated   UNAUTHENTICATED
 anything else     INTERNAL             an id that is also in the log, never a traceback or a path
 """
 
@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
+from poolservice_server.access import Unauthenticated
 from poolservice_server.backend.base import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
 
@@ -38,10 +39,6 @@ class MessageTooLarge(Exception):
         )
 
 
-class NotOffered(Exception):
-    """The contract has it, this server does not."""
-
-
 _CODES: Mapping[type[Exception], int] = MappingProxyType(
     {
         InvalidRequest: code_pb2.INVALID_ARGUMENT,
@@ -50,7 +47,7 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         DeadlinePassed: code_pb2.DEADLINE_EXCEEDED,
         Draining: code_pb2.UNAVAILABLE,
         NoDevice: code_pb2.UNAVAILABLE,
-        NotOffered: code_pb2.UNIMPLEMENTED,
+        Unauthenticated: code_pb2.UNAUTHENTICATED,
     }
 )
 

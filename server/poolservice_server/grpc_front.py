@@ -9,6 +9,7 @@ import grpc.aio
 from google.rpc import status_pb2
 
 from poolservice.v1 import pool_pb2
+from poolservice_server.access import Access
 from poolservice_server.errors import to_status
 from poolservice_server.metrics import CallMetrics
 from poolservice_server.service import Call, PoolService
@@ -26,9 +27,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class GrpcFront:
     """Stands between a grpc.aio server and the heart; messages pass as bytes, without protobuf's classes."""
 
-    def __init__(self, service: PoolService, metrics: CallMetrics) -> None:
+    def __init__(self, service: PoolService, metrics: CallMetrics, access: Access) -> None:
         self._service = service
         self._metrics = metrics
+        self._access = access
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the methods of the contract with `server`, which has not started yet."""
@@ -52,6 +54,7 @@ class GrpcFront:
     async def _pool_stream(self, messages: AsyncIterator[bytes], context: _Context) -> None:
         with self._metrics.call("PoolStream") as outcome:
             try:
+                self._check_access(context)
                 await self._service.pool_stream(messages, context.write, _deadline(context))
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
                 status = outcome.failed(to_status(error))
@@ -64,10 +67,15 @@ class GrpcFront:
     ) -> bytes:
         with self._metrics.call(name) as outcome:
             try:
+                self._check_access(context)
                 return await method(Call(message, _deadline(context)))
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
                 status = outcome.failed(to_status(error))
         return await _abort(context, status)
+
+    def _check_access(self, context: _Context) -> None:
+        if self._access:
+            self._access.check(context.invocation_metadata())
 
 
 def _deadline(context: _Context) -> float | None:
