@@ -1,7 +1,9 @@
 """Whatever goes wrong, a client raises a PoolError of the right kind that says what to do."""
 
+import asyncio
 import math
 import pickle
+import re
 import socket
 import threading
 import time
@@ -31,6 +33,7 @@ from poolservice_client import (
     Unauthenticated,
     Unavailable,
 )
+from poolservice_client._transport import MAX_CALLS_IN_FLIGHT
 
 Serve = Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str]
 
@@ -402,3 +405,39 @@ def test_closing_ends_what_is_under_way(serve: Serve, stuck: threading.Event) ->
 def test_a_clients_name_says_where_it_calls() -> None:
     with PoolClient("127.0.0.1:1") as client:
         assert repr(client) == "PoolClient('127.0.0.1:1')"
+
+
+async def test_a_call_whose_turn_does_not_come_ends_with_its_deadline(serve: Serve, stuck: threading.Event) -> None:
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        stuck.wait(30)
+        return tensor_reply()
+
+    address = serve(behaviour)
+    words = r"this one's turn did not come within the timeout of 0\.2 s"
+    async with AsyncPoolClient(address) as aclient:
+        # All are under way before the last one asks for a turn: a task runs to its first wait, which is the answer's.
+        calls = [asyncio.create_task(aclient.pool(X, MaxPool2d(2))) for _ in range(MAX_CALLS_IN_FLIGHT)]
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded, match=words):
+            await aclient.pool(X, MaxPool2d(2), timeout=0.2)
+        waiting = asyncio.create_task(aclient.pool(X, MaxPool2d(2)))
+        await asyncio.sleep(0)
+        stuck.set()
+        assert len(await asyncio.gather(*calls, waiting)) == MAX_CALLS_IN_FLIGHT + 1
+
+
+def test_a_thread_whose_turn_does_not_come_ends_with_its_deadline(serve: Serve, stuck: threading.Event) -> None:
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        stuck.wait(30)
+        return tensor_reply()
+
+    words = r"this one's turn did not come within the timeout of 0\.2 s"
+    with PoolClient(serve(behaviour)) as client, ThreadPoolExecutor(MAX_CALLS_IN_FLIGHT) as threads:
+        calls = [threads.submit(client.pool, X, MaxPool2d(2)) for _ in range(MAX_CALLS_IN_FLIGHT)]
+        while True:  # until every thread has its turn, an own call may still get one, and is answered too late
+            with pytest.raises(DeadlineExceeded) as late:
+                client.pool(X, MaxPool2d(2), timeout=0.2)
+            if re.search(words, str(late.value)):
+                break
+        stuck.set()
+        assert all(call.result(10).shape == (2, 2, 2) for call in calls)
