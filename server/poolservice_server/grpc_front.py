@@ -75,7 +75,7 @@ class GrpcFront:
 
     def _check_access(self, context: _Context) -> None:
         if self._access:
-            self._access.check(context.invocation_metadata())
+            self._access.check([(key, value) for key, value in context.invocation_metadata() or ()])
 
 
 def _deadline(context: _Context) -> float | None:

@@ -40,3 +40,5 @@ def configure(level: Literal["debug", "info", "warning", "error"], form: Literal
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # Pillow tells of bad TIFF files as errors of its own; to us they are a caller's mistake, answered as one.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
