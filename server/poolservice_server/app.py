@@ -1,7 +1,6 @@
 """The server's process: puts the rooms together, opens the ports, says when it serves, and stops in good order."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.base import NoDevice
 from poolservice_server.batcher import Batcher
 from poolservice_server.config import Settings, SettingsError
+from poolservice_server.cores import usable_cores
 from poolservice_server.grpc_front import SERVICE_NAME, GrpcFront
 from poolservice_server.service import PoolService
 
@@ -77,7 +77,7 @@ class App:
     """One serving process."""
 
     def __init__(self, settings: Settings, backend: Backend, worker: Worker) -> None:
-        cores = max(1, len(os.sched_getaffinity(0)) // settings.workers)
+        cores = max(1, usable_cores() // settings.workers)
         self._settings = settings
         self._worker = worker
         self._backend = backend
@@ -213,7 +213,9 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", -1),
         # A megabyte of compressed zeros costs gigabytes before anybody can refuse it: none (1) unless it is asked for.
         ("grpc.compression_enabled_algorithms_bitset", 0b111 if settings.compression else 1),
-        ("grpc.max_concurrent_streams", 256),
+        # A client that has more under way on one connection loses the calls beyond (REFUSED_STREAM), although gRPC's
+        # own should wait with them; the queue is what bounds the work.
+        ("grpc.max_concurrent_streams", 1024),
         ("grpc.max_metadata_size", 8192),
         ("grpc.absolute_max_metadata_size", 16384),
         # Workers share a port on purpose; two servers on one port would share its callers without a word.
