@@ -13,7 +13,6 @@ import numpy as np
 from google.rpc import status_pb2
 
 from poolservice import codec
-from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 from poolservice_server import convert, images
 from poolservice_server.batcher import Batcher, Ran, Work
@@ -73,9 +72,7 @@ class PoolService:
     async def pool_batch(self, call: Call) -> bytes:
         """Answer a PoolBatchRequest with a PoolBatchResponse: an outcome for each item, whatever the others do."""
         self._check_size(call.message)
-        requests = codec.decode_batch_request(call.message)
-        if len(requests) > MAX_BATCH_ITEMS:
-            raise InvalidRequest(f"must be at most {MAX_BATCH_ITEMS} items; got {len(requests)}", field="requests")
+        requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
         outcomes = await asyncio.gather(*(self._outcome(request, call.deadline) for request in requests))
         answer = codec.encode_batch_response(outcomes)
         if len(answer) > self._max_message_bytes:
