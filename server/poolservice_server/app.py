@@ -88,7 +88,7 @@ class App:
             max_batch_delay=settings.max_batch_delay,
             max_queue_items=settings.max_queue_items,
             max_queue_bytes=settings.max_queue_bytes,
-            threads=settings.threads or cores,
+            threads=settings.threads or backend.lanes(cores),
             inline_bytes=backend.inline_bytes,
         )
         self._decoders = ThreadPoolExecutor(settings.decode_threads or cores, thread_name_prefix="decode")

@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -200,12 +201,21 @@ def test_a_gpu_that_is_not_there_is_refused_in_words(asked: str, require_gpu: bo
         choose_backend(asked, require_gpu=require_gpu)
 
 
-def test_the_cpu_is_run_on_the_loop_for_little_and_a_gpu_never() -> None:
+def test_a_device_says_how_it_is_best_used() -> None:
     class Card(CpuDevice):
         name = "cuda:0"
 
-    assert choose_backend("cpu").inline_bytes > 0
-    assert Backend([Card(), CpuDevice()]).inline_bytes == 0
+    processor, card = choose_backend("cpu"), Backend([Card(), CpuDevice()])
+    assert processor.inline_bytes > 0
+    assert card.inline_bytes == 0
+    assert processor.lanes(7) == 7
+    assert card.lanes(7) == 3
+
+
+def test_each_batch_runs_on_one_thread_wherever_it_was_started() -> None:
+    choose_backend("cpu")
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(torch.get_num_threads).result() == 1
 
 
 def test_the_version_of_torch_is_told() -> None:

@@ -252,9 +252,10 @@ def test_without_a_cpu_a_failed_device_means_no_device() -> None:
 def test_only_the_guilty_items_fail(guilty: list[int]) -> None:
     gpu = FakeDevice()
     batch = [item(POISON if number in guilty else number) for number in range(10)]
-    outcomes = Backend([gpu, cpu()]).run(KIND, batch)
+    backend = Backend([gpu, cpu()])
+    outcomes = backend.run(KIND, batch)
+    assert not backend.devices()[0].suspended
     assert answers(outcomes) == ["Poisoned" if number in guilty else number for number in range(10)]
-    assert not Backend([gpu]).devices()[0].suspended
 
 
 def test_what_one_device_lacks_the_next_may_have() -> None:

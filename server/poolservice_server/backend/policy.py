@@ -25,6 +25,10 @@ Outcome = Computed | Exception
 # 1024, where the event loop would stand still for milliseconds.
 _INLINE_BYTES = 128 * 1024
 
+# While one batch is copied in, another computes and a third is copied out. More would only make batches smaller, since
+# what waits for a free lane gathers.
+_GPU_LANES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceCounts:
@@ -83,6 +87,10 @@ class Backend:
         """
         return self._run(kind, items, self._devices)
 
+    def lanes(self, cores: int) -> int:
+        """How many batches are best run at a time: one a core, or on a GPU as many as there are steps to overlap."""
+        return cores if self._devices[0].name == "cpu" else _GPU_LANES
+
     @property
     def inline_bytes(self) -> int:
         """Bytes up to which a batch is better run by whoever has it than by another thread.
@@ -123,6 +131,8 @@ class Backend:
             return self._run(kind, items, others)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the outcome of the item whose fault it is
             if len(items) > 1:
+                # It would keep the batch's tensors while the halves run.
+                error.__traceback__ = None
                 return self._run_halves(kind, items, devices)
             return self._run(kind, items, others) if others else [error]
         return [Computed(result, device.name, len(items)) for result in results]

@@ -6,51 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from poolservice_server.batcher.admission import Admission, Place
 from poolservice_server.batcher.line import Line, Waiter
+from poolservice_server.batcher.snapshot import Snapshot
 from poolservice_server.batcher.work import Computed, DeadlinePassed, Ran, Runner, Work
 
 # A timer of the event loop may fire this much too early.
 _TIMER_GRAIN_SECONDS = 0.001
 
 _NEVER = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What has been counted, and what is here now.
-
-    Attributes:
-        accepted: items that were admitted.
-        refused: items that were not, for want of room or while draining.
-        completed: items that were answered.
-        failed: items whose outcome was an exception of the runner's.
-        expired: items whose deadline passed.
-        cancelled: items whose caller left.
-        batches: by size, how many ran.
-        inline_batches: how many of those ran on the event loop.
-        waiting_items: items in the line.
-        held_items: items that are here, waiting or running.
-        held_bytes: bytes that they hold.
-        items_per_second: the pace at which items were worked off while there was work.
-        bytes_per_second: the same in bytes.
-    """
-
-    accepted: int
-    refused: int
-    completed: int
-    failed: int
-    expired: int
-    cancelled: int
-    batches: dict[int, int]
-    inline_batches: int
-    waiting_items: int
-    held_items: int
-    held_bytes: int
-    items_per_second: float
-    bytes_per_second: float
 
 
 class Batcher:
