@@ -7,12 +7,9 @@ from pathlib import Path
 import grpc
 
 from poolservice_server.config import Settings, SettingsError
+from poolservice_server.errors import Unauthenticated
 
 _SCHEME = "Bearer "
-
-
-class Unauthenticated(Exception):
-    """The caller did not say who it is in a way that this server knows."""
 
 
 class Access:

@@ -55,10 +55,14 @@ class Settings(BaseSettings):
         description="Processes that share the address, for CPUs; one drives a GPU. Each has its own queue and limits",
     )
     threads: int = Field(
-        default=0, ge=0, description="Threads that compute in each worker; 0 for the cores shared out among them"
+        default=0,
+        ge=0,
+        description="Batches that run at one time in each worker; 0 for its share of the cores, or 3 on a GPU",
     )
     decode_threads: int = Field(
-        default=0, ge=0, description="Threads that decode and encode pictures in each worker; 0 as for --threads"
+        default=0,
+        ge=0,
+        description="Threads that decode and encode pictures in each worker; 0 for its share of the cores",
     )
     max_message_bytes: int = Field(
         default=64 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE, description="Bytes of one message, in either direction"

@@ -12,7 +12,7 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
     Args:
         cgroup: where the control groups are mounted, version 2 or 1.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return cores if quota is None else max(1, min(cores, round(quota)))
 

@@ -21,7 +21,6 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.access import Unauthenticated
 from poolservice_server.backend.base import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
 
@@ -37,6 +36,10 @@ class MessageTooLarge(Exception):
             "server with a larger --max-message-bytes (POOLSERVICE_MAX_MESSAGE_BYTES) and the client with a larger "
             "max_message_bytes"
         )
+
+
+class Unauthenticated(Exception):
+    """The caller did not say who it is in a way that this server knows."""
 
 
 _CODES: Mapping[type[Exception], int] = MappingProxyType(
