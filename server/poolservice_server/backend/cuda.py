@@ -37,7 +37,7 @@ class CudaDevice:
         self._device = torch.device("cuda", index)
         self._pinned = pinned
         self.description = torch.cuda.get_device_name(self._device)
-        streams = [torch.cuda.Stream(self._device) for _ in range(3)]  # type: ignore[no-untyped-call]
+        streams = [torch.cuda.Stream(self._device) for _ in range(3)]
         self._copy_in, self._compute, self._copy_out = streams if overlapped else streams[:1] * 3
 
     def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
@@ -81,7 +81,7 @@ class CudaDevice:
                     for values, indices in outputs
                 ]
             # Other threads run meanwhile: this one sleeps, where it would spin by default.
-            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            done = torch.cuda.Event(blocking=True)
             self._copy_out.record_event(done)
             done.synchronize()
         except BaseException:
