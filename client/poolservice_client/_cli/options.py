@@ -29,3 +29,12 @@ class ColorMode(StrEnum):
     RGB = "RGB"
     GRAY = "GRAY"
     RGBA = "RGBA"
+
+
+Colors = Annotated[
+    ColorMode | None,
+    typer.Option("--color-mode", case_sensitive=False, help="Read a picture as RGB (the default), GRAY or RGBA."),
+]
+Normalize = Annotated[bool, typer.Option("--normalize", help="Divide each feature vector by its Euclidean norm.")]
+Float16 = Annotated[bool, typer.Option("--float16", help="Narrow floating results to float16.")]
+MaxMessageBytes = Annotated[int, typer.Option(metavar="BYTES", help="The largest message to send or take.")]

@@ -12,13 +12,12 @@ import typer
 from poolservice_client import Execution, PoolClient
 from poolservice_client._cli import operators, options, source
 from poolservice_client._cli.answers import Answer, Destination
+from poolservice_client._cli.flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.mistakes import Failure, Usage
 from poolservice_client._cli.operators import Operator
 from poolservice_client._cli.source import Source
 from poolservice_client._request import ColorMode
 from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES
-
-_PARAMETERS = "Parameters, for every operator given that takes them"
 
 #: What `poolservice pool --help` ends with.
 EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operators.FAMILIES)};
@@ -29,20 +28,10 @@ Parameters of one operator alone follow its name: --op max2d:kernel_size=3x2,str
 For example: poolservice pool photo.jpg --op max2d --op avg2d --kernel-size 8 --figure before-after.png"""
 
 
-def _offer_operators(incomplete: str) -> list[str]:
-    return [name for name in operators.NAMES if name.startswith(incomplete.lower())]
-
-
+@takes_parameters
 def pool(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture or an .npy file; - reads standard input.")],
-    op: Annotated[
-        list[str],
-        typer.Option(
-            metavar="OPERATOR",
-            help="How to pool: max2d, say, or with parameters of its own, max2d:stride=1. Again for more results.",
-            autocompletion=_offer_operators,
-        ),
-    ],
+    op: Ops,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -53,87 +42,26 @@ def pool(
             "out-1-max2d.png.",
         ),
     ] = None,
-    kernel_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="2, or 3x2: one for each dimension.", rich_help_panel=_PARAMETERS)
-    ] = None,
-    stride: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="From window to window. Default: the kernel.", rich_help_panel=_PARAMETERS),
-    ] = None,
-    padding: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="At each edge. Default: 0.", rich_help_panel=_PARAMETERS)
-    ] = None,
-    dilation: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Between a window's elements. Default: 1.", rich_help_panel=_PARAMETERS),
-    ] = None,
-    ceil_mode: Annotated[
-        bool | None,
-        typer.Option("--ceil-mode", help="Count a last, partly filled window.", rich_help_panel=_PARAMETERS),
-    ] = None,
-    return_indices: Annotated[
-        bool | None,
-        typer.Option("--return-indices", help="Say where each value was found.", rich_help_panel=_PARAMETERS),
-    ] = None,
-    count_include_pad: Annotated[
-        bool | None,
-        typer.Option(help="Count padded zeros in the mean. Default: yes.", rich_help_panel=_PARAMETERS),
-    ] = None,
-    divisor_override: Annotated[
-        int | None,
-        typer.Option(help="Divide the sum by this. Default: the window's size.", rich_help_panel=_PARAMETERS),
-    ] = None,
-    norm_type: Annotated[float | None, typer.Option(help="The power p of lp.", rich_help_panel=_PARAMETERS)] = None,
-    output_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="10, or 10xnone, where none keeps the input's size.", rich_help_panel=_PARAMETERS
-        ),
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(help="The maximum's share in mixed. Default: 0.5.", rich_help_panel=_PARAMETERS),
-    ] = None,
-    color_mode: Annotated[
-        options.ColorMode | None,
-        typer.Option(case_sensitive=False, help="Read a picture as RGB (the default), GRAY or RGBA."),
-    ] = None,
+    *,
+    parameters: Flags,
+    color_mode: options.Colors = None,
     features: Annotated[bool, typer.Option("--features", help="Flat feature vectors instead of tensors.")] = False,
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Divide each feature vector by its Euclidean norm.")
-    ] = False,
-    float16: Annotated[bool, typer.Option("--float16", help="Narrow floating results to float16.")] = False,
+    normalize: options.Normalize = False,
+    float16: options.Float16 = False,
     figure: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw before and after into a .png, .pdf or .svg (needs matplotlib)."),
     ] = None,
     address: options.Address = options.ADDRESS,
     timeout: options.Timeout = options.TIMEOUT,
-    max_message_bytes: Annotated[
-        int, typer.Option(metavar="BYTES", help="The largest message to send or take.")
-    ] = DEFAULT_MAX_MESSAGE_BYTES,
+    max_message_bytes: options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: options.AsJson = False,
 ) -> None:
     """Pool a picture or an array.
 
     Without -o the result's shape, type and values are printed: all of them where they are few, else their range.
     """
-    wanted = operators.read(
-        op,
-        {
-            "kernel_size": kernel_size,
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "ceil_mode": ceil_mode,
-            "return_indices": return_indices,
-            "count_include_pad": count_include_pad,
-            "divisor_override": divisor_override,
-            "norm_type": norm_type,
-            "output_size": output_size,
-            "alpha": alpha,
-        },
-    )
+    wanted = operators.read(op, parameters)
     destination = Destination.of(output, wanted) if output else None
     as_picture = destination is not None and destination.suffix == ".png"
     if normalize and not features:
