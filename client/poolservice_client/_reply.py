@@ -1,6 +1,7 @@
 """From a reply to what the caller gets: arrays, indices, pictures, and where it ran."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -48,7 +49,7 @@ class PoolReply(NamedTuple, Generic[T_co]):
     execution: Execution
 
 
-def read_reply(message: bytes, query: PoolQuery, *, execution: bool) -> Any:
+def read_reply(message: bytes | memoryview, query: PoolQuery, *, execution: bool) -> Any:
     """What the caller of `query` gets for the PoolResponse `message`.
 
     Raises:
@@ -63,9 +64,55 @@ def read_reply(message: bytes, query: PoolQuery, *, execution: bool) -> Any:
     return PoolReply(result, _execution(response.execution)) if execution else result
 
 
-def _results(response: Response, query: PoolQuery) -> list[Any]:
+def read_stack(message: bytes, query: PoolQuery, count: int, rows: int | None) -> list[PoolReply[Any]]:
+    """What each of `count` callers of `query` gets whose tensors travelled as one.
+
+    Args:
+        message: the PoolResponse.
+        query: what all of them asked; for tensors or features, not for pictures.
+        count: how many they are.
+        rows: the N of each one's (N, C, *); None where each sent (C, *).
+
+    Raises:
+        ServerError: it is no answer to this query of that many.
+    """
+    try:
+        response = decode_response(message)
+        _check_number(response, query)
+        dealt = [_dealt(result, spec, count, rows) for result, spec in zip(response.results, query.specs, strict=True)]
+    except (MalformedMessage, InvalidRequest) as error:
+        raise ServerError(f"the server's answer cannot be read: {error}") from None
+    execution = _execution(response.execution)
+    if query.single:
+        return [PoolReply(result, execution) for result in dealt[0]]
+    return [PoolReply(list(results), execution) for results in zip(*dealt, strict=True)]
+
+
+def _dealt(
+    result: Result, spec: PoolSpec, count: int, rows: int | None
+) -> Sequence[NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]]:
+    values = _parts(_of_kind(result.value, "tensor"), count, rows)
+    if not getattr(spec, "return_indices", False):
+        return values
+    return list(zip(values, _parts(_indices(result, spec), count, rows), strict=True))
+
+
+def _parts(value: Value, count: int, rows: int | None) -> list[NDArray[Any]]:
+    together = _view(value)
+    if together.ndim == 0 or len(together) != count * (1 if rows is None else rows):
+        raise MalformedMessage(f"{count} tensors were sent and a result of shape {together.shape} came back")
+    if rows is None:
+        return [row.copy() for row in together]
+    return [together[start : start + rows].copy() for start in range(0, count * rows, rows)]
+
+
+def _check_number(response: Response, query: PoolQuery) -> None:
     if len(response.results) != len(query.specs):
         raise MalformedMessage(f"{len(query.specs)} specs were sent and {len(response.results)} results came back")
+
+
+def _results(response: Response, query: PoolQuery) -> list[Any]:
+    _check_number(response, query)
     if query.output == "image":
         # Only who asks for pictures pays for Pillow.
         from poolservice_client import _picture
@@ -78,9 +125,13 @@ def _arrays(result: Result, spec: PoolSpec) -> NDArray[Any] | tuple[NDArray[Any]
     values = _array(_of_kind(result.value, "tensor"))
     if not getattr(spec, "return_indices", False):
         return values
+    return values, _array(_indices(result, spec))
+
+
+def _indices(result: Result, spec: PoolSpec) -> Value:
     if result.indices is None:
         raise MalformedMessage(f"{spec!r} came back without indices")
-    return values, _array(result.indices)
+    return result.indices
 
 
 def _array(value: Value) -> NDArray[Any]:
@@ -88,10 +139,14 @@ def _array(value: Value) -> NDArray[Any]:
 
     Without the copy (8 microseconds for 150 KB) it would be read-only, of any alignment, and hold the whole message.
     """
+    return _view(value).copy()
+
+
+def _view(value: Value) -> NDArray[Any]:
     dtype, shape = _tensor_head(value.head)
     if len(value.data) != dtype.itemsize * math.prod(shape):
         raise MalformedMessage(f"{len(value.data)} bytes came for a {dtype.name} tensor of shape {shape}")
-    return np.ndarray(shape, dtype, value.data).copy()
+    return np.ndarray(shape, dtype, value.data)
 
 
 @lru_cache(maxsize=512)
