@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from poolservice.dtypes import wire_dtype
+from poolservice.dtypes import NUMPY_DTYPES, wire_dtype
 from poolservice.errors import InvalidRequest
 from poolservice_client import _foreign
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import PIL.Image
 
 Buffer = bytes | bytearray | memoryview
+
+
+# As they are on the wire.
+_WIRE_DTYPES = frozenset(NUMPY_DTYPES.values())
 
 
 class _Array(Protocol):
@@ -41,7 +45,9 @@ class TensorPayload(NamedTuple):
     @property
     def data(self) -> memoryview:
         """The elements' bytes, not copied."""
-        # Through uint8, since neither bfloat16 nor an empty array exports a buffer that can be cast.
+        if self.array.dtype.isbuiltin == 1:
+            return self.array.data
+        # Through uint8, since bfloat16 exports no buffer of its own.
         return self.array.reshape(-1).view(np.uint8).data
 
 
@@ -92,6 +98,8 @@ def is_picture(x: object) -> bool:
 
 
 def _wire_array(array: NDArray[Any]) -> NDArray[Any]:
+    if type(array) is np.ndarray and array.dtype in _WIRE_DTYPES and array.flags.c_contiguous and array.ndim:
+        return array
     if array.ndim == 0:
         raise InvalidRequest(
             f"a scalar has nothing to pool; a tensor is (C, *) or (N, C, *); got {array.dtype.name} {array}",

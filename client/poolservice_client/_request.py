@@ -1,34 +1,22 @@
 """From what a caller asks to a message: specs, output, colour mode, payload."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 
-from poolservice.codec import RequestEncoder
-from poolservice.dtypes import wire_dtype
 from poolservice.errors import InvalidRequest
-from poolservice.specs import PoolSpec, to_message
-from poolservice.v1 import pool_pb2
+from poolservice.specs import PoolSpec
+from poolservice_client._kind import COLOR_MODES, OUTPUTS, Kind
 from poolservice_client._payload import ImagePayload, Payload
 
 ColorMode: TypeAlias = Literal["RGB", "GRAY", "RGBA"]
 Output: TypeAlias = Literal["tensor", "features"]
 
-_OUTPUTS: dict[object, pool_pb2.OutputFormat.ValueType] = {
-    "tensor": pool_pb2.OUTPUT_FORMAT_TENSOR,
-    "features": pool_pb2.OUTPUT_FORMAT_FEATURE_VECTOR,
-    "image": pool_pb2.OUTPUT_FORMAT_IMAGE,
-}
-_COLOR_MODES: dict[object, pool_pb2.ColorMode.ValueType] = {
-    None: pool_pb2.COLOR_MODE_UNSPECIFIED,
-    "RGB": pool_pb2.COLOR_MODE_RGB,
-    "GRAY": pool_pb2.COLOR_MODE_GRAY,
-    "RGBA": pool_pb2.COLOR_MODE_RGBA,
-}
-# What comes back in one kind of request rarely has more kinds than this: specs times shapes.
+# A pipeline asks few things, each of tensors of few shapes.
+_QUERIES_KEPT = 256
 _KINDS_KEPT = 512
 
 
@@ -66,10 +54,10 @@ class PoolQuery:
     normalize: bool
     narrow: bool
     color_mode: str | None
+    _kinds: dict[object, Kind] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         specs: object,
         *,
         output: object,
@@ -77,31 +65,39 @@ class PoolQuery:
         dtype: object = None,
         color_mode: object = None,
     ) -> "PoolQuery":
-        """The query for what a caller gave.
+        """The query for what a caller gave; the same object for what was asked before.
 
         Raises:
             InvalidRequest: one of them is not what it may be.
         """
-        if not isinstance(output, str) or output not in _OUTPUTS:
-            raise InvalidRequest(
-                f'must be "tensor" or "features" (pool_image gives pictures); got {output!r}', field="output"
-            )
-        if not isinstance(normalize, bool):
-            raise InvalidRequest(f"must be True or False; got {normalize!r}", field="normalize")
-        if normalize and output != "features":
-            raise InvalidRequest(
-                'only feature vectors are normalised: ask for output="features" too', field="normalize"
-            )
-        if not isinstance(color_mode, str | None) or color_mode not in _COLOR_MODES:
-            raise InvalidRequest(f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}', field="color_mode")
-        return cls(
-            (specs,) if isinstance(specs, PoolSpec) else _several(specs),
-            isinstance(specs, PoolSpec),
-            output,
-            normalize,
-            dtype is not None and _is_float16(dtype),
-            color_mode,
-        )
+        asked = tuple(specs) if isinstance(specs, list) else specs
+        try:
+            return _kept_query(asked, output, normalize, dtype, color_mode)
+        except TypeError:
+            # One of them has no hash, so it is nothing that may be asked; what it may be is said there.
+            return _query(asked, output, normalize, dtype, color_mode)
+
+    def kind_of(self, payload: Payload) -> Kind:
+        """The kind that a call which asks this about `payload` is of; the same object for equal calls.
+
+        Raises:
+            InvalidRequest: a colour mode was asked for, and the payload is a tensor.
+        """
+        if isinstance(payload, ImagePayload):
+            key, dtype, shape = None, None, None
+        else:
+            dtype, shape = payload.array.dtype, payload.array.shape
+            key = dtype, shape
+        kind = self._kinds.get(key)
+        if kind is None:
+            if self.color_mode is not None and shape is not None:
+                raise InvalidRequest(
+                    "is for pictures; a tensor is pooled in the channels that it has", field="color_mode"
+                )
+            if len(self._kinds) >= _KINDS_KEPT:
+                self._kinds.clear()
+            kind = self._kinds.setdefault(key, Kind(self, dtype, shape))
+        return kind
 
     def message(self, payload: Payload) -> bytes:
         """The PoolRequest that asks this about `payload`.
@@ -109,31 +105,32 @@ class PoolQuery:
         Raises:
             InvalidRequest: a colour mode was asked for, and the payload is a tensor.
         """
-        if isinstance(payload, ImagePayload):
-            return _encoder(self, None, None).encode(payload.data)
-        if self.color_mode is not None:
-            raise InvalidRequest("is for pictures; a tensor is pooled in the channels that it has", field="color_mode")
-        array = payload.array
-        return _encoder(self, array.dtype, array.shape).encode(payload.data)
+        return self.kind_of(payload).request(payload.data)
 
 
-@lru_cache(maxsize=_KINDS_KEPT)
-def _encoder(query: PoolQuery, dtype: "np.dtype[Any] | None", shape: tuple[int, ...] | None) -> RequestEncoder:
-    """The encoder of all requests that ask `query` of a tensor of this type and shape, or of a picture."""
-    head = pool_pb2.PoolRequest(specs=[to_message(spec) for spec in query.specs])
-    if query.output != "tensor":
-        head.output.format = _OUTPUTS[query.output]
-        head.output.l2_normalize = query.normalize
-    if query.narrow:
-        head.output.dtype = pool_pb2.DATA_TYPE_FLOAT16
-    if dtype is None or shape is None:
-        head.image.color_mode = _COLOR_MODES[query.color_mode]
-        head.image.SetInParent()
-    else:
-        head.tensor.dtype = wire_dtype(dtype)
-        head.tensor.shape.extend(shape)
-        head.tensor.SetInParent()
-    return RequestEncoder(head)
+def _query(specs: object, output: object, normalize: object, dtype: object, color_mode: object) -> PoolQuery:
+    if not isinstance(output, str) or output not in OUTPUTS:
+        raise InvalidRequest(
+            f'must be "tensor" or "features" (pool_image gives pictures); got {output!r}', field="output"
+        )
+    if not isinstance(normalize, bool):
+        raise InvalidRequest(f"must be True or False; got {normalize!r}", field="normalize")
+    if normalize and output != "features":
+        raise InvalidRequest('only feature vectors are normalised: ask for output="features" too', field="normalize")
+    if not isinstance(color_mode, str | None) or color_mode not in COLOR_MODES:
+        raise InvalidRequest(f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}', field="color_mode")
+    return PoolQuery(
+        (specs,) if isinstance(specs, PoolSpec) else _several(specs),
+        isinstance(specs, PoolSpec),
+        output,
+        normalize,
+        dtype is not None and _is_float16(dtype),
+        color_mode,
+    )
+
+
+# By type too: 1 is not True, nor is it asked for as such.
+_kept_query = lru_cache(maxsize=_QUERIES_KEPT, typed=True)(_query)
 
 
 def _several(specs: object) -> tuple[PoolSpec, ...]:

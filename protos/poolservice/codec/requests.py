@@ -1,5 +1,6 @@
 """PoolRequest on the wire: a small head and the payload's bytes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -116,12 +117,23 @@ class RequestEncoder:
         Raises:
             InvalidRequest: the message would be larger than protobuf allows, 2 GiB.
         """
-        size = size_of(data)
+        return self.encode_joined((data,))
+
+    def encode_joined(self, pieces: Sequence[Buffer]) -> bytes:
+        """The message whose payload's bytes are those of all the pieces, one after the other.
+
+        Args:
+            pieces: each contiguous.
+
+        Raises:
+            InvalidRequest: as for `encode`.
+        """
+        size = sum(map(size_of, pieces))
         prepared, opening = self._prepared
         if size != prepared:
             opening = self._opening(size)
             self._prepared = size, opening
-        return b"".join((opening, data))
+        return b"".join((opening, *pieces))
 
     def _opening(self, size: int) -> bytes:
         opening = self._before + payload.opening(_PAYLOAD_TAGS[self._kind], self._kind, self._payload, size)
