@@ -13,6 +13,7 @@ from poolservice_client._transport import (
     HEALTH,
     MAX_CALLS_IN_FLIGHT,
     POOL,
+    POOL_BATCH,
     SERVER_INFO,
     channel_options,
     check_size,
@@ -102,7 +103,7 @@ class AsyncGrpcTransport:
         self._channel = grpc.aio.insecure_channel(self._settings.address, options=channel_options(self._settings))
         self._methods = {
             method: self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
-            for method in (POOL, SERVER_INFO, HEALTH)
+            for method in (POOL, POOL_BATCH, SERVER_INFO, HEALTH)
         }
 
     def _check(self, request: bytes) -> None:

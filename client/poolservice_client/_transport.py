@@ -6,11 +6,13 @@ from typing import Protocol, cast
 
 import grpc
 
+from poolservice_client._cancellation import Cancellation, Cancelled
 from poolservice_client._settings import Settings
 from poolservice_client._status import Circumstances, error_of_call, too_large_to_send
 from poolservice_client.errors import DeadlineExceeded, PoolError
 
 POOL = "/poolservice.v1.PoolService/Pool"
+POOL_BATCH = "/poolservice.v1.PoolService/PoolBatch"
 SERVER_INFO = "/poolservice.v1.PoolService/GetServerInfo"
 HEALTH = "/grpc.health.v1.Health/Check"
 
@@ -27,16 +29,19 @@ _FIRST_RETRY_MILLISECONDS = 200
 class Transport(Protocol):
     """The seam between a PoolClient and the network: whole messages out, whole messages in."""
 
-    def call(self, method: str, request: bytes, timeout: float | None) -> bytes:
+    def call(
+        self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
+    ) -> bytes:
         """Send a message to a method and wait for its answer.
 
         Args:
             method: the path, "/package.Service/Method".
             request: the encoded message.
             timeout: seconds until the answer must be there; None waits for ever.
+            cancellation: what may end the call from another thread.
 
         Raises:
-            PoolError: no answer; which of its kinds says why.
+            PoolError: no answer; which of its kinds says why: Cancelled, where it was cancelled.
         """
         ...
 
@@ -53,17 +58,19 @@ class GrpcTransport:
         self._channel = grpc.insecure_channel(settings.address, options=channel_options(settings))
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
             method: self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
-            for method in (POOL, SERVER_INFO, HEALTH)
+            for method in (POOL, POOL_BATCH, SERVER_INFO, HEALTH)
         }
         self._turns = threading.BoundedSemaphore(MAX_CALLS_IN_FLIGHT)
         self._closed = False
 
-    def call(self, method: str, request: bytes, timeout: float | None) -> bytes:
+    def call(
+        self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
+    ) -> bytes:
         """See Transport."""
         self._check(request)
         left = self._take_turn(timeout)
         try:
-            answer: bytes = self._methods[method](request, timeout=left)
+            answer = self._send(method, request, left, cancellation)
         except grpc.RpcError as error:
             if self._closed:
                 raise closed_within() from None
@@ -77,6 +84,17 @@ class GrpcTransport:
         finally:
             self._turns.release()
         return answer
+
+    def _send(self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None) -> bytes:
+        if cancellation is None:
+            return cast(bytes, self._methods[method](request, timeout=timeout))
+        cancellation.check()
+        call = self._methods[method].future(request, timeout=timeout)
+        with cancellation.ending(call.cancel):
+            try:
+                return cast(bytes, call.result())
+            except grpc.FutureCancelledError:
+                raise Cancelled from None
 
     def close(self) -> None:
         """See Transport."""
