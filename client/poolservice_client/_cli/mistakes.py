@@ -8,6 +8,8 @@ FAILED = 1
 USAGE = 2
 #: `poolservice health`: nobody answered.
 UNREACHABLE = 3
+#: Somebody pressed Ctrl-C; a shell's own status for it.
+INTERRUPTED = 130
 
 
 class Usage(Exception):

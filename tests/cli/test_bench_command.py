@@ -1,0 +1,149 @@
+"""`poolservice bench`: what it measures, and how it says it."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from poolservice_server.testing import Service
+
+Command = Callable[..., CompletedProcess[str]]
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+QUICK = ("--duration", 0.3, "--warm-up", 0.1)
+
+
+def test_the_table_has_a_row_for_each_concurrency(command: Command, server_address: str) -> None:
+    done = command("bench", server_address, "--shape", "8x8x8", "-c", 1, "-c", 4, *QUICK)
+    assert (done.returncode, done.stderr) == (0, "")
+    title, job, _, headings, *lines = done.stdout.splitlines()
+    assert title.startswith("poolservice ")
+    assert title.endswith(f" at {server_address} on cpu")
+    assert job == "GlobalAvgPool2d() of (8, 8, 8) float32, 2,048 bytes a call"
+    assert headings.split()[:3] == ["at", "a", "time"]
+    rows = [line.split() for line in lines[:2]]
+    assert [row[0] for row in rows] == ["1", "4"]
+    for _, rate, p50, p90, p99, decode, queue, compute, rest, batch, errors in rows:
+        assert float(rate.replace(",", "")) > 0
+        assert 0 < float(p50) <= float(p90) <= float(p99)
+        assert float(decode) == 0
+        assert min(float(queue), float(compute)) >= 0
+        assert float(rest) > 0
+        assert float(batch) >= 1
+        assert errors == "0"
+
+
+def test_the_parts_of_a_picture_add_up_to_its_latency(command: Command, photograph: Path) -> None:
+    done = command("bench", "--op", "max2d", "--kernel-size", 8, "-i", photograph, "-c", 2, *QUICK, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["job"]["payload_bytes"] == photograph.stat().st_size
+    assert said["job"]["specs"] == ["MaxPool2d(kernel_size=8)"]
+    assert said["interrupted"] is False
+    (row,) = said["rows"]
+    assert row["calls"] > 0
+    assert row["calls"] == pytest.approx(row["calls_per_second"] * row["seconds"])
+    assert row["devices"] == {"cpu": row["calls"]}
+    assert row["errors"] == []
+    parts, latency = row["mean_ms"], row["latency_ms"]
+    assert parts["decode"] > 0
+    assert 0 < sum(parts.values()) <= latency["max"]
+    # With two calls always under way, a call takes two over the rate in the mean, but for the ends of the stretch.
+    assert sum(parts.values()) <= 2000 / row["calls_per_second"] * 1.01
+
+
+def test_it_takes_every_type_and_several_operators(command: Command) -> None:
+    arguments = ["--op", "gap2d", "--op", "gmp2d", "--shape", "4x6x6", "--dtype", "bfloat16", "--features"]
+    done = command("bench", *arguments, "-c", 1, *QUICK, "--json")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)["job"]
+    assert (job["input"], job["payload_bytes"]) == ("(4, 6, 6) bfloat16", 288)
+    assert (len(job["specs"]), job["output"]) == (2, "features")
+
+
+def test_failures_are_counted_and_told(start_server: Callable[..., Service]) -> None:
+    server = start_server()
+    with _bench(server.address, "-c", "3", "--duration", "2", "--warm-up", "0", "--timeout", "0.5") as (process, said):
+        said("3 calls at a time")
+        server.kill()
+        printed, _ = process.communicate(timeout=30)
+    assert process.returncode == FAILED
+    (row,) = json.loads(printed)["rows"]
+    assert sum(error["count"] for error in row["errors"]) >= 3
+    assert {error["kind"] for error in row["errors"]} <= {"Unavailable", "DeadlineExceeded"}
+    assert all(server.address in error["first"] for error in row["errors"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--op", "max2"], USAGE, "no operator 'max2'"),
+        (["--shape", "3by4"], USAGE, "--shape takes sizes from channels to width, such as 3x224x224; got '3by4'"),
+        (["--shape", "3"], USAGE, "--shape takes sizes"),
+        (["--dtype", "bool"], USAGE, "--dtype takes one of float32"),
+        (["--dtype", "uint8", "--input", "x.jpg"], USAGE, "leave them out beside --input"),
+        (["--input", "missing.jpg"], FAILED, "missing.jpg: No such file"),
+        (["--shape", "3x4x4", "--op", "max2d:kernel_size=5"], FAILED, "5"),
+        (["--shape", "3x4x4", "--color-mode", "GRAY"], FAILED, "color_mode"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(
+    entry: Command, server_address: str, arguments: list[str], status: int, words: str
+) -> None:
+    done = entry("bench", server_address, *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith("poolservice: ")
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+def test_nobody_answers(offline: Command, nobody: str) -> None:
+    done = offline("bench", nobody)
+    assert (done.returncode, done.stdout) == (FAILED, "")
+    assert done.stderr.startswith(f"poolservice: no server answers at {nobody}")
+
+
+def test_an_interrupt_prints_what_was_measured(server_address: str) -> None:
+    with _bench(server_address, "-c", "1", "-c", "7", "--duration", "2") as (process, said):
+        said("7 calls at a time")
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=30)
+    assert process.returncode == INTERRUPTED
+    measured = json.loads(printed)
+    assert measured["interrupted"] is True
+    whole, *cut = measured["rows"]
+    assert (whole["concurrency"], whole["calls"] > 0) == (1, True)
+    assert [row["concurrency"] for row in cut] in ([], [7])
+
+
+@contextmanager
+def _bench(address: str, *arguments: str) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
+    """The command with a terminal for its progress, and what waits until that says something."""
+    terminal, stderr = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolservice_client", "bench", address, "--shape", "8x8x8", "--json", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+    os.close(stderr)
+
+    def said(words: str) -> None:
+        read = ""
+        while words not in read:
+            read += os.read(terminal, 4096).decode()
+
+    try:
+        yield process, said
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
