@@ -87,12 +87,12 @@ class GrpcTransport:
 
     def _send(self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None) -> bytes:
         if cancellation is None:
-            return cast(bytes, self._methods[method](request, timeout=timeout))
+            return self._methods[method](request, timeout=timeout)
         cancellation.check()
         call = self._methods[method].future(request, timeout=timeout)
         with cancellation.ending(call.cancel):
             try:
-                return cast(bytes, call.result())
+                return call.result()
             except grpc.FutureCancelledError:
                 raise Cancelled from None
 
