@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 # From here on, torch splits the sum of a single plane among its threads, and so changes its last bits.
-_SPLIT_AMONG_THREADS = 2**15
-_ROW = 2**10
+SPLIT_AMONG_THREADS = 2**15
+_RUN = 2**13
 
 # uint16 holds the sum of 257 bytes.
 _BYTES_IN_UINT16 = 256
@@ -21,11 +21,11 @@ def interleaved(planes: torch.Tensor) -> bool:
 def sums(planes: torch.Tensor) -> torch.Tensor:
     """The sum of each row of floats (P, n), as (P,), by torch's own pairwise summation."""
     count = planes.shape[1]
-    if count < _SPLIT_AMONG_THREADS:
+    if count < SPLIT_AMONG_THREADS:
         return planes.sum(1)
-    whole = count - count % _ROW
-    partial = planes[:, :whole].reshape(len(planes), -1, _ROW).sum(2)
-    return sums(torch.cat((partial, planes[:, whole:].sum(1, keepdim=True)), dim=1))
+    whole = count - count % _RUN
+    total = sums(planes[:, :whole].reshape(len(planes), -1, _RUN).sum(2))
+    return total if whole == count else total.add_(planes[:, whole:].sum(1))
 
 
 def byte_sums(planes: torch.Tensor) -> torch.Tensor:

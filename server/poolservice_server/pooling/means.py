@@ -30,12 +30,12 @@ from poolservice.specs import (
 )
 from poolservice_server.pooling import folds, slices
 from poolservice_server.pooling.order import window_max
-from poolservice_server.pooling.windows import adaptive_counts, as_width, window_counts
+from poolservice_server.pooling.windows import adaptive_counts, window_counts, window_of
 
 Pooled = tuple[torch.Tensor, torch.Tensor | None]
 Mean = Callable[[torch.Tensor], torch.Tensor]
 
-_AVG_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
+_AVG_POOL: dict[int, Callable[..., torch.Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVG_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 _LP_POOL = {1: F.lp_pool1d, 2: F.lp_pool2d, 3: F.lp_pool3d}
 
@@ -51,6 +51,12 @@ _SUMMED_IN = {
     torch.int32: torch.float64,
 }
 
+# From so many bytes on, to add them as they are is faster than to widen them first.
+_MANY_BYTES = 2**12
+
+# float64 holds every whole number up to here.
+_WHOLE_IN_FLOAT64 = 2**53
+
 # float32 holds the sums of this many bytes exactly.
 _BYTES_IN_FLOAT32 = 2**16
 
@@ -65,7 +71,8 @@ def avg_pool(planes: torch.Tensor, spec: AvgPool1d | AvgPool2d | AvgPool3d) -> P
         (P, *spatial) to (P, *out), as `shapes.windows` counts them.
     """
     override = None if isinstance(spec, AvgPool1d) else spec.divisor_override
-    return _window_mean(planes, spec.window, spec.count_include_pad, override).to(_result(planes)), None
+    mean = _window_mean(planes, window_of(spec), spec.count_include_pad, override)
+    return _narrowed(mean, planes), None
 
 
 def lp_pool(planes: torch.Tensor, spec: LPPool1d | LPPool2d | LPPool3d) -> Pooled:
@@ -76,11 +83,11 @@ def lp_pool(planes: torch.Tensor, spec: LPPool1d | LPPool2d | LPPool3d) -> Poole
     Shape:
         (P, *spatial) to (P, *out), as `shapes.windows` counts them.
     """
-    kernel_size, stride, _, _, ceil_mode = spec.window
+    kernel_size, stride, _, _, ceil_mode = window_of(spec)
     size: Any = kernel_size[0] if spec.spatial_dims == 1 else kernel_size
     values = planes.to(_computed_in(planes, 2**63)).contiguous()
     pooled: torch.Tensor = _LP_POOL[spec.spatial_dims](values, spec.norm_type, size, stride, ceil_mode)
-    return pooled.to(_result(planes)), None
+    return _narrowed(pooled, planes), None
 
 
 def mixed_pool(planes: torch.Tensor, spec: MixedPool1d | MixedPool2d | MixedPool3d) -> Pooled:
@@ -95,9 +102,9 @@ def mixed_pool(planes: torch.Tensor, spec: MixedPool1d | MixedPool2d | MixedPool
         Lee, Gallagher and Tu, "Generalizing Pooling Functions in Convolutional Neural Networks: Mixed, Gated, and
         Tree", 2015.
     """
-    mean = _window_mean(planes, spec.window, True, None)
-    largest = window_max(planes, spec.window).to(mean.dtype)
-    return (spec.alpha * largest + (1 - spec.alpha) * mean).to(_result(planes)), None
+    mean = _window_mean(planes, window_of(spec), True, None)
+    largest = window_max(planes, window_of(spec)).to(mean.dtype)
+    return _narrowed(spec.alpha * largest + (1 - spec.alpha) * mean, planes), None
 
 
 def adaptive_avg_pool(planes: torch.Tensor, spec: AdaptiveAvgPool1d | AdaptiveAvgPool2d | AdaptiveAvgPool3d) -> Pooled:
@@ -109,14 +116,14 @@ def adaptive_avg_pool(planes: torch.Tensor, spec: AdaptiveAvgPool1d | AdaptiveAv
     spatial = tuple(planes.shape[1:])
     sizes = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
     if all(size == 1 for size in sizes):
-        return _plane_mean(planes).to(_result(planes)), None
+        return _narrowed(_plane_mean(planes), planes), None
     target: Any = sizes[0] if len(sizes) == 1 else sizes
 
     def mean(values: torch.Tensor) -> torch.Tensor:
         pooled: torch.Tensor = _ADAPTIVE_AVG_POOL[len(sizes)](values.contiguous(), target)
         return pooled
 
-    return _exactly(planes, mean, math.prod(spatial), lambda: adaptive_counts(spatial, sizes)).to(_result(planes)), None
+    return _narrowed(_exactly(planes, mean, math.prod(spatial), lambda: adaptive_counts(spatial, sizes)), planes), None
 
 
 def global_avg_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
@@ -128,7 +135,7 @@ def global_avg_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
     Source:
         Lin, Chen and Yan, "Network In Network", 2013.
     """
-    return _plane_mean(planes).to(_result(planes)), None
+    return _narrowed(_plane_mean(planes), planes), None
 
 
 #: The operators whose values are computed from the input's.
@@ -144,18 +151,16 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:
-    # By the size of a plane, not of all: another order of adding must not depend on the company.
-    if planes.dtype in _SUMMED_IN and slices.suit(planes, window, math.prod(planes.shape[1:])):
-        total = slices.slide(planes.to(_SUMMED_IN[planes.dtype]), window, torch.add)
+    if planes.dtype in _SUMMED_IN and slices.suit(planes, window, adding=True):
+        total = slices.window_sum(planes.to(_SUMMED_IN[planes.dtype]), window)
         return _divided(total.to(_computed_in(planes, 0)), window, tuple(planes.shape[1:]), count_include_pad, divisor)
-    if len(window.kernel_size) == 1:
-        return _window_mean(planes.unsqueeze(1), as_width(window), count_include_pad, divisor).squeeze(1)
     kernel_size, stride, padding, _, ceil_mode = window
     avg_pool = _AVG_POOL[len(kernel_size)]
+    overridden = () if len(kernel_size) == 1 else (divisor,)
 
     def mean(values: torch.Tensor) -> torch.Tensor:
         pooled: torch.Tensor = avg_pool(
-            values.contiguous(), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor
+            values.contiguous(), kernel_size, stride, padding, ceil_mode, count_include_pad, *overridden
         )
         return pooled
 
@@ -177,12 +182,15 @@ def _divided(
 
 
 def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
-    count = math.prod(planes.shape[1:])
+    count = planes.shape[1:].numel()
     shape = (-1,) + (1,) * (planes.ndim - 1)
-    if planes.dtype == torch.uint8 and planes.device.type == "cpu":
+    axes = tuple(range(1, planes.ndim))
+    if planes.dtype == torch.uint8 and planes.is_cpu and count >= _MANY_BYTES:
         return folds.byte_sums(planes).to(torch.float64).div_(count).view(shape)
 
     def mean(floats: torch.Tensor) -> torch.Tensor:
+        if count < folds.SPLIT_AMONG_THREADS:
+            return floats.contiguous().mean(axes, keepdim=True)
         return folds.sums(floats.contiguous().view(len(floats), count)).div_(count).view(shape)
 
     return _exactly(planes, mean, count, lambda: torch.tensor(count, dtype=torch.float64))
@@ -193,8 +201,12 @@ def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[],
 
     `counts` gives what each sum is divided by.
     """
+    if planes.dtype in (torch.float32, torch.float64):
+        return mean(planes)
     if planes.dtype != torch.int64:
         return mean(planes.to(_computed_in(planes, values)))
+    if planes.numel() and max(int(planes.amax()), -int(planes.amin())) * values < _WHOLE_IN_FLOAT64:
+        return mean(planes.to(torch.float64))
     # Each half's sum is a whole number that float64 holds; rounding undoes what the division took from it.
     divisor = counts().to(planes.device)
     high, low = (mean(half.to(torch.float64)).mul_(divisor).round_() for half in (planes >> 32, planes & 0xFFFFFFFF))
@@ -209,5 +221,8 @@ def _computed_in(planes: torch.Tensor, values: int) -> torch.dtype:
     return torch.float64
 
 
-def _result(planes: torch.Tensor) -> torch.dtype:
-    return planes.dtype if planes.is_floating_point() else torch.float32
+def _narrowed(computed: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
+    """What was computed of `planes`, in the result's type."""
+    if computed.dtype is planes.dtype:
+        return computed
+    return computed.to(planes.dtype if planes.is_floating_point() else torch.float32)

@@ -26,9 +26,12 @@ from poolservice.specs import (
     Window,
 )
 from poolservice_server.pooling import folds, slices
-from poolservice_server.pooling.windows import as_width
+from poolservice_server.pooling.windows import as_width, window_of
 
 Pooled = tuple[torch.Tensor, torch.Tensor | None]
+# So few values that one call of torch's is sooner done than a reduction and its checks.
+_FEW = 2**14
+
 Maximum = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 # A float of torch's kernels that holds every value of an integer type they lack; int64 has none.
@@ -48,9 +51,10 @@ def max_pool(planes: torch.Tensor, spec: MaxPool1d | MaxPool2d | MaxPool3d) -> P
     Shape:
         (P, *spatial) to (P, *out), as `shapes.windows` counts them.
     """
+    window = window_of(spec)
     if spec.return_indices:
-        return window_max_with_indices(planes, spec.window)
-    return window_max(planes, spec.window), None
+        return window_max_with_indices(planes, window)
+    return window_max(planes, window), None
 
 
 def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> Pooled:
@@ -61,10 +65,13 @@ def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> P
     Shape:
         (P, *spatial) to (P, *out), as `shapes.windows` counts them.
     """
-    if not spec.return_indices and _slices_suit(planes, spec.window):
-        return slices.slide(planes, spec.window, torch.minimum), None
-    values, indices = window_max_with_indices(_reversed(planes), spec.window)
-    return _reversed(values), indices if spec.return_indices else None
+    window = window_of(spec)
+    if spec.return_indices:
+        values, indices = window_max_with_indices(_reversed(planes), window)
+        return _reversed(values), indices
+    if _slices_suit(planes, window):
+        return slices.window_min(planes, window), None
+    return _reversed(_walked_max(_reversed(planes), window)), None
 
 
 def adaptive_max_pool(planes: torch.Tensor, spec: AdaptiveMaxPool1d | AdaptiveMaxPool2d | AdaptiveMaxPool3d) -> Pooled:
@@ -110,24 +117,37 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
     """The maximum of each window of each plane."""
     if _slices_suit(planes, window):
-        return slices.slide(planes, window, torch.maximum)
-    return window_max_with_indices(planes, window)[0]
+        return slices.window_max(planes, window)
+    return _walked_max(planes, window)
 
 
 def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
     """The maximum of each window of each plane, and its flat position in the plane."""
     if len(window.kernel_size) == 1:
-        # As the width of planes one high: max_pool1d lacks the integers, and walks through the whole length of a
-        # window, which may be 2^30, where max_pool2d stays within the plane.
         values, indices = window_max_with_indices(planes.unsqueeze(1), as_width(window))
         return values.squeeze(1), indices.squeeze(1)
-    if planes.device.type == "cpu":
+    if planes.is_cpu:
         return _window_max(planes, window)
     return _through_floats(planes, lambda floats: _window_max(floats, window))
 
 
+def _walked_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
+    """The maximum of each window, by torch's kernel."""
+    kernel = window.kernel_size
+    if not planes.is_cpu:
+        return window_max_with_indices(planes, window)[0]
+    if len(kernel) == 3:
+        return torch.max_pool3d(planes.contiguous(), *window)
+    if len(kernel) == 2:
+        return torch.max_pool2d(planes.contiguous(), *window)
+    if planes.is_floating_point() and kernel[0] <= planes.shape[1]:
+        return torch.max_pool1d(planes.contiguous(), *window)
+    # max_pool1d lacks the integers, and walks through the whole length of a window, which may be 2^30.
+    return torch.max_pool2d(planes.contiguous().unsqueeze(1), *as_width(window)).squeeze(1)
+
+
 def _slices_suit(planes: torch.Tensor, window: Window) -> bool:
-    return slices.suit(planes, window, planes.numel()) and not slices.hold_negative_zero(planes)
+    return slices.suit(planes, window) and not slices.holds_negative_zero(planes)
 
 
 def _window_max(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,13 +182,15 @@ def _through_floats(planes: torch.Tensor, largest: Maximum) -> tuple[torch.Tenso
 
 def _plane_extreme(planes: torch.Tensor, extreme: Callable[..., torch.Tensor]) -> torch.Tensor:
     ones = (1,) * (planes.ndim - 1)
-    values = folds.fold(planes, extreme)
-    if planes.is_floating_point() and not bool(values.all()) and slices.hold_negative_zero(planes):
-        # Some plane's extreme is a zero, and a reduction takes the sign of whichever it met first.
-        positive = planes if extreme is torch.amax else -planes
-        values = _adaptive_max(positive, ones)[0]
-        return values if extreme is torch.amax else -values
-    return values.view(-1, *ones)
+    floats = planes.is_floating_point()
+    if not floats or planes.numel() > _FEW:
+        values = folds.fold(planes, extreme)
+        # Of several zeros a reduction takes the sign of any, not of the first.
+        if not floats or bool(values.all()) or not slices.holds_negative_zero(planes):
+            return values.view(-1, *ones)
+    if extreme is torch.amax:
+        return _adaptive_max(planes, ones)[0]
+    return -_adaptive_max(-planes, ones)[0]
 
 
 def _reversed(values: torch.Tensor) -> torch.Tensor:

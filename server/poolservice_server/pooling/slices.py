@@ -1,121 +1,229 @@
-"""Windows by shifted slices: what a window holds is combined from whole slices of the input, near memory's speed.
+"""Windows by shifted slices: whole slices of the input are combined, where torch's kernels walk window by window.
 
-A window of small kernels is separable: first whole rows are combined with their neighbours, which halves the work
-that is left where the stride is 2, then columns. torch's own kernels walk through each window value by value.
-
-Maxima come out the same whatever the order. Sums are added in another order than torch's, the same one for every
-plane. A sum that only passes through infinity on the way may end there where torch's does not.
+On the processor only, and in numpy, which makes a slice in a tenth of torch's time. A maximum is separable: first
+rows are combined with their neighbours, then columns. A sum adds slices in the order in which torch's kernel adds a
+window's values, and so is torch's bit for bit: a plane's answer is the same whichever of the two made it.
 """
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import product
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from poolservice.specs import Window
 from poolservice_server import shapes
 from poolservice_server.pooling import folds
 
-# torch.maximum, torch.minimum or torch.add: takes two tensors and where to write.
-Combine = Callable[..., torch.Tensor]
+Array = np.ndarray[Any, Any]
 
-_LONGEST_KERNEL = 3
-_HALF_OF = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_AS_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32}
-_FEWEST_VALUES = 4096
+# Below so many values looked at, some twenty calls cost more than torch's walk.
+_FEWEST_STEPS = 40_000
+_FEWEST_STEPS_TO_ADD = 100_000
+_SHORTEST_ROW = 14
+_LONGEST_KERNEL = 32
+_LONGEST_KERNEL_TO_ADD = 7
+
+# About a processor core's share of the cache.
+_BYTES_AT_ONCE = 2**20
+
+# An integer of an element's size, and one of twice that.
+_INTEGER = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
+_INTEGER_OF_TWO = {1: np.int16, 2: np.int32, 4: np.int64}
 
 
-def suit(planes: torch.Tensor, window: Window, values: int) -> bool:
-    """Whether slices are faster than torch's kernel, by tests/bench/kernels.py, for `values` values.
+class _Layout(NamedTuple):
+    """How many windows there are, how long the padded input is, and how many values they look at in all."""
 
-    The kernel must be small and without gaps, and the input large enough to be worth a dozen calls. A caller whose
-    result depends on the kernel's order of work must give the values of one plane, not of all, so that a plane's
-    answer does not depend on its company.
+    counts: tuple[int, ...]
+    padded: tuple[int, ...]
+    steps: int
+
+
+@lru_cache(maxsize=1024)
+def _layout(window: Window, spatial: tuple[int, ...]) -> _Layout:
+    counts = shapes.windows(window, spatial)
+    padded = (
+        max(stride * (count - 1) + kernel, padding + size)
+        for count, kernel, stride, padding, size in zip(counts, *window[:3], spatial, strict=True)
+    )
+    return _Layout(counts, tuple(padded), math.prod(counts) * math.prod(window.kernel_size))
+
+
+def suit(planes: torch.Tensor, window: Window, *, adding: bool = False) -> bool:
+    """Whether slices are faster than torch's kernel, by tests/bench/kernels.py.
+
+    That takes a small kernel without gaps, rows that are worth a run, and enough values to look at. Sums, which
+    are not separable without changing their last bits, gain less, where columns are skipped above all.
     """
+    fewest, longest = (_FEWEST_STEPS_TO_ADD, _LONGEST_KERNEL_TO_ADD) if adding else (_FEWEST_STEPS, _LONGEST_KERNEL)
+    kernel = window.kernel_size
     return (
-        planes.device.type == "cpu"
-        and values >= _FEWEST_VALUES
-        and 1 < max(window.kernel_size) <= _LONGEST_KERNEL
+        planes.is_cpu
+        and planes.numel() * math.prod(kernel) >= fewest
+        and 1 < max(kernel) <= longest
         and max(window.dilation) == 1
+        and planes.shape[-1] >= _SHORTEST_ROW
+        and (not adding or window.stride[-1] == 1 or (math.prod(kernel) <= 4 and planes.shape[-1] >= 4 * _SHORTEST_ROW))
+        and len(planes) * _layout(window, planes.shape[1:]).steps >= fewest
     )
 
 
-def slide(planes: torch.Tensor, window: Window, combine: Combine) -> torch.Tensor:
-    """Combine what each window holds; padding is left out, so nothing is added for it.
-
-    Shape:
-        (P, *spatial) to (P, *out), contiguous. Planes that lie interleaved, as the channels of a picture do, are
-        combined where they lie and only the result is copied apart.
-    """
-    kernels, strides, paddings, _, _ = window
-    counts = shapes.windows(window, tuple(planes.shape[1:]))
-    interleaved = folds.interleaved(planes)
-    values = planes.movedim(0, -1) if interleaved else planes.contiguous()
-    last = len(kernels) - 1
-    for i, (kernel, stride, padding, count) in enumerate(zip(kernels, strides, paddings, counts, strict=True)):
-        dim = i if interleaved else i + 1
-        if kernel == stride == 1:
-            continue
-        if i < last or stride == 1 or not (interleaved or (stride == 2 and values.element_size() <= 4)):
-            values = _along(values, dim, (kernel, stride, padding), count, combine)
-        else:
-            # Neighbours in memory combine many at a time: all windows of stride 1, of which some are kept.
-            dense = _along(values, dim, (kernel, 1, padding), stride * count, combine, kept=stride)
-            values = dense[..., ::stride, :] if interleaved else _every_other(dense)
-    return values.movedim(-1, 0).contiguous() if interleaved else values
+def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
+    """The maximum of each window, of planes without -0.0: which of several zeros counts is not torch's choice."""
+    lowest = -math.inf if planes.is_floating_point() else torch.iinfo(planes.dtype).min
+    return _in_cache(planes, lambda some: _extreme(some, window, np.maximum, lowest))
 
 
-def _along(
-    values: torch.Tensor, dim: int, window: tuple[int, int, int], count: int, combine: Combine, kept: int = 1
-) -> torch.Tensor:
-    """Combine `count` windows of (kernel, stride, padding) along `dim`; only each `kept`-th needs to be right."""
-    kernel, stride, padding = window
-    size = values.shape[dim]
+def window_min(planes: torch.Tensor, window: Window) -> torch.Tensor:
+    """The minimum of each window, of planes without -0.0."""
+    highest = math.inf if planes.is_floating_point() else torch.iinfo(planes.dtype).max
+    return _in_cache(planes, lambda some: _extreme(some, window, np.minimum, highest))
+
+
+def window_sum(planes: torch.Tensor, window: Window) -> torch.Tensor:
+    """The sum of each window in the planes' own type, from zero and in row-major order, with zeros as padding."""
+    return _in_cache(planes, lambda some: _sum(some, window))
+
+
+def _sum(planes: torch.Tensor, window: Window) -> torch.Tensor:
+    layout = _layout(window, planes.shape[1:])
+    values, first = _padded(planes, window, layout, 0)
+    steps, spans, rooms = _last_axis_dense(window, layout.counts, values.itemsize, first)
     shape = list(values.shape)
-    shape[dim] = count
-    out = values.new_empty(shape)
-    first = min(-(-padding // stride), count)
-    end = max(min((size - kernel + padding) // stride + 1, count), first)
-    if stride == 1 and count == size:
-        # One run over the whole memory; where it passes from one row to the next is a border, written below.
-        step = math.prod(values.shape[dim + 1 :])
-        run = values.numel() - (kernel - 1) * step
-        flat = values.view(-1)
-        _combine([flat.narrow(0, k * step, run) for k in range(kernel)], out.view(-1)[padding * step :][:run], combine)
-    elif end > first:
-        inside = [_slice(values, dim, stride * first - padding + k, end - first, stride) for k in range(kernel)]
-        _combine(inside, out.narrow(dim, first, end - first), combine)
-    for i in (*range(0, first, kept), *range(-(-end // kept) * kept, count, kept)):
-        start = stride * i - padding
-        held = range(max(start, 0), min(start + kernel, size))
-        _combine([values.narrow(dim, at, 1) for at in held], out.narrow(dim, i, 1), combine)
+    shape[first : first + len(rooms)] = rooms
+    total = np.empty(shape, values.dtype)
+    inside = total[_index(first, [slice(span) for span in spans])]
+    left, right, *rest = [values[run] for run in _runs(window.kernel_size, steps, spans, first)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.add(left, right, out=inside)
+        for part in rest:
+            np.add(inside, part, out=inside)
+    # torch adds from zero, and 0.0 + -0.0 is 0.0.
+    return _kept(total, window.stride[-1] if steps[-1] != window.stride[-1] else 1, first).add_(0)
+
+
+@lru_cache(maxsize=1024)
+def _runs(
+    kernel_size: tuple[int, ...], steps: tuple[int, ...], spans: tuple[int, ...], first: int
+) -> list[tuple[slice, ...]]:
+    """For each place in the window, in row-major order, what lies there of all windows."""
+    return [
+        _index(
+            first,
+            [
+                slice(offset, offset + step * (span - 1) + 1, step)
+                for offset, step, span in zip(offsets, steps, spans, strict=True)
+            ],
+        )
+        for offsets in product(*map(range, kernel_size))
+    ]
+
+
+def holds_negative_zero(planes: torch.Tensor) -> bool:
+    """Whether some value is -0.0."""
+    if not planes.is_floating_point() or planes.numel() == 0:
+        return False
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[planes.element_size()]
+    return int(planes.view(integer).amin()) == torch.iinfo(integer).min
+
+
+def _in_cache(planes: torch.Tensor, pooled: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Some planes at a time, so that what one pass over them writes is still in the cache for the next."""
+    at_once = max(1, _BYTES_AT_ONCE * len(planes) // (planes.numel() * planes.element_size()))
+    if at_once >= len(planes) or folds.interleaved(planes):
+        return pooled(planes)
+    return torch.cat([pooled(planes[i : i + at_once]) for i in range(0, len(planes), at_once)])
+
+
+def _extreme(planes: torch.Tensor, window: Window, combine: Callable[..., Array], padding: float) -> torch.Tensor:
+    if planes.dtype in (torch.float16, torch.bfloat16):
+        # numpy compares halves one by one, or not at all; wider floats hold them.
+        return _extreme(planes.to(torch.float32), window, combine, padding).to(planes.dtype)
+    layout = _layout(window, planes.shape[1:])
+    values, first = _padded(planes, window, layout, padding)
+    steps, spans, rooms = _last_axis_dense(window, layout.counts, values.itemsize, first)
+    for i, kernel in enumerate(window.kernel_size):
+        if kernel > 1 or window.stride[i] > 1:
+            values = _along(values, first + i, kernel, (steps[i], spans[i], rooms[i]), combine)
+        elif spans[i] != values.shape[first + i]:
+            values = values[_index(first + i, [slice(spans[i])])]
+    return _kept(values, window.stride[-1] if steps[-1] != window.stride[-1] else 1, first)
+
+
+def _padded(planes: torch.Tensor, window: Window, layout: _Layout, padding: float) -> tuple[Array, int]:
+    """The planes in the order of memory, as long as the windows reach, and which axis is the first spatial one.
+
+    Planes that lie interleaved, as the channels of a picture do, stay so: (*spatial, P).
+    """
+    interleaved = folds.interleaved(planes)
+    first = 0 if interleaved else 1
+    values: Array = (planes.movedim(0, -1) if interleaved else planes.contiguous()).numpy()
+    spatial = tuple(planes.shape[1:])
+    if layout.padded == spatial:
+        return values, first
+    shape = (*values.shape[:first], *layout.padded, *values.shape[first + len(spatial) :])
+    padded = np.full(shape, padding, values.dtype)
+    inside = [slice(before, before + size) for before, size in zip(window.padding, spatial, strict=True)]
+    padded[_index(first, inside)] = values
+    return padded, first
+
+
+def _last_axis_dense(
+    window: Window, counts: tuple[int, ...], itemsize: int, first: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """For each axis: the step between windows, how many to make, and how many to make room for.
+
+    Along the last axis neighbours in memory combine many at a time, so it pays to make every window of stride 1 and
+    to keep some, where keeping them is cheap: see `_kept`.
+    """
+    stride, count = window.stride[-1], counts[-1]
+    if stride == 1 or not (first == 0 or (stride == 2 and itemsize in _INTEGER_OF_TWO)):
+        return window.stride, counts, counts
+    return (
+        (*window.stride[:-1], 1),
+        (*counts[:-1], stride * (count - 1) + 1),
+        (*counts[:-1], stride * count),
+    )
+
+
+def _along(values: Array, axis: int, kernel: int, places: tuple[int, int, int], combine: Callable[..., Array]) -> Array:
+    """Combine `kernel` neighbours along one axis."""
+    step, span, room = places
+    width = 1
+    while kernel > 3 and 2 * width < kernel:
+        # What two windows of this width hold, one of twice the width does.
+        values = combine(values[_index(axis, [slice(-width)])], values[_index(axis, [slice(width, None)])])
+        width *= 2
+    offsets = range(kernel) if width == 1 else (0, kernel - width)
+    parts = [values[_index(axis, [slice(offset, offset + step * (span - 1) + 1, step)])] for offset in offsets]
+    shape = list(values.shape)
+    shape[axis] = room
+    out = np.empty(shape, values.dtype)
+    inside = out if room == span else out[_index(axis, [slice(span)])]
+    if len(parts) == 1:
+        inside[...] = parts[0]
+        return out
+    combine(parts[0], parts[1], out=inside)
+    for part in parts[2:]:
+        combine(inside, part, out=inside)
     return out
 
 
-def _slice(values: torch.Tensor, dim: int, start: int, count: int, step: int) -> torch.Tensor:
-    index: list[slice] = [slice(None)] * dim
-    return values[(*index, slice(start, start + step * (count - 1) + 1, step))]
+def _kept(values: Array, every: int, first: int) -> torch.Tensor:
+    """Every so many along the last spatial axis, as planes (P, *out) one behind the other."""
+    if first == 0:
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values[..., ::every, :], -1, 0)))
+    if every == 2:
+        # Of each pair, read as one little-endian integer, a narrowing cast keeps the first: one instruction for
+        # many, where a strided copy goes one by one.
+        size = values.itemsize
+        values = values.view(_INTEGER_OF_TWO[size]).astype(_INTEGER[size]).view(values.dtype)
+    return torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _combine(parts: list[torch.Tensor], out: torch.Tensor, combine: Combine) -> None:
-    if len(parts) == 1:
-        out.copy_(parts[0])
-        return
-    combine(parts[0], parts[1], out=out)
-    for part in parts[2:]:
-        combine(out, part, out=out)
-
-
-def _every_other(values: torch.Tensor) -> torch.Tensor:
-    # Of each pair, read as one little-endian integer, the narrowing cast keeps the first: a vector instruction,
-    # where a strided copy goes one by one.
-    size = values.element_size()
-    return values.view(_HALF_OF[2 * size]).to(_AS_INTEGER[size]).view(values.dtype)
-
-
-def hold_negative_zero(values: torch.Tensor) -> bool:
-    """Whether some value is -0.0, for which maxima by slices would not take the first zero's sign as torch does."""
-    if not values.is_floating_point() or math.prod(values.shape) == 0:
-        return False
-    integer = _HALF_OF[values.element_size()]
-    return int(values.view(integer).amin()) == torch.iinfo(integer).min
+def _index(axis: int, spans: list[slice]) -> tuple[slice, ...]:
+    return (slice(None),) * axis + tuple(spans)

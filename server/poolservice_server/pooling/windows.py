@@ -5,10 +5,17 @@ from functools import lru_cache
 
 import torch
 
-from poolservice.specs import Window
+from poolservice.specs import Window, WindowSpec
 from poolservice_server import shapes
 
 
+@lru_cache(maxsize=1024)
+def window_of(spec: WindowSpec) -> Window:
+    """The spec's window; to look it up costs less than to gather it."""
+    return spec.window
+
+
+@lru_cache(maxsize=1024)
 def as_width(window: Window) -> Window:
     """A window of one dimension as one of two, over planes one high."""
     kernel_size, stride, padding, dilation, ceil_mode = window

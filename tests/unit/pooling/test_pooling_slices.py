@@ -1,0 +1,107 @@
+"""Windows by slices against torch's kernels, bit for bit, at sizes and kernels where both are exact."""
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolservice.errors import InvalidRequest
+from poolservice.specs import Window
+from poolservice_server import shapes
+from poolservice_server.pooling import slices
+from poolservice_server.pooling.windows import as_width
+
+TASKS = 20
+TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16, torch.int32)
+SIDES = {1: 60, 2: 16, 3: 9}
+
+
+def a_window(random: Random) -> tuple[Window, tuple[int, ...]]:
+    """A window without gaps, and planes that it fits into."""
+    while True:
+        dims = random.randint(1, 3)
+        shape = (random.randint(1, 3), *(random.randint(1, SIDES[dims]) for _ in range(dims)))
+        kernel = tuple(random.randint(1, 9 if dims < 3 else 4) for _ in range(dims))
+        stride = tuple(random.randint(1, 4) for _ in range(dims))
+        padding = tuple(random.randint(0, size // 2) for size in kernel)
+        window = Window(kernel, stride, padding, (1,) * dims, random.random() < 0.5)
+        try:
+            shapes.windows(window, shape[1:])
+        except InvalidRequest:
+            continue
+        if max(kernel) > 1 and all(map(int.__ge__, shape[1:], kernel)):
+            return window, shape
+
+
+def layouts(planes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The same planes one behind the other, interleaved as a picture's channels, and every other of twice as many."""
+    interleaved = torch.empty((*planes.shape[1:], len(planes)), dtype=planes.dtype).movedim(-1, 0).copy_(planes)
+    return planes, interleaved, planes.repeat_interleave(2, 0)[::2]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_extremes_are_torchs_bit_for_bit(
+    seed: int,
+    some_values: Callable[..., torch.Tensor],
+    assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
+) -> None:
+    random = Random(seed)
+    for _ in range(TASKS):
+        window, shape = a_window(random)
+        planes = some_values(random, shape, random.choice(TYPES))
+        if planes.is_floating_point():
+            planes = planes + 0.0
+            assert not slices.holds_negative_zero(planes)
+        largest = getattr(F, f"max_pool{len(shape) - 1}d")
+        floats = planes.double()
+        expected = largest(floats, *window).to(planes.dtype)
+        expected_least = (-largest(-floats, *window) + 0.0).to(planes.dtype)
+        for laid in layouts(planes):
+            assert_same_bits(slices.window_max(laid, window), expected)
+            assert_same_bits(slices.window_min(laid, window), expected_least)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_sums_are_torchs_bit_for_bit(
+    seed: int,
+    some_values: Callable[..., torch.Tensor],
+    assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
+) -> None:
+    random = Random(seed)
+    for _ in range(TASKS):
+        window, shape = a_window(random)
+        planes = some_values(random, shape, random.choice((torch.float32, torch.float64)))
+        # avg_pool1d takes no divisor, and 1 / 1 is the only one that leaves a sum as it is.
+        flat = len(shape) == 2
+        x = planes.unsqueeze(1) if flat else planes
+        kernel, stride, padding = (
+            ((low, *one) if flat else one) for low, one in zip((1, 1, 0), window[:3], strict=True)
+        )
+        mean = F.avg_pool3d if len(shape) == 4 else F.avg_pool2d
+        expected = mean(x, kernel, stride, padding, ceil_mode, divisor_override=1)
+        for laid in layouts(planes):
+            assert_same_bits(slices.window_sum(laid, window), expected.squeeze(1) if flat else expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_a_negative_zero_is_found_wherever_it_lies(dtype: torch.dtype) -> None:
+    planes = torch.zeros((2, 5, 5), dtype=dtype)
+    assert not slices.holds_negative_zero(planes)
+    planes[1, 4, 4] = -0.0
+    assert slices.holds_negative_zero(planes)
+    assert slices.holds_negative_zero(planes.transpose(1, 2))
+    assert not slices.holds_negative_zero(planes[:1])
+    assert not slices.holds_negative_zero(torch.zeros((0, 3), dtype=dtype))
+
+
+def test_many_planes_are_pooled_some_at_a_time_and_all_come_back() -> None:
+    planes = torch.rand((40, 128, 128), generator=torch.Generator().manual_seed(5))
+    window = Window((2, 3), (2, 1), (1, 1), (1, 1), False)
+    assert torch.equal(slices.window_max(planes, window), F.max_pool2d(planes, *window))
+    assert torch.equal(slices.window_sum(planes, window).div(6), F.avg_pool2d(planes, *window[:3]))
