@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from poolservice.specs import PoolSpec
 from poolservice_client._aio_transport import AsyncGrpcTransport, AsyncTransport
 from poolservice_client._layers import PlainLayer
+from poolservice_client._map.methods import AsyncMap
 from poolservice_client._payload import Poolable, is_slow, payload
 from poolservice_client._reply import PoolReply, read_reply
 from poolservice_client._request import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 
-class AsyncPoolClient:
+class AsyncPoolClient(AsyncMap):
     """A connection to a pooling service, for any number of tasks of one event loop.
 
     It can be made before the loop runs. Cancelling a task that awaits a call cancels the call on the server too.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from poolservice.specs import PoolSpec
 from poolservice_client._layers import PlainLayer
+from poolservice_client._map.methods import BlockingMap
 from poolservice_client._payload import Poolable, payload
 from poolservice_client._reply import PoolReply, read_reply
 from poolservice_client._request import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 
-class PoolClient:
+class PoolClient(BlockingMap):
     """A connection to a pooling service, for any number of threads.
 
     Args:
