@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "client/README.md", "server/README.md", "protos/README.md", "tests/README.md")
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("README.md"), *ROOT.glob("*/README.md")))
 
 # What cannot run inside a test run: it is this run, installs into it, needs an engine, or never ends. What they stand
 # for is checked elsewhere: the demo by tests/cli, the container by tests/server/test_container.py, the server and its
