@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-# From here on, torch splits the sum of a single plane among its threads, and so changes its last bits.
-SPLIT_AMONG_THREADS = 2**15
-_RUN = 2**13
+# From here on, torch splits the sum of a lone plane among its threads, and so changes its last bits.
+_SPLIT_AMONG_THREADS = 2**15
 
 # uint16 holds the sum of 257 bytes.
 _BYTES_IN_UINT16 = 256
@@ -18,14 +17,11 @@ def interleaved(planes: torch.Tensor) -> bool:
     return not planes.is_contiguous() and planes.movedim(0, -1).is_contiguous()
 
 
-def sums(planes: torch.Tensor) -> torch.Tensor:
-    """The sum of each row of floats (P, n), as (P,), by torch's own pairwise summation."""
-    count = planes.shape[1]
-    if count < SPLIT_AMONG_THREADS:
-        return planes.sum(1)
-    whole = count - count % _RUN
-    total = sums(planes[:, :whole].reshape(len(planes), -1, _RUN).sum(2))
-    return total if whole == count else total.add_(planes[:, whole:].sum(1))
+def mean(planes: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    """The mean of each plane of floats, contiguous (P, *spatial), as (P, 1, ...), by torch's pairwise summation."""
+    if len(planes) == 1 and planes.numel() >= _SPLIT_AMONG_THREADS and torch.get_num_threads() > 1:
+        return torch.cat((planes, planes)).mean(axes, keepdim=True)[:1]
+    return planes.mean(axes, keepdim=True)
 
 
 def byte_sums(planes: torch.Tensor) -> torch.Tensor:

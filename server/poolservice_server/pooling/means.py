@@ -6,6 +6,7 @@ float that holds their sums, and int64, whose sums no float holds, in two halves
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -50,6 +51,9 @@ _SUMMED_IN = {
     torch.int16: torch.int32,
     torch.int32: torch.float64,
 }
+
+# Floats in which torch's kernels add without loss of more than rounding.
+_COMPUTED_AS_THEY_ARE = (torch.float32, torch.float64)
 
 # From so many bytes on, to add them as they are is faster than to widen them first.
 _MANY_BYTES = 2**12
@@ -102,9 +106,11 @@ def mixed_pool(planes: torch.Tensor, spec: MixedPool1d | MixedPool2d | MixedPool
         Lee, Gallagher and Tu, "Generalizing Pooling Functions in Convolutional Neural Networks: Mixed, Gated, and
         Tree", 2015.
     """
-    mean = _window_mean(planes, window_of(spec), True, None)
-    largest = window_max(planes, window_of(spec)).to(mean.dtype)
-    return _narrowed(spec.alpha * largest + (1 - spec.alpha) * mean, planes), None
+    window = window_of(spec)
+    widened = planes.to(torch.float32) if planes.dtype in (torch.float16, torch.bfloat16) else planes
+    mean = _window_mean(widened, window, True, None)
+    largest = window_max(widened, window).to(mean.dtype)
+    return _narrowed(largest.mul_(spec.alpha).add_(mean.mul_(1 - spec.alpha)), planes), None
 
 
 def adaptive_avg_pool(planes: torch.Tensor, spec: AdaptiveAvgPool1d | AdaptiveAvgPool2d | AdaptiveAvgPool3d) -> Pooled:
@@ -113,17 +119,18 @@ def adaptive_avg_pool(planes: torch.Tensor, spec: AdaptiveAvgPool1d | AdaptiveAv
     Shape:
         (P, *spatial) to (P, *output_size), where None keeps the input's size.
     """
-    spatial = tuple(planes.shape[1:])
-    sizes = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
-    if all(size == 1 for size in sizes):
+    spatial = planes.shape[1:]
+    sizes = spec.sizes
+    if None in sizes:
+        sizes = tuple(size if wanted is None else wanted for wanted, size in zip(sizes, spatial, strict=True))
+    if sizes.count(1) == len(sizes):
         return _narrowed(_plane_mean(planes), planes), None
-    target: Any = sizes[0] if len(sizes) == 1 else sizes
-
-    def mean(values: torch.Tensor) -> torch.Tensor:
-        pooled: torch.Tensor = _ADAPTIVE_AVG_POOL[len(sizes)](values.contiguous(), target)
-        return pooled
-
-    return _narrowed(_exactly(planes, mean, math.prod(spatial), lambda: adaptive_counts(spatial, sizes)), planes), None
+    target: Any = sizes if len(sizes) > 1 else sizes[0]
+    mean: Mean = partial(_ADAPTIVE_AVG_POOL[len(sizes)], output_size=target)
+    if len(sizes) < 3 and planes.is_floating_point():
+        return mean(planes.contiguous()), None
+    # adaptive_avg_pool3d would add halves as halves.
+    return _narrowed(_exactly(planes, mean, math.prod(spatial), partial(adaptive_counts, spatial, sizes)), planes), None
 
 
 def global_avg_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
@@ -152,48 +159,40 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:
     if planes.dtype in _SUMMED_IN and slices.suit(planes, window, adding=True):
-        total = slices.window_sum(planes.to(_SUMMED_IN[planes.dtype]), window)
-        return _divided(total.to(_computed_in(planes, 0)), window, tuple(planes.shape[1:]), count_include_pad, divisor)
+        total = slices.window_sum(planes.to(_SUMMED_IN[planes.dtype]), window).to(_computed_in(planes, 0))
+        if divisor is None and (window.ceil_mode or (any(window.padding) and not count_include_pad)):
+            return total.div_(window_counts(window, planes.shape[1:], count_include_pad).to(total.dtype))
+        return total.div_(divisor or math.prod(window.kernel_size))
     kernel_size, stride, padding, _, ceil_mode = window
-    avg_pool = _AVG_POOL[len(kernel_size)]
-    overridden = () if len(kernel_size) == 1 else (divisor,)
+    dims = len(kernel_size)
+    overridden = () if dims == 1 else (divisor,)
+    if planes.is_floating_point() and (dims < 3 or planes.dtype in _COMPUTED_AS_THEY_ARE):
+        walk = _AVG_POOL[dims]
+        return walk(planes.contiguous(), kernel_size, stride, padding, ceil_mode, count_include_pad, *overridden)
 
-    def mean(values: torch.Tensor) -> torch.Tensor:
-        pooled: torch.Tensor = avg_pool(
-            values.contiguous(), kernel_size, stride, padding, ceil_mode, count_include_pad, *overridden
-        )
-        return pooled
+    def mean(floats: torch.Tensor) -> torch.Tensor:
+        return _AVG_POOL[dims](floats, kernel_size, stride, padding, ceil_mode, count_include_pad, *overridden)
 
-    def counts() -> torch.Tensor:
-        if divisor is not None:
-            return torch.tensor(divisor, dtype=torch.float64)
-        return window_counts(window, tuple(planes.shape[1:]), count_include_pad)
-
+    counts = partial(_divisor, window, planes.shape[1:], count_include_pad, divisor)
     return _exactly(planes, mean, math.prod(kernel_size), counts)
 
 
-def _divided(
-    total: torch.Tensor, window: Window, spatial: tuple[int, ...], count_include_pad: bool, divisor: int | None
-) -> torch.Tensor:
-    whole = not window.ceil_mode and (count_include_pad or not any(window.padding))
-    if divisor is not None or whole:
-        return total.div_(divisor or math.prod(window.kernel_size))
-    return total.div_(window_counts(window, spatial, count_include_pad).to(total.dtype))
+def _divisor(window: Window, spatial: tuple[int, ...], count_include_pad: bool, divisor: int | None) -> torch.Tensor:
+    """What the sum of each window is divided by, as float64."""
+    if divisor is not None:
+        return torch.tensor(divisor, dtype=torch.float64)
+    return window_counts(window, spatial, count_include_pad)
 
 
 def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
-    count = planes.shape[1:].numel()
-    shape = (-1,) + (1,) * (planes.ndim - 1)
     axes = tuple(range(1, planes.ndim))
+    count = planes.shape[1:].numel()
+    if planes.is_floating_point():
+        return folds.mean(planes.contiguous(), axes)
     if planes.dtype == torch.uint8 and planes.is_cpu and count >= _MANY_BYTES:
-        return folds.byte_sums(planes).to(torch.float64).div_(count).view(shape)
-
-    def mean(floats: torch.Tensor) -> torch.Tensor:
-        if count < folds.SPLIT_AMONG_THREADS:
-            return floats.contiguous().mean(axes, keepdim=True)
-        return folds.sums(floats.contiguous().view(len(floats), count)).div_(count).view(shape)
-
-    return _exactly(planes, mean, count, lambda: torch.tensor(count, dtype=torch.float64))
+        return folds.byte_sums(planes).to(torch.float64).div_(count).view(-1, *(1,) * len(axes))
+    counts = partial(torch.tensor, count, dtype=torch.float64)
+    return _exactly(planes, partial(folds.mean, axes=axes), count, counts)
 
 
 def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -201,14 +200,14 @@ def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[],
 
     `counts` gives what each sum is divided by.
     """
-    if planes.dtype in (torch.float32, torch.float64):
-        return mean(planes)
+    planes = planes.contiguous()
     if planes.dtype != torch.int64:
         return mean(planes.to(_computed_in(planes, values)))
-    if planes.numel() and max(int(planes.amax()), -int(planes.amin())) * values < _WHOLE_IN_FLOAT64:
-        return mean(planes.to(torch.float64))
-    # Each half's sum is a whole number that float64 holds; rounding undoes what the division took from it.
+    # Sums are whole numbers, and rounding undoes what the division took from them. float64 holds a sum of few or
+    # small ones; else it holds those of the halves.
     divisor = counts().to(planes.device)
+    if planes.numel() == 0 or max(int(planes.amax()), -int(planes.amin())) * values < _WHOLE_IN_FLOAT64:
+        return mean(planes.to(torch.float64)).mul_(divisor).round_().div_(divisor)
     high, low = (mean(half.to(torch.float64)).mul_(divisor).round_() for half in (planes >> 32, planes & 0xFFFFFFFF))
     return (high * 2.0**32 + low) / divisor
 

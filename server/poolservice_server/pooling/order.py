@@ -32,6 +32,9 @@ Pooled = tuple[torch.Tensor, torch.Tensor | None]
 # So few values that one call of torch's is sooner done than a reduction and its checks.
 _FEW = 2**14
 
+# float64 holds every whole number up to here.
+_WHOLE_IN_FLOAT64 = 2**53
+
 Maximum = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 # A float of torch's kernels that holds every value of an integer type they lack; int64 has none.
@@ -147,6 +150,8 @@ def _walked_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
 
 
 def _slices_suit(planes: torch.Tensor, window: Window) -> bool:
+    if len(window.kernel_size) == 1 and planes.is_floating_point():
+        return False  # torch.max_pool1d takes many windows at a time itself.
     return slices.suit(planes, window) and not slices.holds_negative_zero(planes)
 
 
@@ -173,6 +178,10 @@ def _through_floats(planes: torch.Tensor, largest: Maximum) -> tuple[torch.Tenso
     if planes.dtype in _FLOATS:
         values, indices = largest(planes.to(_FLOATS[planes.dtype]))
         return values.clamp_(min=lowest).to(planes.dtype), indices
+    if max(int(planes.amax()), -int(planes.amin())) < _WHOLE_IN_FLOAT64:
+        values, indices = largest(planes.to(torch.float64))
+        # -inf, which a window of padding alone gives, stands for the least integer.
+        return values.clamp_(min=float(lowest)).to(planes.dtype), indices
     in_order, ranks = torch.unique(planes, return_inverse=True)
     values, indices = largest(ranks.to(torch.float64))
     # A window of padding alone gives -inf, and what is less than every rank stands for the least integer.

@@ -67,9 +67,15 @@ def suit(planes: torch.Tensor, window: Window, *, adding: bool = False) -> bool:
         and 1 < max(kernel) <= longest
         and max(window.dilation) == 1
         and planes.shape[-1] >= _SHORTEST_ROW
-        and (not adding or window.stride[-1] == 1 or (math.prod(kernel) <= 4 and planes.shape[-1] >= 4 * _SHORTEST_ROW))
+        and (not adding or _adding_pays(planes, window))
         and len(planes) * _layout(window, planes.shape[1:]).steps >= fewest
     )
+
+
+def _adding_pays(planes: torch.Tensor, window: Window) -> bool:
+    if window.stride[-1] == 1 or folds.interleaved(planes):
+        return True
+    return math.prod(window.kernel_size) <= 4 and planes.shape[-1] >= 4 * _SHORTEST_ROW and planes.element_size() <= 4
 
 
 def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:

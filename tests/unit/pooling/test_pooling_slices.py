@@ -77,12 +77,10 @@ def test_sums_are_torchs_bit_for_bit(
     for _ in range(TASKS):
         window, shape = a_window(random)
         planes = some_values(random, shape, random.choice((torch.float32, torch.float64)))
-        # avg_pool1d takes no divisor, and 1 / 1 is the only one that leaves a sum as it is.
+        # avg_pool1d takes no divisor, and 1 is the only one that leaves a sum as it is.
         flat = len(shape) == 2
         x = planes.unsqueeze(1) if flat else planes
-        kernel, stride, padding = (
-            ((low, *one) if flat else one) for low, one in zip((1, 1, 0), window[:3], strict=True)
-        )
+        kernel, stride, padding, _, ceil_mode = as_width(window) if flat else window
         mean = F.avg_pool3d if len(shape) == 4 else F.avg_pool2d
         expected = mean(x, kernel, stride, padding, ceil_mode, divisor_override=1)
         for laid in layouts(planes):
