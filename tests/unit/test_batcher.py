@@ -78,13 +78,49 @@ async def test_what_comes_while_a_batch_runs_gathers_into_the_next(runner: Runne
     await batcher.drain()
 
 
-async def test_small_batches_run_on_the_loop_and_large_ones_on_a_thread(runner: Runner) -> None:
+async def test_of_unknown_kinds_small_batches_run_on_the_loop_and_large_ones_on_a_thread(runner: Runner) -> None:
     batcher = Batcher(runner, inline_bytes=100)
     await batcher.submit(Work("a", None, 100))
-    await batcher.submit(Work("a", None, 101))
+    await batcher.submit(Work("b", None, 101))
     assert runner.threads[0] is threading.current_thread()
     assert runner.threads[1] is not threading.current_thread()
     assert batcher.snapshot().inline_batches == 1
+    await batcher.drain()
+
+
+async def test_large_batches_run_on_the_loop_once_their_kind_has_proved_quick(runner: Runner) -> None:
+    batcher = Batcher(runner, inline_bytes=100)
+    # More than once, since a busy machine may hold the first one up.
+    for _ in range(10):
+        await batcher.submit(Work("quick", None, LARGE))
+    assert runner.threads[0] is not threading.current_thread()
+    assert runner.threads[-1] is threading.current_thread()
+    await batcher.drain()
+
+
+async def test_small_batches_run_on_a_thread_once_their_kind_has_proved_slow() -> None:
+    threads = []
+
+    def run_slowly(_key: str, payloads: list[Any]) -> list[Answer]:
+        threads.append(threading.current_thread())
+        until = time.perf_counter() + 0.005
+        while time.perf_counter() < until:
+            pass
+        return [Answer(payload, "test", len(payloads)) for payload in payloads]
+
+    batcher = Batcher(run_slowly, inline_bytes=100)
+    await batcher.submit(small(1))
+    await batcher.submit(small(2))
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is not threading.current_thread()
+    await batcher.drain()
+
+
+async def test_no_batch_runs_on_the_loop_where_none_may(runner: Runner) -> None:
+    batcher = Batcher(runner)
+    for _ in range(10):
+        await batcher.submit(small(None))
+    assert threading.current_thread() not in runner.threads
     await batcher.drain()
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from poolservice_server.batcher.admission import Admission, Place
 from poolservice_server.batcher.line import Line, Waiter
+from poolservice_server.batcher.pace import Pace
 from poolservice_server.batcher.snapshot import Snapshot
 from poolservice_server.batcher.work import Computed, DeadlinePassed, Ran, Runner, Work
 
@@ -22,8 +23,9 @@ class Batcher:
     """Runs work in batches of equal keys. Lives on one event loop; its methods are called from there.
 
     The first item starts as soon as a lane is free, with everything of its group that has gathered behind it. A lane
-    is free where fewer than `threads` batches run. A batch of few bytes borrows the free lane to run on the event
-    loop itself, since handing it to a thread and back would cost more than running it; it never overtakes older work.
+    is free where fewer than `threads` batches run. A batch that is soon done, as far as its kind is known, borrows the
+    free lane to run on the event loop itself: handing it to a thread and back costs about as much as running it, and
+    each step that it takes there waits for its turn of Python's lock. It never overtakes older work.
 
     Args:
         run: runs a batch.
@@ -33,7 +35,8 @@ class Batcher:
         max_queue_items: items that may be here at one time, waiting or running.
         max_queue_bytes: bytes that they may hold together.
         threads: batches that run at one time.
-        inline_bytes: bytes up to which a batch runs on the event loop; 0 for never.
+        inline_bytes: bytes up to which a batch of a kind that has not run yet runs on the event loop; 0 for never any.
+        inline_seconds: seconds that a batch of a known kind may keep the event loop from everything else.
         clock: seconds, on the time base of the loop's timers.
     """
 
@@ -48,14 +51,17 @@ class Batcher:
         max_queue_bytes: int = 512 * 2**20,
         threads: int = 1,
         inline_bytes: int = 0,
+        inline_seconds: float = 0.001,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._max_batch_delay = max_batch_delay
         self._inline_bytes = inline_bytes
+        self._inline_seconds = inline_seconds
         self._clock = clock
         self._admission = Admission(max_items=max_queue_items, max_bytes=max_queue_bytes, clock=clock)
         self._line = Line(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
+        self._pace = Pace()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="batch")
         self._free_lanes = threads
         # The batches that run on threads, by the number of their first item.
@@ -160,7 +166,7 @@ class Batcher:
                 return
             batch = self._line.cut(first)
             self._batches[len(batch)] += 1
-            if sum(waiter.work.nbytes for waiter in batch) <= self._inline_bytes:
+            if self._is_brief(batch):
                 self._inline_batches += 1
                 self._settle(batch, now, *self._compute(batch))
                 # The loop gets a turn between two batches, so that calls come in and gather meanwhile.
@@ -169,6 +175,13 @@ class Batcher:
             self._free_lanes -= 1
             self._running[batch[0].number] = batch
             self._threads.submit(self._run_on_thread, loop, batch, now)
+
+    def _is_brief(self, batch: list[Waiter]) -> bool:
+        if not self._inline_bytes:
+            return False
+        nbytes = sum(waiter.work.nbytes for waiter in batch)
+        expected = self._pace.expect(batch[0].work.key, nbytes)
+        return nbytes <= self._inline_bytes if expected is None else expected < self._inline_seconds
 
     def _next(self, loop: asyncio.AbstractEventLoop, now: float) -> Waiter | None:
         """The oldest item, or the oldest one whose group need not wait for company any longer."""
@@ -219,6 +232,8 @@ class Batcher:
     def _settle(
         self, batch: list[Waiter], started: float, outcomes: Sequence[Computed | Exception], seconds: float
     ) -> None:
+        if not isinstance(outcomes[0], Exception):
+            self._pace.learn(batch[0].work.key, sum(waiter.work.nbytes for waiter in batch), seconds)
         for waiter, outcome in zip(batch, outcomes, strict=True):
             # One whose caller left or whose deadline passed meanwhile has been settled.
             if not waiter.done():
