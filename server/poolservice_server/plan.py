@@ -5,7 +5,6 @@ again and again.
 """
 
 import math
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -17,7 +16,7 @@ from poolservice.dtypes import numpy_dtype, wire_dtype
 from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, from_message
 from poolservice.v1 import pool_pb2
-from poolservice_server.backend.base import Stages
+from poolservice_server.backend.base import Kind, Stages
 from poolservice_server.pooling.stage import PoolStage
 from poolservice_server.shapes import output_shape, result_dtype
 
@@ -75,7 +74,7 @@ class Plan:
     #: The payload as planes: (P, *spatial), P the product of the leading dimensions.
     planes: tuple[int, ...]
     #: What may run together with it: equal stages over planes of equal shape and type.
-    key: Hashable
+    kind: Kind
     results: tuple[ResultPlan, ...]
     #: Bytes that it holds until it is answered: payload and results.
     nbytes: int
@@ -178,7 +177,7 @@ def _plan(
         sent += elements * (1 if output.format == "image" else result.sent_dtype.itemsize) + indices
     spatial = shape[-specs[0].spatial_dims :]
     leading = math.prod(shape[: -len(spatial)])
-    return Plan(output, shape, dtype, (leading, *spatial), (stages, spatial, dtype), tuple(results), held, sent)
+    return Plan(output, shape, dtype, (leading, *spatial), Kind(stages, spatial, dtype), tuple(results), held, sent)
 
 
 def _result(spec: PoolSpec, output: Output, shape: tuple[int, ...], dtype: np.dtype, *, batched: bool) -> ResultPlan:

@@ -130,7 +130,7 @@ class PoolService:
             plan = head.tensor
             self._check_answer(plan)
             planes = plan.planes_of(request.data)
-            ran = await self._batcher.submit(Work(plan.key, planes, plan.nbytes, deadline))
+            ran = await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline))
             return await self._respond(plan, ran, decode_seconds=0.0, wait_seconds=0.0)
         return await self._answer_picture(head, request.data, deadline)
 
@@ -146,7 +146,7 @@ class PoolService:
                 self._decoders, self._decode, data, head.color_mode
             )
             wait_seconds = time.monotonic() - arrived - decode_seconds
-            ran = await self._batcher.submit(Work(plan.key, planes, plan.nbytes, deadline), place)
+            ran = await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline), place)
             return await self._respond(plan, ran, decode_seconds=decode_seconds, wait_seconds=wait_seconds)
 
     def _decode(self, data: memoryview, mode: images.ColorMode) -> tuple[np.ndarray, float]:

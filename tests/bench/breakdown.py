@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 import uvloop
@@ -32,7 +32,6 @@ from poolservice import codec
 from poolservice.v1 import pool_pb2
 from poolservice_server import allocator, convert
 from poolservice_server.backend import Backend, choose_backend
-from poolservice_server.backend.base import Kind
 from poolservice_server.batcher import Batcher
 from poolservice_server.plan import read_head
 from poolservice_server.service import Call, PoolService
@@ -124,7 +123,7 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
         measured["parse"] = _time(lambda: read_head(codec.decode_request(job.request).head), calls)
     else:
         measured["parse"] = _time(lambda: _parse(job.request), calls)
-        (pooled,) = backend.run(cast(Kind, plan.key), [plan.planes_of(request.data)])
+        (pooled,) = backend.run(plan.kind, [plan.planes_of(request.data)])
         if isinstance(pooled, Exception):
             raise pooled
         measured["encode"] += _time(lambda: convert.results(plan, pooled.result), calls)

@@ -28,7 +28,7 @@ LAYER_SPECS = [
 
 
 def run(backend: Backend, items: list[np.ndarray], *specs: PoolSpec) -> list[tuple[Pooled, ...]]:
-    kind: Kind = ((PoolStage(specs),), items[0].shape[1:], items[0].dtype)
+    kind = Kind((PoolStage(specs),), items[0].shape[1:], items[0].dtype)
     results = []
     for outcome in backend.run(kind, items):
         assert isinstance(outcome, Computed), outcome
@@ -153,7 +153,7 @@ class Greedy:
 def test_too_little_memory_is_told_from_an_items_fault() -> None:
     backend = choose_backend("cpu")
     items = [np.full((1, 4), number, np.float32) for number in range(8)]
-    outcomes = backend.run(((Greedy(),), (4,), items[0].dtype), items)
+    outcomes = backend.run(Kind((Greedy(),), (4,), items[0].dtype), items)
     for number, outcome in enumerate(outcomes):
         assert isinstance(outcome, Computed)
         assert outcome.batch_size == 2

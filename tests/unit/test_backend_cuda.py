@@ -68,7 +68,7 @@ def card() -> CudaDevice:
 
 
 def kind_of(items: list[np.ndarray], *specs: PoolSpec) -> Kind:
-    return (PoolStage(specs),), items[0].shape[1:], items[0].dtype
+    return Kind((PoolStage(specs),), items[0].shape[1:], items[0].dtype)
 
 
 def assert_close(got: tuple[Pooled, ...], expected: tuple[Pooled, ...]) -> None:

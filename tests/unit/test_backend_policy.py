@@ -27,8 +27,8 @@ class Doubling:
     """What the fake device does to an item, with the index of each plane beside it."""
 
 
-KIND: Kind = ((Doubling(),), (2,), np.dtype(np.float32))
-OTHER_KIND: Kind = ((Doubling(),), (3,), np.dtype(np.float32))
+KIND = Kind((Doubling(),), (2,), np.dtype(np.float32))
+OTHER_KIND = Kind((Doubling(),), (3,), np.dtype(np.float32))
 
 # Bytes of a plane of KIND.
 PLANE = 8
@@ -62,7 +62,7 @@ class FakeDevice:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
-        assert stages == KIND[0]
+        assert stages == KIND.stages
         with self.lock:
             self.launches.append([len(one) for one in items])
             number = len(self.launches)

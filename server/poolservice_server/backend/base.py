@@ -28,8 +28,33 @@ class Stage(Hashable, Protocol):
 #: What happens to an item on the device, in order.
 Stages = tuple[Stage, ...]
 
-#: What may run together: equal stages over planes of equal spatial shape and type.
-Kind = tuple[Stages, tuple[int, ...], np.dtype]
+
+class Kind:
+    """What may run together: equal stages over planes of equal spatial shape and type.
+
+    Looked up several times a request, so its hash is taken once: that of the parts walks every parameter of each spec.
+
+    Attributes:
+        stages: what happens to the items.
+        spatial: their spatial shape.
+        dtype: their type.
+    """
+
+    __slots__ = ("_hash", "dtype", "spatial", "stages")
+
+    def __init__(self, stages: Stages, spatial: tuple[int, ...], dtype: np.dtype) -> None:
+        self.stages = stages
+        self.spatial = spatial
+        self.dtype = dtype
+        self._hash = hash((stages, spatial, dtype))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Kind):
+            return NotImplemented
+        return (self.stages, self.spatial, self.dtype) == (other.stages, other.spatial, other.dtype)
 
 
 class Computed(NamedTuple):

@@ -121,7 +121,7 @@ class Backend:
         if self._is_too_much(device, kind, nbytes) and _halves(items):
             return self._run_halves(kind, items, devices)
         try:
-            results = device.run(kind[0], items)
+            results = device.run(kind.stages, items)
         except DeviceOutOfMemory as error:
             device.lower_ceiling(kind, nbytes // 2)
             if _halves(items):
