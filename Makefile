@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | check-python
 	@echo "installing into $(VENV): minutes the first time, nothing after that"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --editable '.[server,figure,dev]'
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --editable '.[server,figure,parquet,dev]'
 	@touch $@
 
 # The stubs come from a grpcio-tools old enough that they run on every protobuf >= 5.29 and grpcio >= 1.71; it

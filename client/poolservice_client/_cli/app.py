@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from poolservice import __version__
-from poolservice_client._cli import bench, mistakes
+from poolservice_client._cli import bench, map_files, mistakes
 from poolservice_client._cli.pool import EPILOG, pool
 from poolservice_client._cli.service import health, info
 from poolservice_client.errors import PoolError
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=EPILOG)(pool)
+app.command("map", epilog=map_files.EPILOG)(map_files.map_files)
 app.command(epilog=bench.EPILOG)(bench.bench)
 app.command()(info)
 app.command()(health)

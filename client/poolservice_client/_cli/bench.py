@@ -32,10 +32,11 @@ _SHAPE = "3x224x224"
 _BUSY = 0.9
 
 #: What `poolservice bench --help` ends with.
-EPILOG = """The rest is what a call took beyond what the server says of it: the network, and gRPC and Python on both
-sides. A client that is busy for most of the time measures itself: run several, or on another machine.
-
-For example: poolservice bench localhost:50051 --op gap2d --input photo.jpg --concurrency 16"""
+EPILOG = (
+    "The rest is what a call took beyond what the server says of it: the network, and gRPC and Python on both sides. "
+    "A client that is busy for most of the time measures itself: run several, or on another machine.\n\n"
+    "For example: poolservice bench localhost:50051 --op gap2d --input photo.jpg --concurrency 16"
+)
 
 
 class _Job(NamedTuple):

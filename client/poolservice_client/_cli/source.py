@@ -45,7 +45,16 @@ def read(path: str) -> Source:
         OSError: it cannot be read.
         Failure: it is an .npy file that numpy cannot read, or an archive of several arrays.
     """
-    name, data = ("standard input", sys.stdin.buffer.read()) if path == "-" else (path, Path(path).read_bytes())
+    return of_bytes("standard input", sys.stdin.buffer.read()) if path == "-" else of_file(path)
+
+
+def of_file(path: str) -> Source:
+    """The picture or array in the file at `path`; raises as `read` does."""
+    return of_bytes(path, Path(path).read_bytes())
+
+
+def of_bytes(name: str, data: bytes) -> Source:
+    """The picture or array that a file's bytes are; raises as `read` does."""
     if data.startswith(_ZIP):
         raise Failure(f"{name} is an archive (.npz or .zip); give one picture, or one array as .npy")
     if not data.startswith(_NPY):

@@ -25,10 +25,13 @@ class Progress:
 
     Args:
         total: the number of items; None where it is not known.
+        done: those of them that were done before.
+        failures: those of these that failed.
     """
 
-    def __init__(self, total: int | None) -> None:
-        self._failures = 0
+    def __init__(self, total: int | None, *, done: int = 0, failures: int = 0) -> None:
+        self._done = done
+        self._failures = failures
         self._bar = Bar(
             SpinnerColumn(),
             BarColumn(),
@@ -39,7 +42,7 @@ class Progress:
             TextColumn("{task.fields[failures]}"),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task("", total=total, start=False, failures="")
+        self._task = self._bar.add_task("", total=total, completed=done, start=False, failures=_failed(failures))
 
     def start(self) -> None:
         """Draw it from now on."""
@@ -48,14 +51,20 @@ class Progress:
 
     def advance(self, *, failed: bool) -> None:
         """Count an item that is done."""
-        if failed:
-            self._failures += 1
-            self._bar.update(self._task, failures=f"{self._failures} failed")
-        self._bar.advance(self._task)
+        self.show(self._done + 1, self._failures + failed)
+
+    def show(self, done: int, failures: int) -> None:
+        """Say how many are done, and how many of them failed."""
+        self._done, self._failures = done, failures
+        self._bar.update(self._task, completed=done, failures=_failed(failures))
 
     def stop(self) -> None:
         """Draw it a last time."""
         self._bar.stop()
+
+
+def _failed(count: int) -> str:
+    return f"{count} failed" if count else ""
 
 
 class _Rate(ProgressColumn):
