@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+_SPATIAL_AXES = {2: (1,), 3: (1, 2), 4: (1, 2, 3)}
+
 # From here on, torch splits the sum of a lone plane among its threads, and so changes its last bits.
 _SPLIT_AMONG_THREADS = 2**15
 
@@ -17,8 +19,9 @@ def interleaved(planes: torch.Tensor) -> bool:
     return not planes.is_contiguous() and planes.movedim(0, -1).is_contiguous()
 
 
-def mean(planes: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+def mean(planes: torch.Tensor) -> torch.Tensor:
     """The mean of each plane of floats, contiguous (P, *spatial), as (P, 1, ...), by torch's pairwise summation."""
+    axes = _SPATIAL_AXES[planes.ndim]
     if len(planes) == 1 and planes.numel() >= _SPLIT_AMONG_THREADS and torch.get_num_threads() > 1:
         return torch.cat((planes, planes)).mean(axes, keepdim=True)[:1]
     return planes.mean(axes, keepdim=True)

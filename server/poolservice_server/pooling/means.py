@@ -55,9 +55,6 @@ _SUMMED_IN = {
 # Floats in which torch's kernels add without loss of more than rounding.
 _COMPUTED_AS_THEY_ARE = (torch.float32, torch.float64)
 
-# From so many bytes on, to add them as they are is faster than to widen them first.
-_MANY_BYTES = 2**12
-
 # float64 holds every whole number up to here.
 _WHOLE_IN_FLOAT64 = 2**53
 
@@ -185,14 +182,13 @@ def _divisor(window: Window, spatial: tuple[int, ...], count_include_pad: bool, 
 
 
 def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
-    axes = tuple(range(1, planes.ndim))
-    count = planes.shape[1:].numel()
     if planes.is_floating_point():
-        return folds.mean(planes.contiguous(), axes)
-    if planes.dtype == torch.uint8 and planes.is_cpu and count >= _MANY_BYTES:
-        return folds.byte_sums(planes).to(torch.float64).div_(count).view(-1, *(1,) * len(axes))
-    counts = partial(torch.tensor, count, dtype=torch.float64)
-    return _exactly(planes, partial(folds.mean, axes=axes), count, counts)
+        return folds.mean(planes.contiguous())
+    count = planes.shape[1:].numel()
+    if planes.dtype == torch.uint8 and planes.is_cpu and (count > _BYTES_IN_FLOAT32 or folds.interleaved(planes)):
+        total = folds.byte_sums(planes).to(_computed_in(planes, count))
+        return total.div_(count).view(-1, *(1,) * (planes.ndim - 1))
+    return _exactly(planes, folds.mean, count, partial(torch.tensor, count, dtype=torch.float64))
 
 
 def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[], torch.Tensor]) -> torch.Tensor:
