@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from numpy.typing import NDArray
 
 from poolservice.specs import PoolSpec
+from poolservice_client._aio_coalesce import AsyncLine, Waiting
 from poolservice_client._aio_transport import AsyncGrpcTransport, AsyncTransport
 from poolservice_client._layers import PlainLayer
 from poolservice_client._map.methods import AsyncMap
+from poolservice_client._pack import small
 from poolservice_client._payload import Poolable, is_slow, payload
 from poolservice_client._reply import PoolReply, read_reply
 from poolservice_client._request import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
@@ -41,6 +43,8 @@ class AsyncPoolClient(AsyncMap):
             POOLSERVICE_ADDRESS, else localhost:50051. Nothing is connected before the first call.
         timeout: seconds that a call may take unless it says otherwise; math.inf for ever.
         max_message_bytes: the largest message to send or take. A server has a limit of its own.
+        coalesce: whether small `pool` calls that other tasks make while one is under way travel together, in one
+            message. No call waits for company, and each has its own answer, error and time-out.
         transport: what carries the messages instead of gRPC; for tests.
 
     Raises:
@@ -57,10 +61,15 @@ class AsyncPoolClient(AsyncMap):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        coalesce: bool = True,
         transport: AsyncTransport | None = None,
     ) -> None:
         self._settings = Settings.of(address, timeout, max_message_bytes)
         self._transport = AsyncGrpcTransport(self._settings) if transport is None else transport
+        # One for tensors, one for pictures, which take the server longer.
+        self._lines = (
+            (AsyncLine(self._transport, self.address), AsyncLine(self._transport, self.address)) if coalesce else None
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -207,6 +216,8 @@ class AsyncPoolClient(AsyncMap):
     async def close(self) -> None:
         """End what is under way and give the connection back. A second time does nothing."""
         await self._transport.close()
+        for line in self._lines or ():
+            await line.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -219,8 +230,14 @@ class AsyncPoolClient(AsyncMap):
     async def _ask(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
         # A file is read and a picture encoded on a thread: the loop has others to serve.
         prepared = await asyncio.to_thread(payload, x) if is_slow(x) else payload(x)
-        request = query.message(prepared)
-        answer = await self._transport.call(POOL, request, self._settings.deadline(timeout))
+        kind = query.kind_of(prepared)
+        seconds = self._settings.deadline(timeout)
+        if self._lines is not None and (nbytes := small(kind, prepared)):
+            call = Waiting(kind, prepared.data, nbytes, seconds)
+            await self._lines[kind.is_picture].ask(call)
+            return call.result(execution=execution)
+        answer = await self._transport.call(POOL, kind.request(prepared.data), seconds)
+        kind.answer_bytes = len(answer)
         if query.output == "image":
             return await asyncio.to_thread(read_reply, answer, query, execution=execution)
         return read_reply(answer, query, execution=execution)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from numpy.typing import NDArray
 
 from poolservice.specs import PoolSpec
+from poolservice_client._coalesce import Line, Waiting
 from poolservice_client._layers import PlainLayer
 from poolservice_client._map.methods import BlockingMap
+from poolservice_client._pack import small
 from poolservice_client._payload import Poolable, payload
 from poolservice_client._reply import PoolReply, read_reply
 from poolservice_client._request import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
@@ -35,6 +37,8 @@ class PoolClient(BlockingMap):
             POOLSERVICE_ADDRESS, else localhost:50051. Nothing is connected before the first call.
         timeout: seconds that a call may take unless it says otherwise; math.inf for ever.
         max_message_bytes: the largest message to send or take. A server has a limit of its own.
+        coalesce: whether small `pool` calls that other threads make while one is under way travel together, in one
+            message. No call waits for company, and each has its own answer, error and time-out.
         transport: what carries the messages instead of gRPC; for tests.
 
     Raises:
@@ -51,10 +55,13 @@ class PoolClient(BlockingMap):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        coalesce: bool = True,
         transport: Transport | None = None,
     ) -> None:
         self._settings = Settings.of(address, timeout, max_message_bytes)
         self._transport = GrpcTransport(self._settings) if transport is None else transport
+        # One for tensors, one for pictures, which take the server longer.
+        self._lines = (Line(self._transport, self.address), Line(self._transport, self.address)) if coalesce else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -211,6 +218,13 @@ class PoolClient(BlockingMap):
         self.close()
 
     def _ask(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
-        request = query.message(payload(x))
-        answer = self._transport.call(POOL, request, self._settings.deadline(timeout))
+        prepared = payload(x)
+        kind = query.kind_of(prepared)
+        seconds = self._settings.deadline(timeout)
+        if self._lines is not None and (nbytes := small(kind, prepared)):
+            call = Waiting(kind, prepared.data, nbytes, seconds)
+            self._lines[kind.is_picture].ask(call)
+            return call.result(execution=execution)
+        answer = self._transport.call(POOL, kind.request(prepared.data), seconds)
+        kind.answer_bytes = len(answer)
         return read_reply(answer, query, execution=execution)

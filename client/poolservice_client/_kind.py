@@ -32,15 +32,17 @@ class Kind:
 
     Attributes:
         query: what is asked.
+        is_picture: whether it is asked of pictures.
         rows: the batch size of one call's tensor; None where it is (C, *), without one.
         stacks: whether several calls make one request: tensors that have elements, whose rank is the layers'.
         answer_bytes: the size of the last call's answer; 0 before there was one.
     """
 
-    __slots__ = ("_dtype", "_encoders", "_shape", "answer_bytes", "query", "rows", "stacks")
+    __slots__ = ("_dtype", "_encoders", "_shape", "answer_bytes", "is_picture", "query", "rows", "stacks")
 
     def __init__(self, query: "PoolQuery", dtype: "np.dtype[Any] | None", shape: tuple[int, ...] | None) -> None:
         self.query = query
+        self.is_picture = shape is None
         self._dtype = dtype
         self._shape = shape
         self.answer_bytes = 0

@@ -43,6 +43,11 @@ class TensorPayload(NamedTuple):
     array: NDArray[Any]
 
     @property
+    def nbytes(self) -> int:
+        """How many bytes travel."""
+        return self.array.nbytes
+
+    @property
     def data(self) -> memoryview:
         """The elements' bytes, not copied."""
         if self.array.dtype.isbuiltin == 1:
@@ -52,9 +57,14 @@ class TensorPayload(NamedTuple):
 
 
 class ImagePayload(NamedTuple):
-    """A picture as an encoded file."""
+    """A picture as an encoded file, its bytes one after the other."""
 
     data: Buffer
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes travel."""
+        return len(self.data)
 
 
 Payload = TensorPayload | ImagePayload

@@ -64,7 +64,7 @@ def read_reply(message: bytes | memoryview, query: PoolQuery, *, execution: bool
     return PoolReply(result, _execution(response.execution)) if execution else result
 
 
-def read_stack(message: bytes, query: PoolQuery, count: int, rows: int | None) -> list[PoolReply[Any]]:
+def read_stack(message: bytes | memoryview, query: PoolQuery, count: int, rows: int | None) -> list[PoolReply[Any]]:
     """What each of `count` callers of `query` gets whose tensors travelled as one.
 
     Args:
@@ -82,7 +82,9 @@ def read_stack(message: bytes, query: PoolQuery, count: int, rows: int | None) -
         dealt = [_dealt(result, spec, count, rows) for result, spec in zip(response.results, query.specs, strict=True)]
     except (MalformedMessage, InvalidRequest) as error:
         raise ServerError(f"the server's answer cannot be read: {error}") from None
-    execution = _execution(response.execution)
+    ran = _execution(response.execution)
+    # To the server they were one request.
+    execution = ran._replace(batch_size=ran.batch_size + count - 1)
     if query.single:
         return [PoolReply(result, execution) for result in dealt[0]]
     return [PoolReply(list(results), execution) for results in zip(*dealt, strict=True)]

@@ -414,7 +414,7 @@ async def test_a_call_whose_turn_does_not_come_ends_with_its_deadline(serve: Ser
 
     address = serve(behaviour)
     words = r"this one's turn did not come within the timeout of 0\.2 s"
-    async with AsyncPoolClient(address) as aclient:
+    async with AsyncPoolClient(address, coalesce=False) as aclient:
         # All are under way before the last one asks for a turn: a task runs to its first wait, which is the answer's.
         calls = [asyncio.create_task(aclient.pool(X, MaxPool2d(2))) for _ in range(MAX_CALLS_IN_FLIGHT)]
         await asyncio.sleep(0)
@@ -432,7 +432,7 @@ def test_a_thread_whose_turn_does_not_come_ends_with_its_deadline(serve: Serve, 
         return tensor_reply()
 
     words = r"this one's turn did not come within the timeout of 0\.2 s"
-    with PoolClient(serve(behaviour)) as client, ThreadPoolExecutor(MAX_CALLS_IN_FLIGHT) as threads:
+    with PoolClient(serve(behaviour), coalesce=False) as client, ThreadPoolExecutor(MAX_CALLS_IN_FLIGHT) as threads:
         calls = [threads.submit(client.pool, X, MaxPool2d(2)) for _ in range(MAX_CALLS_IN_FLIGHT)]
         while True:  # until every thread has its turn, an own call may still get one, and is answered too late
             with pytest.raises(DeadlineExceeded) as late:

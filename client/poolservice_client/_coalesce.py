@@ -1,0 +1,178 @@
+"""A line that the threads of a blocking client share: while one call is under way, the next ones gather."""
+
+import os
+import threading
+import weakref
+from collections import deque
+from typing import Any, Literal
+
+from poolservice_client._pack import MOST_CALLS, Call, Pack, gather
+from poolservice_client._transport import POOL, Transport
+from poolservice_client.errors import DeadlineExceeded
+
+#: Nobody waits longer than this for another's answer: a slow server is not made slower.
+PATIENCE_SECONDS = 0.02
+
+
+class Waiting(Call):
+    """A call in a line.
+
+    Attributes:
+        place: "new" before it is in one; "waiting" for its turn; to "lead", that is to send what has gathered;
+            "sent" by another thread; "done".
+        carried: the calls that it sends beside itself, and has not settled.
+        has_waited: whether another was sent before it, so that its time-out has begun to run.
+        baton: its thread waits on this.
+    """
+
+    __slots__ = ("baton", "carried", "has_waited", "place")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.place: Literal["new", "waiting", "lead", "sent", "done"] = "new"
+        self.carried: list[Waiting] = []
+        self.has_waited = False
+        # A bare lock is the cheapest thing that a thread can wait on.
+        self.baton = threading.Lock()
+        self.baton.acquire()
+
+
+class Line:
+    """Sends the calls of many threads, one message at a time.
+
+    The first call of an idle line goes at once, in its own thread. What comes while it is under way waits; when it
+    is back, its thread hands the lead to the first that waits, which sends all that has gathered. A call goes at
+    once, too, when a message is full of waiting ones, and when it has waited for `PATIENCE_SECONDS`.
+
+    Args:
+        transport: what carries the messages.
+        address: what the server is called in errors.
+    """
+
+    def __init__(self, transport: Transport, address: str) -> None:
+        self._transport = transport
+        self._address = address
+        self.empty()
+        _lines.add(self)
+
+    def empty(self) -> None:
+        """Start anew, without those that wait."""
+        self._lock = threading.Lock()
+        self._waiting: deque[Waiting] = deque()
+        self._leader: Waiting | None = None
+
+    def ask(self, call: Waiting) -> None:
+        """Send `call`, on its own or in company, and wait until it has ended.
+
+        Raises:
+            PoolError: it had no answer, or none in time.
+        """
+        try:
+            if self._takes_the_lead(call) or self._waits(call):
+                self._send(call)
+        finally:
+            # Whatever ended it, an interrupt among them: nobody waits for what will not come.
+            if call.place != "done" or self._leader is call or call.carried:
+                self._leave(call)
+        if call.is_open:
+            self._send_alone(call)
+
+    def _takes_the_lead(self, call: Waiting) -> bool:
+        with self._lock:
+            if self._leader is None or len(self._waiting) >= MOST_CALLS - 1:
+                self._leader = call
+                call.place = "lead"
+                return True
+            call.place = "waiting"
+            self._waiting.append(call)
+            return False
+
+    def _waits(self, call: Waiting) -> bool:
+        """Wait until the call has been answered, or is to lead: whether it is.
+
+        Raises:
+            DeadlineExceeded: it has waited for as long as it may.
+        """
+        call.has_waited = True
+        left = call.left
+        if not call.baton.acquire(timeout=PATIENCE_SECONDS if left is None else min(PATIENCE_SECONDS, left)):
+            with self._lock:
+                if call.place == "waiting":
+                    self._waiting.remove(call)
+                    self._leader = call
+                    call.place = "lead"
+            if call.place != "lead":
+                left = call.left
+                if not call.baton.acquire(timeout=-1 if left is None else left):
+                    with self._lock:
+                        if call.place in ("waiting", "sent"):
+                            raise call.overdue(self._address)
+        return call.place == "lead"
+
+    def _send(self, leader: Waiting) -> None:
+        """Send what has gathered, and settle it."""
+        if leader.left == 0:
+            raise leader.overdue(self._address)
+        with self._lock:
+            leader.carried = gather(self._waiting, leader)[1:]
+            for call in leader.carried:
+                call.place = "sent"
+        if leader.carried:
+            pack = Pack([leader, *leader.carried])
+            try:
+                answer = self._transport.call(pack.method, pack.message, leader.left)
+            except Exception as error:  # noqa: BLE001 - what it means for each call is the pack's to say
+                pack.failed(error)
+            else:
+                pack.answered(answer)
+            for call in leader.carried:
+                call.place = "done"
+                call.baton.release()
+            leader.carried = []
+        else:
+            self._send_alone(leader)
+        leader.place = "done"
+
+    def _send_alone(self, call: Waiting) -> None:
+        if not call.has_waited:
+            call.answered(self._transport.call(POOL, call.request, call.timeout))
+            return
+        if call.left == 0:
+            raise call.overdue(self._address)
+        try:
+            call.answered(self._transport.call(POOL, call.request, call.left))
+        except DeadlineExceeded:
+            # The transport knows of no more than what was left of the call's time.
+            raise call.overdue(self._address) from None
+
+    def _leave(self, call: Waiting) -> None:
+        """Take the call out of the line, give back what it carried, and hand the lead over."""
+        with self._lock:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            call.place = "done"
+            for other in reversed(call.carried):
+                if not other.is_open:
+                    if other.baton.locked():
+                        other.baton.release()
+                elif other.place == "sent":
+                    other.place = "waiting"
+                    self._waiting.appendleft(other)
+            call.carried = []
+            if self._leader is call:
+                self._leader = self._waiting.popleft() if self._waiting else None
+                if self._leader is not None:
+                    self._leader.place = "lead"
+                    self._leader.baton.release()
+
+
+_lines: "weakref.WeakSet[Line]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """The threads that held the locks and waited in the lines are not in this process."""
+    for line in _lines:
+        line.empty()
+
+
+os.register_at_fork(after_in_child=_after_fork)
