@@ -13,7 +13,15 @@ from typing import Annotated, Any, cast
 import typer
 from numpy.typing import NDArray
 
-from poolservice_client import InvalidRequest, Overloaded, PoolClient, PoolError, Unauthenticated, Unavailable
+from poolservice_client import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    PoolClient,
+    PoolError,
+    Unauthenticated,
+    Unavailable,
+)
 from poolservice_client._cli import inputs, mistakes, operators, options, source
 from poolservice_client._cli.feature_file import FeatureFile
 from poolservice_client._cli.flags import Flags, Ops, takes_parameters
@@ -33,8 +41,6 @@ EPILOG = (
 
 # More of them are counted, and listed where --failures says.
 _SHOWN = 10
-# What is no fault of a file: all that follow would fail with it.
-_ENDS_THE_RUN = (Unavailable, Unauthenticated, Overloaded)
 
 
 @takes_parameters
@@ -152,9 +158,9 @@ def _run(
         with _bar(journal, quiet=quiet) as tell, closing(results):
             for result in results:
                 _settle(journal, feed)
-                if isinstance(result, _ENDS_THE_RUN):
+                if isinstance(result, PoolError) and (gone := _service_gone(client, result)):
                     journal.checkpoint()
-                    raise Failure(f"{result}; {journal.kept:,} of {journal.total:,} files are done; {again}")
+                    raise Failure(f"{gone}; {journal.kept:,} of {journal.total:,} files are done; {again}")
                 if isinstance(result, PoolError):
                     journal.fail(_reason(result))
                 else:
@@ -166,6 +172,19 @@ def _run(
         # What is on the disk stays as it is: this may have come in the middle of anything.
         mistakes.say(f"interrupted; {journal.kept:,} of {journal.total:,} files are done; {again}")
         raise typer.Exit(mistakes.INTERRUPTED) from None
+
+
+def _service_gone(client: PoolClient, error: PoolError) -> PoolError | None:
+    """The error itself or another one, where it is no fault of the file and all that follow would fail with it."""
+    if isinstance(error, Unavailable | Unauthenticated | Overloaded):
+        return error
+    if isinstance(error, DeadlineExceeded):
+        # A file that takes too long, or a service that is not there any more.
+        try:
+            client.health(timeout=options.HEALTH_TIMEOUT)
+        except PoolError as gone:
+            return gone
+    return None
 
 
 class _Feed:
