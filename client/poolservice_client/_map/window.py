@@ -18,6 +18,8 @@ from poolservice_client.errors import DeadlineExceeded, Overloaded, Unauthentica
 
 #: Calls under way at one time.
 MAX_CALLS = 16
+#: Bytes under way beyond which large items wait while so many calls are: more of them wait at the server, in memory.
+_BUSY_BYTES, _BUSY_CALLS = 4 * 2**20, 4
 #: What one message carries. Measured with tests/bench/map.py: beyond these a longer one is no faster.
 _STACK_ITEMS, _BATCH_ITEMS, _PACK_BYTES = 256, 32, 2**20
 #: Packs under way before one that is not full is sent: the next is filled while the server works on these.
@@ -57,7 +59,10 @@ class Window:
         self._small_bytes = 0
         self._kinds: Counter[Kind | None] = Counter()
         self._delayed: list[tuple[float, int, Item]] = []
+        # Under way.
         self._packs = 0
+        self._calls = 0
+        self._sent_bytes = 0
         # What is held, and what an answer has held so far, on average.
         self._held_bytes = 0
         self._answer_bytes = 0.0
@@ -117,12 +122,12 @@ class Window:
     @property
     def has_work(self) -> bool:
         """Whether `take` would give something now."""
-        return bool(self._large or self._unprepared or self._sends_pack or self.due_in() == 0)
+        return bool(self._sends_large or self._unprepared or self._sends_pack or self.due_in() == 0)
 
     def take(self) -> Item | Message | None:
         """What is to be done next: an item to prepare, a message to send, or nothing now."""
         self._wake_delayed()
-        if self._large:
+        if self._sends_large:
             return self._sent(Message((self._large.popleft(),)))
         if self._sends_pack:
             self._packs += 1
@@ -171,6 +176,10 @@ class Window:
         return item
 
     @property
+    def _sends_large(self) -> bool:
+        return bool(self._large) and (self._calls < _BUSY_CALLS or self._sent_bytes < _BUSY_BYTES)
+
+    @property
     def _sends_pack(self) -> bool:
         full = len(self._small) >= self._pack_items or self._small_bytes >= _PACK_BYTES
         return bool(self._small) and (full or self._packs < _PARTIAL_PACKS)
@@ -209,12 +218,16 @@ class Window:
 
     def _sent(self, message: Message) -> Message:
         now = time.monotonic()
+        self._calls += 1
         for item in message.items:
             item.deadline = min(item.deadline, now + self._timeout)
+            self._sent_bytes += item.nbytes
         return message
 
     def _back(self, message: Message) -> None:
+        self._calls -= 1
         self._packs -= message.items[0].small
+        self._sent_bytes -= sum(item.nbytes for item in message.items)
 
     def _fail(self, item: Item, error: PoolError) -> None:
         """Send an item again where that may help and there is time; else it has failed."""
