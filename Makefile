@@ -69,6 +69,10 @@ bench-breakdown: $(VENV)/installed ## measure the steps of one call
 	$(BIN)/python tests/bench/breakdown.py $(FLAGS)
 .PHONY: bench-breakdown
 
+bench-map: $(VENV)/installed ## measure client.map against a loop of pool() and against parallel calls tuned by hand
+	$(BIN)/python tests/bench/map.py $(FLAGS)
+.PHONY: bench-map
+
 bench-workers: $(VENV)/installed ## measure two workers against one
 	$(BIN)/python tests/bench/workers.py $(FLAGS)
 .PHONY: bench-workers
