@@ -42,8 +42,11 @@ from poolservice.specs import (
 )
 from poolservice_client._aio_client import AsyncPoolClient
 from poolservice_client._client import PoolClient
+from poolservice_client._credentials import TLS
 from poolservice_client._reply import Execution, PoolReply
+from poolservice_client._retry import RetryPolicy
 from poolservice_client._server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
+from poolservice_client._stats import ClientStats
 from poolservice_client.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -55,6 +58,7 @@ from poolservice_client.errors import (
 )
 
 __all__ = [
+    "TLS",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
@@ -65,6 +69,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "ClientStats",
     "DeadlineExceeded",
     "DeviceInfo",
     "Execution",
@@ -99,6 +104,7 @@ __all__ = [
     "PoolError",
     "PoolReply",
     "PoolSpec",
+    "RetryPolicy",
     "ServerError",
     "ServerInfo",
     "Unauthenticated",

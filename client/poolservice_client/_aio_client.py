@@ -26,7 +26,8 @@ from poolservice_client._server_info import (
     read_health,
     read_info,
 )
-from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, Settings
+from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, Connecting, Settings
+from poolservice_client._stats import ClientStats, Counters
 from poolservice_client._transport import HEALTH, POOL, SERVER_INFO
 
 if TYPE_CHECKING:
@@ -39,13 +40,15 @@ class AsyncPoolClient(AsyncMap):
     It can be made before the loop runs. Cancelling a task that awaits a call cancels the call on the server too.
 
     Args:
-        address: "host:port", or what else gRPC takes ("dns:///...", "unix:/path"). Default: the environment's
-            POOLSERVICE_ADDRESS, else localhost:50051. Nothing is connected before the first call.
+        address: "host:port", or what else gRPC takes: "dns:///host:port" for all machines that the name stands for,
+            "unix:/path". Or several, which share the calls. Default: the environment's POOLSERVICE_ADDRESS (with
+            commas between several), else localhost:50051. Nothing is connected before the first call.
         timeout: seconds that a call may take unless it says otherwise; math.inf for ever.
         max_message_bytes: the largest message to send or take. A server has a limit of its own.
         coalesce: whether small `pool` calls that other tasks make while one is under way travel together, in one
             message. No call waits for company, and each has its own answer, error and time-out.
         transport: what carries the messages instead of gRPC; for tests.
+        connecting: how the servers are reached, in the words of PoolClient; interceptors are those of grpc.aio.
 
     Raises:
         InvalidRequest: an argument is not what it may be.
@@ -57,15 +60,17 @@ class AsyncPoolClient(AsyncMap):
 
     def __init__(
         self,
-        address: str | None = None,
+        address: str | Sequence[str] | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         coalesce: bool = True,
         transport: AsyncTransport | None = None,
+        **connecting: Unpack[Connecting],
     ) -> None:
-        self._settings = Settings.of(address, timeout, max_message_bytes)
-        self._transport = AsyncGrpcTransport(self._settings) if transport is None else transport
+        self._settings = Settings.of(address, timeout, max_message_bytes, **connecting)
+        self._counters = Counters()
+        self._transport = AsyncGrpcTransport(self._settings, self._counters) if transport is None else transport
         # One for tensors, one for pictures, which take the server longer.
         self._lines = (
             (AsyncLine(self._transport, self.address), AsyncLine(self._transport, self.address)) if coalesce else None
@@ -78,6 +83,10 @@ class AsyncPoolClient(AsyncMap):
     def address(self) -> str:
         """Where the server is."""
         return self._settings.address
+
+    def stats(self) -> ClientStats:
+        """What this client has done so far: calls, retries, connections."""
+        return self._counters.stats()
 
     @overload
     async def pool(

@@ -22,7 +22,8 @@ from poolservice_client._server_info import (
     read_health,
     read_info,
 )
-from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, Settings
+from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, Connecting, Settings
+from poolservice_client._stats import ClientStats, Counters
 from poolservice_client._transport import HEALTH, POOL, SERVER_INFO, GrpcTransport, Transport
 
 if TYPE_CHECKING:
@@ -33,13 +34,30 @@ class PoolClient(BlockingMap):
     """A connection to a pooling service, for any number of threads.
 
     Args:
-        address: "host:port", or what else gRPC takes ("dns:///...", "unix:/path"). Default: the environment's
-            POOLSERVICE_ADDRESS, else localhost:50051. Nothing is connected before the first call.
+        address: "host:port", or what else gRPC takes: "dns:///host:port" for all machines that the name stands for,
+            "unix:/path". Or several, which share the calls. Default: the environment's POOLSERVICE_ADDRESS (with
+            commas between several), else localhost:50051. Nothing is connected before the first call.
         timeout: seconds that a call may take unless it says otherwise; math.inf for ever.
         max_message_bytes: the largest message to send or take. A server has a limit of its own.
         coalesce: whether small `pool` calls that other threads make while one is under way travel together, in one
             message. No call waits for company, and each has its own answer, error and time-out.
         transport: what carries the messages instead of gRPC; for tests.
+        connections: connections to each address. Default: enough to reach each worker of a server that has several
+            (--workers), which are sought in the background from the second call on; one for a "dns:" address.
+        retries: how calls are tried again that may succeed a little later; None for never.
+        hedge_after: seconds without an answer after which a call is sent a second time, over another connection
+            where there is one; the first answer counts. Within the budget of the retries. Default: never.
+        tls: encrypts: TLS(ca=...) says whom to trust, True takes the web's authorities. Default: where the
+            environment's POOLSERVICE_CA, POOLSERVICE_CLIENT_CERTIFICATE or POOLSERVICE_CLIENT_KEY name files.
+        token: sent with each call as a bearer token, over TLS, a Unix socket or within this machine only. Default:
+            the environment's POOLSERVICE_TOKEN.
+        compression: "gzip" compresses what is sent, for a server with --compression. Seldom worth its time.
+        metadata: pairs of key and value that each call carries.
+        interceptors: gRPC's own client interceptors; messages are bytes.
+        keepalive: seconds between pings of a connection with calls under way, at least 1; a server ends connections
+            that ping more often than it allows. Default: none.
+        wait_for_ready: seconds that a call waits for a server that is not there, within its time-out. Default: one
+            that never answered is told at once, one that was there before is waited for up to 30 s.
 
     Raises:
         InvalidRequest: an argument is not what it may be.
@@ -51,15 +69,17 @@ class PoolClient(BlockingMap):
 
     def __init__(
         self,
-        address: str | None = None,
+        address: str | Sequence[str] | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         coalesce: bool = True,
         transport: Transport | None = None,
+        **connecting: Unpack[Connecting],
     ) -> None:
-        self._settings = Settings.of(address, timeout, max_message_bytes)
-        self._transport = GrpcTransport(self._settings) if transport is None else transport
+        self._settings = Settings.of(address, timeout, max_message_bytes, **connecting)
+        self._counters = Counters()
+        self._transport = GrpcTransport(self._settings, self._counters) if transport is None else transport
         # One for tensors, one for pictures, which take the server longer.
         self._lines = (Line(self._transport, self.address), Line(self._transport, self.address)) if coalesce else None
 
@@ -70,6 +90,10 @@ class PoolClient(BlockingMap):
     def address(self) -> str:
         """Where the server is."""
         return self._settings.address
+
+    def stats(self) -> ClientStats:
+        """What this client has done so far: calls, retries, connections."""
+        return self._counters.stats()
 
     @overload
     def pool(

@@ -8,6 +8,7 @@ from grpc_health.v1 import health_pb2
 
 from poolservice.dtypes import NUMPY_DTYPES
 from poolservice.v1 import pool_pb2
+from poolservice_client._lanes import Place
 from poolservice_client.errors import ServerError
 
 INFO_REQUEST = pool_pb2.GetServerInfoRequest().SerializeToString()
@@ -111,6 +112,8 @@ class ServerInfo:
         image_formats: the picture formats that are read, by Pillow's names.
         limits: what a request may ask for.
         devices: the devices, the preferred one first.
+        worker: which of the server's processes answered, from 0.
+        workers: how many there are.
     """
 
     version: str
@@ -120,6 +123,8 @@ class ServerInfo:
     image_formats: tuple[str, ...]
     limits: Limits
     devices: tuple[DeviceInfo, ...]
+    worker: int
+    workers: int
 
 
 def read_info(message: bytes) -> ServerInfo:
@@ -128,10 +133,7 @@ def read_info(message: bytes) -> ServerInfo:
     Raises:
         ServerError: it is no such message.
     """
-    try:
-        info = pool_pb2.GetServerInfoResponse.FromString(message)
-    except DecodeError as error:
-        raise ServerError(f"the server's answer cannot be read: {error}") from None
+    info = _parse(message)
     return ServerInfo(
         version=info.version,
         torch_version=info.torch_version,
@@ -141,7 +143,20 @@ def read_info(message: bytes) -> ServerInfo:
         image_formats=tuple(info.image_formats),
         limits=Limits(**{name: getattr(info.limits, name) for name in Limits.__slots__}),
         devices=tuple(_device(device) for device in info.devices),
+        worker=info.worker,
+        # A server that does not say is one process.
+        workers=max(info.workers, 1),
     )
+
+
+def read_place(message: bytes) -> Place:
+    """Which worker a GetServerInfoResponse comes from.
+
+    Raises:
+        ServerError: it is no such message.
+    """
+    info = _parse(message)
+    return Place(info.worker, max(info.workers, 1))
 
 
 def read_health(message: bytes) -> Health:
@@ -157,6 +172,13 @@ def read_health(message: bytes) -> Health:
     if status == health_pb2.HealthCheckResponse.SERVING:
         return Health.SERVING
     return Health.NOT_SERVING if status == health_pb2.HealthCheckResponse.NOT_SERVING else Health.UNKNOWN
+
+
+def _parse(message: bytes) -> pool_pb2.GetServerInfoResponse:
+    try:
+        return pool_pb2.GetServerInfoResponse.FromString(message)
+    except DecodeError as error:
+        raise ServerError(f"the server's answer cannot be read: {error}") from None
 
 
 def _operator(operator: pool_pb2.OperatorInfo) -> OperatorInfo:

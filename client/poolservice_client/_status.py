@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest, PoolError
+from poolservice_client._retry import Failure
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unauthenticated, Unavailable
 
 _Detail = TypeVar("_Detail", bound=Message)
@@ -19,6 +20,10 @@ _DETAILS_KEY = "grpc-status-details-bin"
 # gRPC's own words, on either side, for a message over the size limit.
 _TOO_LARGE = re.compile(r"(?P<what>Sent|Received) message larger than max \((?P<size>\d+) vs\. (?P<limit>\d+)\)")
 _NOBODY = re.compile(r"failed to connect|DNS resolution failed|errors resolving", re.IGNORECASE)
+_HANDSHAKE = re.compile(r"handshake failed|handshaker|certificate|ssl", re.IGNORECASE)
+
+# What a server says that is ending, or that another takes the place of; what was asked can be asked again.
+_PASSING = (code_pb2.UNAVAILABLE, code_pb2.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,10 @@ class Circumstances:
     request_bytes: int
 
 
-def error_of_call(
+def failure_of_call(
     code: int, message: str, metadata: Iterable[tuple[str, str | bytes]] | None, call: Circumstances
-) -> PoolError:
-    """The error for how a call ended.
+) -> Failure:
+    """How a call ended, as the client's retries see it.
 
     Args:
         code: the gRPC status code's number.
@@ -42,7 +47,21 @@ def error_of_call(
         call: what the caller knows.
     """
     status = _carried(metadata)
-    if status is not None and status.code == code:
+    if status is None or status.code != code:
+        status = None
+    error = _error_of_call(code, message, status, call)
+    if code == code_pb2.RESOURCE_EXHAUSTED and status is not None:
+        # Without RetryInfo it is a message over a limit, or a proxy's word that may mean just that.
+        for retry in _details(status, error_details_pb2.RetryInfo):
+            return Failure(error, again=True, wait=retry.retry_delay.ToTimedelta().total_seconds())
+    if code == code_pb2.UNAVAILABLE and status is None and _NOBODY.search(message):
+        # Strangers do not become trusted by waiting for them.
+        return Failure(error, again=False, sent=bool(_HANDSHAKE.search(message)), is_lost=True)
+    return Failure(error, again=code in _PASSING, is_lost=code in _PASSING)
+
+
+def _error_of_call(code: int, message: str, status: status_pb2.Status | None, call: Circumstances) -> PoolError:
+    if status is not None:
         return error_of_status(status)
     if too_large := _TOO_LARGE.search(message):
         return _too_large(too_large, call)
@@ -50,13 +69,20 @@ def error_of_call(
         more = "" if message.casefold() in ("", "deadline exceeded") else f": {message}"
         return DeadlineExceeded(f"{call.address} gave no answer within the timeout of {call.timeout:g} s{more}")
     if code == code_pb2.UNAVAILABLE:
-        if _NOBODY.search(message):
-            return Unavailable(f"no server answers at {call.address}; is poolservice-server running there? ({message})")
-        return Unavailable(f"{call.address} is unavailable: {message}")
+        if not _NOBODY.search(message):
+            return Unavailable(f"{call.address} is unavailable: {message}")
+        if _HANDSHAKE.search(message):
+            return Unavailable(
+                f"the TLS handshake with {call.address} failed; does the server speak TLS, and does tls= name the "
+                f"authority of its certificate, and this client's own where the server wants one? ({message})"
+            )
+        return Unavailable(f"no server answers at {call.address}; is poolservice-server running there? ({message})")
     if code == code_pb2.RESOURCE_EXHAUSTED:
         # Without details it is no poolservice that speaks, but a proxy in between that limits the rate.
         return Overloaded(message)
     if code == code_pb2.UNIMPLEMENTED:
+        if "ompression" in message:
+            return ServerError(f"{call.address} takes no compressed messages; start it with --compression: {message}")
         return ServerError(f"{call.address} is no poolservice, or one of another version: {message}")
     return error_of_status(status_pb2.Status(code=code, message=message))
 

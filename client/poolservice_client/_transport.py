@@ -1,29 +1,44 @@
-"""How bytes reach a server and come back. Everything of gRPC that is not a status is here and in _aio_transport."""
+"""How bytes reach a server and come back."""
 
 import threading
 import time
-from typing import Protocol, cast
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, Protocol, cast
 
 import grpc
 
+from poolservice_client import _fork
+from poolservice_client._addresses import is_balanced
 from poolservice_client._cancellation import Cancellation, Cancelled
+from poolservice_client._channels import HEALTH, POOL, POOL_BATCH, POOL_STREAM, SERVER_INFO, open_lane, sign_of_life
+from poolservice_client._lanes import Ask, Lane, Lanes, Place
+from poolservice_client._retry import Failure, Retries, Trials
+from poolservice_client._server_info import INFO_REQUEST, read_place
 from poolservice_client._settings import Settings
-from poolservice_client._status import Circumstances, error_of_call, too_large_to_send
+from poolservice_client._stats import Counters
+from poolservice_client._status import Circumstances, failure_of_call, too_large_to_send
 from poolservice_client.errors import DeadlineExceeded, PoolError
 
-POOL = "/poolservice.v1.PoolService/Pool"
-POOL_BATCH = "/poolservice.v1.PoolService/PoolBatch"
-SERVER_INFO = "/poolservice.v1.PoolService/GetServerInfo"
-HEALTH = "/grpc.health.v1.Health/Check"
+__all__ = [
+    "HEALTH",
+    "MAX_CALLS_IN_FLIGHT",
+    "POOL",
+    "POOL_BATCH",
+    "POOL_STREAM",
+    "SERVER_INFO",
+    "GrpcTransport",
+    "Transport",
+]
 
 #: Calls of one client that are under way at one time; the rest wait for their turn, within their deadlines.
 #: A server's max_concurrent_streams, often 100, counts calls that have ended here and not yet there, and it refuses
 #: those beyond (RST_STREAM, REFUSED_STREAM), which gRPC hands to the caller. No server is faster for more.
 MAX_CALLS_IN_FLIGHT = 80
 
-# A server that is not there is told within seconds; gRPC would try for 20, and between tries wait for up to 120.
-_CONNECT_MILLISECONDS = 3000
-_FIRST_RETRY_MILLISECONDS = 200
+#: How long a connection has to say which worker it reaches.
+ASK_SECONDS = 3.0
 
 
 class Transport(Protocol):
@@ -32,7 +47,7 @@ class Transport(Protocol):
     def call(
         self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
     ) -> bytes:
-        """Send a message to a method and wait for its answer.
+        """Send a message to a method and wait for its answer, trying again where that may help.
 
         Args:
             method: the path, "/package.Service/Method".
@@ -46,85 +61,270 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """End what is under way and give the connection back. A second time does nothing."""
+        """End what is under way and give the connections back. A second time does nothing."""
         ...
 
 
 class GrpcTransport:
-    """A Transport over one gRPC channel, for any number of threads."""
+    """A Transport over gRPC, for any number of threads, and for processes forked from this one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
-        self._channel = grpc.insecure_channel(settings.address, options=channel_options(settings))
-        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
-            method: self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
-            for method in (POOL, POOL_BATCH, SERVER_INFO, HEALTH)
-        }
+        self._counters = counters
+        self._begin()
+        _fork.remember(self)
+
+    def _begin(self) -> None:
+        self._opening = threading.Lock()
+        self._lanes: Lanes | None = None
+        self._surveyor: threading.Thread | None = None
+        self._retries = Retries(self._settings.retries, self._settings.wait_for_ready, self._counters)
         self._turns = threading.BoundedSemaphore(MAX_CALLS_IN_FLIGHT)
-        self._closed = False
+        self._closed = threading.Event()
+
+    def after_fork(self) -> None:
+        """See _fork.Forked."""
+        if self._lanes is not None:
+            _fork.leave_alone(self._lanes)
+        closed = self._closed.is_set()
+        self._counters.reset()
+        self._begin()
+        if closed:
+            self._closed.set()
 
     def call(
         self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
     ) -> bytes:
         """See Transport."""
-        self._check(request)
-        left = self._take_turn(timeout)
+        check_size(request, self._settings)
+        lanes = self._open()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._take_turn(timeout)
         try:
-            answer = self._send(method, request, left, cancellation)
-        except grpc.RpcError as error:
-            if self._closed:
-                raise closed_within() from None
-            # What a blocking call raises is also the call, with its status.
-            raise error_of_rpc(cast(grpc.Call, error), self._settings, timeout, request) from None
-        except ValueError:
-            # gRPC's answer to a call that lost the race against close().
-            if not self._closed:
-                raise
-            raise closed_before() from None
+            self._retries.called()
+            answer = self._try(lanes, method, request, timeout, deadline, cancellation)
         finally:
             self._turns.release()
+        self._retries.answered()
         return answer
 
-    def _send(self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None) -> bytes:
-        if cancellation is None:
-            return self._methods[method](request, timeout=timeout)
-        cancellation.check()
-        call = self._methods[method].future(request, timeout=timeout)
-        with cancellation.ending(call.cancel):
+    def stream(self, method: str, requests: Iterable[bytes], timeout: float | None) -> Iterator[bytes]:
+        """Send messages as the server takes them, and give its answers as they come.
+
+        Leaving the iterator ends the stream. A stream that fails is not tried again: who sends knows what was answered.
+
+        Args:
+            method: the path of a method that takes and gives streams.
+            requests: the encoded messages; read in a thread of gRPC's, no further ahead than the server takes them.
+            timeout: seconds until the stream must have ended; None for never.
+
+        Raises:
+            PoolError: it failed; which of its kinds says why.
+        """
+        lanes = self._open()
+        self._retries.called()
+        with self._taken(lanes, None) as lane:
+            call = lane.channel.stream_stream(method)(
+                iter(requests), timeout=timeout, metadata=self._settings.metadata or None
+            )
             try:
-                return call.result()
-            except grpc.FutureCancelledError:
-                raise Cancelled from None
+                for answer in call:
+                    lanes.answered(lane)
+                    yield answer
+            except grpc.RpcError as error:
+                if self._closed.is_set():
+                    raise closed_within() from None
+                raise failure_of_rpc(cast(grpc.Call, error), self._settings, timeout, 0).error from None
+            finally:
+                call.cancel()
+        self._retries.answered()
 
     def close(self) -> None:
         """See Transport."""
-        self._closed = True
-        self._channel.close()
+        self._closed.set()
+        with self._opening:
+            lanes, surveyor = self._lanes, self._surveyor
+        if lanes is None:
+            return
+        for lane in lanes.end():
+            lane.channel.close()
+        if surveyor is not None:
+            surveyor.join()
+            # What it opened meanwhile.
+            for lane in lanes.end():
+                lane.channel.close()
 
-    def _take_turn(self, timeout: float | None) -> float | None:
-        """Wait until a call may start; what is left of its time-out then."""
-        if self._turns.acquire(blocking=False):
-            return timeout
-        started = time.monotonic()
-        if not self._turns.acquire(timeout=timeout):
-            raise late(self._settings, timeout)
-        return None if timeout is None else max(timeout - (time.monotonic() - started), 0.0)
-
-    def _check(self, request: bytes) -> None:
-        if self._closed:
+    def _open(self) -> Lanes:
+        if self._closed.is_set():
             raise closed_before()
-        check_size(request, self._settings)
+        if self._lanes is None:
+            with self._opening:
+                if self._lanes is None:
+                    with _fork.opening(lambda: sign_of_life(self._settings)):
+                        self._lanes = first_lanes(self._settings, self._counters, self._open_lane)
+        return self._lanes
+
+    def _open_lane(self, address: str) -> Lane:
+        return open_lane(self._settings, address)
+
+    def _take_turn(self, timeout: float | None) -> None:
+        if not self._turns.acquire(blocking=False) and not self._turns.acquire(timeout=timeout):
+            raise late(self._settings, timeout)
+
+    def _try(
+        self,
+        lanes: Lanes,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        deadline: float | None,
+        cancellation: Cancellation | None,
+    ) -> bytes:
+        trials: Trials | None = None
+        failed: Lane | None = None
+        while True:
+            self._start_survey(lanes)
+            with self._taken(lanes, failed) as lane:
+                try:
+                    answer = self._send(lanes, lane, method, request, deadline, cancellation)
+                except grpc.RpcError as error:
+                    if self._closed.is_set():
+                        raise closed_within() from None
+                    # What a blocking call raises is also the call, with its status.
+                    failure = failure_of_rpc(cast(grpc.Call, error), self._settings, timeout, len(request))
+                except ValueError:
+                    # gRPC's answer to a call that lost the race against close().
+                    if not self._closed.is_set():
+                        raise
+                    raise closed_before() from None
+                else:
+                    lanes.answered(lane)
+                    return answer
+            failed = lane
+            trials = trials or Trials(self._retries, deadline, once=method == HEALTH)
+            elsewhere = failure.is_lost and lanes.lost(lane)
+            self._pause(trials.pause_after(failure, elsewhere=elsewhere), cancellation)
+
+    def _send(
+        self,
+        lanes: Lanes,
+        lane: Lane,
+        method: str,
+        request: bytes,
+        deadline: float | None,
+        cancellation: Cancellation | None,
+    ) -> bytes:
+        metadata = self._settings.metadata or None
+        if cancellation is None and self._settings.hedge_after is None:
+            return cast(bytes, lane.methods[method](request, timeout=left_of(deadline), metadata=metadata))
+        if cancellation is not None:
+            cancellation.check()
+        call = lane.methods[method].future(request, timeout=left_of(deadline), metadata=metadata)
+        if cancellation is None:
+            return self._hedged(lanes, lane, call, method, request, deadline)
+        with cancellation.ending(call.cancel):
+            try:
+                if self._settings.hedge_after is None:
+                    return cast(bytes, call.result())
+                return self._hedged(lanes, lane, call, method, request, deadline)
+            except grpc.FutureCancelledError:
+                raise Cancelled from None
+
+    def _hedged(
+        self, lanes: Lanes, lane: Lane, first: Any, method: str, request: bytes, deadline: float | None
+    ) -> bytes:
+        """The answer of the first call, or of a second one where the first takes long: whichever comes first."""
+        try:
+            return cast(bytes, first.result(self._settings.hedge_after))
+        except grpc.FutureTimeoutError:
+            if method == HEALTH or not self._retries.spend():
+                return cast(bytes, first.result())
+        self._counters.add("hedges")
+        with self._taken(lanes, lane) as other:
+            second = other.methods[method].future(
+                request, timeout=left_of(deadline), metadata=self._settings.metadata or None
+            )
+            ended: SimpleQueue[Any] = SimpleQueue()
+            for call in (first, second):
+                call.add_done_callback(ended.put)
+            try:
+                winner = ended.get()
+                if winner.code() is not grpc.StatusCode.OK and not first.cancelled():
+                    winner = ended.get()
+                if winner is second:
+                    self._counters.add("hedges_won")
+                return cast(bytes, winner.result())
+            finally:
+                first.cancel()
+                second.cancel()
+
+    @contextmanager
+    def _taken(self, lanes: Lanes, avoid: Lane | None) -> Iterator[Lane]:
+        _fork.enter()
+        lane = lanes.take(avoid)
+        try:
+            yield lane
+        finally:
+            _fork.leave()
+            if lanes.give_back(lane):
+                lane.channel.close()
+
+    def _pause(self, seconds: float, cancellation: Cancellation | None) -> None:
+        if cancellation is not None:
+            cancellation.sleep(seconds)
+        if self._closed.wait(0 if cancellation is not None else seconds):
+            raise closed_within()
+
+    def _start_survey(self, lanes: Lanes) -> None:
+        survey = lanes.survey(self._open_lane)
+        if survey is not None:
+            with self._opening:
+                if not self._closed.is_set():
+                    self._surveyor = threading.Thread(
+                        target=self._survey, args=(survey,), name="poolservice-survey", daemon=True
+                    )
+                    self._surveyor.start()
+
+    def _survey(self, survey: Any) -> None:
+        place: Place | None = None
+        try:
+            while True:
+                step = survey.send(place)
+                if isinstance(step, Ask):
+                    place = self._ask(step.lane)
+                else:
+                    step.lane.channel.close()
+        except StopIteration:
+            return
+
+    def _ask(self, lane: Lane) -> Place | None:
+        if self._closed.is_set():
+            return None
+        _fork.enter()
+        try:
+            metadata = self._settings.metadata or None
+            return read_place(lane.methods[SERVER_INFO](INFO_REQUEST, timeout=ASK_SECONDS, metadata=metadata))
+        except grpc.RpcError as error:
+            return place_of_refusal(cast(grpc.Call, error))
+        except ValueError:
+            # The client was closed meanwhile.
+            return None
+        finally:
+            _fork.leave()
 
 
-def channel_options(settings: Settings) -> list[tuple[str, int]]:
-    """The options of a channel, blocking or not."""
-    return [
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.initial_reconnect_backoff_ms", _FIRST_RETRY_MILLISECONDS),
-        ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
-        ("grpc.max_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
-    ]
+def first_lanes(settings: Settings, counters: Counters, open_one: Callable[[str], Lane]) -> Lanes:
+    """The connections that a client begins with; none is made before its first call."""
+    several = settings.connections or 1
+    lanes = [open_one(address) for _ in range(several) for address in settings.addresses]
+    # Where gRPC shares calls out among machines, an answer tells nothing of the next one's worker.
+    seeks = settings.connections is None and not any(map(is_balanced, settings.addresses))
+    return Lanes(lanes, counters, seeks_workers=seeks)
+
+
+def left_of(deadline: float | None) -> float | None:
+    """Seconds until a deadline in time.monotonic's; None for never."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
 def check_size(request: bytes, settings: Settings) -> None:
@@ -133,17 +333,24 @@ def check_size(request: bytes, settings: Settings) -> None:
         raise too_large_to_send(len(request), settings.max_message_bytes)
 
 
-def error_of_rpc(
-    error: grpc.Call | grpc.aio.AioRpcError, settings: Settings, timeout: float | None, request: bytes
-) -> PoolError:
-    """The SDK's error for gRPC's."""
+def failure_of_rpc(
+    error: grpc.Call | grpc.aio.AioRpcError, settings: Settings, timeout: float | None, request_bytes: int
+) -> Failure:
+    """What gRPC's error means for the call."""
     metadata = error.trailing_metadata()
-    return error_of_call(
+    return failure_of_call(
         error.code().value[0],
         error.details() or "",
         [(key, value) for key, value in metadata or ()],
-        Circumstances(settings.address, timeout, len(request)),
+        Circumstances(settings.address, timeout, request_bytes),
     )
+
+
+def place_of_refusal(error: grpc.Call | grpc.aio.AioRpcError) -> Place | None:
+    """The place of a server that says no to GetServerInfo: it is there, and the only one; None where none is."""
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
+        return None
+    return Place(0, 1)
 
 
 def late(settings: Settings, timeout: float | None) -> DeadlineExceeded:

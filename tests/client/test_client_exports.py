@@ -14,6 +14,7 @@ def test_exactly_the_public_names_are_exported() -> None:
     assert len(layers) == 30
     assert set(poolservice_client.__all__) == layers | set(errors.__all__) | {
         "AsyncPoolClient",
+        "ClientStats",
         "DeviceInfo",
         "Execution",
         "Health",
@@ -23,7 +24,9 @@ def test_exactly_the_public_names_are_exported() -> None:
         "PoolClient",
         "PoolReply",
         "PoolSpec",
+        "RetryPolicy",
         "ServerInfo",
+        "TLS",
         "__version__",
     }
     for name in poolservice_client.__all__:

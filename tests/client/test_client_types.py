@@ -53,10 +53,10 @@ async def test_the_asyncio_client(server_address: str, photograph: Path) -> None
 
 def test_the_twins_take_the_same_arguments_and_say_the_same() -> None:
     public = {name for name, member in vars(PoolClient).items() if not name.startswith("_") and callable(member)}
-    assert public == {"pool", "pool_image", "server_info", "health", "close"}
+    assert public == {"pool", "pool_image", "server_info", "health", "stats", "close"}
     for name in public:
         blocking, awaited = getattr(PoolClient, name), getattr(AsyncPoolClient, name)
         assert inspect.signature(blocking) == inspect.signature(awaited)
         assert inspect.getdoc(blocking) == inspect.getdoc(awaited)
-        assert inspect.iscoroutinefunction(awaited)
+        assert inspect.iscoroutinefunction(awaited) == (name != "stats")
         assert not inspect.iscoroutinefunction(blocking)
