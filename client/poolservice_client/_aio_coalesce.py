@@ -4,10 +4,11 @@ import asyncio
 import math
 import time
 from collections import deque
-from typing import Any
 
+from poolservice.codec import Buffer
 from poolservice_client._aio_transport import AsyncTransport
 from poolservice_client._coalesce import PATIENCE_SECONDS
+from poolservice_client._kind import Kind
 from poolservice_client._pack import MOST_CALLS, Call, Pack, gather
 from poolservice_client._transport import POOL
 from poolservice_client.errors import DeadlineExceeded
@@ -17,16 +18,14 @@ class Waiting(Call):
     """A call in a line.
 
     Attributes:
-        since: when it came, in seconds of time.monotonic.
         ended: what its task awaits; None where it is the first of an idle line.
         flight: the message that it is in; None while it waits for its turn.
     """
 
-    __slots__ = ("ended", "flight", "since")
+    __slots__ = ("ended", "flight")
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.since = time.monotonic()
+    def __init__(self, kind: Kind, data: Buffer, nbytes: int, timeout: float | None) -> None:
+        Call.__init__(self, kind, data, nbytes, timeout)
         self.ended: asyncio.Future[None] | None = None
         self.flight: _Flight | None = None
 

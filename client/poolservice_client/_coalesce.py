@@ -4,8 +4,10 @@ import os
 import threading
 import weakref
 from collections import deque
-from typing import Any, Literal
+from typing import Literal
 
+from poolservice.codec import Buffer
+from poolservice_client._kind import Kind
 from poolservice_client._pack import MOST_CALLS, Call, Pack, gather
 from poolservice_client._transport import POOL, Transport
 from poolservice_client.errors import DeadlineExceeded
@@ -22,19 +24,26 @@ class Waiting(Call):
             "sent" by another thread; "done".
         carried: the calls that it sends beside itself, and has not settled.
         has_waited: whether another was sent before it, so that its time-out has begun to run.
-        baton: its thread waits on this.
+        baton: its thread waits on this; None before it has to.
     """
 
     __slots__ = ("baton", "carried", "has_waited", "place")
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, kind: Kind, data: Buffer, nbytes: int, timeout: float | None) -> None:
+        Call.__init__(self, kind, data, nbytes, timeout)
         self.place: Literal["new", "waiting", "lead", "sent", "done"] = "new"
         self.carried: list[Waiting] = []
         self.has_waited = False
-        # A bare lock is the cheapest thing that a thread can wait on.
-        self.baton = threading.Lock()
-        self.baton.acquire()
+        self.baton: threading.Lock | None = None
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until it is woken, but not for longer: whether it was."""
+        return self.baton is not None and self.baton.acquire(timeout=-1 if seconds is None else seconds)
+
+    def wake(self) -> None:
+        """Let its thread go on. A second time, or where it does not wait, does nothing."""
+        if self.baton is not None and self.baton.locked():
+            self.baton.release()
 
 
 class Line:
@@ -83,6 +92,9 @@ class Line:
                 self._leader = call
                 call.place = "lead"
                 return True
+            # A bare lock is the cheapest thing that a thread can wait on.
+            call.baton = threading.Lock()
+            call.baton.acquire()
             call.place = "waiting"
             self._waiting.append(call)
             return False
@@ -95,28 +107,27 @@ class Line:
         """
         call.has_waited = True
         left = call.left
-        if not call.baton.acquire(timeout=PATIENCE_SECONDS if left is None else min(PATIENCE_SECONDS, left)):
+        if not call.wait(PATIENCE_SECONDS if left is None else min(PATIENCE_SECONDS, left)):
             with self._lock:
                 if call.place == "waiting":
                     self._waiting.remove(call)
                     self._leader = call
                     call.place = "lead"
-            if call.place != "lead":
-                left = call.left
-                if not call.baton.acquire(timeout=-1 if left is None else left):
-                    with self._lock:
-                        if call.place in ("waiting", "sent"):
-                            raise call.overdue(self._address)
+            if call.place != "lead" and not call.wait(call.left):
+                with self._lock:
+                    if call.place in ("waiting", "sent"):
+                        raise call.overdue(self._address)
         return call.place == "lead"
 
     def _send(self, leader: Waiting) -> None:
         """Send what has gathered, and settle it."""
-        if leader.left == 0:
-            raise leader.overdue(self._address)
-        with self._lock:
-            leader.carried = gather(self._waiting, leader)[1:]
-            for call in leader.carried:
-                call.place = "sent"
+        if self._waiting:
+            if leader.left == 0:
+                raise leader.overdue(self._address)
+            with self._lock:
+                leader.carried = gather(self._waiting, leader)[1:]
+                for call in leader.carried:
+                    call.place = "sent"
         if leader.carried:
             pack = Pack([leader, *leader.carried])
             try:
@@ -125,13 +136,23 @@ class Line:
                 pack.failed(error)
             else:
                 pack.answered(answer)
+            self._pass_on(leader)
             for call in leader.carried:
                 call.place = "done"
-                call.baton.release()
+                call.wake()
             leader.carried = []
         else:
             self._send_alone(leader)
         leader.place = "done"
+
+    def _pass_on(self, leader: Waiting) -> None:
+        """Let the last of those that were carried hand the lead over, not the first to be back.
+
+        It wakes when the others have: what they ask next has gathered by then, and travels in one message.
+        """
+        with self._lock:
+            if self._leader is leader:
+                self._leader = next((call for call in reversed(leader.carried) if call.place == "sent"), leader)
 
     def _send_alone(self, call: Waiting) -> None:
         if not call.has_waited:
@@ -153,8 +174,7 @@ class Line:
             call.place = "done"
             for other in reversed(call.carried):
                 if not other.is_open:
-                    if other.baton.locked():
-                        other.baton.release()
+                    other.wake()
                 elif other.place == "sent":
                     other.place = "waiting"
                     self._waiting.appendleft(other)
@@ -163,7 +183,7 @@ class Line:
                 self._leader = self._waiting.popleft() if self._waiting else None
                 if self._leader is not None:
                     self._leader.place = "lead"
-                    self._leader.baton.release()
+                    self._leader.wake()
 
 
 _lines: "weakref.WeakSet[Line]" = weakref.WeakSet()

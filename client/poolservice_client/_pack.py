@@ -42,18 +42,20 @@ class Call:
         timeout: seconds from now; None waits for ever.
 
     Attributes:
+        since: when it was made, in seconds of time.monotonic.
         nbytes: what it is counted as in a message, payload or answer.
         deadline: until when its caller waits, in seconds of time.monotonic.
     """
 
-    __slots__ = ("_end", "data", "deadline", "kind", "nbytes", "timeout")
+    __slots__ = ("_end", "data", "deadline", "kind", "nbytes", "since", "timeout")
 
     def __init__(self, kind: Kind, data: Buffer, nbytes: int, timeout: float | None) -> None:
         self.kind = kind
         self.data = data
         self.nbytes = nbytes
         self.timeout = timeout
-        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.since = since = time.monotonic()
+        self.deadline = None if timeout is None else since + timeout
         self._end: bytes | memoryview | PoolReply[Any] | BaseException | None = None
 
     @property
@@ -147,11 +149,13 @@ class Pack:
 
 def small(kind: Kind, payload: Payload) -> int:
     """What a call of `kind` on `payload` is counted as in a message; 0 where it is to travel on its own."""
-    # A picture comes back as one, which takes the server far longer than a message does.
-    if kind.query.output == "image":
+    nbytes = payload.nbytes or 1
+    if nbytes < kind.answer_bytes:
+        nbytes = kind.answer_bytes
+    if nbytes > (SMALL_PICTURE_BYTES if kind.is_picture else SMALL_TENSOR_BYTES):
         return 0
-    nbytes = max(payload.nbytes, kind.answer_bytes, 1)
-    return nbytes if nbytes <= (SMALL_PICTURE_BYTES if kind.is_picture else SMALL_TENSOR_BYTES) else 0
+    # A picture that comes back takes the server far longer than a message does.
+    return 0 if kind.query.output == "image" else nbytes
 
 
 def gather(calls: deque[AnyCall], first: AnyCall | None = None) -> list[AnyCall]:

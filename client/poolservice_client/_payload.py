@@ -98,7 +98,7 @@ def payload(x: Any) -> Payload:
 
 def is_slow(x: object) -> bool:
     """Whether making the payload reads a file or encodes a picture: nothing to do on an event loop."""
-    return isinstance(x, str | os.PathLike) or is_picture(x)
+    return not isinstance(x, np.ndarray) and (isinstance(x, str | os.PathLike) or is_picture(x))
 
 
 def is_picture(x: object) -> bool:
