@@ -59,8 +59,9 @@ def _parts(chunks: list[memoryview]) -> Iterator[Buffer]:
             continue
         if kind == b"IEND":
             # Pillow takes the end of the packed data for the end of the picture, though rows be missing. Without the
-            # last four bytes, which are one more checksum, it sees no end and asks for the rows.
-            packed = b"".join(pixels)[:-4]
+            # last byte, of a checksum once more, it sees no end and asks for the rows. It needs the bytes before that
+            # one: without any behind the pixels it gives up on one small picture in seven.
+            packed = b"".join(pixels)[:-1]
             yield from (struct.pack(">L4s", len(packed), b"IDAT"), packed, bytes(4))
         yield chunk
 

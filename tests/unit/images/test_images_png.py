@@ -63,3 +63,13 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_other_types_are_refused(dtype: type) -> None:
     with pytest.raises(InvalidRequest, match=f"this result is {np.dtype(dtype).name}"):
         encode_png(np.zeros((1, 2, 2), dtype))
+
+
+@pytest.mark.parametrize("height", [1, 3, 5, 16, 40])
+def test_small_files_are_read_however_well_they_are_packed(height: int) -> None:
+    for width in range(1, 41):
+        for level in (1, 6, 9):
+            file = BytesIO()
+            Image.new("RGB", (width, height), (255, 128, 0)).save(file, "PNG", compress_level=level)
+            planes = decode(file.getvalue(), "RGB", max_pixels=10_000)
+            np.testing.assert_array_equal(planes, np.broadcast_to([[[255]], [[128]], [[0]]], (3, height, width)))
