@@ -56,15 +56,15 @@ class GrowingArray:
             OSError: it cannot be opened.
             ValueError: it is no such file, or has fewer rows.
         """
-        file = path.open("r+b")
-        np.lib.format.read_magic(file)
-        (_, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
-        kind = RowKind(tuple(shape), dtype)
-        end = file.tell() + rows * _row_bytes(kind)
+        with path.open("rb") as there:
+            np.lib.format.read_magic(there)
+            (_, *shape), _, dtype = np.lib.format.read_array_header_1_0(there)
+            kind = RowKind(tuple(shape), dtype)
+            end = there.tell() + rows * _row_bytes(kind)
         if path.stat().st_size < end:
             raise ValueError(f"{path} has fewer rows than the {rows} that were counted")
-        file.truncate(end)
-        grown = cls(path, kind, file, rows)
+        grown = cls(path, kind, path.open("r+b"), rows)
+        grown._file.truncate(end)
         grown._end = end
         return grown
 
