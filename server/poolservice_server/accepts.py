@@ -5,6 +5,9 @@ wake-up of the loop brings one call. With several armed, one wake-up brings seve
 and the loop's own cost is shared. It also closes a hole: a call whose path is not UTF-8 ends a plain grpc.aio
 server, because the path is decoded in its main loop; here a path that no method has is never decoded.
 
+Of the four operations that a call costs in gRPC's core, one only waits for its caller to leave. Most calls are over
+before anybody could: it is started for those that are still here after some milliseconds.
+
 All that this leans on inside grpcio is private, so it is checked (`supported`), and `server` gives the plain
 server where it is missing; that one may be ended by a caller, and `app` then serves again.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -27,21 +31,30 @@ _log = structlog.get_logger(__name__)
 #: Four give most of the gain, sixteen no more than eight.
 ACCEPTS_PER_METHOD = 8
 
-_HANDLE_RPC = ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded")
+# A call is listened to after one to two times this. A caller who leaves sooner leaves a call that is about to end.
+_LISTEN_AFTER_SECONDS = 0.02
+
+# What is called of grpcio's, with its parameters.
+_CALLED = {
+    "_handle_rpc": ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
+    "_handle_exceptions": ("rpc_state", "rpc_coro", "loop", "method_name"),
+    "_handle_cancellation_from_core": ("rpc_task", "rpc_state", "loop"),
+}
 
 
 def supported() -> bool:
     """Whether the installed grpcio has what this module needs, with the arguments that it passes."""
     server = getattr(cygrpc, "AioServer", None)
-    handle_rpc = getattr(cygrpc, "_handle_rpc", None)
     return (
         server is not None
         and all(
             hasattr(server, name) for name in ("_make_request_call_future", "_request_registered_call", "_request_call")
         )
-        and all(hasattr(cygrpc, name) for name in ("_MethodResolver", "_schedule_rpc_coro", "_RequestCallError"))
-        and handle_rpc is not None
-        and tuple(inspect.signature(handle_rpc).parameters) == _HANDLE_RPC
+        and all(hasattr(cygrpc, name) for name in ("_MethodResolver", "ExecuteBatchError", *_CALLED))
+        and all(
+            tuple(inspect.signature(getattr(cygrpc, name)).parameters) == parameters
+            for name, parameters in _CALLED.items()
+        )
     )
 
 
@@ -72,7 +85,11 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
         self._own_loop = loop
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._accepting: set[asyncio.Task[None]] = set()
-        self._calls: set[asyncio.Task[None]] = set()
+        # Calls that nobody listens to yet: those that came since the last look, and those that were here then.
+        self._young: dict[asyncio.Task[None], Any] = {}
+        self._older: dict[asyncio.Task[None], Any] = {}
+        self._looking = False
+        self._listening: set[asyncio.Task[None]] = set()
 
     def add_registered_method_handlers(self, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
         super().add_registered_method_handlers(method_handlers)
@@ -105,17 +122,40 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
         try:
             while True:
                 call = await accept()
-                rpc = cygrpc._handle_rpc(name, resolver, (), call, self._own_loop, False)
-                # Listens for the caller's leaving, and cancels the handler when it does.
-                self._start(cygrpc._schedule_rpc_coro(rpc, call, self._own_loop, name))
+                handling = _sent_or_lost(cygrpc._handle_rpc(name, resolver, (), call, self._own_loop, False))
+                self._start(call, cygrpc._handle_exceptions(call, handling, self._own_loop, name))
         except Exception as error:  # noqa: BLE001 - whatever ends an accept ends the server, in the main loop's hands
             if not stopped.done():
                 stopped.set_exception(error)
 
-    def _start(self, call: Coroutine[Any, Any, None]) -> None:
-        task = self._own_loop.create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+    def _start(self, call: Any, handling: Coroutine[Any, Any, None]) -> None:
+        task = self._own_loop.create_task(handling)
+        self._young[task] = call
+        task.add_done_callback(self._ended)
+        if not self._looking:
+            self._looking = True
+            self._own_loop.call_later(_LISTEN_AFTER_SECONDS, self._look)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._young.pop(task, None) is None:
+            self._older.pop(task, None)
+
+    def _look(self) -> None:
+        """Listen for the leaving of those whose calls have been here for a while, which cancels their handlers."""
+        for task, call in self._older.items():
+            listening = self._own_loop.create_task(cygrpc._handle_cancellation_from_core(task, call, self._own_loop))
+            self._listening.add(listening)
+            listening.add_done_callback(self._listening.discard)
+        self._older, self._young = self._young, {}
+        self._looking = bool(self._older)
+        if self._looking:
+            self._own_loop.call_later(_LISTEN_AFTER_SECONDS, self._look)
+
+
+async def _sent_or_lost(handling: Coroutine[Any, Any, None]) -> None:
+    """Handle a call; an answer that cannot be sent has lost its caller, which is no error of anybody's."""
+    with suppress(cygrpc.ExecuteBatchError):
+        await handling
 
 
 def _unknown_method(handlers: dict[str, Any]) -> grpc.RpcMethodHandler[Any, Any]:

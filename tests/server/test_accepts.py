@@ -1,0 +1,116 @@
+"""The server with several accepts: calls whose callers leave, sooner or later."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from poolservice_server import accepts
+
+
+class Service:
+    """A method that answers when it is told to, and others that do at once."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.outcome = ""
+
+    async def wait(self, message: bytes, _context: Any) -> bytes:
+        self.started.set()
+        try:
+            await self.go_on.wait()
+            self.outcome = "answered"
+        except asyncio.CancelledError:
+            self.outcome = "cancelled"
+            raise
+        finally:
+            self.ended.set()
+        return message
+
+    async def echo(self, message: bytes, _context: Any) -> bytes:
+        return message
+
+    async def refuse(self, _message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+        raise AssertionError
+
+    async def stumble(self, _message: bytes, _context: Any) -> bytes:
+        raise ArithmeticError("stumbled")
+
+
+@asynccontextmanager
+async def serving(service: Service) -> AsyncIterator[Callable[[str], Any]]:
+    """The service's methods, as a caller has them."""
+    assert accepts.supported()
+    server = accepts.server([])
+    server.add_registered_method_handlers(
+        "test.Service",
+        {
+            name: grpc.unary_unary_rpc_method_handler(getattr(service, name.lower()))
+            for name in ("Wait", "Echo", "Refuse", "Stumble")
+        },
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield lambda name: channel.unary_unary(f"/test.Service/{name}")
+    finally:
+        await server.stop(None)
+
+
+async def test_a_caller_who_leaves_a_long_call_ends_it() -> None:
+    service = Service()
+    async with serving(service) as method:
+        call = method("Wait")(b"")
+        await service.started.wait()
+        call.cancel()
+        await asyncio.wait_for(service.ended.wait(), 30)
+    assert service.outcome == "cancelled"
+
+
+async def test_calls_beyond_the_accepts_are_answered_each_with_its_own_answer() -> None:
+    service = Service()
+    async with serving(service) as method:
+        calls = [method("Wait")(b"%d" % number) for number in range(5 * accepts.ACCEPTS_PER_METHOD)]
+        await service.started.wait()
+        service.go_on.set()
+        assert await asyncio.gather(*calls) == [b"%d" % number for number in range(len(calls))]
+
+
+async def test_callers_who_leave_before_anybody_listens_are_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service()
+    async with serving(service) as method:
+        for _ in range(20):
+            for event in (service.started, service.go_on, service.ended):
+                event.clear()
+            call = method("Wait")(b"")
+            await service.started.wait()
+            call.cancel()
+            # It comes behind the other's end on the same connection.
+            assert await method("Echo")(b"still here") == b"still here"
+            service.go_on.set()
+            await service.ended.wait()
+        assert await method("Echo")(b"still here") == b"still here"
+    assert caplog.records == []
+
+
+async def test_a_refusal_is_no_error_and_an_exception_ends_one_call(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Service()) as method:
+        assert await failure(method("Refuse")) is grpc.StatusCode.INVALID_ARGUMENT
+        assert await failure(method("Nothing")) is grpc.StatusCode.UNIMPLEMENTED
+        assert caplog.records == []
+        assert await failure(method("Stumble")) is grpc.StatusCode.UNKNOWN
+        assert ["stumble" in record.getMessage().lower() for record in caplog.records] == [True]
+
+
+async def failure(method: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await method(b"")
+    return caught.value.code()
