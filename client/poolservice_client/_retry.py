@@ -180,7 +180,6 @@ class Trials:
         policy = self._retries.policy
         if policy is None or self._once or not failure.again or self._attempts >= policy.max_attempts:
             return None
-        if failure.wait:
-            # No sooner than it was asked, and not all at once.
-            return failure.wait * random.uniform(1.0, 1.5)  # noqa: S311 - as in backoff
-        return policy.backoff(self._attempts)
+        # No sooner than the server asks, not all at once, and less often the longer its queue stays full.
+        asked = failure.wait * random.uniform(1.0, 1.5)  # noqa: S311 - as in backoff
+        return max(asked, policy.backoff(self._attempts))
