@@ -17,7 +17,7 @@ DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("README.m
 # What cannot run inside a test run: it is this run, installs into it, needs an engine, or never ends. What they stand
 # for is checked elsewhere: the demo by tests/cli, the container by tests/server/test_container.py, the server and its
 # flags by tests/server/test_process.py.
-ELSEWHERE = ("make ", "pip install ", "docker compose ", "poolservice-server", "npm ", "python tests/bench/")
+ELSEWHERE = ("make ", "pytest ", "pip install ", "docker compose ", "poolservice-server", "npm ", "python tests/bench/")
 
 
 class Snippet(NamedTuple):
