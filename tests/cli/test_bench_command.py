@@ -53,6 +53,7 @@ def test_the_parts_of_a_picture_add_up_to_its_latency(command: Command, photogra
     assert row["calls"] == pytest.approx(row["calls_per_second"] * row["seconds"])
     assert row["devices"] == {"cpu": row["calls"]}
     assert row["errors"] == []
+    assert said["client"]["calls"] > row["calls"]
     parts, latency = row["mean_ms"], row["latency_ms"]
     assert parts["decode"] > 0
     assert 0 < sum(parts.values()) <= latency["max"]
@@ -67,6 +68,14 @@ def test_it_takes_every_type_and_several_operators(command: Command) -> None:
     job = json.loads(done.stdout)["job"]
     assert (job["input"], job["payload_bytes"]) == ("(4, 6, 6) bfloat16", 288)
     assert (len(job["specs"]), job["output"]) == (2, "features")
+
+
+def test_small_calls_travel_together_unless_told_otherwise(command: Command) -> None:
+    arguments = ["bench", "--shape", "8x8x8", "-c", 16, *QUICK, "--json"]
+    together, alone = (json.loads(command(*arguments, *flags).stdout) for flags in ((), ("--alone",)))
+    # Sixteen callers need far fewer messages than calls, and no fewer by themselves.
+    assert together["client"]["calls"] < together["rows"][0]["calls"] / 2
+    assert alone["client"]["calls"] > alone["rows"][0]["calls"]
 
 
 def test_failures_are_counted_and_told(start_server: Callable[..., Service]) -> None:

@@ -82,6 +82,9 @@ def bench(
     warm_up: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="Of calls before each row that are not counted.")
     ] = _WARM_UP_SECONDS,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Send each call by itself, where small ones else travel together.")
+    ] = False,
     timeout: options.Timeout = options.TIMEOUT,
     max_message_bytes: options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: options.AsJson = False,
@@ -104,13 +107,13 @@ def bench(
         x = _random(shape or _SHAPE, dtype or "float32")
         job = _Job(wanted, x, f"{x.shape} {x.dtype.name}", asked)
     rows = [Measured(calls) for calls in concurrency or _CONCURRENCIES]
-    client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes)
+    client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes, coalesce=not alone)
     info, whole = asyncio.run(_measure(client, job, rows, duration, warm_up))
     rows = [row for row in rows if row.seconds]
     if as_json:
-        typer.echo(json.dumps(_as_json(address, info, job, rows, whole=whole), allow_nan=False))
+        typer.echo(json.dumps(_as_json(client, info, job, rows, whole=whole), allow_nan=False))
     else:
-        _show(address, info, job, rows)
+        _show(client, info, job, rows)
     if not whole:
         raise typer.Exit(mistakes.INTERRUPTED)
     if any(row.errors for row in rows):
@@ -160,9 +163,11 @@ def _status(text: str) -> AbstractContextManager[object]:
     return Console(stderr=True).status(text)
 
 
-def _as_json(address: str, info: ServerInfo, job: _Job, rows: Sequence[Measured], *, whole: bool) -> dict[str, Any]:
+def _as_json(
+    client: AsyncPoolClient, info: ServerInfo, job: _Job, rows: Sequence[Measured], *, whole: bool
+) -> dict[str, Any]:
     return {
-        "address": address,
+        "address": client.address,
         "version": info.version,
         "devices": [dataclasses.asdict(device) for device in info.devices],
         "job": {
@@ -172,6 +177,7 @@ def _as_json(address: str, info: ServerInfo, job: _Job, rows: Sequence[Measured]
             **job.options,
         },
         "interrupted": not whole,
+        "client": dataclasses.asdict(client.stats()),
         "rows": [
             {
                 "concurrency": row.concurrency,
@@ -193,13 +199,13 @@ def _as_json(address: str, info: ServerInfo, job: _Job, rows: Sequence[Measured]
     }
 
 
-def _show(address: str, info: ServerInfo, job: _Job, rows: Sequence[Measured]) -> None:
+def _show(client: AsyncPoolClient, info: ServerInfo, job: _Job, rows: Sequence[Measured]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
     devices = ", ".join(device.name for device in info.devices)
-    console.print(f"poolservice {info.version} at {address} on {devices}", markup=False)
+    console.print(f"poolservice {info.version} at {client.address} on {devices}", markup=False)
     specs = ", ".join(repr(operator.spec) for operator in job.operators)
     console.print(f"{specs} of {job.name}, {_size(job.payload):,} bytes a call", markup=False)
     console.print()
@@ -238,6 +244,8 @@ def _show(address: str, info: ServerInfo, job: _Job, rows: Sequence[Measured]) -
                 "the service may carry more",
                 markup=False,
             )
+    if retries := client.stats().retries:
+        console.print(f"{retries:,} more tries were made of calls that failed in a way that may pass")
 
 
 def _size(payload: bytes | NDArray[Any]) -> int:

@@ -18,7 +18,8 @@ Flags: TypeAlias = dict[str, str | bool | float | None]
 
 
 def _offer_operators(incomplete: str) -> list[str]:
-    return [name for name in operators.NAMES if name.startswith(incomplete.lower())]
+    begun = incomplete.lower()
+    return [name for name in (*operators.NAMES, *operators.SHORT_NAMES) if name.startswith(begun)]
 
 
 #: `--op`, once or several times.

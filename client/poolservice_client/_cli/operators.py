@@ -36,7 +36,13 @@ _LAYERS: Mapping[str, type[PoolSpec]] = MappingProxyType(_by_name())
 #: The names to offer: "max2d", "global_avg2d", ... Layers by their class's name ("MaxPool2d") and the abbreviations
 #: gap and gmp are understood too.
 NAMES: tuple[str, ...] = tuple(_name(layer) for layer in LAYERS.values())
-#: The same without the dimensions: "max", "global_avg", ...
+#: The abbreviations, for who begins to write one.
+SHORT_NAMES: tuple[str, ...] = tuple(
+    f"{_ABBREVIATIONS[layer.operator]}{layer.spatial_dims}d"
+    for layer in LAYERS.values()
+    if layer.operator in _ABBREVIATIONS
+)
+#: The names without the dimensions: "max", "global_avg", ...
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(name[: -len("2d")] for name in NAMES))
 
 
