@@ -83,6 +83,10 @@ class AsyncLine:
         self._due: asyncio.TimerHandle | None = None
         self._due_at = math.inf
 
+    def __len__(self) -> int:
+        """How many calls wait for their turn."""
+        return len(self._waiting)
+
     async def ask(self, call: Waiting) -> None:
         """Send `call`, on its own or in company, and wait until it has ended.
 

@@ -64,6 +64,10 @@ class Line:
         self.empty()
         _lines.add(self)
 
+    def __len__(self) -> int:
+        """How many calls wait for their turn."""
+        return len(self._waiting)
+
     def empty(self) -> None:
         """Start anew, without those that wait."""
         self._lock = threading.Lock()

@@ -1,0 +1,269 @@
+"""`make bench-coalesce`: what small calls of one client cost together and each on its own.
+
+The public client with all that it checks and converts, against poolservice-server on the CPU, client and server on the
+machine's cores. Each pair of measurements, together and alone, is made within one round, and the median of the rounds'
+ratios is told. Payloads of every size travel together here, whatever the client's limit is: the sizes at which the
+ratio falls to one are where that limit belongs.
+"""
+
+import asyncio
+import json
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import children
+from children import Server
+from jobs import photograph
+from load import load_average, rotated
+from poolservice_client import AsyncPoolClient, GlobalAvgPool2d, PoolClient, _pack
+
+CALLERS = (1, 8, 32)
+CLIENTS = ("asyncio", "threads")
+
+#: CPU microseconds of client and server together that a J4c call may cost, by client and callers.
+MOST_CPU = {("asyncio", 32): 45.0, ("threads", 32): 100.0}
+#: How much longer than a call of a client that does not coalesce one may take that has no company.
+MOST_ALONE = 1.05
+
+_WARM_UP_SECONDS = 0.2
+_SPEC = GlobalAvgPool2d()
+
+console = Console()
+
+
+class Job(NamedTuple):
+    """What every caller sends, for its global average: a tensor, or a picture's file."""
+
+    name: str
+    payload: Any
+
+    @property
+    def nbytes(self) -> int:
+        """The payload's bytes."""
+        return len(self.payload) if isinstance(self.payload, bytes) else int(self.payload.nbytes)
+
+
+class Measured(NamedTuple):
+    """A stretch of calls: how many a second, CPU microseconds a call of client and server, and the median time."""
+
+    rate: float
+    client_us: float
+    server_us: float
+    p50_ms: float
+
+    @property
+    def cpu_us(self) -> float:
+        """Both together."""
+        return self.client_us + self.server_us
+
+
+#: By job, client, callers and whether they travel together: one entry a round.
+Rounds = dict[tuple[str, str, int, bool], list[Measured]]
+
+
+def make_jobs() -> list[Job]:
+    """J4c (float32, 8x8x8), J3 (512x7x7) and other sizes of tensors and pictures beside them."""
+    random = np.random.default_rng(0)
+    tensors = {"J4c": (8, 8, 8), "8x16x16": (8, 16, 16), "64x8x8": (64, 8, 8), "128x8x8": (128, 8, 8)}
+    tensors |= {"256x8x8": (256, 8, 8), "J3": (512, 7, 7), "1024x8x8": (1024, 8, 8)}
+    jobs = [Job(name, random.random(shape, np.float32)) for name, shape in tensors.items()]
+    pictures = [
+        Job(f"JPEG {width}x{height}", photograph(width, height))
+        for width, height in ((32, 24), (64, 48), (160, 120), (320, 240), (640, 480))
+    ]
+    return jobs + pictures
+
+
+def command(
+    job: Annotated[list[str] | None, typer.Option(help="J4c, J3, 64x8x8, 'JPEG 64x48', ...; all unless given.")] = None,
+    callers: Annotated[list[int] | None, typer.Option(help="Calls under way; 1, 8 and 32 unless given.")] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Rounds over all of them.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds: a look, no figure.")] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Where the results go as JSON.")] = None,
+) -> None:
+    """Measure small calls that travel together against the same calls alone."""
+    children.end_on_sigterm()
+    known = make_jobs()
+    if unknown := set(job or ()) - {one.name for one in known}:
+        raise typer.BadParameter(f"no such job: {', '.join(sorted(unknown))}")
+    chosen = [one for one in known if not job or one.name in job]
+    levels = callers or list(CALLERS)
+    if quick:
+        seconds, rounds = 0.4, 2
+    _pack.SMALL_TENSOR_BYTES = _pack.SMALL_PICTURE_BYTES = _pack.MOST_BYTES
+    load_before = load_average()
+    measured: Rounds = defaultdict(list)
+    with children.running(*children.POOLSERVICE) as server, Progress(console=console, transient=True) as progress:
+        task = progress.add_task("measuring", total=len(chosen) * len(levels) * len(CLIENTS) * rounds * 2)
+        for number in range(rounds):
+            for one in chosen:
+                for client in CLIENTS:
+                    for level in levels:
+                        for together in rotated((True, False), number):
+                            cell = MEASURES[client](server, one.payload, level, seconds, together)
+                            measured[one.name, client, level, together].append(cell)
+                            progress.advance(task)
+    for client in CLIENTS:
+        console.print(_table(client, chosen, levels, measured))
+    missed = _print_targets(chosen, levels, measured)
+    console.print(f"load of the machine: {load_before:.1f} before, {load_average():.1f} after")
+    if out is not None:
+        out.write_text(json.dumps(_as_json(measured, seconds, load_before), indent=2))
+    raise typer.Exit(int(missed and not quick))
+
+
+def measure_asyncio(server: Server, payload: Any, callers: int, seconds: float, together: bool) -> Measured:
+    """Keep so many tasks calling for so long."""
+
+    async def measure() -> Measured:
+        async with AsyncPoolClient(server.address, coalesce=together) as client:
+
+            async def keep_calling(seconds: float) -> list[float]:
+                took: list[float] = []
+                stop = time.perf_counter() + seconds
+
+                async def caller() -> None:
+                    while (began := time.perf_counter()) < stop:
+                        await client.pool(payload, _SPEC)
+                        took.append(time.perf_counter() - began)
+
+                await asyncio.gather(*(caller() for _ in range(callers)))
+                return took
+
+            await keep_calling(_WARM_UP_SECONDS)
+            before = _times(server)
+            return _measured(server, before, await keep_calling(seconds))
+
+    return asyncio.run(measure())
+
+
+def measure_threads(server: Server, payload: Any, callers: int, seconds: float, together: bool) -> Measured:
+    """Keep so many threads calling for so long."""
+    with PoolClient(server.address, coalesce=together) as client:
+
+        def keep_calling(seconds: float) -> list[float]:
+            took: list[float] = []
+            stop = time.perf_counter() + seconds
+
+            def caller() -> None:
+                while (began := time.perf_counter()) < stop:
+                    client.pool(payload, _SPEC)
+                    took.append(time.perf_counter() - began)
+
+            threads = [threading.Thread(target=caller) for _ in range(callers)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return took
+
+        keep_calling(_WARM_UP_SECONDS)
+        before = _times(server)
+        return _measured(server, before, keep_calling(seconds))
+
+
+MEASURES: dict[str, Callable[[Server, Any, int, float, bool], Measured]] = {
+    "asyncio": measure_asyncio,
+    "threads": measure_threads,
+}
+
+
+def _times(server: Server) -> tuple[float, float, float]:
+    return time.perf_counter(), time.process_time(), sum(server.cpu_seconds().values())
+
+
+def _measured(server: Server, before: tuple[float, float, float], took: list[float]) -> Measured:
+    elapsed, client, served = (now - then for now, then in zip(_times(server), before, strict=True))
+    done = len(took)
+    return Measured(done / elapsed, client / done * 1e6, served / done * 1e6, statistics.median(took) * 1e3)
+
+
+def _median(cells: list[Measured]) -> Measured:
+    return Measured(*map(statistics.median, zip(*cells, strict=True)))
+
+
+def _gain(measured: Rounds, job: str, client: str, level: int) -> float:
+    """Calls a second together over those alone: the median of the rounds' ratios."""
+    pairs = zip(measured[job, client, level, True], measured[job, client, level, False], strict=True)
+    return statistics.median(together.rate / alone.rate for together, alone in pairs)
+
+
+def _table(client: str, jobs: list[Job], levels: list[int], measured: Rounds) -> Table:
+    table = Table(title=f"{client}: calls that travel together and alone")
+    for column in ("job", "callers", "calls/s", "client + server CPU µs", "p50 ms"):
+        table.add_column(column, justify="left" if column == "job" else "right")
+    for column in ("alone calls/s", "CPU µs", "gain"):
+        table.add_column(column, justify="right")
+    for job in jobs:
+        for level in levels:
+            together, alone = (_median(measured[job.name, client, level, kind]) for kind in (True, False))
+            first = level == levels[0]
+            table.add_row(
+                f"{job.name}, {job.nbytes / 1024:.0f} KB" if first else "",
+                str(level),
+                f"{together.rate:,.0f}",
+                f"{together.client_us:.0f} + {together.server_us:.0f}",
+                f"{together.p50_ms:.2f}",
+                f"{alone.rate:,.0f}",
+                f"{alone.cpu_us:.0f}",
+                f"{_gain(measured, job.name, client, level):.2f}",
+                end_section=level == levels[-1],
+            )
+    return table
+
+
+def _print_targets(jobs: list[Job], levels: list[int], measured: Rounds) -> bool:
+    """Say which targets are met; whether any was missed."""
+    if "J4c" not in {job.name for job in jobs}:
+        return False
+    table = Table(title="targets of J4c")
+    for column in ("what", "at most", "reached", ""):
+        table.add_column(column, justify="right" if column in ("at most", "reached") else "left")
+    reached: list[tuple[str, float, float]] = []
+    for (client, level), most in MOST_CPU.items():
+        if level in levels:
+            cell = _median(measured["J4c", client, level, True])
+            reached.append((f"{level} callers, {client}: CPU µs a call, client and server", most, cell.cpu_us))
+    if 1 in levels:
+        reached += [
+            (f"1 caller, {client}: time over a client's that does not coalesce", MOST_ALONE, 1 / gain)
+            for client in CLIENTS
+            if (gain := _gain(measured, "J4c", client, 1))
+        ]
+    for what, most, value in reached:
+        verdict = "[green]met[/green]" if value <= most else "[red]not met[/red]"
+        table.add_row(what, f"{most:g}", f"{value:.2f}", verdict)
+    console.print(table)
+    return any(value > most for _, most, value in reached)
+
+
+def _as_json(measured: Rounds, seconds: float, load: float) -> dict[str, Any]:
+    cells = [
+        {
+            "job": job,
+            "client": client,
+            "callers": level,
+            "together": together,
+            "median": _median(rounds)._asdict(),
+            "rounds": [one._asdict() for one in rounds],
+            "together_over_alone": _gain(measured, job, client, level),
+        }
+        for (job, client, level, together), rounds in measured.items()
+    ]
+    return {"seconds": seconds, "load_average": load, "cells": cells}
+
+
+if __name__ == "__main__":
+    typer.run(command)
