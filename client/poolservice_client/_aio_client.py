@@ -73,7 +73,9 @@ class AsyncPoolClient(AsyncMap):
         self._transport = AsyncGrpcTransport(self._settings, self._counters) if transport is None else transport
         # One for tensors, one for pictures, which take the server longer.
         self._lines = (
-            (AsyncLine(self._transport, self.address), AsyncLine(self._transport, self.address)) if coalesce else None
+            tuple(AsyncLine(self._transport, self._counters, self.address) for _ in ("tensors", "pictures"))
+            if coalesce
+            else None
         )
 
     def __repr__(self) -> str:
@@ -85,7 +87,7 @@ class AsyncPoolClient(AsyncMap):
         return self._settings.address
 
     def stats(self) -> ClientStats:
-        """What this client has done so far: calls, retries, connections."""
+        """What this client has done so far: calls, retries, connections, company."""
         return self._counters.stats()
 
     @overload

@@ -6,10 +6,12 @@ import time
 from collections import deque
 
 from poolservice.codec import Buffer
+from poolservice_client import _fork
 from poolservice_client._aio_transport import AsyncTransport
 from poolservice_client._coalesce import PATIENCE_SECONDS
 from poolservice_client._kind import Kind
 from poolservice_client._pack import MOST_CALLS, Call, Pack, gather
+from poolservice_client._stats import Counters
 from poolservice_client._transport import POOL
 from poolservice_client.errors import DeadlineExceeded
 
@@ -68,12 +70,18 @@ class AsyncLine:
 
     Args:
         transport: what carries the messages.
+        counters: where shared messages are counted.
         address: what the server is called in errors.
     """
 
-    def __init__(self, transport: AsyncTransport, address: str) -> None:
+    def __init__(self, transport: AsyncTransport, counters: Counters, address: str) -> None:
         self._transport = transport
+        self._counters = counters
         self._address = address
+        self._begin()
+        _fork.remember(self)
+
+    def _begin(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[Waiting] = deque()
         # What the next calls wait behind: a call that goes alone, or a flight.
@@ -82,6 +90,11 @@ class AsyncLine:
         self._patience: asyncio.TimerHandle | None = None
         self._due: asyncio.TimerHandle | None = None
         self._due_at = math.inf
+
+    def after_fork(self) -> None:
+        """See _fork.Forked. The parent's loop and its tasks do not run in this process."""
+        _fork.leave_alone(self._flights, self._waiting)
+        self._begin()
 
     def __len__(self) -> int:
         """How many calls wait for their turn."""
@@ -165,6 +178,9 @@ class AsyncLine:
     async def _fly(self, flight: _Flight) -> None:
         try:
             pack = Pack(flight.calls)
+            if len(flight.calls) > 1:
+                self._counters.add("coalesced_messages")
+                self._counters.add("coalesced_calls", len(flight.calls))
             try:
                 answer = await self._transport.call(pack.method, pack.message, flight.timeout)
             except Exception as error:  # noqa: BLE001 - what it means for each call is the pack's to say

@@ -81,7 +81,11 @@ class PoolClient(BlockingMap):
         self._counters = Counters()
         self._transport = GrpcTransport(self._settings, self._counters) if transport is None else transport
         # One for tensors, one for pictures, which take the server longer.
-        self._lines = (Line(self._transport, self.address), Line(self._transport, self.address)) if coalesce else None
+        self._lines = (
+            tuple(Line(self._transport, self._counters, self.address) for _ in ("tensors", "pictures"))
+            if coalesce
+            else None
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -92,7 +96,7 @@ class PoolClient(BlockingMap):
         return self._settings.address
 
     def stats(self) -> ClientStats:
-        """What this client has done so far: calls, retries, connections."""
+        """What this client has done so far: calls, retries, connections, company."""
         return self._counters.stats()
 
     @overload

@@ -1,14 +1,14 @@
 """A line that the threads of a blocking client share: while one call is under way, the next ones gather."""
 
-import os
 import threading
-import weakref
 from collections import deque
 from typing import Literal
 
 from poolservice.codec import Buffer
+from poolservice_client import _fork
 from poolservice_client._kind import Kind
 from poolservice_client._pack import MOST_CALLS, Call, Pack, gather
+from poolservice_client._stats import Counters
 from poolservice_client._transport import POOL, Transport
 from poolservice_client.errors import DeadlineExceeded
 
@@ -55,24 +55,29 @@ class Line:
 
     Args:
         transport: what carries the messages.
+        counters: where shared messages are counted.
         address: what the server is called in errors.
     """
 
-    def __init__(self, transport: Transport, address: str) -> None:
+    def __init__(self, transport: Transport, counters: Counters, address: str) -> None:
         self._transport = transport
+        self._counters = counters
         self._address = address
-        self.empty()
-        _lines.add(self)
+        self._begin()
+        _fork.remember(self)
 
     def __len__(self) -> int:
         """How many calls wait for their turn."""
         return len(self._waiting)
 
-    def empty(self) -> None:
-        """Start anew, without those that wait."""
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[Waiting] = deque()
         self._leader: Waiting | None = None
+
+    def after_fork(self) -> None:
+        """See _fork.Forked. The threads that held the lock, led and waited are not in this process."""
+        self._begin()
 
     def ask(self, call: Waiting) -> None:
         """Send `call`, on its own or in company, and wait until it has ended.
@@ -134,6 +139,8 @@ class Line:
                     call.place = "sent"
         if leader.carried:
             pack = Pack([leader, *leader.carried])
+            self._counters.add("coalesced_messages")
+            self._counters.add("coalesced_calls", 1 + len(leader.carried))
             try:
                 answer = self._transport.call(pack.method, pack.message, leader.left)
             except Exception as error:  # noqa: BLE001 - what it means for each call is the pack's to say
@@ -188,15 +195,3 @@ class Line:
                 if self._leader is not None:
                     self._leader.place = "lead"
                     self._leader.wake()
-
-
-_lines: "weakref.WeakSet[Line]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """The threads that held the locks and waited in the lines are not in this process."""
-    for line in _lines:
-        line.empty()
-
-
-os.register_at_fork(after_in_child=_after_fork)

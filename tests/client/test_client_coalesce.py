@@ -85,15 +85,21 @@ Together = Callable[[list[Callable[[PoolClient], Any]]], list[Any]]
 
 
 @pytest.fixture
-def together(gate: Gate, patient: None) -> Iterator[Together]:
+def gated(gate: Gate) -> Iterator[PoolClient]:
+    with PoolClient(transport=gate) as client:
+        yield client
+
+
+@pytest.fixture
+def together(gated: PoolClient, gate: Gate, patient: None) -> Iterator[Together]:
     """Makes calls of which all but the first wait until each of them is there; their outcomes, errors among them."""
-    with PoolClient(transport=gate) as client, ThreadPoolExecutor(128) as threads:
+    with ThreadPoolExecutor(128) as threads:
 
         def make(calls: list[Callable[[PoolClient], Any]]) -> list[Any]:
-            futures: list[Future[Any]] = [threads.submit(calls[0], client)]
+            futures: list[Future[Any]] = [threads.submit(calls[0], gated)]
             assert gate.arrived.wait(30)
-            futures += [threads.submit(call, client) for call in calls[1:]]
-            while waiting(client) < len(calls) - 1:
+            futures += [threads.submit(call, gated) for call in calls[1:]]
+            while waiting(gated) < len(calls) - 1:
                 time.sleep(0.001)
             gate.opened.set()
             return [future.exception(60) or future.result() for future in futures]
@@ -105,7 +111,7 @@ def pooling(x: Any, specs: Any, **options: Any) -> Callable[[PoolClient], Any]:
     return lambda client: client.pool(x, specs, **options)
 
 
-def test_equal_calls_travel_as_one_tensor(together: Together, gate: Gate) -> None:
+def test_equal_calls_travel_as_one_tensor(together: Together, gate: Gate, gated: PoolClient) -> None:
     xs = [RANDOM.standard_normal((3, 8, 6)).astype(np.float32) for _ in range(40)]
     answers = together([pooling(x, MaxPool2d(2), execution=True) for x in xs])
     assert [method for method, _ in gate.sent] == ["/poolservice.v1.PoolService/Pool"] * 2
@@ -113,6 +119,8 @@ def test_equal_calls_travel_as_one_tensor(together: Together, gate: Gate) -> Non
         np.testing.assert_array_equal(y, F.max_pool2d(torch.from_numpy(x), 2).numpy(), strict=True)
         assert y.flags.owndata
         assert y.flags.writeable
+    stats = gated.stats()
+    assert (stats.coalesced_calls, stats.coalesced_messages) == (39, 1)
     assert [execution.batch_size for _, execution in answers] == [1] + [39] * 39
     assert all(execution.device == "cpu" for _, execution in answers)
 
