@@ -63,11 +63,16 @@ protos: $(PROTO_VENV)/installed ## regenerate the stubs from protos/poolservice/
 
 bench: $(VENV)/installed ## measure calls a second beside an echo and a plain server; flags: make bench FLAGS='--quick'
 	$(BIN)/python tests/bench/calls.py $(FLAGS)
+	$(BIN)/python tests/bench/coalesce.py --job J4c --job J3 --job 'JPEG 64x48' $(filter --quick,$(FLAGS))
 .PHONY: bench
 
 bench-breakdown: $(VENV)/installed ## measure the steps of one call
 	$(BIN)/python tests/bench/breakdown.py $(FLAGS)
 .PHONY: bench-breakdown
+
+bench-coalesce: $(VENV)/installed ## measure small calls that travel together, by size, against the same calls alone
+	$(BIN)/python tests/bench/coalesce.py $(FLAGS)
+.PHONY: bench-coalesce
 
 bench-map: $(VENV)/installed ## measure client.map against a loop of pool() and against parallel calls tuned by hand
 	$(BIN)/python tests/bench/map.py $(FLAGS)
