@@ -26,6 +26,9 @@ from poolservice_server.service import PoolService
 
 _log = structlog.get_logger(__name__)
 
+# Long enough that what a batch costs beside its items does not count, on a GPU too.
+_MAX_BATCH_SECONDS = 0.02
+
 # Health is asked for the server as a whole, or for the service by its name.
 _HEALTH_NAMES = ("", SERVICE_NAME)
 
@@ -85,6 +88,7 @@ class App:
             backend.run,
             max_batch_size=settings.max_batch_size,
             max_batch_bytes=settings.max_batch_bytes,
+            max_batch_seconds=_MAX_BATCH_SECONDS,
             max_batch_delay=settings.max_batch_delay,
             max_queue_items=settings.max_queue_items,
             max_queue_bytes=settings.max_queue_bytes,

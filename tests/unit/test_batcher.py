@@ -116,6 +116,26 @@ async def test_small_batches_run_on_a_thread_once_their_kind_has_proved_slow() -
     await batcher.drain()
 
 
+async def test_batches_of_a_slow_kind_are_cut_by_the_time_that_they_take() -> None:
+    sizes = []
+
+    def run_slowly(_key: str, payloads: list[Any]) -> list[Answer]:
+        sizes.append(len(payloads))
+        until = time.perf_counter() + 0.005 * len(payloads)
+        while time.perf_counter() < until:
+            pass
+        return [Answer(payload, "test", len(payloads)) for payload in payloads]
+
+    batcher = Batcher(run_slowly, max_batch_seconds=0.02)
+    await asyncio.gather(*(batcher.submit(small(number)) for number in range(10)))
+    assert sizes == [10]
+    await asyncio.gather(*(batcher.submit(small(number)) for number in range(10)))
+    # Four items at the most, fewer where the machine was held up before.
+    assert max(sizes[1:]) <= 4
+    assert sum(sizes[1:]) == 10
+    await batcher.drain()
+
+
 async def test_no_batch_runs_on_the_loop_where_none_may(runner: Runner) -> None:
     batcher = Batcher(runner)
     for _ in range(10):

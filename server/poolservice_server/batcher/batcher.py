@@ -31,6 +31,8 @@ class Batcher:
         run: runs a batch.
         max_batch_size: items in a batch at most.
         max_batch_bytes: bytes in a batch at most; an item that has more by itself is a batch by itself.
+        max_batch_seconds: seconds that a batch of a known kind runs at most, so that the lanes share long work and its
+            answers come as they are done; an item that takes more by itself is a batch by itself.
         max_batch_delay: seconds that an item waits for company while its batch is not full.
         max_queue_items: items that may be here at one time, waiting or running.
         max_queue_bytes: bytes that they may hold together.
@@ -46,6 +48,7 @@ class Batcher:
         *,
         max_batch_size: int = 64,
         max_batch_bytes: int = 64 * 2**20,
+        max_batch_seconds: float = _NEVER,
         max_batch_delay: float = 0.0,
         max_queue_items: int = 1024,
         max_queue_bytes: int = 512 * 2**20,
@@ -55,6 +58,7 @@ class Batcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
+        self._max_batch_seconds = max_batch_seconds
         self._max_batch_delay = max_batch_delay
         self._inline_bytes = inline_bytes
         self._inline_seconds = inline_seconds
@@ -164,7 +168,7 @@ class Batcher:
             first = self._next(loop, now)
             if first is None:
                 return
-            batch = self._line.cut(first)
+            batch = self._line.cut(first, self._pace.fitting(first.work.key, self._max_batch_seconds))
             self._batches[len(batch)] += 1
             if self._is_brief(batch):
                 self._inline_batches += 1

@@ -105,13 +105,19 @@ class Line:
         ]
         return min(full, key=lambda waiter: waiter.number, default=None)
 
-    def cut(self, first: Waiter) -> list[Waiter]:
-        """Take `first`, who is the oldest of its group, and those behind it who fit into the same batch."""
+    def cut(self, first: Waiter, max_bytes: float) -> list[Waiter]:
+        """Take `first`, who is the oldest of its group, and those behind it who fit into the same batch.
+
+        Args:
+            first: always taken.
+            max_bytes: bytes that this batch may have, below what any may have.
+        """
+        max_bytes = min(max_bytes, self._max_batch_bytes)
         batch: list[Waiter] = []
         nbytes = 0
         for waiter in self._groups[first.work.key].waiters.values():
             nbytes += waiter.work.nbytes
-            if batch and nbytes > self._max_batch_bytes:
+            if batch and nbytes > max_bytes:
                 break
             batch.append(waiter)
             if len(batch) == self._max_batch_size:

@@ -31,3 +31,8 @@ class Pace:
         """The seconds that a batch will take; None for a kind that has not run yet."""
         known = self._seconds_per_byte.get(key)
         return None if known is None else known * nbytes
+
+    def fitting(self, key: Hashable, seconds: float) -> float:
+        """The bytes that run in so many seconds; any number of a kind that has not run yet."""
+        known = self._seconds_per_byte.get(key)
+        return seconds / known if known else float("inf")
