@@ -37,10 +37,13 @@ class Server:
         processes = [self._process, *self._process.children(recursive=True)]
         return {process.pid: sum(process.cpu_times()[:2]) for process in processes}
 
-    def thread_seconds(self) -> dict[int, float]:
+    def thread_seconds(self) -> dict[int, dict[int, float]]:
         """CPU time of each thread of each of its processes so far."""
         processes = [self._process, *self._process.children(recursive=True)]
-        return {thread.id: thread.user_time + thread.system_time for one in processes for thread in one.threads()}
+        return {
+            process.pid: {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+            for process in processes
+        }
 
     def forget_peak(self) -> None:
         """Take the peak of its memory anew from here."""
