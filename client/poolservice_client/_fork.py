@@ -105,7 +105,8 @@ class _Process:
                 f"this process was forked while a gRPC call of another thread was under way for longer than "
                 f"{_QUIET_SECONDS:g} s, and gRPC cannot go on in it; {_ADVICE}"
             )
-        self.is_proven = not self.uses_grpc
+        # Other code of the parent may have used gRPC, too.
+        self.is_proven = False
         for one in self.forked:
             one.after_fork()
 
@@ -128,14 +129,20 @@ def leave_alone(*inherited: object) -> None:
     _process.inherited.extend(inherited)
 
 
-def enter() -> None:
-    """A blocking call begins: from here on a fork waits for it, and it for a fork. Ends with `leave`."""
-    _process.gate.enter()
+class inside:  # noqa: N801 - used as a function; a generator would cost a call more time
+    """What is done within gRPC in the block: a fork waits for it, and it for a fork.
 
+    Never twice in one thread: a fork that waits for the first would hold up the second.
+    """
 
-def leave() -> None:
-    """A blocking call has ended."""
-    _process.gate.leave()
+    __slots__ = ("_gate",)
+
+    def __enter__(self) -> None:
+        self._gate = _process.gate
+        self._gate.enter()
+
+    def __exit__(self, *_error: object) -> None:
+        self._gate.leave()
 
 
 @contextmanager
@@ -158,9 +165,10 @@ def opening(sign_of_life: Callable[[], object], *, aio: bool = False) -> Iterato
         # gRPC reads it once, with its first connection; processes that this one starts do not inherit it.
         os.environ[_VARIABLE] = "1"
     try:
-        yield
-        _process.uses_grpc = True
-        _process.uses_aio = _process.uses_aio or aio
+        with inside():
+            yield
+            _process.uses_grpc = True
+            _process.uses_aio = _process.uses_aio or aio
     finally:
         if added:
             os.environ.pop(_VARIABLE, None)

@@ -123,7 +123,7 @@ class GrpcTransport:
         """
         lanes = self._open()
         self._retries.called()
-        with self._taken(lanes, None) as lane:
+        with self._taken(lanes, None) as lane, _fork.inside():
             call = lane.channel.stream_stream(method)(
                 iter(requests), timeout=timeout, metadata=self._settings.metadata or None
             )
@@ -147,12 +147,12 @@ class GrpcTransport:
         if lanes is None:
             return
         for lane in lanes.end():
-            lane.channel.close()
+            self._close_lane(lane)
         if surveyor is not None:
             surveyor.join()
             # What it opened meanwhile.
             for lane in lanes.end():
-                lane.channel.close()
+                self._close_lane(lane)
 
     def _open(self) -> Lanes:
         if self._closed.is_set():
@@ -161,11 +161,18 @@ class GrpcTransport:
             with self._opening:
                 if self._lanes is None:
                     with _fork.opening(lambda: sign_of_life(self._settings)):
-                        self._lanes = first_lanes(self._settings, self._counters, self._open_lane)
+                        self._lanes = first_lanes(
+                            self._settings, self._counters, lambda address: open_lane(self._settings, address)
+                        )
         return self._lanes
 
     def _open_lane(self, address: str) -> Lane:
-        return open_lane(self._settings, address)
+        with _fork.inside():
+            return open_lane(self._settings, address)
+
+    def _close_lane(self, lane: Lane) -> None:
+        with _fork.inside():
+            lane.channel.close()
 
     def _take_turn(self, timeout: float | None) -> None:
         if not self._turns.acquire(blocking=False) and not self._turns.acquire(timeout=timeout):
@@ -184,7 +191,7 @@ class GrpcTransport:
         failed: Lane | None = None
         while True:
             self._start_survey(lanes)
-            with self._taken(lanes, failed) as lane:
+            with self._taken(lanes, failed) as lane, _fork.inside():
                 try:
                     answer = self._send(lanes, lane, method, request, deadline, cancellation)
                 except grpc.RpcError as error:
@@ -260,14 +267,12 @@ class GrpcTransport:
 
     @contextmanager
     def _taken(self, lanes: Lanes, avoid: Lane | None) -> Iterator[Lane]:
-        _fork.enter()
         lane = lanes.take(avoid)
         try:
             yield lane
         finally:
-            _fork.leave()
             if lanes.give_back(lane):
-                lane.channel.close()
+                self._close_lane(lane)
 
     def _pause(self, seconds: float, cancellation: Cancellation | None) -> None:
         if cancellation is not None:
@@ -293,24 +298,22 @@ class GrpcTransport:
                 if isinstance(step, Ask):
                     place = self._ask(step.lane)
                 else:
-                    step.lane.channel.close()
+                    self._close_lane(step.lane)
         except StopIteration:
             return
 
     def _ask(self, lane: Lane) -> Place | None:
         if self._closed.is_set():
             return None
-        _fork.enter()
         try:
-            metadata = self._settings.metadata or None
-            return read_place(lane.methods[SERVER_INFO](INFO_REQUEST, timeout=ASK_SECONDS, metadata=metadata))
+            with _fork.inside():
+                metadata = self._settings.metadata or None
+                return read_place(lane.methods[SERVER_INFO](INFO_REQUEST, timeout=ASK_SECONDS, metadata=metadata))
         except grpc.RpcError as error:
             return place_of_refusal(cast(grpc.Call, error))
         except ValueError:
             # The client was closed meanwhile.
             return None
-        finally:
-            _fork.leave()
 
 
 def first_lanes(settings: Settings, counters: Counters, open_one: Callable[[str], Lane]) -> Lanes:
