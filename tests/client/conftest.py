@@ -1,5 +1,6 @@
 """A client of the real server, and servers that misbehave on purpose."""
 
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,18 @@ Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 def client(server_address: str) -> Iterator[PoolClient]:
     with PoolClient(server_address) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Gives a port that nobody listens on, for a server that is to come back to where it was, or for its metrics."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
 
 
 @pytest.fixture

@@ -158,8 +158,8 @@ class Crew:
             while not self._left:
                 work = self._window.take()
                 if work is not None:
-                    if self._window.has_work:
-                        self._call()
+                    # What was taken makes room for more to be read.
+                    self._tell()
                     return work
                 self._idle += 1
                 self._work.wait(self._window.due_in())
