@@ -5,19 +5,17 @@
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from poolservice.specs import PoolSpec
 from poolservice_client._aio_coalesce import AsyncLine, Waiting
+from poolservice_client._aio_pooling import AsyncPooling
 from poolservice_client._aio_transport import AsyncGrpcTransport, AsyncTransport
-from poolservice_client._layers import PlainLayer
-from poolservice_client._map.methods import AsyncMap
+from poolservice_client._map.aio_methods import AsyncMap
 from poolservice_client._pack import small
 from poolservice_client._payload import Poolable, is_slow, payload
-from poolservice_client._reply import PoolReply, read_reply
-from poolservice_client._request import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
+from poolservice_client._reply import read_reply
+from poolservice_client._request import ColorMode, ImageOptions, PoolQuery
 from poolservice_client._server_info import (
     HEALTH_REQUEST,
     INFO_REQUEST,
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 
-class AsyncPoolClient(AsyncMap):
+class AsyncPoolClient(AsyncPooling, AsyncMap):
     """A connection to a pooling service, for any number of tasks of one event loop.
 
     It can be made before the loop runs. Cancelling a task that awaits a call cancels the call on the server too.
@@ -89,93 +87,6 @@ class AsyncPoolClient(AsyncMap):
     def stats(self) -> ClientStats:
         """What this client has done so far: calls, retries, connections, company."""
         return self._counters.stats()
-
-    @overload
-    async def pool(
-        self, x: Poolable, specs: PlainLayer, *, execution: Literal[False] = False, **options: Unpack[PoolOptions]
-    ) -> NDArray[Any]: ...
-    @overload
-    async def pool(
-        self, x: Poolable, specs: PlainLayer, *, execution: Literal[True], **options: Unpack[PoolOptions]
-    ) -> PoolReply[NDArray[Any]]: ...
-    @overload
-    async def pool(
-        self, x: Poolable, specs: PoolSpec, *, execution: Literal[False] = False, **options: Unpack[PoolOptions]
-    ) -> NDArray[Any] | Any: ...
-    @overload
-    async def pool(
-        self, x: Poolable, specs: PoolSpec, *, execution: Literal[True], **options: Unpack[PoolOptions]
-    ) -> PoolReply[NDArray[Any] | Any]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PlainLayer],
-        *,
-        execution: Literal[False] = False,
-        **options: Unpack[PoolOptions],
-    ) -> list[NDArray[Any]]: ...
-    @overload
-    async def pool(
-        self, x: Poolable, specs: Sequence[PlainLayer], *, execution: Literal[True], **options: Unpack[PoolOptions]
-    ) -> PoolReply[list[NDArray[Any]]]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PoolSpec],
-        *,
-        execution: Literal[False] = False,
-        **options: Unpack[PoolOptions],
-    ) -> list[NDArray[Any] | Any]: ...
-    @overload
-    async def pool(
-        self, x: Poolable, specs: Sequence[PoolSpec], *, execution: Literal[True], **options: Unpack[PoolOptions]
-    ) -> PoolReply[list[NDArray[Any] | Any]]: ...
-    async def pool(
-        self,
-        x: Any,
-        specs: PoolSpec | Sequence[PoolSpec],
-        *,
-        output: Output = "tensor",
-        normalize: bool = False,
-        dtype: Literal["float16"] | None = None,
-        color_mode: ColorMode | None = None,
-        timeout: float | None = None,
-        execution: bool = False,
-    ) -> Any:
-        """Pool a tensor or a picture with one spec, or with several at once.
-
-        Args:
-            x: a tensor of shape (C, *) or (N, C, *): a numpy array of any layout, a torch tensor, what speaks DLPack
-                or numpy's __array__, nested lists of numbers. Or a picture: a path, an encoded file's bytes, a PIL
-                image; it becomes float32 (channels, height, width) in [0, 1], upright.
-            specs: how to pool, such as MaxPool2d(2); or a list of 1 to 16: `x` is sent and decoded once.
-            output: "tensor" keeps the rank of `x`; "features" flattens each result to (D,), or (N, D) where `x`
-                is batched.
-            normalize: whether each feature vector is divided by its Euclidean norm.
-            dtype: "float16" narrows floating results. Default: the layer's own result type, which is that of `x`,
-                and float32 for means of integers.
-            color_mode: the channels to read a picture in, "RGB" (the default), "GRAY" or "RGBA".
-            timeout: seconds until the answer must be there. Default: the client's.
-            execution: whether to tell where and how it ran, too.
-
-        Returns:
-            For one spec an array, or (array, indices) where it has `return_indices`; for several a list of those,
-            in their order. With `execution`, a PoolReply of that and the Execution. The arrays are writable, with
-            memory of their own.
-
-        Raises:
-            InvalidRequest: `x`, a spec or an option is wrong, or a message is too large.
-            Overloaded: the server's queue is full.
-            DeadlineExceeded: no answer in time.
-            Unauthenticated: the server does not let this caller in.
-            Unavailable: no server answers.
-            ServerError: the server failed.
-            OSError: the path cannot be read.
-        """
-        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
-        return await self._ask(query, x, timeout, execution=execution)
 
     @overload
     async def pool_image(self, x: Poolable, specs: PoolSpec, **options: Unpack[ImageOptions]) -> "PIL.Image.Image": ...

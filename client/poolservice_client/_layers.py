@@ -1,6 +1,8 @@
 """Which layers always give one array, for the types of what comes back."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
 
 from poolservice.specs import (
     AdaptiveAvgPool1d,
@@ -17,6 +19,9 @@ from poolservice.specs import (
     MixedPool2d,
     MixedPool3d,
 )
+
+#: What one of them gives. Other layers give this, or a pair of it with `return_indices`.
+Array: TypeAlias = NDArray[Any]
 
 #: The layers without `return_indices`.
 PlainLayer: TypeAlias = (

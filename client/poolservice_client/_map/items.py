@@ -32,10 +32,11 @@ class MapOptions:
     on_error: OnError
     indexed: bool
     execution: bool
+    torch: bool
 
     @classmethod
     def of(
-        cls, *, ordered: object, in_flight: object, on_error: object, indexed: object, execution: object
+        cls, *, ordered: object, in_flight: object, on_error: object, indexed: object, execution: object, torch: bool
     ) -> "MapOptions":
         """The options for what a caller gave.
 
@@ -52,6 +53,7 @@ class MapOptions:
             on_error,
             bool(indexed),
             bool(execution),
+            torch,
         )
 
 

@@ -1,18 +1,19 @@
-"""`map`, as the clients have it."""
+"""`map`, as the blocking client has it, and what an editor knows of what comes back."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence, Sized
-from typing import Any, Literal
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, Literal, Unpack, overload
 
-from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec
-from poolservice_client._aio_transport import AsyncTransport
-from poolservice_client._map.aio import map_async
+from poolservice_client._layers import Array, PlainLayer
 from poolservice_client._map.blocking import map_blocking
 from poolservice_client._map.items import MapOptions, OnError
-from poolservice_client._map.results import Results
+from poolservice_client._map.keywords import MapKeywords
+from poolservice_client._map.results import Results, progress_of
+from poolservice_client._map.source import iterable
 from poolservice_client._payload import Poolable
 from poolservice_client._request import ColorMode, Output, PoolQuery
 from poolservice_client._settings import Settings
+from poolservice_client._torch import Returns, Tensor, wants_torch
 from poolservice_client._transport import Transport
 
 
@@ -22,47 +23,165 @@ class BlockingMap:
     _settings: Settings
     _transport: Transport
 
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: PlainLayer,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[Array, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: PlainLayer,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[True],
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[tuple[int, Array], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: PlainLayer,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["torch"],
+        **options: Unpack[MapKeywords],
+    ) -> Generator[Tensor, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: PoolSpec,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[Array | Any, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: PoolSpec,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[True],
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[tuple[int, Array | Any], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: PoolSpec,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["torch"],
+        **options: Unpack[MapKeywords],
+    ) -> Generator[Tensor | Any, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: Sequence[PlainLayer],
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[list[Array], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: Sequence[PlainLayer],
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[True],
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[tuple[int, list[Array]], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: Sequence[PlainLayer],
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["torch"],
+        **options: Unpack[MapKeywords],
+    ) -> Generator[list[Tensor], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: Sequence[PoolSpec],
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[list[Array | Any], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: Sequence[PoolSpec],
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[True],
+        execution: Literal[False] = False,
+        returns: Literal["numpy"] = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[tuple[int, list[Array | Any]], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Iterable[Poolable],
+        specs: Sequence[PoolSpec],
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        indexed: Literal[False] = False,
+        execution: Literal[False] = False,
+        returns: Literal["torch"],
+        **options: Unpack[MapKeywords],
+    ) -> Generator[list[Tensor | Any], None, None]: ...
+    @overload
     def map(
         self,
         xs: Iterable[Poolable],
         specs: PoolSpec | Sequence[PoolSpec],
         *,
-        ordered: bool = True,
-        in_flight: int | None = None,
         on_error: OnError = "raise",
-        progress: bool = False,
-        timeout: float | None = None,
-        output: Output = "tensor",
-        normalize: bool = False,
-        dtype: Literal["float16"] | None = None,
-        color_mode: ColorMode | None = None,
         indexed: bool = False,
         execution: bool = False,
-    ) -> Generator[Any, None, None]:
-        """Pool each of many."""
-        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
-        options = MapOptions.of(
-            ordered=ordered, in_flight=in_flight, on_error=on_error, indexed=indexed, execution=execution
-        )
-        return map_blocking(
-            iter(_iterable(xs)),
-            query,
-            options,
-            self._transport,
-            self._settings.deadline(timeout),
-            _results(xs, options, progress=progress),
-        )
-
-
-class AsyncMap:
-    """The part of AsyncPoolClient that maps."""
-
-    _settings: Settings
-    _transport: AsyncTransport
-
+        returns: Returns = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[Any, None, None]: ...
     def map(
         self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
+        xs: Iterable[Any],
         specs: PoolSpec | Sequence[PoolSpec],
         *,
         ordered: bool = True,
@@ -76,41 +195,60 @@ class AsyncMap:
         color_mode: ColorMode | None = None,
         indexed: bool = False,
         execution: bool = False,
-    ) -> AsyncGenerator[Any, None]:
-        """Pool each of many."""
+        returns: Returns = "numpy",
+    ) -> Any:
+        """Pool each of many tensors or pictures, keeping the server busy, in bounded memory.
+
+        Small items travel together, large ones side by side; what is sent is chosen for the least cost. Items that a
+        restarting or overloaded server did not take are sent again within their time-outs: none is lost, and none
+        comes twice. Paths are read, and PIL images encoded, on other threads.
+
+        Args:
+            xs: what is pooled, each as in `pool`: any iterable, also an endless one. It is read in the caller's thread,
+                when the next result is asked for, just far enough ahead to keep the server busy: at most 1024 items
+                or 64 MB that are not given yet. Each is taken as it is when it is read, so that an array may be used
+                again for the next; a PIL image is not copied.
+            specs: how to pool each, as in `pool`.
+            ordered: whether results come in the order of `xs`; else as they complete.
+            in_flight: the most items that are read and not yet given. Default: what keeps the server busy.
+            on_error: what is done about an item that failed: "raise" its PoolError in its place, "return" the
+                PoolError as its result, or "skip" it. What cannot be sent, a file that cannot be read too, has
+                failed with InvalidRequest.
+            progress: whether to show a bar with the rate, the failures and, where ``len(xs)`` is known, the time
+                left, on standard error.
+            timeout: seconds that each item has from when it is first sent. Default: the client's.
+            output: as in `pool`, like `normalize`, `dtype` and `color_mode`.
+            normalize: see `output`.
+            dtype: see `output`.
+            color_mode: see `output`.
+            indexed: whether each result comes as (index, result), with its place in `xs`, from 0.
+            execution: whether each result comes as a PoolReply that tells where and how it ran, too.
+            returns: "numpy" for arrays, "torch" for torch's tensors, which share the arrays' memory and keep bfloat16.
+
+        Returns:
+            A generator of results. Leaving the loop, closing the generator or letting it go cancels what is under
+            way and ends its threads.
+
+        Raises:
+            InvalidRequest: at once, where a spec or an option is wrong.
+            PoolError: as in `pool`, where an item failed and `on_error` is "raise", after the results before it; or
+                where the client is closed meanwhile.
+            Exception: what `xs` itself raised, after the results of all that it gave before.
+        """
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
         options = MapOptions.of(
-            ordered=ordered, in_flight=in_flight, on_error=on_error, indexed=indexed, execution=execution
+            ordered=ordered,
+            in_flight=in_flight,
+            on_error=on_error,
+            indexed=indexed,
+            execution=execution,
+            torch=wants_torch(returns),
         )
-        return map_async(
-            xs if isinstance(xs, AsyncIterable) else _iterable(xs),
+        return map_blocking(
+            iter(iterable(xs)),
             query,
             options,
             self._transport,
             self._settings.deadline(timeout),
-            _results(xs, options, progress=progress),
+            Results(options, progress_of(xs) if progress else None),
         )
-
-
-def _iterable(xs: Any) -> Iterable[Any]:
-    """`xs`, unless it is one picture rather than many."""
-    if isinstance(xs, str | bytes | bytearray | memoryview) or not isinstance(xs, Iterable):
-        raise InvalidRequest(
-            f"map takes an iterable of tensors or pictures; got one {type(xs).__name__}: use pool, or give a list",
-            field="xs",
-        )
-    return xs
-
-
-def _results(xs: object, options: MapOptions, *, progress: bool) -> Results:
-    convert: Callable[[Any], Any] = _as_it_is
-    if not progress:
-        return Results(options, convert, None)
-    # Only who watches pays for rich.
-    from poolservice_client._map.progress import Progress
-
-    return Results(options, convert, Progress(len(xs) if isinstance(xs, Sized) else None))
-
-
-def _as_it_is(result: Any) -> Any:
-    return result

@@ -1,12 +1,15 @@
 """How what came of an item is given: as it is, raised, returned or left out; counted and shown."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sized
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from poolservice.errors import PoolError
 from poolservice_client._map.items import Item, MapOptions
-from poolservice_client._map.progress import Progress
+from poolservice_client._torch import as_tensors
+
+if TYPE_CHECKING:
+    from poolservice_client._map.progress import Progress
 
 
 class Results:
@@ -14,13 +17,11 @@ class Results:
 
     Args:
         options: that form.
-        convert: what is made of a result: nothing, or torch's tensors.
         progress: where it is shown; None for nowhere.
     """
 
-    def __init__(self, options: MapOptions, convert: Callable[[Any], Any], progress: Progress | None) -> None:
+    def __init__(self, options: MapOptions, progress: "Progress | None") -> None:
         self._options = options
-        self._convert = convert
         self._progress = progress
 
     def of(self, item: Item) -> Iterator[Any]:
@@ -40,9 +41,9 @@ class Results:
                 return
             given: Any = outcome
         else:
-            given = self._convert(outcome.result)
-            if self._options.execution:
-                given = outcome._replace(result=given)
+            given = outcome if self._options.execution else outcome.result
+            if self._options.torch:
+                given = as_tensors(given)
         yield (item.index, given) if self._options.indexed else given
 
     def __enter__(self) -> Self:
@@ -55,3 +56,11 @@ class Results:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+def progress_of(xs: object) -> "Progress":
+    """The bar of a map of `xs`, with the time left where their number is known."""
+    # Only who watches pays for rich.
+    from poolservice_client._map.progress import Progress
+
+    return Progress(len(xs) if isinstance(xs, Sized) else None)

@@ -1,0 +1,229 @@
+"""`pool`, as the blocking client has it, and what an editor knows of what comes back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, Unpack, overload
+
+from poolservice.specs import PoolSpec
+from poolservice_client._layers import Array, PlainLayer
+from poolservice_client._payload import Poolable
+from poolservice_client._reply import PoolReply
+from poolservice_client._request import ColorMode, Output, PoolOptions, PoolQuery
+from poolservice_client._torch import Returns, Tensor, as_tensors, wants_torch
+
+
+class BlockingPooling(ABC):
+    """The part of PoolClient that pools."""
+
+    @abstractmethod
+    def _ask(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
+        """What comes back for `x`."""
+
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PlainLayer,
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> Array: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PlainLayer,
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[Array]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PlainLayer,
+        *,
+        returns: Literal["torch"],
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> Tensor: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PlainLayer,
+        *,
+        returns: Literal["torch"],
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[Tensor]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PoolSpec,
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> Array | Any: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PoolSpec,
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[Array | Any]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PoolSpec,
+        *,
+        returns: Literal["torch"],
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> Tensor | Any: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: PoolSpec,
+        *,
+        returns: Literal["torch"],
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[Tensor | Any]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PlainLayer],
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> list[Array]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PlainLayer],
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[list[Array]]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PlainLayer],
+        *,
+        returns: Literal["torch"],
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> list[Tensor]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PlainLayer],
+        *,
+        returns: Literal["torch"],
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[list[Tensor]]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PoolSpec],
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> list[Array | Any]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PoolSpec],
+        *,
+        returns: Literal["numpy"] = "numpy",
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[list[Array | Any]]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PoolSpec],
+        *,
+        returns: Literal["torch"],
+        execution: Literal[False] = False,
+        **options: Unpack[PoolOptions],
+    ) -> list[Tensor | Any]: ...
+    @overload
+    def pool(
+        self,
+        x: Poolable,
+        specs: Sequence[PoolSpec],
+        *,
+        returns: Literal["torch"],
+        execution: Literal[True],
+        **options: Unpack[PoolOptions],
+    ) -> PoolReply[list[Tensor | Any]]: ...
+    def pool(
+        self,
+        x: Any,
+        specs: PoolSpec | Sequence[PoolSpec],
+        *,
+        output: Output = "tensor",
+        normalize: bool = False,
+        dtype: Literal["float16"] | None = None,
+        color_mode: ColorMode | None = None,
+        timeout: float | None = None,
+        execution: bool = False,
+        returns: Returns = "numpy",
+    ) -> Any:
+        """Pool a tensor or a picture with one spec, or with several at once.
+
+        Args:
+            x: a tensor of shape (C, *) or (N, C, *): a numpy array of any layout, a torch tensor, what speaks DLPack
+                or numpy's __array__, nested lists of numbers. Or a picture: a path, an encoded file's bytes, a PIL
+                image; it becomes float32 (channels, height, width) in [0, 1], upright.
+            specs: how to pool, such as MaxPool2d(2); or a list of 1 to 16: `x` is sent and decoded once.
+            output: "tensor" keeps the rank of `x`; "features" flattens each result to (D,), or (N, D) where `x`
+                is batched.
+            normalize: whether each feature vector is divided by its Euclidean norm.
+            dtype: "float16" narrows floating results. Default: the layer's own result type, which is that of `x`,
+                and float32 for means of integers.
+            color_mode: the channels to read a picture in, "RGB" (the default), "GRAY" or "RGBA".
+            timeout: seconds until the answer must be there. Default: the client's.
+            execution: whether to tell where and how it ran, too.
+            returns: "numpy" for arrays, "torch" for torch's tensors, which share the arrays' memory and keep bfloat16.
+
+        Returns:
+            For one spec an array, or (array, indices) where it has `return_indices`; for several a list of those,
+            in their order. With `execution`, a PoolReply of that and the Execution. The arrays, or tensors, are
+            writable, with memory of their own.
+
+        Raises:
+            InvalidRequest: `x`, a spec or an option is wrong, or a message is too large.
+            Overloaded: the server's queue is full.
+            DeadlineExceeded: no answer in time.
+            Unauthenticated: the server does not let this caller in.
+            Unavailable: no server answers.
+            ServerError: the server failed.
+            OSError: the path cannot be read.
+        """
+        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
+        torch = wants_torch(returns)
+        answer = self._ask(query, x, timeout, execution=execution)
+        return as_tensors(answer) if torch else answer
