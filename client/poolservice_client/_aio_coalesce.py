@@ -119,7 +119,11 @@ class AsyncLine:
             finally:
                 self._hand_over(call)
         else:
-            await self._wait(call, loop)
+            try:
+                await self._join(call, loop)
+            except asyncio.CancelledError:
+                self._leave(call)
+                raise
             if call.is_open:
                 await self._send_alone(call)
 
@@ -133,9 +137,9 @@ class AsyncLine:
         self._patience = self._due = None
         self._due_at = math.inf
 
-    async def _wait(self, call: Waiting, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait behind what is under way until the call has ended, or is to be made on its own."""
-        call.ended = loop.create_future()
+    def _join(self, call: Waiting, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Let the call wait behind what is under way: done when it has ended, or is to be made on its own."""
+        call.ended = ended = loop.create_future()
         self._waiting.append(call)
         if len(self._waiting) >= MOST_CALLS:
             self._start(loop)
@@ -143,11 +147,7 @@ class AsyncLine:
             self._patience = loop.call_later(PATIENCE_SECONDS, self._lose_patience, loop)
         if call.deadline is not None and call.deadline < self._due_at:
             self._watch(call.deadline, loop)
-        try:
-            await call.ended
-        except asyncio.CancelledError:
-            self._leave(call)
-            raise
+        return ended
 
     async def _send_alone(self, call: Waiting) -> None:
         if call.left == 0:

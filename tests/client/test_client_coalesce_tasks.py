@@ -125,6 +125,33 @@ async def test_tasks_travel_together(script: Script, patient: None) -> None:
     assert len(script.flights) == 2
 
 
+async def test_those_that_were_answered_travel_together_again(script: Script, patient: None) -> None:
+    async def loop(client: AsyncPoolClient, number: int) -> bool:
+        return all([await ask(client, number + again) for again in range(5)])
+
+    async with AsyncPoolClient(transport=script) as client:
+        tasks = await start(*(loop(client, number) for number in range(10)))
+        await script.run_dry()
+        assert await asyncio.gather(*tasks) == [True] * 10
+    # The first call of the first task, four or five rounds of all ten, and the end of the first task's head start.
+    assert len(script.flights) <= 7
+
+
+async def test_cancelling_the_lines_own_task_costs_nobody_an_answer(script: Script, patient: None) -> None:
+    async with AsyncPoolClient(transport=script) as client:
+        before = asyncio.all_tasks()
+        tasks = await start(*(ask(client, number) for number in range(5)))
+        await script.end(0)
+        tasks += await start(*(ask(client, number) for number in range(5)))
+        for task in asyncio.all_tasks() - before - set(tasks):
+            task.cancel()
+        await settled()
+        await script.run_dry()
+        assert await asyncio.gather(*tasks) == [True] * 10
+    # A loop that is being shut down gets no new task of the line's: each of the nine goes in its own.
+    assert len(script.flights) == 2 + 9
+
+
 async def test_unequal_ones_travel_side_by_side(script: Script, patient: None) -> None:
     async with AsyncPoolClient(transport=script) as client:
         tasks = await start(*(ask(client, number, None, 3 + number % 3) for number in range(40)))
