@@ -81,16 +81,20 @@ class Way(NamedTuple):
 
 
 def command(
+    size: Annotated[list[str] | None, typer.Option(help="2KB, 65KB, 262KB or 602KB; all unless given.")] = None,
     rounds: Annotated[int, typer.Option(help="Rounds over all ways.")] = 7,
     quick: Annotated[bool, typer.Option("--quick", help="Two short rounds: a look, no figure.")] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Where the results go as JSON.")] = None,
 ) -> None:
     """Measure items a second of map and of what would be written in its place, in one client process."""
     children.end_on_sigterm()
+    known = {work.title.replace(" ", ""): work for work in WORK}
+    if unknown := set(size or ()) - set(known):
+        raise typer.BadParameter(f"no such size: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     load_before = load_average()
     measured = {}
     with Progress(console=console, transient=True) as progress:
-        for work in WORK:
+        for work in [known[name] for name in size or known]:
             task = progress.add_task(work.title, total=2 if quick else rounds)
             items = work.items // 4 if quick else work.items
             measured[work] = asyncio.run(_measure(work, items, 2 if quick else rounds, partial(progress.advance, task)))
