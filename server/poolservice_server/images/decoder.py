@@ -126,7 +126,5 @@ def _high_byte(picture: Image.Image, mode: str) -> Image.Image:
 def _planes(picture: Image.Image) -> np.ndarray:
     # Pillow packs one band faster than it packs all of them, and planes pool many times faster than interleaved bytes.
     bands = picture.getbands()
-    planes = np.empty((len(bands), picture.height, picture.width), np.uint8)
-    for plane, band in zip(planes, bands, strict=True):
-        plane[...] = np.frombuffer(picture.tobytes("raw", band), np.uint8).reshape(plane.shape)
-    return planes
+    planes = bytearray().join(picture.tobytes("raw", band) for band in bands)
+    return np.frombuffer(planes, np.uint8).reshape(len(bands), picture.height, picture.width)
