@@ -126,5 +126,5 @@ def _high_byte(picture: Image.Image, mode: str) -> Image.Image:
 def _planes(picture: Image.Image) -> np.ndarray:
     # Pillow packs one band faster than it packs all of them, and planes pool many times faster than interleaved bytes.
     bands = picture.getbands()
-    planes = bytearray().join(picture.tobytes("raw", band) for band in bands)
+    planes = b"".join(picture.tobytes("raw", band) for band in bands)
     return np.frombuffer(planes, np.uint8).reshape(len(bands), picture.height, picture.width)
