@@ -54,13 +54,12 @@ def open_aio_lane(settings: Settings, address: str) -> Lane:
         InvalidRequest: as in `open_lane`.
     """
     options, compression = _options(settings, address), _compression(settings)
+    credentials = None if settings.tls is None else _credentials(settings.tls)
     try:
-        if settings.tls is None:
+        if credentials is None:
             channel = grpc.aio.insecure_channel(address, options, compression, settings.interceptors)
         else:
-            channel = grpc.aio.secure_channel(
-                address, _credentials(settings.tls), options, compression, settings.interceptors
-            )
+            channel = grpc.aio.secure_channel(address, credentials, options, compression, settings.interceptors)
     except ValueError as error:
         raise InvalidRequest(f"must be grpc.aio's client interceptors: {error}", field="interceptors") from None
     return Lane(address, channel, {method: channel.unary_unary(method) for method in _UNARY})

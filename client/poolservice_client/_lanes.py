@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from poolservice_client._stats import Counters
 
-# Connections reach other workers when they are made anew, which nobody tells; so they are asked now and then.
-_SURVEY_SECONDS = 60.0
+# gRPC makes a lost connection anew without a word, and it may reach another worker; so they are asked now and then.
+_SURVEY_SECONDS = 10.0
+_SURVEY_OF_ONE_WORKER_SECONDS = 60.0
 _SURVEY_AGAIN_SECONDS = 2.0
 # After so many times the expected tries, one worker in e^12 = 160,000 is still not reached.
 _PATIENCE = 12.0
@@ -82,6 +83,7 @@ class Lanes:
         self._counters = counters
         self._seeks_workers = seeks_workers
         self._turn = 0
+        self._workers = 1
         self._has_ended = False
         self._surveys = threading.Semaphore()
         # The first call finds its way without; a lone call needs no more than one connection.
@@ -155,8 +157,10 @@ class Lanes:
             complete = True
             for address in dict.fromkeys(lane.address for lane in self.all()):
                 complete = (yield from self._survey_of(address, open_lane)) and complete
-            if complete:
-                again = _SURVEY_SECONDS if self._seeks_workers else math.inf
+            if complete and not self._seeks_workers:
+                again = math.inf
+            elif complete:
+                again = _SURVEY_SECONDS if self._workers > 1 else _SURVEY_OF_ONE_WORKER_SECONDS
         finally:
             with self._lock:
                 self._survey_due = time.monotonic() + again
@@ -174,7 +178,7 @@ class Lanes:
                 silent.append(lane)
                 continue
             self.answered(lane)
-            workers = place.workers
+            workers = self._workers = place.workers
             if self._seeks_workers and reached.setdefault(place.worker, lane) is not lane:
                 yield from self._retire(lane)
         if not self._seeks_workers or not reached:
