@@ -18,10 +18,12 @@ def main() -> int:
         return 0
 
     # Only now: these import what was just looked for; torch comes last, since it takes seconds.
+    from poolservice_server import ports
     from poolservice_server.config import SettingsError, load
 
     try:
         settings = load(sys.argv[1:])
+        ports.check(settings)
         if settings.workers > 1:
             from poolservice_server.supervisor import run
         else:
@@ -30,6 +32,9 @@ def main() -> int:
         run(settings)
     except SettingsError as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        # Before it serves; once it does, Ctrl-C stops it in good order.
+        return 130
     return 0
 
 

@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSetti
 
 MEBIBYTE = 2**20
 
+#: What max_message_bytes may be at most: gRPC counts a message's bytes in 32 bits.
+LARGEST_MESSAGE_BYTES = 1024 * MEBIBYTE
+
 _PREFIX = "POOLSERVICE_"
 
 
@@ -65,7 +68,10 @@ class Settings(BaseSettings):
         description="Threads that decode and encode pictures in each worker; 0 for its share of the cores",
     )
     max_message_bytes: int = Field(
-        default=64 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE, description="Bytes of one message, in either direction"
+        default=64 * MEBIBYTE,
+        ge=1024,
+        le=LARGEST_MESSAGE_BYTES,
+        description=f"Bytes of one message, in either direction: 1024 to {LARGEST_MESSAGE_BYTES}",
     )
     max_image_pixels: int = Field(default=50_000_000, ge=1, description="Pixels of one picture, by its header")
     max_batch_size: int = Field(default=64, ge=1, description="Requests that run together at most")
@@ -73,7 +79,10 @@ class Settings(BaseSettings):
         default=64 * MEBIBYTE, ge=1, description="Bytes of the requests that run together at most"
     )
     max_batch_delay: float = Field(
-        default=0.0, ge=0.0, le=10.0, description="Seconds that a request may wait for company before it runs"
+        default=0.0,
+        ge=0.0,
+        le=10.0,
+        description="Seconds that a request may wait for company before it runs, at most 10",
     )
     max_queue_items: int = Field(
         default=1024, ge=1, description="Requests that wait or run at one time; more are refused"
@@ -168,7 +177,7 @@ def _sentence(problem: Any) -> str:
     name = "_".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{name} is not a setting; poolservice-server --help lists them"
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
     if not name:
         return str(rule)
     given = problem["input"]

@@ -23,6 +23,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from poolservice.errors import InvalidRequest
 from poolservice_server.backend.base import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
+from poolservice_server.config import LARGEST_MESSAGE_BYTES
 
 _log = structlog.get_logger(__name__)
 
@@ -30,11 +31,11 @@ _log = structlog.get_logger(__name__)
 class MessageTooLarge(Exception):
     """A message, or the answer to one, is over the server's limit."""
 
-    def __init__(self, what: str, nbytes: int, limit: int) -> None:
+    def __init__(self, what: str, nbytes: int, limit: int, *, remedy: str) -> None:
         super().__init__(
-            f"{what} of {nbytes} bytes is over this server's limit of {limit}; send less at a time, or start the "
-            "server with a larger --max-message-bytes (POOLSERVICE_MAX_MESSAGE_BYTES) and the client with a larger "
-            "max_message_bytes"
+            f"{what} of {nbytes} bytes is over this server's limit of {limit}; {remedy}, or start the server with a "
+            f"larger --max-message-bytes (POOLSERVICE_MAX_MESSAGE_BYTES, at most {LARGEST_MESSAGE_BYTES}) and the "
+            "client with a larger max_message_bytes"
         )
 
 

@@ -123,7 +123,11 @@ def _read_head(head: bytes) -> Head:
     payload = message.WhichOneof("payload")
     if payload == "tensor":
         dtype = numpy_dtype(message.tensor.dtype, field="tensor.dtype")
-        return Head(specs, output, plan_tensor(specs, output, tuple(message.tensor.shape), dtype), "RGB")
+        shape = tuple(message.tensor.shape)
+        for index, size in enumerate(shape):
+            if size < 0:
+                raise InvalidRequest(f"must be at least 0; got {size}", field=f"tensor.shape[{index}]")
+        return Head(specs, output, plan_tensor(specs, output, shape, dtype), "RGB")
     if payload is None:
         raise InvalidRequest("is required: a tensor or an image", field="payload")
     color_mode = _COLOR_MODES.get(message.image.color_mode)

@@ -76,7 +76,9 @@ class PoolService:
         outcomes = await asyncio.gather(*(self._outcome(request, call.deadline) for request in requests))
         answer = codec.encode_batch_response(outcomes)
         if len(answer) > self._max_message_bytes:
-            raise MessageTooLarge("the answer to this batch", len(answer), self._max_message_bytes)
+            raise MessageTooLarge(
+                "the answer to this batch", len(answer), self._max_message_bytes, remedy="send fewer items at a time"
+            )
         return answer
 
     async def pool_stream(
@@ -116,7 +118,7 @@ class PoolService:
 
     def _check_size(self, message: bytes) -> None:
         if len(message) > self._max_message_bytes:
-            raise MessageTooLarge("a message", len(message), self._max_message_bytes)
+            raise MessageTooLarge("a message", len(message), self._max_message_bytes, remedy="send less at a time")
 
     async def _outcome(self, request: codec.Request, deadline: float | None) -> tuple[status_pb2.Status, bytes | None]:
         try:
@@ -128,8 +130,8 @@ class PoolService:
         head = read_head(request.head)
         if head.tensor is not None:
             plan = head.tensor
-            self._check_answer(plan)
             planes = plan.planes_of(request.data)
+            self._check_answer(plan)
             ran = await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline))
             return await self._respond(plan, ran, decode_seconds=0.0, wait_seconds=0.0)
         return await self._answer_picture(head, request.data, deadline)
@@ -172,7 +174,12 @@ class PoolService:
 
     def _check_answer(self, plan: Plan) -> None:
         if plan.sent_bytes + _ANSWER_ROOM > self._max_message_bytes:
-            raise MessageTooLarge("the answer to this request", plan.sent_bytes, self._max_message_bytes)
+            raise MessageTooLarge(
+                "the answer to this request",
+                plan.sent_bytes,
+                self._max_message_bytes,
+                remedy="ask for less (a smaller output_size, a larger stride, fewer specs)",
+            )
 
 
 class _Window:

@@ -95,8 +95,7 @@ def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
             )
         if padding > _MAX_IDLE_PADDING and padding > size:
             raise InvalidRequest(
-                f"padding must be at most {_MAX_IDLE_PADDING} where it is larger than the input, here {size}; "
-                f"got {padding}",
+                f"must be at most {_MAX_IDLE_PADDING} where it is larger than the input, here {size}; got {padding}",
                 field="padding",
             )
         room = size + 2 * padding - extent
@@ -104,9 +103,10 @@ def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
         if ceil_mode and (count - 1) * stride >= size + padding:
             count -= 1
         if count < 1:
+            gaps = f", {extent} with a dilation of {dilation}," if dilation > 1 else ""
             raise InvalidRequest(
-                f"no window fits: a kernel_size of {kernel} with a dilation of {dilation} reaches over {extent}, "
-                f"and the input has {size} with {padding} of padding on either side",
+                f"no window fits: a kernel_size of {kernel}{gaps} is larger than the input, "
+                f"{size} with {padding} of padding on either side",
                 field="kernel_size" if dilation == 1 else "dilation",
             )
         out.append(count)

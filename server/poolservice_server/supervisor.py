@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import structlog
 
-from poolservice_server import log
+from poolservice_server import log, ports
 from poolservice_server.config import Settings, SettingsError
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ def run(settings: Settings) -> None:
         SettingsError: a worker cannot start with these settings.
     """
     log.configure(settings.log_level, settings.log_format)
-    with _reserved_port(settings.address) as address, _signals() as signals:
+    with ports.listening(settings.address, shared=True) as address, _signals() as signals:
         _Supervisor(settings.model_copy(update={"address": address}), signals).run()
 
 
@@ -162,28 +162,6 @@ def _work(settings: Settings, number: int, pipe: Connection) -> None:
         serve(settings, Worker(number, lambda banner: pipe.send(("serving", banner)), pipe.fileno()))
     except SettingsError as error:
         pipe.send(("wrong settings", str(error)))
-
-
-@contextmanager
-def _reserved_port(address: str) -> Iterator[str]:
-    """The address with its port, held by a socket that takes no connections so that no other server has it.
-
-    Raises:
-        SettingsError: it cannot be had.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        family, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as holder:
-            # First without sharing, to find out whether another server is there.
-            holder.bind(where)
-            taken = holder.getsockname()[1]
-        with socket.socket(family, socket.SOCK_STREAM) as holder:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind((where[0], taken, *where[2:]))
-            yield f"{host}:{taken}"
-    except OSError as error:
-        raise SettingsError(f"cannot listen at {address} (--address): {error.strerror}") from None
 
 
 @contextmanager

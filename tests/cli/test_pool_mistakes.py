@@ -63,7 +63,7 @@ def test_an_unknown_flag_is_clicks_own_usage_error(entry: Command) -> None:
 
 def test_a_layer_refuses_what_it_cannot_do(entry: Command) -> None:
     done = entry("pool", "x.jpg", "--op", "max2d:kernel_size=2,padding=2")
-    _one_sentence(done, FAILED, "max2d.padding: padding must be at most half the kernel")
+    _one_sentence(done, FAILED, "max2d.padding: must be at most half the kernel")
 
 
 @pytest.mark.parametrize(

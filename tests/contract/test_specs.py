@@ -176,7 +176,7 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     "no padding": (lambda: specs.MaxPool2d(2, padding=None), f"padding: {INT}None"),  # type: ignore[arg-type]
     "padding past half": (
         lambda: specs.AvgPool2d((4, 3), padding=2),
-        "padding: padding must be at most half the kernel, 1 for a kernel_size of 3; got 2",
+        "padding: must be at most half the kernel, 1 for a kernel_size of 3; got 2",
     ),
     "dilation 0": (lambda: specs.MinPool1d(2, dilation=0), f"dilation: {RANGE.format(1)}0"),
     "flag of an int": (

@@ -140,6 +140,18 @@ REFUSED = {
         "tensor.data",
         "takes 768",
     ),
+    "a size below zero": (
+        pb.PoolRequest(specs=[GAP], tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[-1, 4, 4])),
+        "tensor.shape[0]",
+        "at least 0",
+    ),
+    "a shape beyond any memory": (
+        pb.PoolRequest(
+            specs=[max_spec(1)], tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[2**31 - 1] * 3, data=b"x")
+        ),
+        "tensor.data",
+        "has 1 bytes",
+    ),
     "no type": (pb.PoolRequest(specs=[GAP], tensor=pb.Tensor(shape=[3, 8, 8])), "tensor.dtype", "DATA_TYPE_FLOAT32"),
     "mixed dimensions": (
         pb.PoolRequest(specs=[GAP, pb.PoolSpec(spatial_dims=1, global_avg_pool=pb.GlobalAvgPool())], tensor=tensor(X)),

@@ -67,6 +67,7 @@ class _GlobalMinPool(GlobalSpec):
     operator: ClassVar[str] = "global_min_pool"
 
 
+@dataclass(frozen=True, repr=False)
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     """The maximum of windows that tile the input, as torch.nn.AdaptiveMaxPool1d.
 
@@ -78,6 +79,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     """The maximum of windows that tile the input, as torch.nn.AdaptiveMaxPool2d.
 
@@ -89,6 +91,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """The maximum of windows that tile the input, as torch.nn.AdaptiveMaxPool3d.
 
@@ -100,6 +103,7 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     spatial_dims = 3
 
 
+@dataclass(frozen=True, repr=False)
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """The mean of windows that tile the input, as torch.nn.AdaptiveAvgPool1d.
 
@@ -111,6 +115,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """The mean of windows that tile the input, as torch.nn.AdaptiveAvgPool2d.
 
@@ -122,6 +127,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """The mean of windows that tile the input, as torch.nn.AdaptiveAvgPool3d.
 
@@ -133,6 +139,7 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     spatial_dims = 3
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalMaxPool1d(_GlobalMaxPool):
     """The maximum of each channel.
 
@@ -144,6 +151,7 @@ class GlobalMaxPool1d(_GlobalMaxPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalMaxPool2d(_GlobalMaxPool):
     """The maximum of each channel.
 
@@ -155,6 +163,7 @@ class GlobalMaxPool2d(_GlobalMaxPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalMaxPool3d(_GlobalMaxPool):
     """The maximum of each channel.
 
@@ -166,6 +175,7 @@ class GlobalMaxPool3d(_GlobalMaxPool):
     spatial_dims = 3
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalAvgPool1d(_GlobalAvgPool):
     """The mean of each channel (Lin, Chen and Yan, 2013).
 
@@ -177,6 +187,7 @@ class GlobalAvgPool1d(_GlobalAvgPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalAvgPool2d(_GlobalAvgPool):
     """The mean of each channel (Lin, Chen and Yan, 2013).
 
@@ -188,6 +199,7 @@ class GlobalAvgPool2d(_GlobalAvgPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalAvgPool3d(_GlobalAvgPool):
     """The mean of each channel (Lin, Chen and Yan, 2013).
 
@@ -199,6 +211,7 @@ class GlobalAvgPool3d(_GlobalAvgPool):
     spatial_dims = 3
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalMinPool1d(_GlobalMinPool):
     """The minimum of each channel.
 
@@ -210,6 +223,7 @@ class GlobalMinPool1d(_GlobalMinPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalMinPool2d(_GlobalMinPool):
     """The minimum of each channel.
 
@@ -221,6 +235,7 @@ class GlobalMinPool2d(_GlobalMinPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class GlobalMinPool3d(_GlobalMinPool):
     """The minimum of each channel.
 

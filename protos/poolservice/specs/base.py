@@ -99,7 +99,7 @@ class WindowSpec(PoolSpec):
         for size, padding in zip(window.kernel_size, window.padding, strict=True):
             if padding > size // 2:
                 raise InvalidRequest(
-                    f"padding must be at most half the kernel, {size // 2} for a kernel_size of {size}; got {padding}",
+                    f"must be at most half the kernel, {size // 2} for a kernel_size of {size}; got {padding}",
                     field="padding",
                 )
 

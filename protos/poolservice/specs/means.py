@@ -109,6 +109,7 @@ class _MixedPool(WindowSpec):
             raise InvalidRequest(f"must be from 0 (the mean) to 1 (the maximum); got {self.alpha}", field="alpha")
 
 
+@dataclass(frozen=True, repr=False)
 class AvgPool1d(_AvgPool):
     """The mean of each window, as torch.nn.AvgPool1d; padding counts as 0.
 
@@ -120,6 +121,7 @@ class AvgPool1d(_AvgPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class AvgPool2d(_DivisorAvgPool):
     """The mean of each window, as torch.nn.AvgPool2d; padding counts as 0.
 
@@ -131,6 +133,7 @@ class AvgPool2d(_DivisorAvgPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class AvgPool3d(_DivisorAvgPool):
     """The mean of each window, as torch.nn.AvgPool3d; padding counts as 0.
 
@@ -142,6 +145,7 @@ class AvgPool3d(_DivisorAvgPool):
     spatial_dims = 3
 
 
+@dataclass(frozen=True, repr=False)
 class LPPool1d(_LPPool):
     """The power sum of each window, as torch.nn.LPPool1d.
 
@@ -153,6 +157,7 @@ class LPPool1d(_LPPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class LPPool2d(_LPPool):
     """The power sum of each window, as torch.nn.LPPool2d.
 
@@ -164,6 +169,7 @@ class LPPool2d(_LPPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class LPPool3d(_LPPool):
     """The power sum of each window, as torch.nn.LPPool3d.
 
@@ -175,6 +181,7 @@ class LPPool3d(_LPPool):
     spatial_dims = 3
 
 
+@dataclass(frozen=True, repr=False)
 class MixedPool1d(_MixedPool):
     """A blend of the maximum and the mean of each window (Lee, Gallagher and Tu, 2015).
 
@@ -186,6 +193,7 @@ class MixedPool1d(_MixedPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class MixedPool2d(_MixedPool):
     """A blend of the maximum and the mean of each window (Lee, Gallagher and Tu, 2015).
 
@@ -197,6 +205,7 @@ class MixedPool2d(_MixedPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class MixedPool3d(_MixedPool):
     """A blend of the maximum and the mean of each window (Lee, Gallagher and Tu, 2015).
 

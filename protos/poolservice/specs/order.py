@@ -55,6 +55,7 @@ class _MinPool(WindowSpec):
     ceil_mode: bool = False
 
 
+@dataclass(frozen=True, repr=False)
 class MaxPool1d(_MaxPool):
     """The maximum of each window, as torch.nn.MaxPool1d; padding counts as -infinity.
 
@@ -66,6 +67,7 @@ class MaxPool1d(_MaxPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class MaxPool2d(_MaxPool):
     """The maximum of each window, as torch.nn.MaxPool2d; padding counts as -infinity.
 
@@ -77,6 +79,7 @@ class MaxPool2d(_MaxPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class MaxPool3d(_MaxPool):
     """The maximum of each window, as torch.nn.MaxPool3d; padding counts as -infinity.
 
@@ -88,6 +91,7 @@ class MaxPool3d(_MaxPool):
     spatial_dims = 3
 
 
+@dataclass(frozen=True, repr=False)
 class MinPool1d(_MinPool):
     """The minimum of each window; padding counts as +infinity.
 
@@ -99,6 +103,7 @@ class MinPool1d(_MinPool):
     spatial_dims = 1
 
 
+@dataclass(frozen=True, repr=False)
 class MinPool2d(_MinPool):
     """The minimum of each window; padding counts as +infinity.
 
@@ -110,6 +115,7 @@ class MinPool2d(_MinPool):
     spatial_dims = 2
 
 
+@dataclass(frozen=True, repr=False)
 class MinPool3d(_MinPool):
     """The minimum of each window; padding counts as +infinity.
 
