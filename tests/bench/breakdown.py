@@ -62,7 +62,7 @@ def command(
 async def _run(jobs: list[Job], calls: int, rounds: int) -> tuple[dict[str, dict[str, float]], float]:
     """The steps' medians by job, and the CPU time of the picture's call over Pillow's."""
     backend = choose_backend("cpu")
-    batcher = Batcher(backend.run)
+    batcher = Batcher(backend.run, threads=2, inline_bytes=backend.inline_bytes)
     with ThreadPoolExecutor(1) as decoders:
         service = PoolService(
             batcher,
