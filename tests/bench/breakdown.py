@@ -107,10 +107,12 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
     call = Call(job.request)
     request = codec.decode_request(job.request)
     plan = read_head(request.head).tensor
-    started = time.perf_counter()
+    seconds = []
     for _ in range(calls):
+        started = time.perf_counter()
         answer = await service.pool(call)
-    whole = (time.perf_counter() - started) / calls * 1e6
+        seconds.append(time.perf_counter() - started)
+    whole = statistics.median(seconds) * 1e6
     executions = [codec.decode_response(await service.pool(call)).execution for _ in range(calls)]
     response = codec.decode_response(answer)
     measured = {
@@ -139,10 +141,12 @@ def _parse(message: bytes) -> Any:
 
 
 def _time(step: Callable[[], object], calls: int) -> float:
-    started = time.perf_counter()
+    seconds = []
     for _ in range(calls):
+        started = time.perf_counter()
         step()
-    return (time.perf_counter() - started) / calls * 1e6
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds) * 1e6
 
 
 async def _cpu_over_pillow(job: Job, service: PoolService, calls: int) -> float:
