@@ -10,6 +10,7 @@ DEFAULT_ADDRESS = "localhost:50051"
 #: One address, or several with commas between them.
 ADDRESS_VARIABLE = "POOLSERVICE_ADDRESS"
 
+_LARGEST_PORT = 65535
 _WEB_SCHEMES = ("http", "https", "grpc")
 
 
@@ -21,6 +22,8 @@ def addresses_of(address: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     if address is None:
         address = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    if not isinstance(address, str | Sequence):
+        raise InvalidRequest(f'must be "host:port", or several of them; got {address!r}', field="address")
     several = [one.strip() for one in address.split(",")] if isinstance(address, str) else list(address)
     if not several:
         raise InvalidRequest("must be an address, or several; got none", field="address")
@@ -53,5 +56,9 @@ def _check(address: str) -> None:
         raise InvalidRequest(f'must be "host:port", or several of them; got {address!r}', field="address")
     if "://" in address and address.split("://")[0] in _WEB_SCHEMES:
         raise InvalidRequest(f'is "host:port" without a scheme; got {address!r}', field="address")
+    port = address.rpartition(":")[2]
+    # gRPC would take the rest of such a port by 65536, and reach another server.
+    if port.isdecimal() and not address.startswith(("unix:", "unix-abstract:")) and not 0 < int(port) <= _LARGEST_PORT:
+        raise InvalidRequest(f"has a port from 1 to {_LARGEST_PORT}; got {address!r}", field="address")
     if not address or ":" not in address:
         raise InvalidRequest(f'must be "host:port", such as "{DEFAULT_ADDRESS}"; got {address!r}', field="address")
