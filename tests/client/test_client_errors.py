@@ -362,6 +362,8 @@ def test_a_wrong_argument_is_refused_by_its_name(options: dict[str, Any], field:
         ({"address": "localhost"}, "address"),
         ({"address": ""}, "address"),
         ({"address": "http://localhost:50051"}, "address"),
+        ({"address": "localhost:99999"}, "address"),
+        ({"address": 50051}, "address"),
         ({"timeout": 0}, "timeout"),
         ({"max_message_bytes": 0}, "max_message_bytes"),
         ({"max_message_bytes": 2**31}, "max_message_bytes"),
