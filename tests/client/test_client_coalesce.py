@@ -197,13 +197,15 @@ def small_pictures(photograph: Path) -> list[bytes]:
     return files
 
 
-def test_an_error_is_that_calls_alone(together: Together, gate: Gate) -> None:
+def test_an_error_is_that_calls_alone(together: Together, client: PoolClient) -> None:
     bad, good = np.ones((1, 2, 2), np.float32), np.ones((1, 8, 8), np.float32)
     answers = together(
         [pooling(good, MaxPool2d(4)), *(pooling(bad if n == 7 else good, MaxPool2d(4)) for n in range(20))]
     )
     assert [number for number, answer in enumerate(answers) if isinstance(answer, InvalidRequest)] == [8]
-    assert "the input has 2 with" in str(answers[8])
+    with pytest.raises(InvalidRequest) as alone:
+        client.pool(bad, MaxPool2d(4))
+    assert str(answers[8]) == str(alone.value)
 
 
 def test_calls_that_are_all_refused_are_each_told_of_themselves(together: Together, client: PoolClient) -> None:
