@@ -11,13 +11,7 @@ from typing import Any, Protocol
 import grpc
 
 from poolservice_client import _fork
-from poolservice_client._channels import HEALTH, SERVER_INFO, open_aio_lane, sign_of_life
-from poolservice_client._lanes import Ask, Lane, Lanes, Place
-from poolservice_client._retry import Retries, Trials
-from poolservice_client._server_info import INFO_REQUEST, read_place
-from poolservice_client._settings import Settings
-from poolservice_client._stats import Counters
-from poolservice_client._transport import (
+from poolservice_client._calls import (
     ASK_SECONDS,
     MAX_CALLS_IN_FLIGHT,
     check_size,
@@ -29,6 +23,12 @@ from poolservice_client._transport import (
     left_of,
     place_of_refusal,
 )
+from poolservice_client._channels import HEALTH, SERVER_INFO, open_aio_lane, sign_of_life
+from poolservice_client._lanes import Ask, Lane, Lanes, Place
+from poolservice_client._retry import Retries, Trials
+from poolservice_client._server_info import INFO_REQUEST, read_place
+from poolservice_client._settings import Settings
+from poolservice_client._stats import Counters
 from poolservice_client.errors import PoolError
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
@@ -10,16 +10,25 @@ from typing import Any, Protocol, cast
 import grpc
 
 from poolservice_client import _fork
-from poolservice_client._addresses import is_balanced
+from poolservice_client._calls import (
+    ASK_SECONDS,
+    MAX_CALLS_IN_FLIGHT,
+    check_size,
+    closed_before,
+    closed_within,
+    failure_of_rpc,
+    first_lanes,
+    late,
+    left_of,
+    place_of_refusal,
+)
 from poolservice_client._cancellation import Cancellation, Cancelled
 from poolservice_client._channels import HEALTH, POOL, POOL_BATCH, POOL_STREAM, SERVER_INFO, open_lane, sign_of_life
 from poolservice_client._lanes import Ask, Lane, Lanes, Place
-from poolservice_client._retry import Failure, Retries, Trials
+from poolservice_client._retry import Retries, Trials
 from poolservice_client._server_info import INFO_REQUEST, read_place
 from poolservice_client._settings import Settings
 from poolservice_client._stats import Counters
-from poolservice_client._status import Circumstances, failure_of_call, too_large_to_send
-from poolservice_client.errors import DeadlineExceeded, PoolError
 
 __all__ = [
     "HEALTH",
@@ -31,14 +40,6 @@ __all__ = [
     "GrpcTransport",
     "Transport",
 ]
-
-#: Calls of one client that are under way at one time; the rest wait for their turn, within their deadlines.
-#: A server's max_concurrent_streams, often 100, counts calls that have ended here and not yet there, and it refuses
-#: those beyond (RST_STREAM, REFUSED_STREAM), which gRPC hands to the caller. No server is faster for more.
-MAX_CALLS_IN_FLIGHT = 80
-
-#: How long a connection has to say which worker it reaches.
-ASK_SECONDS = 3.0
 
 
 class Transport(Protocol):
@@ -314,61 +315,3 @@ class GrpcTransport:
         except ValueError:
             # The client was closed meanwhile.
             return None
-
-
-def first_lanes(settings: Settings, counters: Counters, open_one: Callable[[str], Lane]) -> Lanes:
-    """The connections that a client begins with; none is made before its first call."""
-    several = settings.connections or 1
-    lanes = [open_one(address) for _ in range(several) for address in settings.addresses]
-    # Where gRPC shares calls out among machines, an answer tells nothing of the next one's worker.
-    seeks = settings.connections is None and not any(map(is_balanced, settings.addresses))
-    return Lanes(lanes, counters, seeks_workers=seeks)
-
-
-def left_of(deadline: float | None) -> float | None:
-    """Seconds until a deadline in time.monotonic's; None for never."""
-    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
-
-
-def check_size(request: bytes, settings: Settings) -> None:
-    """Refuse a request over the client's own limit before gRPC does, and in better words."""
-    if len(request) > settings.max_message_bytes:
-        raise too_large_to_send(len(request), settings.max_message_bytes)
-
-
-def failure_of_rpc(
-    error: grpc.Call | grpc.aio.AioRpcError, settings: Settings, timeout: float | None, request_bytes: int
-) -> Failure:
-    """What gRPC's error means for the call."""
-    metadata = error.trailing_metadata()
-    return failure_of_call(
-        error.code().value[0],
-        error.details() or "",
-        [(key, value) for key, value in metadata or ()],
-        Circumstances(settings.address, timeout, request_bytes),
-    )
-
-
-def place_of_refusal(error: grpc.Call | grpc.aio.AioRpcError) -> Place | None:
-    """The place of a server that says no to GetServerInfo: it is there, and the only one; None where none is."""
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-        return None
-    return Place(0, 1)
-
-
-def late(settings: Settings, timeout: float | None) -> DeadlineExceeded:
-    """The error of a call whose turn did not come in time."""
-    return DeadlineExceeded(
-        f"{MAX_CALLS_IN_FLIGHT} calls of this client waited for {settings.address}, and this one's turn did not come "
-        f"within the timeout of {timeout:g} s"
-    )
-
-
-def closed_before() -> PoolError:
-    """The error of a call on a closed client."""
-    return PoolError("this client is closed; make a new one")
-
-
-def closed_within() -> PoolError:
-    """The error of a call that was under way when its client was closed."""
-    return PoolError("the client was closed while this call was under way")

@@ -1,16 +1,56 @@
 """A client of the real server, and servers that misbehave on purpose."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
-from poolservice_client import PoolClient
+from poolservice_client import AsyncPoolClient, MaxPool2d, PoolClient
 
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+class Client:
+    """A client of either kind behind one way to call it."""
+
+    x = np.random.default_rng(6).standard_normal((3, 8, 8)).astype(np.float32)
+
+    def __init__(self, kind: type[Any], *arguments: Any, **options: Any) -> None:
+        self.of = kind(*arguments, **options)
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._settle(self.of.close)
+
+    async def pool(self, **options: Any) -> Any:
+        return await self._settle(self.of.pool, self.x, MaxPool2d(2), **options)
+
+    async def info(self) -> Any:
+        return await self._settle(self.of.server_info)
+
+    async def healthy(self) -> bool:
+        return bool(await self._settle(self.of.health))
+
+    async def close(self) -> None:
+        await self._settle(self.of.close)
+
+    async def _settle(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if isinstance(self.of, AsyncPoolClient):
+            return await method(*arguments, **options)
+        return await asyncio.to_thread(method, *arguments, **options)
+
+
+@pytest.fixture(params=[PoolClient, AsyncPoolClient])
+def calling(request: pytest.FixtureRequest) -> Callable[..., Client]:
+    """Makes clients, blocking ones and those for asyncio, to be called alike."""
+    return lambda *arguments, **options: Client(request.param, *arguments, **options)
 
 
 @pytest.fixture
