@@ -1,5 +1,6 @@
 """What every test may use: real servers, as processes on a free port."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from poolservice_server.testing import Service, serve
+
+# Where tests run in the background, Ctrl-C is ignored, and so it would be by every command that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test says what is right, not how fast: a machine that others load must not fail it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
