@@ -4,8 +4,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import grpc
@@ -24,7 +23,7 @@ from poolservice_client._calls import (
     place_of_refusal,
 )
 from poolservice_client._channels import HEALTH, SERVER_INFO, open_aio_lane, sign_of_life
-from poolservice_client._lanes import Ask, Lane, Lanes, Place
+from poolservice_client._lanes import Ask, Lane, Lanes, Place, Taken
 from poolservice_client._retry import Retries, Trials
 from poolservice_client._server_info import INFO_REQUEST, read_place
 from poolservice_client._settings import Settings
@@ -92,7 +91,7 @@ class AsyncGrpcTransport:
         """Send messages as the server takes them, and give its answers as they come; see GrpcTransport."""
         lanes = self._open()
         self._retries.called()
-        with self._taken(lanes, None) as lane:
+        with Taken(lanes, None, self._close_lane) as lane:
             call = lane.channel.stream_stream(method)(
                 requests, timeout=timeout, metadata=self._settings.metadata or None
             )
@@ -159,7 +158,7 @@ class AsyncGrpcTransport:
         failed: Lane | None = None
         while True:
             self._start_survey(lanes)
-            with self._taken(lanes, failed) as lane:
+            with Taken(lanes, failed, self._close_lane) as lane:
                 try:
                     answer = await self._send(lanes, lane, method, request, deadline)
                 except grpc.aio.AioRpcError as error:
@@ -202,7 +201,7 @@ class AsyncGrpcTransport:
             if first.done() or not self._retries.spend():
                 return await first
             self._counters.add("hedges")
-            with self._taken(lanes, lane) as other:
+            with Taken(lanes, lane, self._close_lane) as other:
                 second = asyncio.ensure_future(_answer(self._start(other, method, request, deadline)))
                 tries.add(second)
                 done, others = await asyncio.wait(tries, return_when=asyncio.FIRST_COMPLETED)
@@ -218,16 +217,10 @@ class AsyncGrpcTransport:
                 one.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
 
-    @contextmanager
-    def _taken(self, lanes: Lanes, avoid: Lane | None) -> Iterator[Lane]:
-        lane = lanes.take(avoid)
-        try:
-            yield lane
-        finally:
-            if lanes.give_back(lane):
-                end = asyncio.ensure_future(lane.channel.close())
-                self._ends.add(end)
-                end.add_done_callback(self._ends.discard)
+    def _close_lane(self, lane: Lane) -> None:
+        end = asyncio.ensure_future(lane.channel.close())
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
 
     def _start_survey(self, lanes: Lanes) -> None:
         survey = lanes.survey(self._open_lane)

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
 
@@ -24,7 +23,7 @@ from poolservice_client._calls import (
 )
 from poolservice_client._cancellation import Cancellation, Cancelled
 from poolservice_client._channels import HEALTH, POOL, POOL_BATCH, POOL_STREAM, SERVER_INFO, open_lane, sign_of_life
-from poolservice_client._lanes import Ask, Lane, Lanes, Place
+from poolservice_client._lanes import Ask, Lane, Lanes, Place, Taken
 from poolservice_client._retry import Retries, Trials
 from poolservice_client._server_info import INFO_REQUEST, read_place
 from poolservice_client._settings import Settings
@@ -124,7 +123,7 @@ class GrpcTransport:
         """
         lanes = self._open()
         self._retries.called()
-        with self._taken(lanes, None) as lane, _fork.inside():
+        with Taken(lanes, None, self._close_lane) as lane, _fork.inside():
             call = lane.channel.stream_stream(method)(
                 iter(requests), timeout=timeout, metadata=self._settings.metadata or None
             )
@@ -192,7 +191,7 @@ class GrpcTransport:
         failed: Lane | None = None
         while True:
             self._start_survey(lanes)
-            with self._taken(lanes, failed) as lane, _fork.inside():
+            with Taken(lanes, failed, self._close_lane) as lane, _fork.inside():
                 try:
                     answer = self._send(lanes, lane, method, request, deadline, cancellation)
                 except grpc.RpcError as error:
@@ -248,7 +247,7 @@ class GrpcTransport:
             if method == HEALTH or not self._retries.spend():
                 return cast(bytes, first.result())
         self._counters.add("hedges")
-        with self._taken(lanes, lane) as other:
+        with Taken(lanes, lane, self._close_lane) as other:
             second = other.methods[method].future(
                 request, timeout=left_of(deadline), metadata=self._settings.metadata or None
             )
@@ -265,15 +264,6 @@ class GrpcTransport:
             finally:
                 first.cancel()
                 second.cancel()
-
-    @contextmanager
-    def _taken(self, lanes: Lanes, avoid: Lane | None) -> Iterator[Lane]:
-        lane = lanes.take(avoid)
-        try:
-            yield lane
-        finally:
-            if lanes.give_back(lane):
-                self._close_lane(lane)
 
     def _pause(self, seconds: float, cancellation: Cancellation | None) -> None:
         if cancellation is not None:
