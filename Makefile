@@ -82,6 +82,10 @@ bench-workers: $(VENV)/installed ## measure two workers against one
 	$(BIN)/python tests/bench/workers.py $(FLAGS)
 .PHONY: bench-workers
 
+bench-client-workers: $(VENV)/installed ## measure what one client gets out of two workers
+	$(BIN)/python tests/bench/client_workers.py $(FLAGS)
+.PHONY: bench-client-workers
+
 bench-overload: $(VENV)/installed ## offer a server three times what it can carry
 	$(BIN)/python tests/bench/overload.py $(FLAGS)
 .PHONY: bench-overload

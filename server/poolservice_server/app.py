@@ -220,6 +220,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         # A client that has more under way on one connection loses the calls beyond (REFUSED_STREAM), although gRPC's
         # own should wait with them; the queue is what bounds the work.
         ("grpc.max_concurrent_streams", 1024),
+        # A client may ask every ten seconds whether the connection still stands; by default five minutes is too often.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.max_metadata_size", 8192),
         ("grpc.absolute_max_metadata_size", 16384),
         # Workers share a port on purpose; two servers on one port would share its callers without a word.
