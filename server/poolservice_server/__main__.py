@@ -8,6 +8,11 @@ from poolservice import __version__
 _NEEDED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
 
 
+_PLAIN = (
+    "poolservice-server: this grpcio is not the one that several accepts were written for, serving with one a method"
+)
+
+
 def main() -> int:
     """Start the server and serve until it is told to stop; the exit status says whether that went well."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
@@ -18,13 +23,16 @@ def main() -> int:
         return 0
 
     # Only now: these import what was just looked for; torch comes last, since it takes seconds.
-    from poolservice_server import ports
+    from poolservice_server import accepts, ports
     from poolservice_server.config import SettingsError, load
 
     try:
         settings = load(sys.argv[1:])
         ports.check(settings)
-        if settings.workers > 1:
+        if not settings.plain_server and not accepts.supported():
+            print(_PLAIN, file=sys.stderr)  # noqa: T201 - a command's own output
+            settings = settings.model_copy(update={"plain_server": True})
+        if settings.supervised:
             from poolservice_server.supervisor import run
         else:
             from poolservice_server.app import run

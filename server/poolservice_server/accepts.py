@@ -8,8 +8,8 @@ server, because the path is decoded in its main loop; here a path that no method
 Of the four operations that a call costs in gRPC's core, one only waits for its caller to leave. Most calls are over
 before anybody could: it is started for those that are still here after some milliseconds.
 
-All that this leans on inside grpcio is private, so it is checked (`supported`), and `server` gives the plain
-server where it is missing; that one may be ended by a caller, and `app` then serves again.
+All that this leans on inside grpcio is private, so it is checked at start (`supported`). Where it is missing the
+plain server serves, under a supervisor, since a caller may end it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
-import structlog
 from grpc._cython import cygrpc
 from grpc.aio import _server
-
-_log = structlog.get_logger(__name__)
 
 #: Four give most of the gain, sixteen no more than eight.
 ACCEPTS_PER_METHOD = 8
@@ -59,11 +56,8 @@ def supported() -> bool:
 
 
 def server(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
-    """A server with several accepts a method; a plain grpc.aio one where the installed grpcio is not as expected."""
-    if supported():
-        return Server(options)  # type: ignore[return-value] # its base is the class behind the public name
-    _log.warning("this grpcio is not the one that several accepts were written for, serving with one a method")
-    return grpc.aio.server(options=options)
+    """A server with several accepts a method; only where `supported` says so."""
+    return Server(options)  # type: ignore[return-value] # its base is the class behind the public name
 
 
 class Server(_server.Server):

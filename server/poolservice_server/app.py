@@ -60,6 +60,7 @@ def run(settings: Settings, worker: Worker = ALONE) -> None:
 
     Raises:
         SettingsError: the device is not there, or the address cannot be listened on.
+        ServerEnded: gRPC's server ended by itself.
     """
     log.configure(settings.log_level, settings.log_format)
     allocator.keep_large_messages()
@@ -74,6 +75,13 @@ def run(settings: Settings, worker: Worker = ALONE) -> None:
         await App(settings, backend, worker).serve()
 
     uvloop.run(serve())
+
+
+class ServerEnded(Exception):
+    """gRPC's server ended by itself. What is left of it can bring the process down, so a new process must serve."""
+
+    def __init__(self) -> None:
+        super().__init__("the gRPC server ended by itself; this process ends too, start it again")
 
 
 class App:
@@ -108,7 +116,6 @@ class App:
         self._credentials = access.credentials(settings)
         self._health = health.aio.HealthServicer()
         self._stop = asyncio.Event()
-        self._ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop: what was accepted is answered within the grace period.
@@ -117,21 +124,28 @@ class App:
 
         Raises:
             SettingsError: the address cannot be listened on.
+            ServerEnded: gRPC's server ended by itself.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         if self._worker.supervisor >= 0:
+            # Ctrl-C reaches a supervisor's workers too, and would be the first of two signals to them.
             loop.add_reader(self._worker.supervisor, self._orphaned)
+        else:
+            loop.add_signal_handler(signal.SIGINT, self._stop.set)
         metrics_address = self._settings.metrics_address_of(self._worker.number)
         with metrics.serve(self._registry, metrics_address, self._batcher, self._backend):
-            address = self._settings.address
-            while not self._stop.is_set():
-                server, address = await self._start(address)
-                await self._say(health_pb2.HealthCheckResponse.SERVING)
-                self._worker.serving(self._banner(address))
-                await self._until_stopped(server)
+            server, address = await self._start()
+            await self._say(health_pb2.HealthCheckResponse.SERVING)
+            self._worker.serving(self._banner(address))
+            # Its end is waited for without being cancelled: grpc.aio would take that for the end itself.
+            ended = asyncio.ensure_future(server.wait_for_termination())
+            stopped = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not stopped.done():
+                raise ServerEnded from ended.exception()
             await self._drain(server)
+            await asyncio.wait((ended,))
         self._decoders.shutdown()
 
     def _orphaned(self) -> None:
@@ -146,9 +160,10 @@ class App:
             f"is serving at {address}"
         )
 
-    async def _start(self, address: str) -> tuple[grpc.aio.Server, str]:
-        options = _options(self._settings)
-        server = accepts.server(options)
+    async def _start(self) -> tuple[grpc.aio.Server, str]:
+        address = self._settings.address
+        options = _options(self._settings, shared=self._worker.supervisor >= 0)
+        server = grpc.aio.server(options=options) if self._settings.plain_server else accepts.server(options)
         self._front.add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -167,18 +182,6 @@ class App:
         bound = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
         return server, bound
 
-    async def _until_stopped(self, server: grpc.aio.Server) -> None:
-        """Wait for a signal, or for the server to end by itself: a plain grpc.aio server can be made to by a caller."""
-        # Its end is waited for without being cancelled: grpc.aio would take that for the end itself.
-        ended = asyncio.ensure_future(server.wait_for_termination())
-        stopped = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if ended.done():
-            _log.error("the gRPC server ended by itself, serving again", exc_info=ended.exception())
-        else:
-            self._ended = ended
-
     async def _drain(self, server: grpc.aio.Server) -> None:
         grace = self._settings.grace_period
         _log.info("stopping", grace_period=grace)
@@ -192,7 +195,6 @@ class App:
             await server.stop(None)
         again.cancel()
         await drained
-        await self._ended
         _log.info("stopped")
 
     async def _finish(self, server: grpc.aio.Server, grace: float) -> None:
@@ -209,7 +211,7 @@ class App:
             await self._health.set(name, status)
 
 
-def _options(settings: Settings) -> list[tuple[str, Any]]:
+def _options(settings: Settings, *, shared: bool) -> list[tuple[str, Any]]:
     # A message up to twice the limit is read and refused in our words; gRPC's own words, which do not say how to
     # raise the limit, come only beyond that.
     return [
@@ -225,5 +227,5 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_metadata_size", 8192),
         ("grpc.absolute_max_metadata_size", 16384),
         # Workers share a port on purpose; two servers on one port would share its callers without a word.
-        ("grpc.so_reuseport", int(settings.workers > 1)),
+        ("grpc.so_reuseport", int(shared)),
     ]

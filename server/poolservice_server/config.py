@@ -57,6 +57,11 @@ class Settings(BaseSettings):
         le=256,
         description="Processes that share the address, for CPUs; one drives a GPU. Each has its own queue and limits",
     )
+    plain_server: bool = Field(
+        default=False,
+        description="Serve with grpc.aio's own server: slower, and started again when a malformed call ends it. Taken "
+        "by itself where the installed grpcio lacks what the faster one needs",
+    )
     threads: int = Field(
         default=0,
         ge=0,
@@ -114,6 +119,11 @@ class Settings(BaseSettings):
         default="info", description="The least that is logged"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="Log lines for people or for machines")
+
+    @property
+    def supervised(self) -> bool:
+        """Whether a supervisor starts the serving processes, and starts again one that ends."""
+        return self.workers > 1 or self.plain_server
 
     def metrics_address_of(self, worker: int) -> str:
         """Where a worker serves its metrics: each has a port of its own, the first one the port that was given."""

@@ -1,4 +1,4 @@
-"""Several serving processes on one port: starts them, restarts one that dies, stops them all.
+"""Serving processes on one port: starts them, starts again one that ends, stops them all.
 
 Python computes on one core a process; on CPUs several share the port by SO_REUSEPORT, and the kernel deals the
 connections out. The supervisor itself never imports torch or opens the port for callers.
@@ -7,9 +7,10 @@ connections out. The supervisor itself never imports torch or opens the port for
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -39,7 +40,9 @@ def run(settings: Settings) -> None:
         SettingsError: a worker cannot start with these settings.
     """
     log.configure(settings.log_level, settings.log_format)
-    with ports.listening(settings.address, shared=True) as address, _signals() as signals:
+    unix = settings.address.startswith("unix:")
+    port = nullcontext(settings.address) if unix else ports.listening(settings.address, shared=True)
+    with port as address, _signals() as signals:
         _Supervisor(settings.model_copy(update={"address": address}), signals).run()
 
 
@@ -125,7 +128,8 @@ class _Supervisor:
             self._announced = True
             head, at, address = text.rpartition(" is serving at ")
             # Scripts wait for this line and read the address that it ends with.
-            print(f"{head} with {self._settings.workers} workers{at}{address}", flush=True)  # noqa: T201
+            workers = f" with {self._settings.workers} workers" if self._settings.workers > 1 else ""
+            print(f"{head}{workers}{at}{address}", flush=True)  # noqa: T201
 
     def _bury(self, worker: _Worker) -> None:
         del self._workers[worker.number]
@@ -155,13 +159,16 @@ def _work(settings: Settings, number: int, pipe: Connection) -> None:
     """A worker's whole life."""
     # Ctrl-C reaches the whole process group; the supervisor alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from poolservice_server.app import Worker
+    from poolservice_server.app import ServerEnded, Worker
     from poolservice_server.app import run as serve
 
     try:
         serve(settings, Worker(number, lambda banner: pipe.send(("serving", banner)), pipe.fileno()))
     except SettingsError as error:
         pipe.send(("wrong settings", str(error)))
+    except ServerEnded as error:
+        _log.error("the gRPC server ended by itself", worker=number, exc_info=error.__cause__)
+        sys.exit(1)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -63,6 +64,23 @@ def worker_processes(supervisor: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(supervisor).children() if "spawn_main" in " ".join(child.cmdline())]
 
 
+def test_ctrl_c_which_reaches_workers_too_lets_them_answer_what_they_accepted(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", "--max-batch-delay", "5", "--grace-period", "20")
+    with grpc.insecure_channel(server.address) as channel:
+        stub = PoolServiceStub(channel)
+        stub.GetServerInfo(pb.GetServerInfoRequest(), wait_for_ready=True, timeout=PATIENCE_SECONDS)
+        reply = stub.Pool.future(SMALL, timeout=PATIENCE_SECONDS)
+        # On the same connection, so that it comes after the request that now waits for company.
+        stub.GetServerInfo(pb.GetServerInfoRequest())
+        assert not reply.done()
+        # A terminal's Ctrl-C goes to every process of the group.
+        for process in [*worker_processes(server.process.pid), psutil.Process(server.process.pid)]:
+            process.send_signal(signal.SIGINT)
+        assert np.frombuffer(reply.result().results[0].tensor.data, np.float32)[0] == 2.0
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+    assert "a second signal came" not in server.log()
+
+
 def test_workers_stop_when_their_supervisor_is_killed(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = worker_processes(server.process.pid)
@@ -96,7 +114,7 @@ def test_this_grpcio_offers_what_several_accepts_need() -> None:
 
 
 def answer_of_the_next(stub: PoolServiceStub) -> float:
-    """An answer from the server that takes the ended one's place: calls that the end met are lost with it."""
+    """An answer from the process that takes the ended one's place: calls that the end met are lost with it."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -110,17 +128,33 @@ def answer_of_the_next(stub: PoolServiceStub) -> float:
 def test_the_plain_server_serves_again_after_a_path_that_ends_it(
     start_server: StartServer, send_path: Callable[[str, bytes], bytes]
 ) -> None:
+    server = start_server("--plain-server")
+    with grpc.insecure_channel(server.address) as channel:
+        stub = PoolServiceStub(channel)
+        assert answer(stub) == 2.0
+        (first,) = worker_processes(server.process.pid)
+        send_path(server.address, b"/\xff")
+        # A grpcio that no longer falls over the path is welcome; one that does ends its process.
+        gone, _ = psutil.wait_procs([first], 5)
+        assert answer_of_the_next(stub) == 2.0
+    text = server.log()
+    assert bool(gone) == ("a worker ended" in text)
+    assert bool(gone) == ("UnicodeDecodeError" in text)
+
+
+def test_a_grpcio_that_lacks_what_several_accepts_need_serves_all_the_same(start_server: StartServer) -> None:
     code = (
         "import sys; from poolservice_server import accepts; accepts.supported = lambda: False;"
         "from poolservice_server.__main__ import main; sys.exit(main())"
     )
     server = start_server(command=[sys.executable, "-c", code])
     with grpc.insecure_channel(server.address) as channel:
-        stub = PoolServiceStub(channel)
-        assert answer(stub) == 2.0
-        send_path(server.address, b"/\xff")
-        assert answer_of_the_next(stub) == 2.0
-    text = server.log()
-    assert "serving with one a method" in text
-    # A grpcio that no longer falls over the path is welcome; one that does must have been started again.
-    assert ("serving again" in text) == ("UnicodeDecodeError" in text)
+        assert answer(PoolServiceStub(channel)) == 2.0
+    assert "serving with one a method" in server.log()
+    assert len(worker_processes(server.process.pid)) == 1
+
+
+def test_the_plain_server_serves_on_a_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("--plain-server", "--address", f"unix:{tmp_path}/pool.sock")
+    with grpc.insecure_channel(server.address) as channel:
+        assert answer(PoolServiceStub(channel)) == 2.0
