@@ -117,7 +117,7 @@ def test_what_pools_alike_is_equal_and_nothing_else() -> None:
         specs.MaxPool2d((2, 2)),
         specs.MaxPool2d([2], 2),
         specs.MaxPool2d(torch.Size([2, 2]), []),
-        specs.MaxPool2d(np.int64(2), np.uint8(2), np.int32(0)),  # type: ignore[arg-type]
+        specs.MaxPool2d(np.int64(2), np.uint8(2), np.int32(0)),  # type: ignore[call-overload]
         from_message(pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[2]))),
     ]
     assert all(one == two and hash(one) == hash(two) for one in alike)
@@ -149,12 +149,12 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     "kernel below 0": (lambda: specs.MinPool2d((2, -1)), f"kernel_size: {RANGE.format(1)}-1"),
     "kernel past 32 bits": (lambda: specs.MaxPool1d(2**31), f"kernel_size: {RANGE.format(1)}2147483648"),
     "kernel without end": (lambda: specs.AvgPool2d(10**5000), f"kernel_size: {RANGE.format(1)}an int of thousands"),
-    "kernel of a float": (lambda: specs.MaxPool2d(2.0), f"kernel_size: {INT}2.0"),  # type: ignore[arg-type]
+    "kernel of a float": (lambda: specs.MaxPool2d(2.0), f"kernel_size: {INT}2.0"),  # type: ignore[call-overload]
     "kernel of a bool": (lambda: specs.MaxPool2d(True), f"kernel_size: {INT}True"),
     "kernel of text": (lambda: specs.MaxPool2d("2"), f"kernel_size: {INT}'2'"),  # type: ignore[arg-type]
     "kernel of bytes": (lambda: specs.MaxPool2d(b"22"), f"kernel_size: {INT}b'22'"),
     "kernel of an array": (
-        lambda: specs.MaxPool2d(np.ones(2, int)),  # type: ignore[arg-type]
+        lambda: specs.MaxPool2d(np.ones(2, int)),  # type: ignore[call-overload]
         f"kernel_size: {INT}array([1, 1])",
     ),
     "kernel of floats": (
@@ -173,18 +173,18 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     "kernel of thousands": (lambda: specs.MaxPool2d([2] * 9999), "got 9999 in [2, 2, 2, 2, 2, 2, ...]"),
     "stride 0": (lambda: specs.LPPool2d(2, 2, 0), f"stride: {RANGE.format(1)}0"),
     "padding below 0": (lambda: specs.MixedPool2d(2, padding=-1), f"padding: {RANGE.format(0)}-1"),
-    "no padding": (lambda: specs.MaxPool2d(2, padding=None), f"padding: {INT}None"),  # type: ignore[arg-type]
+    "no padding": (lambda: specs.MaxPool2d(2, padding=None), f"padding: {INT}None"),  # type: ignore[call-overload]
     "padding past half": (
         lambda: specs.AvgPool2d((4, 3), padding=2),
         "padding: must be at most half the kernel, 1 for a kernel_size of 3; got 2",
     ),
     "dilation 0": (lambda: specs.MinPool1d(2, dilation=0), f"dilation: {RANGE.format(1)}0"),
     "flag of an int": (
-        lambda: specs.MaxPool2d(2, ceil_mode=1),  # type: ignore[arg-type]
+        lambda: specs.MaxPool2d(2, ceil_mode=1),  # type: ignore[call-overload]
         "ceil_mode: must be True or False; got 1",
     ),
     "indices of text": (
-        lambda: specs.AdaptiveMaxPool2d(2, "yes"),  # type: ignore[arg-type]
+        lambda: specs.AdaptiveMaxPool2d(2, "yes"),  # type: ignore[call-overload]
         "return_indices: must be True or False; got 'yes'",
     ),
     "padding counted by None": (

@@ -21,6 +21,7 @@ from poolservice.specs.adaptive import (
     GlobalMinPool3d,
 )
 from poolservice.specs.base import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
+from poolservice.specs.maxima import MaxPool1d, MaxPool2d, MaxPool3d
 from poolservice.specs.means import (
     AvgPool1d,
     AvgPool2d,
@@ -33,7 +34,7 @@ from poolservice.specs.means import (
     MixedPool3d,
 )
 from poolservice.specs.messages import LAYERS, OPERATORS, from_message, to_message
-from poolservice.specs.order import MaxPool1d, MaxPool2d, MaxPool3d, MinPool1d, MinPool2d, MinPool3d
+from poolservice.specs.minima import MinPool1d, MinPool2d, MinPool3d
 
 __all__ = [
     "LAYERS",

@@ -4,13 +4,14 @@ Each is a description, not the computation: what a service is asked to do. W(i) 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from poolservice.specs.base import AdaptiveSpec, GlobalSpec
+from poolservice.specs.base import AdaptiveSpec, GlobalSpec, OutputSize
+from poolservice.specs.results import R_co, Result, Values, ValuesAndIndices
 
 
 @dataclass(frozen=True, repr=False)
-class _AdaptiveMaxPool(AdaptiveSpec):
+class _AdaptiveMaxPool(AdaptiveSpec[R_co]):
     """Adaptive max pooling: out(i) = max of x over W(i). The result has the input's type; NaN wins.
 
     Args:
@@ -26,7 +27,7 @@ class _AdaptiveMaxPool(AdaptiveSpec):
 
 
 @dataclass(frozen=True, repr=False)
-class _AdaptiveAvgPool(AdaptiveSpec):
+class _AdaptiveAvgPool(AdaptiveSpec[Values]):
     """Adaptive average pooling: out(i) = mean of x over W(i). Floats keep their type, integers give float32.
 
     Source: torch.nn.AdaptiveAvgPool; He et al., "Spatial Pyramid Pooling in Deep Convolutional Networks for Visual
@@ -68,7 +69,7 @@ class _GlobalMinPool(GlobalSpec):
 
 
 @dataclass(frozen=True, repr=False)
-class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+class AdaptiveMaxPool1d(_AdaptiveMaxPool[R_co]):
     """The maximum of windows that tile the input, as torch.nn.AdaptiveMaxPool1d.
 
     out(i) = max of x over W(i), of the input's type.
@@ -78,9 +79,25 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 
     spatial_dims = 1
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool1d[Values]", output_size: OutputSize, return_indices: Literal[False] = False
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool1d[ValuesAndIndices]", output_size: OutputSize, return_indices: Literal[True] = True
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool1d[Result]", output_size: OutputSize, return_indices: bool = False
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...
+
 
 @dataclass(frozen=True, repr=False)
-class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+class AdaptiveMaxPool2d(_AdaptiveMaxPool[R_co]):
     """The maximum of windows that tile the input, as torch.nn.AdaptiveMaxPool2d.
 
     out(i) = max of x over W(i), of the input's type.
@@ -90,9 +107,25 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
     spatial_dims = 2
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool2d[Values]", output_size: OutputSize, return_indices: Literal[False] = False
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool2d[ValuesAndIndices]", output_size: OutputSize, return_indices: Literal[True] = True
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool2d[Result]", output_size: OutputSize, return_indices: bool = False
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...
+
 
 @dataclass(frozen=True, repr=False)
-class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+class AdaptiveMaxPool3d(_AdaptiveMaxPool[R_co]):
     """The maximum of windows that tile the input, as torch.nn.AdaptiveMaxPool3d.
 
     out(i) = max of x over W(i), of the input's type.
@@ -101,6 +134,22 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """
 
     spatial_dims = 3
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool3d[Values]", output_size: OutputSize, return_indices: Literal[False] = False
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool3d[ValuesAndIndices]", output_size: OutputSize, return_indices: Literal[True] = True
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "AdaptiveMaxPool3d[Result]", output_size: OutputSize, return_indices: bool = False
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...
 
 
 @dataclass(frozen=True, repr=False)

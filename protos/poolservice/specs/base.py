@@ -4,9 +4,10 @@ import operator as operators
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple, TypeGuard, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeGuard, cast
 
 from poolservice.errors import InvalidRequest
+from poolservice.specs.results import R_co, Values
 
 #: A size: one int for every spatial dimension, or one a dimension.
 Size = int | Sequence[int]
@@ -28,7 +29,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class PoolSpec:
+class PoolSpec(Generic[R_co]):
     """One way to pool: an operator with its parameters.
 
     Specs are immutable and hashable, and equal when they pool alike: ``MaxPool2d(2) == MaxPool2d((2, 2))``.
@@ -52,7 +53,7 @@ class PoolSpec:
         object.__setattr__(self, name, value)
 
 
-class WindowSpec(PoolSpec):
+class WindowSpec(PoolSpec[R_co]):
     """A spec with a window that slides over the input.
 
     The window W(i) at output position i has, in each spatial dimension, the elements
@@ -117,7 +118,7 @@ class WindowSpec(PoolSpec):
 
 
 @dataclass(frozen=True, repr=False)
-class AdaptiveSpec(PoolSpec):
+class AdaptiveSpec(PoolSpec[R_co]):
     """A spec whose windows tile the input so that the output has the size that was asked for.
 
     In a spatial dimension of L elements, the window W(i) of an output of S elements goes from ``floor(i * L / S)``
@@ -148,7 +149,7 @@ class AdaptiveSpec(PoolSpec):
 
 
 @dataclass(frozen=True, repr=False)
-class GlobalSpec(PoolSpec):
+class GlobalSpec(PoolSpec[Values]):
     """A spec that makes one value of each channel.
 
     Shape: in, (C, *) or (N, C, *) with `spatial_dims` dimensions for the star. Out, the same with 1 for each of them,
@@ -157,7 +158,7 @@ class GlobalSpec(PoolSpec):
 
 
 def per_dimension(
-    spec: PoolSpec, name: str, value: object, *, minimum: int, keep: bool = False
+    spec: PoolSpec[object], name: str, value: object, *, minimum: int, keep: bool = False
 ) -> tuple[int | None, ...]:
     """`value` as one int a spatial dimension.
 
@@ -228,7 +229,7 @@ def _compact(value: object) -> object:
     return value
 
 
-def _default(name: str, default: object, spec: PoolSpec) -> object:
+def _default(name: str, default: object, spec: PoolSpec[object]) -> object:
     if name == "stride" and default is None:
         return getattr(spec, "kernel_size", None)
     if name in ("padding", "dilation"):

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.base import Size, WindowSpec, integer, real, shown
+from poolservice.specs.results import Values
 
 
 @dataclass(frozen=True, repr=False)
-class _AvgPool(WindowSpec):
+class _AvgPool(WindowSpec[Values]):
     """Average pooling: out(i) = sum of x over W(i) / n. Floats keep their type, integers give float32.
 
     Padding counts as 0. n is the window's size, padding included.
@@ -53,7 +54,7 @@ class _DivisorAvgPool(_AvgPool):
 
 
 @dataclass(frozen=True, repr=False)
-class _LPPool(WindowSpec):
+class _LPPool(WindowSpec[Values]):
     """Power-sum pooling: out(i) = (sum of x^p over W(i))^(1/p). Floats keep their type, integers give float32.
 
     As in torch the sum is not divided by the window's size, and x^p keeps its sign, so an odd p on negative input can
@@ -83,7 +84,7 @@ class _LPPool(WindowSpec):
 
 
 @dataclass(frozen=True, repr=False)
-class _MixedPool(WindowSpec):
+class _MixedPool(WindowSpec[Values]):
     """Mixed pooling: out(i) = alpha * max of x over W(i) + (1 - alpha) * mean of x over W(i).
 
     Padding counts as -infinity for the maximum and as 0 for the mean, which counts it. Floats keep their type,

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs import adaptive, means, order
+from poolservice.specs import adaptive, maxima, means, minima
 from poolservice.specs.base import PoolSpec
 from poolservice.v1 import pool_pb2
 
@@ -16,7 +16,7 @@ from poolservice.v1 import pool_pb2
 LAYERS: Mapping[tuple[str, int], type[PoolSpec]] = MappingProxyType(
     {
         (layer.operator, layer.spatial_dims): layer
-        for layer in (vars(order) | vars(means) | vars(adaptive)).values()
+        for layer in (vars(maxima) | vars(minima) | vars(means) | vars(adaptive)).values()
         if isinstance(layer, type) and issubclass(layer, PoolSpec) and hasattr(layer, "spatial_dims")
     }
 )
