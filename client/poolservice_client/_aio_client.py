@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
+from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec
 from poolservice_client._aio_coalesce import AsyncLine, Waiting
 from poolservice_client._aio_pooling import AsyncPooling
 from poolservice_client._aio_transport import AsyncGrpcTransport, AsyncTransport
+from poolservice_client._files import naming, path_of
 from poolservice_client._map.aio_methods import AsyncMap
 from poolservice_client._pack import small
 from poolservice_client._payload import Poolable, is_slow, payload
@@ -150,15 +152,18 @@ class AsyncPoolClient(AsyncPooling, AsyncMap):
         await self.close()
 
     async def _ask(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
-        # A file is read and a picture encoded on a thread: the loop has others to serve.
-        prepared = await asyncio.to_thread(payload, x) if is_slow(x) else payload(x)
-        kind = query.kind_of(prepared)
-        seconds = self._settings.deadline(timeout)
-        if self._lines is not None and (nbytes := small(kind, prepared)):
-            call = Waiting(kind, prepared.data, nbytes, seconds)
-            await self._lines[kind.is_picture].ask(call)
-            return call.result(execution=execution)
-        answer = await self._transport.call(POOL, kind.request(prepared.data), seconds)
+        try:
+            # A file is read and a picture encoded on a thread: the loop has others to serve.
+            prepared = await asyncio.to_thread(payload, x) if is_slow(x) else payload(x)
+            kind = query.kind_of(prepared)
+            seconds = self._settings.deadline(timeout)
+            if self._lines is not None and (nbytes := small(kind, prepared)):
+                call = Waiting(kind, prepared.data, nbytes, seconds)
+                await self._lines[kind.is_picture].ask(call)
+                return call.result(execution=execution)
+            answer = await self._transport.call(POOL, kind.request(prepared.data), seconds)
+        except InvalidRequest as error:
+            raise naming(error, path_of(x)) from error.__cause__
         kind.answer_bytes = len(answer)
         if query.output == "image":
             return await asyncio.to_thread(read_reply, answer, query, execution=execution)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
+from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec
 from poolservice_client._coalesce import Line, Waiting
+from poolservice_client._files import naming, path_of
 from poolservice_client._map.methods import BlockingMap
 from poolservice_client._pack import small
 from poolservice_client._payload import Poolable, payload
@@ -157,13 +159,16 @@ class PoolClient(BlockingPooling, BlockingMap):
         self.close()
 
     def _ask(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
-        prepared = payload(x)
-        kind = query.kind_of(prepared)
-        seconds = self._settings.deadline(timeout)
-        if self._lines is not None and (nbytes := small(kind, prepared)):
-            call = Waiting(kind, prepared.data, nbytes, seconds)
-            self._lines[kind.is_picture].ask(call)
-            return call.result(execution=execution)
-        answer = self._transport.call(POOL, kind.request(prepared.data), seconds)
+        try:
+            prepared = payload(x)
+            kind = query.kind_of(prepared)
+            seconds = self._settings.deadline(timeout)
+            if self._lines is not None and (nbytes := small(kind, prepared)):
+                call = Waiting(kind, prepared.data, nbytes, seconds)
+                self._lines[kind.is_picture].ask(call)
+                return call.result(execution=execution)
+            answer = self._transport.call(POOL, kind.request(prepared.data), seconds)
+        except InvalidRequest as error:
+            raise naming(error, path_of(x)) from error.__cause__
         kind.answer_bytes = len(answer)
         return read_reply(answer, query, execution=execution)

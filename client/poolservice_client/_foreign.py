@@ -32,12 +32,14 @@ def as_array(x: Any) -> NDArray[Any]:
                 reasons.append(f"{protocol}: {error}")
     if isinstance(x, int | float | complex):
         return np.asarray(x)
-    kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    kind = f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
     if reasons:
-        raise InvalidRequest(f"{kind} gives no array in the processor's memory ({'; '.join(reasons)})")
+        raise InvalidRequest(f"{kind} gives no array in the processor's memory ({'; '.join(reasons)})", field="x")
+    hint = "; an open file's bytes are its read()" if hasattr(x, "read") else ""
     raise InvalidRequest(
         f"{kind} cannot be pooled; give a numpy array, a torch tensor, what speaks DLPack or __array__, a path, an "
-        "encoded picture's bytes or a PIL image"
+        f"encoded picture's bytes or a PIL image{hint}",
+        field="x",
     )
 
 
@@ -53,10 +55,10 @@ def _from_torch(tensor: Any, torch: Any) -> NDArray[Any]:
         raise InvalidRequest(
             f"a torch tensor must be dense to be pooled, not {tensor.layout}, nor quantised; use .to_dense() or "
             ".dequantize()",
-            field="tensor.data",
+            field="x",
         )
     if tensor.device.type == "meta":
-        raise InvalidRequest("a tensor on torch's meta device has no elements", field="tensor.data")
+        raise InvalidRequest("a tensor on torch's meta device has no elements", field="x")
     dense = tensor.detach().cpu().resolve_conj().resolve_neg()
     if dense.dtype == torch.bfloat16:
         # numpy has no such type of its own; the same 16 bits travel as integers and are named anew.
@@ -64,4 +66,4 @@ def _from_torch(tensor: Any, torch: Any) -> NDArray[Any]:
     try:
         return np.asarray(dense.numpy())
     except TypeError as error:
-        raise InvalidRequest(f"{tensor.dtype} cannot be pooled: {error}", field="tensor.dtype") from None
+        raise InvalidRequest(f"{tensor.dtype} cannot be pooled: {error}", field="x.dtype") from None

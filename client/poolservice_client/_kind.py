@@ -83,7 +83,7 @@ class Kind:
             head.image.color_mode = COLOR_MODES[query.color_mode]
             head.image.SetInParent()
         else:
-            head.tensor.dtype = wire_dtype(self._dtype)
+            head.tensor.dtype = wire_dtype(self._dtype, field="x.dtype")
             head.tensor.shape.extend(shape)
             head.tensor.SetInParent()
         return RequestEncoder(head)

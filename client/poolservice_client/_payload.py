@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from poolservice.dtypes import NUMPY_DTYPES, wire_dtype
 from poolservice.errors import InvalidRequest
-from poolservice_client import _foreign
+from poolservice_client import _files, _foreign
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -31,7 +31,7 @@ class _DLPack(Protocol):
 
 
 #: What can be pooled. Pictures: a path, the bytes of an encoded file, a PIL image. Tensors: all else, that is numpy
-#: arrays, torch tensors, what speaks DLPack or numpy's __array__, and nested lists of numbers.
+#: arrays, the path of an .npy file, torch tensors, what speaks DLPack or numpy's __array__, nested lists of numbers.
 Poolable: TypeAlias = (
     "str | os.PathLike[str] | Buffer | PIL.Image.Image | NDArray[Any] | _Array | _DLPack | Sequence[Any]"
 )
@@ -84,8 +84,8 @@ def payload(x: Any) -> Payload:
     if isinstance(x, memoryview):
         return ImagePayload(x.cast("B") if x.c_contiguous and x.nbytes else x.tobytes())
     if isinstance(x, str | os.PathLike):
-        with open(x, "rb") as file:
-            return ImagePayload(file.read())
+        data = _files.read(x)
+        return TensorPayload(_wire_array(_files.array_of(data))) if _files.is_array(data) else ImagePayload(data)
     if is_picture(x):
         # Only who holds a PIL image pays for Pillow.
         from poolservice_client import _picture
@@ -113,20 +113,20 @@ def _wire_array(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 0:
         raise InvalidRequest(
             f"a scalar has nothing to pool; a tensor is (C, *) or (N, C, *); got {array.dtype.name} {array}",
-            field="tensor.shape",
+            field="x.shape",
         )
     if isinstance(array, np.ma.MaskedArray):
-        raise InvalidRequest(
-            "a masked array's mask would be lost; fill it first, with .filled(value)", field="tensor.data"
-        )
-    wire_dtype(array.dtype, field="tensor.dtype")
+        raise InvalidRequest("a masked array's mask would be lost; fill it first, with .filled(value)", field="x")
+    wire_dtype(array.dtype, field="x.dtype")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
 def _nested(x: Sequence[Any]) -> NDArray[Any]:
     if any(isinstance(one, str | bytes | bytearray | memoryview | os.PathLike) or is_picture(one) for one in x):
-        raise InvalidRequest(f"pool takes one picture at a time; got a {type(x).__name__} of {len(x)}")
+        raise InvalidRequest(
+            f"pool takes one picture at a time, and map takes many; got a {type(x).__name__} of {len(x)}", field="x"
+        )
     try:
         return np.asarray(x)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InvalidRequest(f"this {type(x).__name__} makes no array: {error}", field="tensor.data") from None
+        raise InvalidRequest(f"this {type(x).__name__} makes no array: {error}", field="x") from None

@@ -40,7 +40,7 @@ def encode(image: Image.Image) -> bytes:
         OSError: the image's file cannot be read to its end.
     """
     if 0 in image.size:
-        raise InvalidRequest(f"the picture is empty: {image.width} x {image.height}", field="image.data")
+        raise InvalidRequest(f"the picture is empty: {image.width} x {image.height}", field="x")
     upright = _storable(ImageOps.exif_transpose(image))
     file = io.BytesIO()
     if (
@@ -83,10 +83,10 @@ def _storable(image: Image.Image) -> Image.Image:
         raise InvalidRequest(
             f"a picture of mode I is sent as 16-bit grey, 0 to 65535; this one has {low} to {high}: send "
             "numpy.asarray(image)[None] as a tensor",
-            field="image.data",
+            field="x",
         )
     raise InvalidRequest(
         f"a PIL image of mode {image.mode} has no lossless PNG; convert it, or send numpy.asarray(image) as a tensor "
         "(channels first)",
-        field="image.data",
+        field="x",
     )

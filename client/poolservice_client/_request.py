@@ -11,6 +11,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec
 from poolservice_client._kind import COLOR_MODES, OUTPUTS, Kind
 from poolservice_client._payload import ImagePayload, Payload
+from poolservice_client._stranger import instead_of
 
 ColorMode: TypeAlias = Literal["RGB", "GRAY", "RGBA"]
 Output: TypeAlias = Literal["tensor", "features"]
@@ -119,8 +120,15 @@ def _query(specs: object, output: object, normalize: object, dtype: object, colo
         raise InvalidRequest('only feature vectors are normalised: ask for output="features" too', field="normalize")
     if not isinstance(color_mode, str | None) or color_mode not in COLOR_MODES:
         raise InvalidRequest(f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}', field="color_mode")
+    wanted = (specs,) if isinstance(specs, PoolSpec) else _several(specs)
+    if output == "image":
+        for number, spec in enumerate(wanted):
+            if getattr(spec, "return_indices", False):
+                raise InvalidRequest(
+                    "pictures come without indices; leave it out", field=f"specs[{number}].return_indices"
+                )
     return PoolQuery(
-        (specs,) if isinstance(specs, PoolSpec) else _several(specs),
+        wanted,
         isinstance(specs, PoolSpec),
         output,
         normalize,
@@ -138,11 +146,15 @@ def _several(specs: object) -> tuple[PoolSpec, ...]:
         several = tuple(specs)
         for number, spec in enumerate(several):
             if not isinstance(spec, PoolSpec):
-                raise InvalidRequest(f"must be a spec such as MaxPool2d(2); got {spec!r}", field=f"specs[{number}]")
+                raise InvalidRequest(
+                    f"must be a spec such as MaxPool2d(2); got {instead_of(spec)}", field=f"specs[{number}]"
+                )
         if several:
             return several
         raise InvalidRequest("at least one is needed, such as MaxPool2d(2)", field="specs")
-    raise InvalidRequest(f"must be a spec such as MaxPool2d(2), or a list of them; got {specs!r}", field="specs")
+    raise InvalidRequest(
+        f"must be a spec such as MaxPool2d(2), or a list of them; got {instead_of(specs)}", field="specs"
+    )
 
 
 def _is_float16(dtype: object) -> bool:

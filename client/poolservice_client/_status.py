@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest, PoolError
+from poolservice_client._parameters import refusal
 from poolservice_client._retry import Failure
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unauthenticated, Unavailable
 
@@ -99,9 +100,7 @@ def _invalid(status: status_pb2.Status) -> PoolError:
     ]
     if not violations:
         return InvalidRequest(status.message)
-    first, *others = violations
-    reason = "; ".join((first.description, *(f"{other.field}: {other.description}" for other in others)))
-    return InvalidRequest(reason, field=first.field)
+    return refusal(violations)
 
 
 def _exhausted(status: status_pb2.Status) -> PoolError:
@@ -138,7 +137,7 @@ def too_large_to_send(size: int, limit: int) -> InvalidRequest:
     """The error for a request over the client's own limit."""
     return InvalidRequest(
         f"the request has {size} bytes, over this client's limit of {limit}; raise it with max_message_bytes=, "
-        "and the server's with --max-message-bytes, or send less at a time"
+        "and the server's with its --max-message-bytes, or send less at a time"
     )
 
 

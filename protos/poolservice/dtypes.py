@@ -30,6 +30,20 @@ NUMPY_DTYPES: Mapping[WireDtype, np.dtype] = MappingProxyType(
 
 DTYPE_NAMES: tuple[str, ...] = tuple(dtype.name for dtype in NUMPY_DTYPES.values())
 
+# What to do about the types that are most often met beside those, by name and by numpy's letter of their kind.
+_HINTS: Mapping[str, str] = MappingProxyType(
+    {
+        "bool": "a mask can be sent as uint8",
+        "uint16": "int32 holds all its values",
+        "uint32": "int64 holds all its values",
+        "uint64": "int64 holds its values below 2**63",
+        "c": "its real and imaginary parts can be pooled each by itself",
+        "U": "these are strings, not numbers",
+        "S": "these are strings, not numbers",
+        "O": "these are Python objects, not numbers",
+    }
+)
+
 _WIRE_DTYPES = {dtype: wire for wire, dtype in NUMPY_DTYPES.items()}
 
 
@@ -57,9 +71,10 @@ def wire_dtype(dtype: np.dtype, *, field: str = "dtype") -> WireDtype:
     try:
         return _WIRE_DTYPES[dtype.newbyteorder("<")]
     except KeyError:
-        hint = "; a mask can be sent as uint8" if dtype == np.bool_ else ""
+        hint = _HINTS.get(dtype.name) or _HINTS.get(dtype.kind)
         raise InvalidRequest(
-            f"{dtype.name} cannot be pooled; convert to one of {', '.join(DTYPE_NAMES)}{hint}", field=field
+            f"{dtype.name} cannot be pooled; convert to one of {', '.join(DTYPE_NAMES)}{f'; {hint}' if hint else ''}",
+            field=field,
         ) from None
 
 

@@ -13,8 +13,9 @@ class InvalidRequest(PoolError, ValueError):
     """The request is wrong, and sending it again cannot help.
 
     Attributes:
-        field: the path of the field that is wrong, such as ``specs[0].max_pool.kernel_size``; empty where no
-            single field is to blame.
+        field: the path of what is wrong, in the words of whom it is said to: of the contract in the server,
+            ``specs[0].max_pool.kernel_size``, of the SDK's parameters in the SDK, ``specs[0].kernel_size``; empty where
+            no single field is to blame.
         reason: what is wrong with it and what would be right, in one sentence.
     """
 

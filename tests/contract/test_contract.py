@@ -56,10 +56,12 @@ def test_either_byte_order_has_the_same_type(code: str) -> None:
     ("dtype", "sentence"),
     [
         ("bool", "^tensor.dtype: bool cannot be pooled; convert to one of float32, .*; a mask can be sent as uint8$"),
-        ("complex64", "^tensor.dtype: complex64 cannot be pooled; convert to one of float32, .*, int64$"),
-        ("uint16", "^tensor.dtype: uint16 cannot be pooled"),
-        ("O", "^tensor.dtype: object cannot be pooled"),
-        ("U3", "^tensor.dtype: str96 cannot be pooled"),
+        ("complex64", "^tensor.dtype: complex64 cannot be pooled; convert to one of float32, .*, int64; its real and"),
+        ("uint16", "^tensor.dtype: uint16 cannot be pooled; .*, int64; int32 holds all its values$"),
+        (">u8", "^tensor.dtype: uint64 cannot be pooled; .*; int64 holds its values below"),
+        ("O", "^tensor.dtype: object cannot be pooled; .*; these are Python objects, not numbers$"),
+        ("U3", "^tensor.dtype: str96 cannot be pooled; .*; these are strings, not numbers$"),
+        ("M8[s]", r"^tensor.dtype: datetime64\[s\] cannot be pooled; .*, int64$"),
         ("f4,i4", "^tensor.dtype: void64 cannot be pooled"),
     ],
 )

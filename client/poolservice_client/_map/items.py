@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from poolservice.codec.wire import size_of
 from poolservice.errors import InvalidRequest, PoolError
 from poolservice.specs.base import integer
+from poolservice_client._files import naming, path_of
 from poolservice_client._kind import Kind
 from poolservice_client._payload import ImagePayload, payload
 from poolservice_client._reply import PoolReply
@@ -71,6 +72,8 @@ class Item:
         nbytes: the bytes that it holds.
         deadline: when its answer must be there, in time.monotonic(); known once it is first sent.
         tries: how often it was sent in vain.
+        path: the file that the source named; None where it was no path.
+        refusal: why it cannot be sent; known once it is prepared.
         outcome: its result or its error, once it is settled.
     """
 
@@ -83,24 +86,27 @@ class Item:
     nbytes: int = 0
     deadline: float = math.inf
     tries: int = 0
+    path: str | None = None
+    refusal: InvalidRequest | None = None
     outcome: Outcome | None = None
 
     def prepare(self, query: PoolQuery) -> None:
         """Turn the source into what is sent: a copy of its own, so that whoever made it may use it again.
 
-        A source that cannot be sent gives the item its outcome.
+        A source that cannot be sent leaves a refusal.
         """
         source, self.source = self.source, None
+        self.path = path_of(source)
         self.prepared = True
         try:
             prepared = payload(source)
             self.kind = query.kind_of(prepared)
         except InvalidRequest as error:
-            self.outcome = error
+            self.refusal = error
             return
         except OSError as error:
-            self.outcome = InvalidRequest(f"the picture cannot be read: {error}", field="image.data")
-            self.outcome.__cause__ = error
+            self.refusal = InvalidRequest(error.strerror or str(error), field="x")
+            self.refusal.__cause__ = error
             return
         self.nbytes = size_of(prepared.data)
         self.small = self.nbytes <= (_SMALL_IMAGE if isinstance(prepared, ImagePayload) else _SMALL_TENSOR)
@@ -108,7 +114,7 @@ class Item:
 
     def settle(self, outcome: Outcome, nbytes: int) -> None:
         """Keep what came of it, and drop what was sent."""
-        self.outcome = outcome
+        self.outcome = naming(outcome, self.path) if isinstance(outcome, InvalidRequest) else outcome
         self.content = b""
         self.nbytes = nbytes
 

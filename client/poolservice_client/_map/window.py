@@ -114,8 +114,8 @@ class Window:
     def line_up(self, item: Item) -> None:
         """Take in what preparing made of an item."""
         self._held_bytes += item.nbytes
-        if item.outcome is not None:
-            self._settle(item, item.outcome)
+        if item.refusal is not None:
+            self._settle(item, item.refusal)
         else:
             self._append(item)
 

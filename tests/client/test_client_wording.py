@@ -1,0 +1,104 @@
+"""Refusals speak of what the caller wrote: the SDK's parameters, never the fields and enums of the wire."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from poolservice_client import GlobalAvgPool2d, InvalidRequest, MaxPool1d, MaxPool2d, MaxPool3d, PoolClient
+
+X = np.ones((3, 8, 8), np.float32)
+
+_WIRE = re.compile(
+    r"max_pool|tensor\.|image\.|output\.|l2_normalize|IMAGE|FEATURE_VECTOR|FLOAT16|OUTPUT_FORMAT|DATA_TYPE"
+)
+
+
+@pytest.mark.parametrize(
+    ("x", "specs", "options", "sentence"),
+    [
+        (X, MaxPool2d(9), {}, "specs[0].kernel_size: no window fits"),
+        (X, [MaxPool2d(2), MaxPool2d(3, dilation=4)], {}, "specs[1].dilation: no window fits"),
+        (X, MaxPool3d(2), {}, "x.shape: MaxPool3d takes 4 dimensions"),
+        (X > 1, MaxPool2d(2), {}, "x.dtype: bool cannot be pooled"),
+        (X, [MaxPool2d(1)] * 17, {}, "specs: must be 1 to 16 specs; got 17"),
+        (X.astype(np.int64), MaxPool2d(2), {"dtype": "float16"}, "dtype: float16 narrows floating results"),
+        (b"no picture", MaxPool2d(2), {}, "x: these 10 bytes are no JPEG"),
+        (np.float32(3), MaxPool2d(2), {}, "x.shape: a scalar has nothing to pool"),
+        ({}, MaxPool2d(2), {}, "x: dict cannot be pooled"),
+        (["a.jpg", "b.jpg"], MaxPool2d(2), {}, "x: pool takes one picture at a time, and map takes many"),
+    ],
+)
+def test_pool_speaks_of_its_parameters(
+    client: PoolClient, x: Any, specs: Any, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        client.pool(x, specs, **options)
+    assert str(refused.value).startswith(sentence)
+    assert not _WIRE.search(str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("x", "spec", "sentence"),
+    [
+        (np.ones((5, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result of 1, 3 or 4 channels"),
+        (np.ones((2, 3, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result"),
+        (np.ones((3, 8), np.float32), MaxPool1d(2), "output: a picture takes an unbatched 2-D result"),
+        (np.ones((3, 8, 8), np.int64), MaxPool2d(2), "output: a picture takes floats or uint8; MaxPool2d gives int64"),
+        (X, MaxPool2d(2, return_indices=True), "specs[0].return_indices: pictures come without indices"),
+    ],
+)
+def test_pool_image_does_so_too(client: PoolClient, x: Any, spec: Any, sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        client.pool_image(x, spec)
+    assert str(refused.value).startswith(sentence)
+    assert not _WIRE.search(str(refused.value))
+
+
+def test_an_open_file_is_to_be_read(client: PoolClient) -> None:
+    with open(__file__, "rb") as file, pytest.raises(InvalidRequest, match=r"an open file's bytes are its read\(\)"):
+        client.pool(file, MaxPool2d(2))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("stranger", "words"),
+    [
+        ("max2d", "got 'max2d'; did you mean MaxPool2d(...)?"),
+        ("MaxPool2D", "got 'MaxPool2D'; did you mean MaxPool2d(...)?"),
+        ("globalavgpool3d", "did you mean GlobalAvgPool3d(...)?"),
+        ("zzz", "got 'zzz'"),
+        (MaxPool2d, "; write poolservice_client.MaxPool2d(...)"),
+        (
+            torch.nn.MaxPool2d,
+            "got the class torch.nn.modules.pooling.MaxPool2d; write poolservice_client.MaxPool2d(...)",
+        ),
+        (torch.nn.MaxPool2d(2), "got torch.nn's MaxPool2d; write poolservice_client.MaxPool2d(kernel_size=2)"),
+        (
+            torch.nn.MaxPool2d((3, 2), stride=1, return_indices=True),
+            "write poolservice_client.MaxPool2d(kernel_size=(3, 2), stride=1, return_indices=True)",
+        ),
+        (torch.nn.AvgPool1d(3, padding=1), "write poolservice_client.AvgPool1d(kernel_size=3, padding=1)"),
+        (torch.nn.LPPool3d(2, 3), "write poolservice_client.LPPool3d(norm_type=2.0, kernel_size=3)"),
+        (
+            torch.nn.AdaptiveAvgPool2d((None, 4)),
+            "write poolservice_client.AdaptiveAvgPool2d(output_size=(None, 4))",
+        ),
+        (torch.nn.MaxPool2d(2, padding=2), "write poolservice_client.MaxPool2d(...)"),
+        (torch.nn.Sequential(torch.nn.MaxPool2d(2)), "got Sequential("),
+        (X, "got array([[[1., "),
+    ],
+)
+def test_what_is_no_layer_is_told_what_to_write(client: PoolClient, stranger: Any, words: str) -> None:
+    with pytest.raises(InvalidRequest) as alone:
+        client.pool(X, stranger)
+    if not isinstance(stranger, np.ndarray | str):
+        with pytest.raises(InvalidRequest) as beside:
+            client.pool(X, [GlobalAvgPool2d(), stranger])
+        assert str(beside.value).startswith("specs[1]: must be a spec such as MaxPool2d(2); got ")
+        assert words in str(beside.value)
+    assert str(alone.value).startswith("specs: must be a spec such as MaxPool2d(2), or a list of them; got ")
+    assert words in str(alone.value)
+    assert len(str(alone.value)) < 200
+    assert "\n" not in str(alone.value)
