@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
 from poolservice.specs import PoolSpec
-from poolservice_client._layers import Array, PlainLayer
 from poolservice_client._payload import Poolable
 from poolservice_client._reply import PoolReply
 from poolservice_client._request import ColorMode, Output, PoolOptions, PoolQuery
-from poolservice_client._torch import Returns, Tensor, as_tensors, wants_torch
+from poolservice_client._results import ArraySpec, R, TensorSpec
+from poolservice_client._torch import Numpy, Returns, Torch, as_tensors, wants_torch
 
 
 class AsyncPooling(ABC):
@@ -25,166 +25,96 @@ class AsyncPooling(ABC):
     async def pool(
         self,
         x: Poolable,
-        specs: PlainLayer,
+        specs: ArraySpec[R],
         *,
-        returns: Literal["numpy"] = "numpy",
+        returns: Numpy = "numpy",
         execution: Literal[False] = False,
         **options: Unpack[PoolOptions],
-    ) -> Array: ...
+    ) -> R: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: PlainLayer,
+        specs: ArraySpec[R],
         *,
-        returns: Literal["numpy"] = "numpy",
+        returns: Numpy = "numpy",
         execution: Literal[True],
         **options: Unpack[PoolOptions],
-    ) -> PoolReply[Array]: ...
+    ) -> PoolReply[R]: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: PlainLayer,
+        specs: Sequence[ArraySpec[R]],
         *,
-        returns: Literal["torch"],
+        returns: Numpy = "numpy",
         execution: Literal[False] = False,
         **options: Unpack[PoolOptions],
-    ) -> Tensor: ...
+    ) -> list[R]: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: PlainLayer,
+        specs: Sequence[ArraySpec[R]],
         *,
-        returns: Literal["torch"],
+        returns: Numpy = "numpy",
         execution: Literal[True],
         **options: Unpack[PoolOptions],
-    ) -> PoolReply[Tensor]: ...
+    ) -> PoolReply[list[R]]: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: PoolSpec,
+        specs: TensorSpec[R],
         *,
-        returns: Literal["numpy"] = "numpy",
+        returns: Torch,
         execution: Literal[False] = False,
         **options: Unpack[PoolOptions],
-    ) -> Array | Any: ...
+    ) -> R: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: PoolSpec,
+        specs: TensorSpec[R],
         *,
-        returns: Literal["numpy"] = "numpy",
+        returns: Torch,
         execution: Literal[True],
         **options: Unpack[PoolOptions],
-    ) -> PoolReply[Array | Any]: ...
+    ) -> PoolReply[R]: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: PoolSpec,
+        specs: Sequence[TensorSpec[R]],
         *,
-        returns: Literal["torch"],
+        returns: Torch,
         execution: Literal[False] = False,
         **options: Unpack[PoolOptions],
-    ) -> Tensor | Any: ...
+    ) -> list[R]: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: PoolSpec,
+        specs: Sequence[TensorSpec[R]],
         *,
-        returns: Literal["torch"],
+        returns: Torch,
         execution: Literal[True],
         **options: Unpack[PoolOptions],
-    ) -> PoolReply[Tensor | Any]: ...
+    ) -> PoolReply[list[R]]: ...
     @overload
     async def pool(
         self,
         x: Poolable,
-        specs: Sequence[PlainLayer],
+        specs: PoolSpec | Sequence[PoolSpec],
         *,
-        returns: Literal["numpy"] = "numpy",
-        execution: Literal[False] = False,
+        returns: Returns = "numpy",
+        execution: bool = False,
         **options: Unpack[PoolOptions],
-    ) -> list[Array]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PlainLayer],
-        *,
-        returns: Literal["numpy"] = "numpy",
-        execution: Literal[True],
-        **options: Unpack[PoolOptions],
-    ) -> PoolReply[list[Array]]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PlainLayer],
-        *,
-        returns: Literal["torch"],
-        execution: Literal[False] = False,
-        **options: Unpack[PoolOptions],
-    ) -> list[Tensor]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PlainLayer],
-        *,
-        returns: Literal["torch"],
-        execution: Literal[True],
-        **options: Unpack[PoolOptions],
-    ) -> PoolReply[list[Tensor]]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PoolSpec],
-        *,
-        returns: Literal["numpy"] = "numpy",
-        execution: Literal[False] = False,
-        **options: Unpack[PoolOptions],
-    ) -> list[Array | Any]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PoolSpec],
-        *,
-        returns: Literal["numpy"] = "numpy",
-        execution: Literal[True],
-        **options: Unpack[PoolOptions],
-    ) -> PoolReply[list[Array | Any]]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PoolSpec],
-        *,
-        returns: Literal["torch"],
-        execution: Literal[False] = False,
-        **options: Unpack[PoolOptions],
-    ) -> list[Tensor | Any]: ...
-    @overload
-    async def pool(
-        self,
-        x: Poolable,
-        specs: Sequence[PoolSpec],
-        *,
-        returns: Literal["torch"],
-        execution: Literal[True],
-        **options: Unpack[PoolOptions],
-    ) -> PoolReply[list[Tensor | Any]]: ...
+    ) -> Any: ...
     async def pool(
         self,
         x: Any,
-        specs: PoolSpec | Sequence[PoolSpec],
+        specs: PoolSpec[Any] | Sequence[PoolSpec[Any]],
         *,
         output: Output = "tensor",
         normalize: bool = False,

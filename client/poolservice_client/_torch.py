@@ -16,7 +16,9 @@ else:
     # What an editor shows is torch's own; here it only stands in annotations.
     Tensor = Any
 
-Returns: TypeAlias = Literal["numpy", "torch"]
+Numpy: TypeAlias = Literal["numpy"]
+Torch: TypeAlias = Literal["torch"]
+Returns: TypeAlias = Numpy | Torch
 
 
 def wants_torch(returns: object) -> bool:

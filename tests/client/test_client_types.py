@@ -1,42 +1,122 @@
-"""What an editor and mypy know of what comes back. mypy checks the first test; the second runs it."""
+"""What an editor and mypy know of what comes back. mypy checks all but the last; to run them shows it true."""
 
 import inspect
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, TypeAlias, assert_type
 
 import numpy as np
 import PIL.Image
+import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from poolservice_client import (
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
     AsyncPoolClient,
     AvgPool2d,
     Execution,
     GlobalAvgPool2d,
     Health,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
+    MinPool1d,
+    MinPool2d,
+    MinPool3d,
     PoolClient,
+    PoolError,
     PoolReply,
+    PoolSpec,
     ServerInfo,
 )
 
+Array: TypeAlias = NDArray[Any]
+ArrayPair: TypeAlias = tuple[Array, Array]
+TensorPair: TypeAlias = tuple[Tensor, Tensor]
+
 X = np.ones((3, 8, 8), np.float32)
+XS = [X] * 2
+AVG = AvgPool2d(2)
+PAIR = MaxPool2d(2, return_indices=True)
+MIXED: list[PoolSpec] = [AVG, PAIR]
 
 
-def test_the_blocking_client(client: PoolClient, photograph: Path) -> None:
-    assert_type(client.pool(X, AvgPool2d(2)), NDArray[Any])
-    assert_type(client.pool(photograph, GlobalAvgPool2d(), color_mode="GRAY"), NDArray[Any])
-    assert_type(client.pool(X, [AvgPool2d(2), GlobalAvgPool2d()], output="features"), list[NDArray[Any]])
-    assert_type(client.pool(X, (AvgPool2d(2),)), list[NDArray[Any]])
-    reply = client.pool(X, AvgPool2d(2), execution=True)
-    assert_type(reply, PoolReply[NDArray[Any]])
-    assert_type(reply.execution, Execution)
-    # A layer that may have return_indices gives an array, or a pair to unpack.
-    assert_type(client.pool(X, MaxPool2d(2)), NDArray[Any] | Any)
-    values, indices = client.pool(X, MaxPool2d(2, return_indices=True))
-    assert values.shape == indices.shape
-    assert_type(client.pool(X, [MaxPool2d(2), AvgPool2d(2)]), list[NDArray[Any] | Any])
+def test_one_spec(client: PoolClient, photograph: Path) -> None:
+    assert_type(client.pool(X, AVG), Array)
+    assert_type(client.pool(photograph, GlobalAvgPool2d(), color_mode="GRAY"), Array)
+    assert_type(client.pool(X, MaxPool2d(2)), Array)
+    assert_type(client.pool(X, PAIR), ArrayPair)
+    assert_type(client.pool(X, AVG, returns="numpy", execution=False), Array)
+    assert_type(client.pool(X, AVG, returns="torch"), Tensor)
+    assert_type(client.pool(X, PAIR, returns="torch"), TensorPair)
+    assert_type(client.pool(X, AVG, execution=True), PoolReply[Array])
+    assert_type(client.pool(X, PAIR, execution=True), PoolReply[ArrayPair])
+    assert_type(client.pool(X, AVG, execution=True).execution, Execution)
+    assert_type(client.pool(X, AVG, returns="torch", execution=True), PoolReply[Tensor])
+    assert_type(client.pool(X, PAIR, returns="torch", execution=True), PoolReply[TensorPair])
+
+
+def test_several_specs(client: PoolClient) -> None:
+    assert_type(client.pool(X, [AVG, MaxPool2d(2), GlobalAvgPool2d()], output="features"), list[Array])
+    assert_type(client.pool(X, (AVG, MaxPool2d(2))), list[Array])
+    assert_type(client.pool(X, [PAIR, MinPool2d(2, return_indices=True)]), list[ArrayPair])
+    assert_type(client.pool(X, [AVG], execution=True), PoolReply[list[Array]])
+    assert_type(client.pool(X, [AVG], returns="torch"), list[Tensor])
+    assert_type(client.pool(X, [PAIR], returns="torch"), list[TensorPair])
+    assert_type(client.pool(X, [AVG], returns="torch", execution=True), PoolReply[list[Tensor]])
+    # What gives unlike things is for the caller to tell apart.
+    assert_type(client.pool(X, MIXED), list[Array | Any])
+    assert_type(client.pool(X, MIXED, returns="torch"), list[Tensor | Any])
+    for mixed in (client.pool(X, [AVG, PAIR]), client.pool(X, (AVG, PAIR))):
+        mean, both = mixed
+        assert isinstance(both, tuple)
+        assert not isinstance(mean, tuple)
+        assert mean.shape == both[0].shape
+
+
+def test_the_layers_with_indices(client: PoolClient) -> None:
+    line, volume = X[:, 0], X[None].repeat(3, 0)
+    assert_type(client.pool(line, MaxPool1d(2)), Array)
+    assert_type(client.pool(line, MinPool1d(2)), Array)
+    assert_type(client.pool(line, AdaptiveMaxPool1d(2)), Array)
+    assert_type(client.pool(X, MinPool2d(2)), Array)
+    assert_type(client.pool(X, AdaptiveMaxPool2d(2)), Array)
+    assert_type(client.pool(volume, MaxPool3d(2)), Array)
+    assert_type(client.pool(volume, MinPool3d(2)), Array)
+    assert_type(client.pool(volume, AdaptiveMaxPool3d(2)), Array)
+    assert_type(client.pool(line, MaxPool1d(2, return_indices=True)), ArrayPair)
+    assert_type(client.pool(line, MinPool1d(2, return_indices=True)), ArrayPair)
+    assert_type(client.pool(line, AdaptiveMaxPool1d(2, return_indices=True)), ArrayPair)
+    assert_type(client.pool(X, MinPool2d(2, return_indices=True)), ArrayPair)
+    assert_type(client.pool(X, AdaptiveMaxPool2d(2, return_indices=True)), ArrayPair)
+    assert_type(client.pool(volume, MaxPool3d(2, return_indices=True)), ArrayPair)
+    assert_type(client.pool(volume, MinPool3d(2, return_indices=True)), ArrayPair)
+    assert_type(client.pool(volume, AdaptiveMaxPool3d(2, return_indices=True)), ArrayPair)
+    # In torch's order, too.
+    assert_type(client.pool(X, MaxPool2d(2, None, 0, 1, True)), ArrayPair)
+    assert_type(client.pool(X, MinPool2d(2, 2, 0, 1, False, True)), Array)
+    assert_type(client.pool(X, AdaptiveMaxPool2d((2, None), True)), ArrayPair)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_only_the_run_knows(client: PoolClient, asked: bool) -> None:
+    assert_type(client.pool(X, MaxPool2d(2, return_indices=asked)), Array | Any)
+    assert_type(client.pool(X, AdaptiveMaxPool2d(2, asked), returns="torch"), Tensor | Any)
+    assert_type(client.pool(X, AVG, execution=asked), Any)
+    # A layer's name alone, and PoolSpec, stand for all of them.
+    layers: dict[str, MaxPool2d] = {"values": MaxPool2d(2), "both": PAIR}
+    specs: list[PoolSpec] = [AVG, PAIR]
+    assert_type(client.pool(X, layers["values"]), Array | Any)
+    assert_type(client.pool(X, specs[0]), Array | Any)
+    assert_type(client.pool(X, specs), list[Array | Any])
+    assert_type(next(client.map(XS, AVG, indexed=asked, on_error="return" if asked else "raise")), Any)
+
+
+def test_pictures_and_the_rest(client: PoolClient, photograph: Path) -> None:
     assert_type(client.pool_image(photograph, MaxPool2d(2)), PIL.Image.Image)
     assert_type(client.pool_image(photograph, [MaxPool2d(2)]), list[PIL.Image.Image])
     assert_type(client.server_info(), ServerInfo)
@@ -45,42 +125,81 @@ def test_the_blocking_client(client: PoolClient, photograph: Path) -> None:
 
 async def test_the_asyncio_client(server_address: str, photograph: Path) -> None:
     async with AsyncPoolClient(server_address) as client:
-        assert_type(await client.pool(X, AvgPool2d(2)), NDArray[Any])
-        assert_type(await client.pool(X, [AvgPool2d(2)]), list[NDArray[Any]])
-        assert_type(await client.pool(X, AvgPool2d(2), execution=True), PoolReply[NDArray[Any]])
+        assert_type(await client.pool(X, MaxPool2d(2)), Array)
+        assert_type(await client.pool(X, PAIR), ArrayPair)
+        assert_type(await client.pool(X, AVG, returns="torch"), Tensor)
+        assert_type(await client.pool(X, PAIR, execution=True), PoolReply[ArrayPair])
+        assert_type(await client.pool(X, PAIR, returns="torch", execution=True), PoolReply[TensorPair])
+        assert_type(await client.pool(X, [AVG, MaxPool2d(2)]), list[Array])
+        assert_type(await client.pool(X, [AVG], returns="torch"), list[Tensor])
+        assert_type(await client.pool(X, [PAIR], execution=True), PoolReply[list[ArrayPair]])
+        assert_type(await client.pool(X, [AVG], returns="torch", execution=True), PoolReply[list[Tensor]])
+        assert_type(await client.pool(X, MIXED), list[Array | Any])
         assert_type(await client.pool_image(photograph, MaxPool2d(2)), PIL.Image.Image)
         assert_type(await client.health(), Health)
 
 
 def test_maps(client: PoolClient) -> None:
-    xs = [X] * 3
-    assert_type(next(client.map(xs, AvgPool2d(2))), NDArray[Any])
-    assert_type(next(client.map(xs, MaxPool2d(2), ordered=False, on_error="skip")), NDArray[Any] | Any)
-    assert_type(next(client.map(xs, [AvgPool2d(2), GlobalAvgPool2d()], output="features")), list[NDArray[Any]])
-    assert_type(next(client.map(xs, [AvgPool2d(2), MaxPool2d(2)])), list[NDArray[Any] | Any])
-    assert_type(next(client.map(xs, AvgPool2d(2), indexed=True, in_flight=2)), tuple[int, NDArray[Any]])
-    assert_type(next(client.map(xs, AvgPool2d(2), returns="torch")), torch.Tensor)
-    assert_type(next(client.map(xs, [AvgPool2d(2)], returns="torch")), list[torch.Tensor])
-    # In the rarer forms it is for the caller to say what comes.
-    assert isinstance(next(client.map(xs, AvgPool2d(2), execution=True, on_error="return")), PoolReply)
+    assert_type(client.map(XS, AVG), Generator[Array, None, None])
+    assert_type(next(client.map(XS, MaxPool2d(2), ordered=False, on_error="skip")), Array)
+    assert_type(next(client.map(XS, PAIR, indexed=False, in_flight=2)), ArrayPair)
+    assert_type(next(client.map(XS, PAIR, indexed=True)), tuple[int, ArrayPair])
+    assert_type(next(client.map(XS, AVG, on_error="return")), Array | PoolError)
+    assert_type(next(client.map(XS, AVG, indexed=True, on_error="return")), tuple[int, Array | PoolError])
+    assert_type(next(client.map(XS, AVG, execution=True)), PoolReply[Array])
+    assert_type(next(client.map(XS, AVG, execution=True, indexed=True)), tuple[int, PoolReply[Array]])
+    assert_type(next(client.map(XS, PAIR, execution=True, on_error="return")), PoolReply[ArrayPair] | PoolError)
+    index, outcome = next(client.map(XS, AVG, execution=True, indexed=True, on_error="return"))
+    assert_type((index, outcome), tuple[int, PoolReply[Array] | PoolError])
+    assert index == 0
+    assert not isinstance(outcome, PoolError)
+    assert_type(outcome.result, Array)
+
+
+def test_maps_of_several_specs(client: PoolClient) -> None:
+    assert_type(next(client.map(XS, [AVG, MaxPool2d(2)], output="features")), list[Array])
+    assert_type(next(client.map(XS, MIXED)), list[Array | Any])
+    assert_type(next(client.map(XS, [AVG], indexed=True)), tuple[int, list[Array]])
+    assert_type(next(client.map(XS, [PAIR], on_error="return")), list[ArrayPair] | PoolError)
+    assert_type(next(client.map(XS, [AVG], indexed=True, on_error="return")), tuple[int, list[Array] | PoolError])
+    assert_type(next(client.map(XS, [AVG], execution=True)), PoolReply[list[Array]])
+    assert_type(next(client.map(XS, [AVG], execution=True, indexed=True)), tuple[int, PoolReply[list[Array]]])
+    assert_type(next(client.map(XS, [AVG], execution=True, on_error="return")), PoolReply[list[Array]] | PoolError)
+    pair = next(client.map(XS, [AVG], execution=True, indexed=True, on_error="return"))
+    assert_type(pair, tuple[int, PoolReply[list[Array]] | PoolError])
+
+
+def test_maps_to_torch(client: PoolClient) -> None:
+    one = next(client.map(XS, AVG, returns="torch"))
+    assert_type(one, Tensor)
+    assert isinstance(one, torch.Tensor)
+    assert_type(next(client.map(XS, PAIR, returns="torch")), TensorPair)
+    assert_type(next(client.map(XS, AVG, returns="torch", indexed=True)), tuple[int, Tensor])
+    assert_type(next(client.map(XS, AVG, returns="torch", on_error="return")), Tensor | PoolError)
+    assert_type(next(client.map(XS, PAIR, returns="torch", execution=True)), PoolReply[TensorPair])
+    assert_type(next(client.map(XS, [AVG], returns="torch")), list[Tensor])
+    assert_type(next(client.map(XS, [PAIR], returns="torch", indexed=True)), tuple[int, list[TensorPair]])
+    assert_type(next(client.map(XS, [AVG], returns="torch", on_error="return")), list[Tensor] | PoolError)
+    assert_type(next(client.map(XS, [AVG], returns="torch", execution=True)), PoolReply[list[Tensor]])
 
 
 async def test_maps_of_the_twin(server_address: str) -> None:
-    xs = [X] * 3
     async with AsyncPoolClient(server_address) as client:
-        async for a in client.map(xs, AvgPool2d(2)):
-            assert_type(a, NDArray[Any])
-        async for pair in client.map(xs, [AvgPool2d(2)], indexed=True):
-            assert_type(pair, tuple[int, list[NDArray[Any]]])
-        async for b in client.map(xs, AvgPool2d(2), returns="torch"):
-            assert_type(b, torch.Tensor)
-
-
-def test_tensors_of_torch(client: PoolClient) -> None:
-    assert_type(client.pool(X, AvgPool2d(2), returns="torch"), torch.Tensor)
-    assert_type(client.pool(X, [AvgPool2d(2)], returns="torch"), list[torch.Tensor])
-    assert_type(client.pool(X, MaxPool2d(2), returns="torch"), torch.Tensor | Any)
-    assert_type(client.pool(X, AvgPool2d(2), returns="torch", execution=True), PoolReply[torch.Tensor])
+        async for pair in client.map(XS, PAIR):
+            assert_type(pair, ArrayPair)
+        assert_type(client.map(XS, MaxPool2d(2)), AsyncGenerator[Array, None])
+        assert_type(client.map(XS, [AVG], indexed=True), AsyncGenerator[tuple[int, list[Array]], None])
+        assert_type(client.map(XS, PAIR, on_error="return"), AsyncGenerator[ArrayPair | PoolError, None])
+        assert_type(client.map(XS, AVG, execution=True), AsyncGenerator[PoolReply[Array], None])
+        every = client.map(XS, PAIR, returns="torch", execution=True, indexed=True, on_error="return")
+        assert_type(every, AsyncGenerator[tuple[int, PoolReply[TensorPair] | PoolError], None])
+        async for index, outcome in every:
+            assert index in (0, 1)
+            assert not isinstance(outcome, PoolError)
+            assert_type(outcome.result, TensorPair)
+        assert_type(client.map(XS, AVG, returns="torch"), AsyncGenerator[Tensor, None])
+        assert_type(client.map(XS, [AVG], returns="torch"), AsyncGenerator[list[Tensor], None])
+        assert_type(client.map(XS, MIXED), AsyncGenerator[list[Array | Any], None])
 
 
 def test_the_twins_take_the_same_arguments_and_say_the_same() -> None:

@@ -1,20 +1,34 @@
 """`map`, as the client for asyncio has it, and what an editor knows of what comes back."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, TypeAlias, Unpack, overload
 
+from poolservice.errors import PoolError
 from poolservice.specs import PoolSpec
 from poolservice_client._aio_transport import AsyncTransport
-from poolservice_client._layers import Array, PlainLayer
 from poolservice_client._map.aio import map_async
 from poolservice_client._map.items import MapOptions, OnError
-from poolservice_client._map.keywords import MapKeywords
+from poolservice_client._map.keywords import (
+    Indexed,
+    IndexedKept,
+    IndexedOutcomes,
+    IndexedReplies,
+    Kept,
+    MapKeywords,
+    Outcomes,
+    Plain,
+    Replies,
+)
 from poolservice_client._map.results import Results, progress_of
 from poolservice_client._map.source import iterable
 from poolservice_client._payload import Poolable
+from poolservice_client._reply import PoolReply
 from poolservice_client._request import ColorMode, Output, PoolQuery
+from poolservice_client._results import ArraySpec, R, TensorSpec
 from poolservice_client._settings import Settings
-from poolservice_client._torch import Returns, Tensor, wants_torch
+from poolservice_client._torch import Numpy, Returns, Torch, wants_torch
+
+Items: TypeAlias = Iterable[Poolable] | AsyncIterable[Poolable]
 
 
 class AsyncMap:
@@ -25,152 +39,141 @@ class AsyncMap:
 
     @overload
     def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: PlainLayer,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[Array, None]: ...
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Plain]
+    ) -> AsyncGenerator[R, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Indexed]
+    ) -> AsyncGenerator[tuple[int, R], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Kept]
+    ) -> AsyncGenerator[R | PoolError, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedKept]
+    ) -> AsyncGenerator[tuple[int, R | PoolError], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Replies]
+    ) -> AsyncGenerator[PoolReply[R], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedReplies]
+    ) -> AsyncGenerator[tuple[int, PoolReply[R]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Outcomes]
+    ) -> AsyncGenerator[PoolReply[R] | PoolError, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedOutcomes]
+    ) -> AsyncGenerator[tuple[int, PoolReply[R] | PoolError], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Plain]
+    ) -> AsyncGenerator[list[R], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Indexed]
+    ) -> AsyncGenerator[tuple[int, list[R]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Kept]
+    ) -> AsyncGenerator[list[R] | PoolError, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[IndexedKept]
+    ) -> AsyncGenerator[tuple[int, list[R] | PoolError], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Replies]
+    ) -> AsyncGenerator[PoolReply[list[R]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[IndexedReplies]
+    ) -> AsyncGenerator[tuple[int, PoolReply[list[R]]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Outcomes]
+    ) -> AsyncGenerator[PoolReply[list[R]] | PoolError, None]: ...
     @overload
     def map(
         self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: PlainLayer,
+        xs: Items,
+        specs: Sequence[ArraySpec[R]],
         *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[tuple[int, Array], None]: ...
+        returns: Numpy = "numpy",
+        **options: Unpack[IndexedOutcomes],
+    ) -> AsyncGenerator[tuple[int, PoolReply[list[R]] | PoolError], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Plain]
+    ) -> AsyncGenerator[R, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Indexed]
+    ) -> AsyncGenerator[tuple[int, R], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Kept]
+    ) -> AsyncGenerator[R | PoolError, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedKept]
+    ) -> AsyncGenerator[tuple[int, R | PoolError], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Replies]
+    ) -> AsyncGenerator[PoolReply[R], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedReplies]
+    ) -> AsyncGenerator[tuple[int, PoolReply[R]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Outcomes]
+    ) -> AsyncGenerator[PoolReply[R] | PoolError, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedOutcomes]
+    ) -> AsyncGenerator[tuple[int, PoolReply[R] | PoolError], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Plain]
+    ) -> AsyncGenerator[list[R], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Indexed]
+    ) -> AsyncGenerator[tuple[int, list[R]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Kept]
+    ) -> AsyncGenerator[list[R] | PoolError, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedKept]
+    ) -> AsyncGenerator[tuple[int, list[R] | PoolError], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Replies]
+    ) -> AsyncGenerator[PoolReply[list[R]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedReplies]
+    ) -> AsyncGenerator[tuple[int, PoolReply[list[R]]], None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Outcomes]
+    ) -> AsyncGenerator[PoolReply[list[R]] | PoolError, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedOutcomes]
+    ) -> AsyncGenerator[tuple[int, PoolReply[list[R]] | PoolError], None]: ...
     @overload
     def map(
         self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: PlainLayer,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[Tensor, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: PoolSpec,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[Array | Any, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: PoolSpec,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[tuple[int, Array | Any], None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: PoolSpec,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[Tensor | Any, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: Sequence[PlainLayer],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[list[Array], None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: Sequence[PlainLayer],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[tuple[int, list[Array]], None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: Sequence[PlainLayer],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[list[Tensor], None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: Sequence[PoolSpec],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[list[Array | Any], None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: Sequence[PoolSpec],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[tuple[int, list[Array | Any]], None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
-        specs: Sequence[PoolSpec],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> AsyncGenerator[list[Tensor | Any], None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable] | AsyncIterable[Poolable],
+        xs: Items,
         specs: PoolSpec | Sequence[PoolSpec],
         *,
         on_error: OnError = "raise",
@@ -182,7 +185,7 @@ class AsyncMap:
     def map(
         self,
         xs: Iterable[Any] | AsyncIterable[Any],
-        specs: PoolSpec | Sequence[PoolSpec],
+        specs: PoolSpec[Any] | Sequence[PoolSpec[Any]],
         *,
         ordered: bool = True,
         in_flight: int | None = None,

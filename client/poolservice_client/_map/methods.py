@@ -1,20 +1,34 @@
 """`map`, as the blocking client has it, and what an editor knows of what comes back."""
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, TypeAlias, Unpack, overload
 
+from poolservice.errors import PoolError
 from poolservice.specs import PoolSpec
-from poolservice_client._layers import Array, PlainLayer
 from poolservice_client._map.blocking import map_blocking
 from poolservice_client._map.items import MapOptions, OnError
-from poolservice_client._map.keywords import MapKeywords
+from poolservice_client._map.keywords import (
+    Indexed,
+    IndexedKept,
+    IndexedOutcomes,
+    IndexedReplies,
+    Kept,
+    MapKeywords,
+    Outcomes,
+    Plain,
+    Replies,
+)
 from poolservice_client._map.results import Results, progress_of
 from poolservice_client._map.source import iterable
 from poolservice_client._payload import Poolable
+from poolservice_client._reply import PoolReply
 from poolservice_client._request import ColorMode, Output, PoolQuery
+from poolservice_client._results import ArraySpec, R, TensorSpec
 from poolservice_client._settings import Settings
-from poolservice_client._torch import Returns, Tensor, wants_torch
+from poolservice_client._torch import Numpy, Returns, Torch, wants_torch
 from poolservice_client._transport import Transport
+
+Items: TypeAlias = Iterable[Poolable]
 
 
 class BlockingMap:
@@ -25,152 +39,141 @@ class BlockingMap:
 
     @overload
     def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: PlainLayer,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[Array, None, None]: ...
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Plain]
+    ) -> Generator[R, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Indexed]
+    ) -> Generator[tuple[int, R], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Kept]
+    ) -> Generator[R | PoolError, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedKept]
+    ) -> Generator[tuple[int, R | PoolError], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Replies]
+    ) -> Generator[PoolReply[R], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedReplies]
+    ) -> Generator[tuple[int, PoolReply[R]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Outcomes]
+    ) -> Generator[PoolReply[R] | PoolError, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedOutcomes]
+    ) -> Generator[tuple[int, PoolReply[R] | PoolError], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Plain]
+    ) -> Generator[list[R], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Indexed]
+    ) -> Generator[tuple[int, list[R]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Kept]
+    ) -> Generator[list[R] | PoolError, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[IndexedKept]
+    ) -> Generator[tuple[int, list[R] | PoolError], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Replies]
+    ) -> Generator[PoolReply[list[R]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[IndexedReplies]
+    ) -> Generator[tuple[int, PoolReply[list[R]]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Outcomes]
+    ) -> Generator[PoolReply[list[R]] | PoolError, None, None]: ...
     @overload
     def map(
         self,
-        xs: Iterable[Poolable],
-        specs: PlainLayer,
+        xs: Items,
+        specs: Sequence[ArraySpec[R]],
         *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[tuple[int, Array], None, None]: ...
+        returns: Numpy = "numpy",
+        **options: Unpack[IndexedOutcomes],
+    ) -> Generator[tuple[int, PoolReply[list[R]] | PoolError], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Plain]
+    ) -> Generator[R, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Indexed]
+    ) -> Generator[tuple[int, R], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Kept]
+    ) -> Generator[R | PoolError, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedKept]
+    ) -> Generator[tuple[int, R | PoolError], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Replies]
+    ) -> Generator[PoolReply[R], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedReplies]
+    ) -> Generator[tuple[int, PoolReply[R]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Outcomes]
+    ) -> Generator[PoolReply[R] | PoolError, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedOutcomes]
+    ) -> Generator[tuple[int, PoolReply[R] | PoolError], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Plain]
+    ) -> Generator[list[R], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Indexed]
+    ) -> Generator[tuple[int, list[R]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Kept]
+    ) -> Generator[list[R] | PoolError, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedKept]
+    ) -> Generator[tuple[int, list[R] | PoolError], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Replies]
+    ) -> Generator[PoolReply[list[R]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedReplies]
+    ) -> Generator[tuple[int, PoolReply[list[R]]], None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Outcomes]
+    ) -> Generator[PoolReply[list[R]] | PoolError, None, None]: ...
+    @overload
+    def map(
+        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedOutcomes]
+    ) -> Generator[tuple[int, PoolReply[list[R]] | PoolError], None, None]: ...
     @overload
     def map(
         self,
-        xs: Iterable[Poolable],
-        specs: PlainLayer,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> Generator[Tensor, None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: PoolSpec,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[Array | Any, None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: PoolSpec,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[tuple[int, Array | Any], None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: PoolSpec,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> Generator[Tensor | Any, None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: Sequence[PlainLayer],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[list[Array], None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: Sequence[PlainLayer],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[tuple[int, list[Array]], None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: Sequence[PlainLayer],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> Generator[list[Tensor], None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: Sequence[PoolSpec],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[list[Array | Any], None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: Sequence[PoolSpec],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[True],
-        execution: Literal[False] = False,
-        returns: Literal["numpy"] = "numpy",
-        **options: Unpack[MapKeywords],
-    ) -> Generator[tuple[int, list[Array | Any]], None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
-        specs: Sequence[PoolSpec],
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-        indexed: Literal[False] = False,
-        execution: Literal[False] = False,
-        returns: Literal["torch"],
-        **options: Unpack[MapKeywords],
-    ) -> Generator[list[Tensor | Any], None, None]: ...
-    @overload
-    def map(
-        self,
-        xs: Iterable[Poolable],
+        xs: Items,
         specs: PoolSpec | Sequence[PoolSpec],
         *,
         on_error: OnError = "raise",
@@ -182,7 +185,7 @@ class BlockingMap:
     def map(
         self,
         xs: Iterable[Any],
-        specs: PoolSpec | Sequence[PoolSpec],
+        specs: PoolSpec[Any] | Sequence[PoolSpec[Any]],
         *,
         ordered: bool = True,
         in_flight: int | None = None,
