@@ -66,11 +66,12 @@ def test_every_rank_can_be_drawn(tmp_path: Path, shape: tuple[int, ...], spatial
     assert len(np.unique(_pixels(tmp_path / "f.png"))) > 2
 
 
-def test_a_format_that_is_not_drawn_is_named(command: Command, photograph: Path) -> None:
-    done = command("pool", photograph, "--op", "gap2d", "--figure", "figure.doc")
+def test_what_has_no_values_is_not_drawn(command: Command, photograph: Path, tmp_path: Path) -> None:
+    done = command("pool", photograph, "--op", "adaptive_max2d:output_size=0", "--figure", "figure.png")
     assert done.returncode == 1
-    assert done.stderr.startswith("poolservice: --figure figure.doc: ")
-    assert "doc" in done.stderr
+    assert done.stderr.startswith("poolservice: --figure figure.png: AdaptiveMaxPool2d(output_size=0) is 3 ")
+    assert done.stderr.endswith("there is nothing to draw\n")
+    assert not (tmp_path / "figure.png").exists()
 
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path) -> None:

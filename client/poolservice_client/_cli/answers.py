@@ -82,10 +82,11 @@ class Destination:
         """The destination `path`, known to fit what `operators` give before any of them is run.
 
         Raises:
-            Usage: the suffix is none that is written, or does not hold these results.
+            Usage: the suffix is none that is written, or does not hold these results, or there is no such folder.
         """
         if path.suffix.lower() not in _SUFFIXES:
-            raise Usage(f"-o {path}: the file's name must end in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}")
+            raise Usage(f"-o {path}: the file's name must end in {in_words(_SUFFIXES)}")
+        check_folder(f"-o {path}", path)
         destination = cls(path)
         if destination.suffix != ".npz" and any(getattr(op.spec, "return_indices", False) for op in operators):
             raise Usage(f"-o {path}: values and indices need two arrays; write to an .npz file")
@@ -122,6 +123,21 @@ class Destination:
             path = path.with_name(f"{path.stem}-{number}-{answer.operator.name}{path.suffix}")
         answer.picture.save(path, format="PNG")
         return path
+
+
+def in_words(choices: Sequence[str]) -> str:
+    """Several things to choose from: "a, b or c"."""
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
+def check_folder(option: str, path: Path) -> None:
+    """See that there is a folder to write `path` into, before anything is done.
+
+    Raises:
+        Usage: there is none; `option` is how the path was given.
+    """
+    if not path.parent.is_dir():
+        raise Usage(f"{option}: there is no folder {path.parent}")
 
 
 def _arrays(answers: Sequence[Answer]) -> dict[str, Any]:

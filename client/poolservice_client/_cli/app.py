@@ -6,18 +6,25 @@ from typing import Annotated
 import typer
 
 from poolservice import __version__
-from poolservice_client._cli import bench, map_files, mistakes
-from poolservice_client._cli.pool import EPILOG, pool
+from poolservice_client._cli import bench, map_files, mistakes, wording
+from poolservice_client._cli import pool as pooling
 from poolservice_client._cli.service import health, info
 from poolservice_client.errors import PoolError
+
+#: What `poolservice --help` ends with.
+EPILOG = (
+    "Exit statuses of every command: 0 done; 1 the service refused, failed or did not answer, or a file could not be "
+    "read or written; 2 the command was written wrongly; 130 interrupted. health adds 3: nobody answered."
+)
 
 app = typer.Typer(
     name="poolservice",
     help="Pool pictures and arrays through a running poolservice.",
+    epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command(epilog=EPILOG)(pool)
+app.command(epilog=pooling.EPILOG)(pooling.pool)
 app.command("map", epilog=map_files.EPILOG)(map_files.map_files)
 app.command(epilog=bench.EPILOG)(bench.bench)
 app.command()(info)
@@ -50,9 +57,12 @@ def main() -> None:
     except mistakes.Usage as error:
         mistakes.say(error)
         sys.exit(mistakes.USAGE)
-    except (mistakes.Failure, PoolError) as error:
+    except mistakes.Failure as error:
         mistakes.say(error)
         sys.exit(mistakes.FAILED)
+    except PoolError as error:
+        mistakes.say(wording.sentence(error))
+        sys.exit(mistakes.USAGE if wording.is_usage(error) else mistakes.FAILED)
     except OSError as error:
         mistakes.say(f"{error.filename}: {error.strerror}" if error.filename else error)
         sys.exit(mistakes.FAILED)

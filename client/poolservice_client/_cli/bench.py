@@ -2,11 +2,11 @@
 
 import asyncio
 import dataclasses
+import difflib
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
 import ml_dtypes
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from poolservice.dtypes import DTYPE_NAMES
 from poolservice_client import AsyncPoolClient, ServerInfo
-from poolservice_client._cli import mistakes, operators, options, source
+from poolservice_client._cli import mistakes, operators, options, source, wording
 from poolservice_client._cli.flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.load import Measured, keep_calling
 from poolservice_client._cli.mistakes import Usage
@@ -55,7 +55,7 @@ def bench(
     ] = options.ADDRESS,
     op: Ops = ["gap2d"],  # noqa: B006 - typer copies it
     input_file: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--input", "-i", metavar="FILE", help="Send this picture or .npy file instead of random values."),
     ] = None,
     shape: Annotated[
@@ -101,14 +101,15 @@ def bench(
         "color_mode": cast(ColorMode | None, color_mode and color_mode.value),
     }
     if input_file is not None:
-        given = source.read(str(input_file))
+        given = source.read(input_file)
         job = _Job(wanted, given.payload, given.name, asked)
     else:
         x = _random(shape or _SHAPE, dtype or "float32")
         job = _Job(wanted, x, f"{x.shape} {x.dtype.name}", asked)
     rows = [Measured(calls) for calls in concurrency or _CONCURRENCIES]
     client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes, coalesce=not alone)
-    info, whole = asyncio.run(_measure(client, job, rows, duration, warm_up))
+    with wording.refusals(wanted, job.name if input_file else f"--shape {shape or _SHAPE}"):
+        info, whole = asyncio.run(_measure(client, job, rows, duration, warm_up))
     rows = [row for row in rows if row.seconds]
     if as_json:
         typer.echo(json.dumps(_as_json(client, info, job, rows, whole=whole), allow_nan=False))
@@ -149,7 +150,9 @@ def _random(shape: str, dtype: str) -> NDArray[Any]:
     if len(sizes) < 2 or min(sizes) < 1:
         raise Usage(f"--shape takes sizes from channels to width, such as {_SHAPE}; got {shape!r}")
     if dtype not in DTYPE_NAMES:
-        raise Usage(f"--dtype takes one of {', '.join(DTYPE_NAMES)}; got {dtype!r}")
+        close = difflib.get_close_matches(dtype.lower(), DTYPE_NAMES, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise Usage(f"--dtype takes one of {', '.join(DTYPE_NAMES)}; got {dtype!r}{hint}")
     values = np.random.default_rng(0).random(sizes, dtype=np.float32)
     kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
     return (values * 100 if kind.kind in "iu" else values).astype(kind)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from poolservice_client._cli.answers import check_folder, in_words
 from poolservice_client._cli.mistakes import Failure, Usage
 from poolservice_client._cli.operators import Operator
 
@@ -43,7 +44,7 @@ class FeatureFile:
         """
         file = cls(path, tuple(_names(operators)))
         if file.suffix not in _WRITERS:
-            raise Usage(f"-o {path}: the file's name must end in {', '.join(_WRITERS)}")
+            raise Usage(f"-o {path}: the file's name must end in {in_words(tuple(_WRITERS))}")
         if file.suffix == ".npy" and len(file.names) > 1:
             raise Usage(f"-o {path}: {len(file.names)} results do not fit one array; write to an .npz file")
         if file.suffix == ".parquet":
@@ -57,8 +58,7 @@ class FeatureFile:
                 raise Failure(
                     f"-o {path}: to write it needs pyarrow; install it with: pip install 'poolservice[parquet]'"
                 ) from None
-        if not path.parent.is_dir():
-            raise Usage(f"-o {path}: there is no folder {path.parent}")
+        check_folder(f"-o {path}", path)
         return file
 
     @property

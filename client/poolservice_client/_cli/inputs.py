@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from poolservice_client import _files
 from poolservice_client._cli.mistakes import Usage
 
 
@@ -18,10 +19,10 @@ def find(arguments: Sequence[str], lists: Sequence[Path]) -> list[str]:
         lists: files with one path a line; "-" is standard input.
 
     Raises:
-        Usage: a pattern that matches no file, a folder, or no files at all.
+        Usage: a pattern that matches no file, a folder, a URL, or no files at all.
         OSError: a list cannot be read.
     """
-    found = [path for argument in arguments for path in _files(argument)]
+    found = [path for argument in arguments for path in _matched(argument)]
     for one in lists:
         found += _lines(one)
     if not found:
@@ -34,15 +35,17 @@ def readable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _files(argument: str) -> Iterable[str]:
+def _matched(argument: str) -> Iterable[str]:
     if os.path.isdir(argument):
         raise Usage(f"{argument} is a folder; quote a pattern for the files in it: '{Path(argument) / '**' / '*.jpg'}'")
+    if _files.is_url(argument) and not os.path.exists(argument):
+        raise Usage(f"{argument} is a URL, which is not fetched; download it, and give the file")
     if os.path.exists(argument) or not glob.has_magic(argument):
         return [argument]
-    matched = sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
-    if not matched:
+    found = sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
+    if not found:
         raise Usage(f"no file matches {argument}")
-    return matched
+    return found
 
 
 def _lines(path: Path) -> list[str]:

@@ -21,8 +21,9 @@ from poolservice_client import (
     PoolError,
     Unauthenticated,
     Unavailable,
+    _files,
 )
-from poolservice_client._cli import inputs, mistakes, operators, options, source
+from poolservice_client._cli import inputs, mistakes, operators, options, source, wording
 from poolservice_client._cli.feature_file import FeatureFile
 from poolservice_client._cli.flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.journal import Journal
@@ -160,9 +161,11 @@ def _run(
                 _settle(journal, feed)
                 if isinstance(result, PoolError) and (gone := _service_gone(client, result)):
                     journal.checkpoint()
-                    raise Failure(f"{gone}; {journal.kept:,} of {journal.total:,} files are done; {again}")
+                    raise Failure(
+                        f"{wording.sentence(gone)}; {journal.kept:,} of {journal.total:,} files are done; {again}"
+                    )
                 if isinstance(result, PoolError):
-                    journal.fail(_reason(result))
+                    journal.fail(_reason(result, paths[journal.done]))
                 else:
                     journal.row(dict(zip(journal.names, _arrays(result), strict=True)))
                 tell()
@@ -206,11 +209,11 @@ class _Feed:
                 yield path
                 continue
             try:
-                payload = source.of_file(path).payload
+                payload = source.of_bytes(_files.read(path))
             except OSError as error:
                 self.read.append(error.strerror or str(error))
-            except Failure as error:
-                self.read.append(str(error))
+            except InvalidRequest as error:
+                self.read.append(error.reason)
             else:
                 self.read.append(None)
                 yield payload
@@ -222,11 +225,11 @@ def _settle(journal: Journal, feed: _Feed) -> None:
         journal.fail(reason)
 
 
-def _reason(error: PoolError) -> str:
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return error.reason if isinstance(error, InvalidRequest) else str(error)
+def _reason(error: PoolError, path: str) -> str:
+    """What is said beside the path, which the SDK says too."""
+    if isinstance(error, InvalidRequest):
+        return wording.reason(error).removeprefix(f"{path}: ")
+    return wording.sentence(error)
 
 
 def _arrays(results: Sequence[Any]) -> Iterator[NDArray[Any]]:

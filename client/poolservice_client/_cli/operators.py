@@ -47,10 +47,23 @@ FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(name[: -len("2d")] for name in N
 
 
 class Operator(NamedTuple):
-    """One `--op`: its name as it would be written, and what it asks for."""
+    """One `--op`.
+
+    Attributes:
+        name: as it would be written.
+        spec: what it asks for.
+        text: as it was written, with its own parameters.
+        own: the names of those.
+    """
 
     name: str
     spec: PoolSpec
+    text: str
+    own: frozenset[str]
+
+    def place_of(self, parameter: str) -> str:
+        """Where a parameter was written: behind the operator's own name, or as a flag for all."""
+        return _place(self.name, self.text, parameter, own=parameter in self.own)
 
 
 def read(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) -> list[Operator]:
@@ -62,37 +75,41 @@ def read(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) -
 
     Raises:
         Usage: an operator or a parameter that does not exist, a value that cannot be read, a parameter that is
-            missing, or a flag that no operator takes.
-        InvalidRequest: a value that the layer refuses.
+            missing, a flag that no operator takes, or a value that the layer refuses.
     """
     given = {
-        name: _value(name, value, f"--{name.replace('_', '-')}") if isinstance(value, str) else value
+        name: _value(name, value, _flag_of(name)) if isinstance(value, str) else value
         for name, value in flags.items()
         if value is not None
     }
     wanted = [_parse(text) for text in texts]
     for name in given:
         if not any(name in _parameters(layer) for layer, _ in wanted):
-            raise Usage(
-                f"--{name.replace('_', '-')} is not a parameter of {' or '.join(_name(layer) for layer, _ in wanted)}; "
-                "leave it out"
-            )
-    return [_operator(layer, given, own) for layer, own in wanted]
+            names = " or ".join(dict.fromkeys(_name(layer) for layer, _ in wanted))
+            raise Usage(f"{_flag_of(name)} is not a parameter of {names}; leave it out")
+    return [_operator(text, layer, given, own) for text, (layer, own) in zip(texts, wanted, strict=True)]
 
 
-def _operator(layer: type[PoolSpec], given: Mapping[str, object], own: Mapping[str, object]) -> Operator:
+def _operator(text: str, layer: type[PoolSpec], given: Mapping[str, object], own: Mapping[str, object]) -> Operator:
     name = _name(layer)
     shared = {parameter: value for parameter, value in given.items() if parameter in _parameters(layer)}
     parameters: dict[str, object] = {**shared, **own}
     for parameter, required in _parameters(layer).items():
         if required and parameter not in parameters:
-            raise Usage(
-                f"{name} needs {parameter}: give --{parameter.replace('_', '-')} 2, or write --op {name}:{parameter}=2"
-            )
+            raise Usage(f"{name} needs {parameter}: give {_flag_of(parameter)} 2, or write --op {name}:{parameter}=2")
     try:
-        return Operator(name, layer(**parameters))
+        return Operator(name, layer(**parameters), text, frozenset(own))
     except InvalidRequest as error:
-        raise error.within(name) from None
+        place = _place(name, text, error.field, own=error.field in own)
+        raise Usage(f"{place}: {error.reason}") from None
+
+
+def _place(name: str, text: str, parameter: str, *, own: bool) -> str:
+    return f"--op {text}: {parameter}" if own else f"{_flag_of(parameter)} of {name}"
+
+
+def _flag_of(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
@@ -100,7 +117,9 @@ def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
     layer = _LAYERS.get(word.strip().lower())
     if layer is None:
         close = difflib.get_close_matches(word.strip().lower(), _LAYERS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(NAMES)}"
+        # Layers are shown by their classes' names as these are written: MaxPool2d, not maxpool2d.
+        shown = [_LAYERS[one].__name__ if one == _LAYERS[one].__name__.lower() else one for one in close]
+        hint = f"did you mean {' or '.join(shown)}?" if close else f"choose one of {', '.join(NAMES)}"
         raise Usage(f"there is no operator {word!r}; {hint}")
     own: dict[str, object] = {}
     for assignment in rest.split(",") if rest else ():
@@ -110,7 +129,9 @@ def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
             raise Usage(f"--op {text}: {assignment!r} is not NAME=VALUE; a size for each dimension is written 3x2")
         if name not in _parameters(layer):
             takes = ", ".join(_parameters(layer)) or "none"
-            raise Usage(f"--op {text}: {name} is not a parameter of {_name(layer)}, which takes {takes}")
+            meant = difflib.get_close_matches(name, _parameters(layer), n=1)
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            raise Usage(f"--op {text}: {name} is not a parameter of {_name(layer)}, which takes {takes}{hint}")
         own[name] = _value(name, value, f"--op {text}: {name}")
     return layer, own
 

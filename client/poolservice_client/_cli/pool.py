@@ -10,14 +10,16 @@ import numpy as np
 import typer
 
 from poolservice_client import Execution, PoolClient
-from poolservice_client._cli import operators, options, source
-from poolservice_client._cli.answers import Answer, Destination
+from poolservice_client._cli import operators, options, source, wording
+from poolservice_client._cli.answers import Answer, Destination, check_folder, in_words
 from poolservice_client._cli.flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.mistakes import Failure, Usage
 from poolservice_client._cli.operators import Operator
 from poolservice_client._cli.source import Source
 from poolservice_client._request import ColorMode
 from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES
+
+_FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 #: What `poolservice pool --help` ends with.
 EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operators.FAMILIES)};
@@ -69,10 +71,13 @@ def pool(
     if as_picture and (features or float16):
         raise Usage(f"-o {output}: a picture has neither --features nor --float16; write to an .npy or .npz file")
     if figure:
-        _require_matplotlib()
+        _check_figure(figure)
     given = source.read(image)
     mode = cast(ColorMode | None, color_mode and color_mode.value)
-    with PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client:
+    with (
+        wording.refusals(wanted, given.name, output),
+        PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client,
+    ):
         specs = [operator.spec for operator in wanted]
         if as_picture:
             pictures = client.pool_image(given.payload, specs, color_mode=mode)
@@ -106,7 +111,11 @@ def _answer(operator: Operator, result: Any) -> Answer:
     return Answer(operator, values, indices, None)
 
 
-def _require_matplotlib() -> None:
+def _check_figure(path: Path) -> None:
+    """See that it can be drawn before anything is sent."""
+    if path.suffix.lower() not in _FIGURE_SUFFIXES:
+        raise Usage(f"--figure {path}: the file's name must end in {in_words(_FIGURE_SUFFIXES)}")
+    check_folder(f"--figure {path}", path)
     try:
         importlib.import_module("matplotlib.figure")
     except ImportError:

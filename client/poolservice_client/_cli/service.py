@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from poolservice_client import DeadlineExceeded, PoolClient, ServerInfo, Unavailable
-from poolservice_client._cli import mistakes, options
+from poolservice_client._cli import mistakes, options, wording
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +43,7 @@ def health(
     except (Unavailable, DeadlineExceeded) as error:
         if as_json:
             typer.echo(json.dumps({"address": address, "status": "UNREACHABLE"}))
-        mistakes.say(error)
+        mistakes.say(wording.sentence(error))
         raise typer.Exit(mistakes.UNREACHABLE) from None
     typer.echo(json.dumps({"address": address, "status": status.value}) if as_json else status.value)
     if not status:

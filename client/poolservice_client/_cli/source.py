@@ -1,17 +1,17 @@
 """What is to be pooled: a picture or a saved array, from a file or from standard input."""
 
 import io
+import os
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolservice_client._cli.mistakes import Failure
+from poolservice.errors import InvalidRequest
+from poolservice_client import _files
+from poolservice_client._cli.mistakes import Failure, Usage
 
-_NPY = b"\x93NUMPY"
-_ZIP = b"PK\x03\x04"
 # Pillow's names of the modes that the service reads a picture in.
 _PILLOW_MODES = {"RGB": "RGB", "GRAY": "L", "RGBA": "RGBA"}
 
@@ -42,27 +42,28 @@ def read(path: str) -> Source:
     """The picture or array at `path`; "-" reads standard input.
 
     Raises:
+        Usage: it is a folder, or a URL.
         OSError: it cannot be read.
         Failure: it is an .npy file that numpy cannot read, or an archive of several arrays.
     """
-    return of_bytes("standard input", sys.stdin.buffer.read()) if path == "-" else of_file(path)
-
-
-def of_file(path: str) -> Source:
-    """The picture or array in the file at `path`; raises as `read` does."""
-    return of_bytes(path, Path(path).read_bytes())
-
-
-def of_bytes(name: str, data: bytes) -> Source:
-    """The picture or array that a file's bytes are; raises as `read` does."""
-    if data.startswith(_ZIP):
-        raise Failure(f"{name} is an archive (.npz or .zip); give one picture, or one array as .npy")
-    if not data.startswith(_NPY):
-        return Source(name, data)
+    if os.path.isdir(path):
+        raise Usage(f"{path} is a folder; give one file, or many to poolservice map")
+    if _files.is_url(path) and not os.path.exists(path):
+        raise Usage(f"{path} is a URL, which is not fetched; download it, and give the file, or - for standard input")
+    name = "standard input" if path == "-" else path
     try:
-        return Source(name, np.load(io.BytesIO(data), allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise Failure(f"{name} is not a readable .npy file: {error}") from None
+        return Source(name, of_bytes(sys.stdin.buffer.read() if path == "-" else _files.read(path)))
+    except InvalidRequest as error:
+        raise Failure(f"{name}: {error.reason}") from None
+
+
+def of_bytes(data: bytes) -> bytes | NDArray[Any]:
+    """The array that a file's bytes hold, or the bytes themselves, which are a picture's.
+
+    Raises:
+        InvalidRequest: they are an .npy file that numpy cannot read, or an archive of several arrays.
+    """
+    return _files.array_of(data) if _files.is_array(data) else data
 
 
 def planes(pixels: NDArray[Any]) -> NDArray[Any]:
