@@ -92,7 +92,7 @@ def test_version(offline: Command) -> None:
 
 def test_help_names_every_command_and_every_operator(offline: Command) -> None:
     commands = offline("--help").stdout
-    for name in ("pool", "info", "health", "--version", "--install-completion"):
+    for name in ("pool", "info", "health", "--version", "--install-completion", "Exit statuses", "POOLSERVICE_TOKEN"):
         assert name in commands
     pool = offline("pool", "--help").stdout
     for name in ("max, ", "adaptive_avg", "global_min", "gap", "--kernel-size", "POOLSERVICE_ADDRESS"):

@@ -9,12 +9,16 @@ from poolservice import __version__
 from poolservice_client._cli import bench, map_files, mistakes, wording
 from poolservice_client._cli import pool as pooling
 from poolservice_client._cli.service import health, info
+from poolservice_client._credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
+from poolservice_client._settings import TOKEN_VARIABLE
 from poolservice_client.errors import PoolError
 
 #: What `poolservice --help` ends with.
 EPILOG = (
     "Exit statuses of every command: 0 done; 1 the service refused, failed or did not answer, or a file could not be "
-    "read or written; 2 the command was written wrongly; 130 interrupted. health adds 3: nobody answered."
+    "read or written; 2 the command was written wrongly; 130 interrupted. health adds 3: nobody answered.\n\n"
+    f"TLS and the bearer token come from the environment: {CA_VARIABLE}, {CERTIFICATE_VARIABLE} and {KEY_VARIABLE} name "
+    f"PEM files; {TOKEN_VARIABLE} is the token."
 )
 
 app = typer.Typer(
