@@ -126,8 +126,8 @@ class BlockingPooling(ABC):
 
         Args:
             x: a tensor of shape (C, *) or (N, C, *): a numpy array of any layout, a torch tensor, what speaks DLPack
-                or numpy's __array__, nested lists of numbers, the path of an .npy file. Or a picture: a path, an encoded
-                file's bytes, a PIL image; it becomes float32 (channels, height, width) in [0, 1], upright.
+                or numpy's __array__, nested lists of numbers, the path of an .npy file. Or a picture: a path, an
+                encoded file's bytes, a PIL image; it becomes float32 (channels, height, width) in [0, 1], upright.
             specs: how to pool, such as MaxPool2d(2); or a list of 1 to 16: `x` is sent and decoded once.
             output: "tensor" keeps the rank of `x`; "features" flattens each result to (D,), or (N, D) where `x`
                 is batched.

@@ -17,8 +17,8 @@ from poolservice_client.errors import PoolError
 EPILOG = (
     "Exit statuses of every command: 0 done; 1 the service refused, failed or did not answer, or a file could not be "
     "read or written; 2 the command was written wrongly; 130 interrupted. health adds 3: nobody answered.\n\n"
-    f"TLS and the bearer token come from the environment: {CA_VARIABLE}, {CERTIFICATE_VARIABLE} and {KEY_VARIABLE} name "
-    f"PEM files; {TOKEN_VARIABLE} is the token."
+    f"TLS and the bearer token come from the environment: {CA_VARIABLE}, {CERTIFICATE_VARIABLE} and {KEY_VARIABLE} "
+    f"name PEM files; {TOKEN_VARIABLE} is the token."
 )
 
 app = typer.Typer(
