@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -148,8 +147,10 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
 
 async def _sent_or_lost(handling: Coroutine[Any, Any, None]) -> None:
     """Handle a call; an answer that cannot be sent has lost its caller, which is no error of anybody's."""
-    with suppress(cygrpc.ExecuteBatchError):
+    try:
         await handling
+    except cygrpc.ExecuteBatchError:
+        return
 
 
 def _unknown_method(handlers: dict[str, Any]) -> grpc.RpcMethodHandler[Any, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.rpc import status_pb2
+from google.rpc import code_pb2, status_pb2
 
 from poolservice.v1 import pool_pb2
 from poolservice_server.access import Access
@@ -20,6 +20,10 @@ SERVICE_NAME = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+# How a call is counted that was answered, and one whose caller left.
+_OK = "OK"
+_LEFT = "CANCELLED"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,43 +39,45 @@ class GrpcFront:
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the methods of the contract with `server`, which has not started yet."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Pool": grpc.unary_unary_rpc_method_handler(self._pool),
-            "PoolBatch": grpc.unary_unary_rpc_method_handler(self._pool_batch),
+            "Pool": self._unary("Pool", self._service.pool),
+            "PoolBatch": self._unary("PoolBatch", self._service.pool_batch),
             "PoolStream": grpc.stream_stream_rpc_method_handler(self._pool_stream),
-            "GetServerInfo": grpc.unary_unary_rpc_method_handler(self._server_info),
+            "GetServerInfo": self._unary("GetServerInfo", self._service.server_info),
         }
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
-    async def _pool(self, message: bytes, context: _Context) -> bytes:
-        return await self._unary("Pool", self._service.pool, message, context)
-
-    async def _pool_batch(self, message: bytes, context: _Context) -> bytes:
-        return await self._unary("PoolBatch", self._service.pool_batch, message, context)
-
-    async def _server_info(self, message: bytes, context: _Context) -> bytes:
-        return await self._unary("GetServerInfo", self._service.server_info, message, context)
-
     async def _pool_stream(self, messages: AsyncIterator[bytes], context: _Context) -> None:
-        with self._metrics.call("PoolStream") as outcome:
-            try:
-                self._check_access(context)
-                await self._service.pool_stream(messages, context.write, _deadline(context))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
-                status = outcome.failed(to_status(error))
-            else:
-                return
+        started, code = self._metrics.started(), _LEFT
+        try:
+            self._check_access(context)
+            await self._service.pool_stream(messages, context.write, _deadline(context))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
+            status = to_status(error)
+            code = code_pb2.Code.Name(status.code)
+        else:
+            code = _OK
+            return
+        finally:
+            self._metrics.ended("PoolStream", code, started)
         await _abort(context, status)
 
-    async def _unary(
-        self, name: str, method: Callable[[Call], Awaitable[bytes]], message: bytes, context: _Context
-    ) -> bytes:
-        with self._metrics.call(name) as outcome:
+    def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
+        async def answer(message: bytes, context: _Context) -> bytes:
+            started, code = self._metrics.started(), _LEFT
             try:
                 self._check_access(context)
-                return await method(Call(message, _deadline(context)))
+                response = await method(Call(message, _deadline(context)))
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
-                status = outcome.failed(to_status(error))
-        return await _abort(context, status)
+                status = to_status(error)
+                code = code_pb2.Code.Name(status.code)
+            else:
+                code = _OK
+                return response
+            finally:
+                self._metrics.ended(name, code, started)
+            return await _abort(context, status)
+
+        return grpc.unary_unary_rpc_method_handler(answer)
 
     def _check_access(self, context: _Context) -> None:
         if self._access:
