@@ -12,6 +12,9 @@ from poolservice_server.plan import Plan, ResultPlan
 
 _PNG_COLOR_MODES = {1: pool_pb2.COLOR_MODE_GRAY, 3: pool_pb2.COLOR_MODE_RGB, 4: pool_pb2.COLOR_MODE_RGBA}
 
+# To copy so few bytes once more takes a tenth of the time that it takes to make a view of them.
+_SOONER_COPIED = 4096
+
 
 def results(plan: Plan, pooled: Sequence[Pooled]) -> list[codec.Result]:
     """Each spec's result in the format that the plan asks for."""
@@ -24,9 +27,10 @@ def _result(plan: Plan, result: ResultPlan, pooled: Pooled) -> codec.Result:
         indices = codec.Value("tensor", result.indices_head, _buffer(pooled.indices))
     if plan.output.format == "image":
         return codec.Result(_png(pooled.values.reshape(result.shape)), indices)
-    values = pooled.values.reshape(result.sent_shape)
+    # The bytes are the same in whatever shape they are sent.
+    values = pooled.values
     if plan.output.l2_normalize:
-        values = _normalized(values)
+        values = _normalized(values.reshape(result.sent_shape))
     if values.dtype != result.sent_dtype:
         # Halving may overflow to infinity, which the contract says.
         with np.errstate(over="ignore"):
@@ -47,6 +51,8 @@ def _normalized(vectors: np.ndarray) -> np.ndarray:
     return wide
 
 
-def _buffer(values: np.ndarray) -> memoryview:
+def _buffer(values: np.ndarray) -> codec.Buffer:
+    if values.nbytes <= _SOONER_COPIED:
+        return values.tobytes()
     # bfloat16 has no buffer format of its own, bytes do for every type.
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

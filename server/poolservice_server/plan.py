@@ -73,6 +73,7 @@ class Plan:
     dtype: np.dtype
     #: The payload as planes: (P, *spatial), P the product of the leading dimensions.
     planes: tuple[int, ...]
+    payload_bytes: int
     #: What may run together with it: equal stages over planes of equal shape and type.
     kind: Kind
     results: tuple[ResultPlan, ...]
@@ -83,13 +84,12 @@ class Plan:
 
     def planes_of(self, data: memoryview) -> np.ndarray:
         """The payload's bytes as planes, without a copy."""
-        expected = math.prod(self.shape) * self.dtype.itemsize
-        if len(data) != expected:
+        if len(data) != self.payload_bytes:
             raise InvalidRequest(
-                f"has {len(data)} bytes; shape {list(self.shape)} of {self.dtype.name} takes {expected}",
+                f"has {len(data)} bytes; shape {list(self.shape)} of {self.dtype.name} takes {self.payload_bytes}",
                 field="tensor.data",
             )
-        return np.frombuffer(data, self.dtype).reshape(self.planes)
+        return np.ndarray(self.planes, self.dtype, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,8 @@ def _plan(
         raise InvalidRequest("must pool the same number of dimensions, since they pool the same payload", field="specs")
     results = []
     sent = 0
-    held = math.prod(shape) * dtype.itemsize
+    payload_bytes = math.prod(shape) * dtype.itemsize
+    held = payload_bytes
     for index, spec in enumerate(specs):
         try:
             pooled_shape = output_shape(spec, shape)
@@ -181,7 +182,8 @@ def _plan(
         sent += elements * (1 if output.format == "image" else result.sent_dtype.itemsize) + indices
     spatial = shape[-specs[0].spatial_dims :]
     leading = math.prod(shape[: -len(spatial)])
-    return Plan(output, shape, dtype, (leading, *spatial), Kind(stages, spatial, dtype), tuple(results), held, sent)
+    kind = Kind(stages, spatial, dtype)
+    return Plan(output, shape, dtype, (leading, *spatial), payload_bytes, kind, tuple(results), held, sent)
 
 
 def _result(spec: PoolSpec, output: Output, shape: tuple[int, ...], dtype: np.dtype, *, batched: bool) -> ResultPlan:

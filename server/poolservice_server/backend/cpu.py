@@ -31,8 +31,9 @@ class CpuDevice:
     def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
         """Run `stages` over `items`: small ones beside one another in one call, large ones one by one."""
         try:
-            with torch.inference_mode():
-                return [result for call in _calls(items) for result in _run_call(stages, call)]
+            if len(items) == 1:
+                return [_run_alone(stages, items[0])]
+            return [result for call in _calls(items) for result in _run_call(stages, call)]
         except MemoryError:
             pass
         except RuntimeError as error:
@@ -65,8 +66,12 @@ def _calls(items: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
 
 def _run_call(stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
     if len(items) == 1:
-        return [pooled(run_stages(stages, to_tensor(items[0])))]
+        return [_run_alone(stages, items[0])]
     return split(pooled(run_stages(stages, stack(items))), items)
+
+
+def _run_alone(stages: Stages, item: np.ndarray) -> tuple[Pooled, ...]:
+    return pooled(run_stages(stages, to_tensor(item)))
 
 
 def _processor_name() -> str:

@@ -13,6 +13,8 @@ class Waiter(asyncio.Future[Ran]):
     A subclass learns of its cancellation at once, where a done-callback would cost a turn of the loop for every item.
     """
 
+    __slots__ = ("_on_cancel", "arrived", "number", "place", "work")
+
     def __init__(
         self,
         work: Work,

@@ -1,12 +1,10 @@
 """What is handed to the batcher, what comes back, and how it refuses."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """One item of work.
 
     Attributes:

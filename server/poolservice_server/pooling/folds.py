@@ -5,8 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-_SPATIAL_AXES = {2: (1,), 3: (1, 2), 4: (1, 2, 3)}
-
 # From here on, torch splits the sum of a lone plane among its threads, and so changes its last bits.
 _SPLIT_AMONG_THREADS = 2**15
 
@@ -21,10 +19,14 @@ def interleaved(planes: torch.Tensor) -> bool:
 
 def mean(planes: torch.Tensor) -> torch.Tensor:
     """The mean of each plane of floats, contiguous (P, *spatial), as (P, 1, ...), by torch's pairwise summation."""
-    axes = _SPATIAL_AXES[planes.ndim]
-    if len(planes) == 1 and planes.numel() >= _SPLIT_AMONG_THREADS and torch.get_num_threads() > 1:
-        return torch.cat((planes, planes)).mean(axes, keepdim=True)[:1]
-    return planes.mean(axes, keepdim=True)
+    # The bits of torch.mean, which takes two to three times as long to find out what the planes are.
+    flat = planes.view(len(planes), -1)
+    count = flat.shape[1]
+    if len(flat) == 1 and count >= _SPLIT_AMONG_THREADS and torch.get_num_threads() > 1:
+        total = torch.cat((flat, flat)).sum(1)[:1]
+    else:
+        total = flat.sum(1)
+    return total.div_(count).view(-1, *(1,) * (planes.ndim - 1))
 
 
 def byte_sums(planes: torch.Tensor) -> torch.Tensor:
