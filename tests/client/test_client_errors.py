@@ -1,14 +1,9 @@
 """Whatever goes wrong, a client raises a PoolError of the right kind that says what to do."""
 
-import asyncio
-import math
 import pickle
-import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -33,7 +28,6 @@ from poolservice_client import (
     Unauthenticated,
     Unavailable,
 )
-from poolservice_client._transport import MAX_CALLS_IN_FLIGHT
 
 Serve = Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str]
 
@@ -217,51 +211,6 @@ def test_a_picture_that_is_none_is_the_servers_fault(serve: Serve, kind: Any) ->
         client.pool_image(X, MaxPool2d(2))
 
 
-@pytest.fixture
-def stuck() -> Iterator[threading.Event]:
-    """Set at the end of a test, so that a behaviour can hang until then."""
-    event = threading.Event()
-    yield event
-    event.set()
-
-
-async def test_a_slow_answer_ends_with_the_deadline(serve: Serve, stuck: threading.Event) -> None:
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-        stuck.wait(30)
-        return b""
-
-    address = serve(behaviour)
-    started = time.monotonic()
-    with PoolClient(address, timeout=0.2) as client:
-        with pytest.raises(DeadlineExceeded, match=rf"{address} gave no answer within the timeout of 0.2 s"):
-            client.pool(X, MaxPool2d(2))
-        with pytest.raises(DeadlineExceeded, match=r"timeout of 0\.1 s"):
-            client.pool(X, MaxPool2d(2), timeout=0.1)
-    async with AsyncPoolClient(address, timeout=0.2) as aclient:
-        with pytest.raises(DeadlineExceeded, match=r"timeout of 0\.2 s"):
-            await aclient.pool(X, MaxPool2d(2))
-    assert time.monotonic() - started < 10
-    stuck.set()
-
-
-def test_the_timeout_is_the_calls_deadline(serve: Serve) -> None:
-    remaining: list[float] = []
-
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-        remaining.append(context.time_remaining())
-        return tensor_reply()
-
-    with PoolClient(serve(behaviour), timeout=100) as client:
-        client.pool(X, MaxPool2d(2))
-        client.pool(X, MaxPool2d(2), timeout=50)
-        client.pool(X, MaxPool2d(2), timeout=math.inf)
-    # gRPC rounds a deadline up to what its header can say.
-    first, second, third = remaining
-    assert 90 < first < 101
-    assert 40 < second < 51
-    assert third > 1e9
-
-
 @pytest.mark.parametrize("method", ["pool", "server_info", "health"])
 async def test_nobody_listening_is_told_at_once(method: str) -> None:
     with socket.socket() as reserved:
@@ -325,121 +274,3 @@ def test_a_message_over_the_servers_limit_says_how_to_raise_it(start_server: Cal
                 client.pool(np.ones((1, size), np.float32)[None], GlobalAvgPool2d())
         with pytest.raises(InvalidRequest, match=r"over th.* server's limit of .*--max-message-bytes"):
             client.pool(np.ones((1, 250, 250), np.uint8), MaxPool2d(1, return_indices=True))
-
-
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [
-        ({"output": "picture"}, "output"),
-        ({"output": ["tensor"]}, "output"),
-        ({"normalize": True}, "normalize"),
-        ({"normalize": 1, "output": "features"}, "normalize"),
-        ({"dtype": "float32"}, "dtype"),
-        ({"dtype": "nonsense"}, "dtype"),
-        ({"color_mode": "CMYK"}, "color_mode"),
-        ({"color_mode": "RGB"}, "color_mode"),
-        ({"timeout": 0}, "timeout"),
-        ({"timeout": -1}, "timeout"),
-        ({"timeout": math.nan}, "timeout"),
-        ({"timeout": "soon"}, "timeout"),
-        ({"specs": []}, "specs"),
-        ({"specs": None}, "specs"),
-        ({"specs": "max2d"}, "specs"),
-        ({"specs": MaxPool2d}, "specs"),
-        ({"specs": [MaxPool2d(2), 3]}, "specs[1]"),
-    ],
-)
-def test_a_wrong_argument_is_refused_by_its_name(options: dict[str, Any], field: str) -> None:
-    arguments = {"specs": MaxPool2d(2), **options}
-    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest) as refused:
-        client.pool(X, **arguments)
-    assert refused.value.field == field
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        ({"address": "localhost"}, "address"),
-        ({"address": ""}, "address"),
-        ({"address": "http://localhost:50051"}, "address"),
-        ({"address": "localhost:99999"}, "address"),
-        ({"address": 50051}, "address"),
-        ({"timeout": 0}, "timeout"),
-        ({"max_message_bytes": 0}, "max_message_bytes"),
-        ({"max_message_bytes": 2**31}, "max_message_bytes"),
-        ({"max_message_bytes": 1.5}, "max_message_bytes"),
-    ],
-)
-@pytest.mark.parametrize("kind", [PoolClient, AsyncPoolClient])
-def test_a_wrong_setting_is_refused_by_its_name(kind: Any, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        kind(**arguments)
-    assert refused.value.field == field
-
-
-def test_a_closed_client_says_so(server_address: str) -> None:
-    client = PoolClient(server_address)
-    assert client.health()
-    client.close()
-    client.close()
-    with pytest.raises(PoolError, match="this client is closed"):
-        client.pool(X, MaxPool2d(2))
-
-
-def test_closing_ends_what_is_under_way(serve: Serve, stuck: threading.Event) -> None:
-    arrived = threading.Event()
-
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-        arrived.set()
-        stuck.wait(30)
-        return b""
-
-    client = PoolClient(serve(behaviour))
-    with ThreadPoolExecutor(1) as threads:
-        call = threads.submit(client.pool, X, MaxPool2d(2))
-        assert arrived.wait(10)
-        client.close()
-        with pytest.raises(PoolError, match="closed while this call was under way"):
-            call.result(10)
-    stuck.set()
-
-
-def test_a_clients_name_says_where_it_calls() -> None:
-    with PoolClient("127.0.0.1:1") as client:
-        assert repr(client) == "PoolClient('127.0.0.1:1')"
-
-
-async def test_a_call_whose_turn_does_not_come_ends_with_its_deadline(serve: Serve, stuck: threading.Event) -> None:
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-        stuck.wait(30)
-        return tensor_reply()
-
-    address = serve(behaviour)
-    words = r"this one's turn did not come within the timeout of 0\.2 s"
-    async with AsyncPoolClient(address, coalesce=False) as aclient:
-        # All are under way before the last one asks for a turn: a task runs to its first wait, which is the answer's.
-        calls = [asyncio.create_task(aclient.pool(X, MaxPool2d(2))) for _ in range(MAX_CALLS_IN_FLIGHT)]
-        await asyncio.sleep(0)
-        with pytest.raises(DeadlineExceeded, match=words):
-            await aclient.pool(X, MaxPool2d(2), timeout=0.2)
-        waiting = asyncio.create_task(aclient.pool(X, MaxPool2d(2)))
-        await asyncio.sleep(0)
-        stuck.set()
-        assert len(await asyncio.gather(*calls, waiting)) == MAX_CALLS_IN_FLIGHT + 1
-
-
-def test_a_thread_whose_turn_does_not_come_ends_with_its_deadline(serve: Serve, stuck: threading.Event) -> None:
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-        stuck.wait(30)
-        return tensor_reply()
-
-    words = r"this one's turn did not come within the timeout of 0\.2 s"
-    with PoolClient(serve(behaviour), coalesce=False) as client, ThreadPoolExecutor(MAX_CALLS_IN_FLIGHT) as threads:
-        calls = [threads.submit(client.pool, X, MaxPool2d(2)) for _ in range(MAX_CALLS_IN_FLIGHT)]
-        while True:  # until every thread has its turn, an own call may still get one, and is answered too late
-            with pytest.raises(DeadlineExceeded) as late:
-                client.pool(X, MaxPool2d(2), timeout=0.2)
-            if re.search(words, str(late.value)):
-                break
-        stuck.set()
-        assert all(call.result(10).shape == (2, 2, 2) for call in calls)

@@ -1,0 +1,66 @@
+"""What a client and its calls are told wrongly is refused by its name, before anything is sent."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from poolservice_client import AsyncPoolClient, InvalidRequest, MaxPool2d, PoolClient
+
+X = np.ones((2, 4, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"output": "picture"}, "output"),
+        ({"output": ["tensor"]}, "output"),
+        ({"normalize": True}, "normalize"),
+        ({"normalize": 1, "output": "features"}, "normalize"),
+        ({"dtype": "float32"}, "dtype"),
+        ({"dtype": "nonsense"}, "dtype"),
+        ({"color_mode": "CMYK"}, "color_mode"),
+        ({"color_mode": "RGB"}, "color_mode"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": -1}, "timeout"),
+        ({"timeout": math.nan}, "timeout"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"specs": []}, "specs"),
+        ({"specs": None}, "specs"),
+        ({"specs": "max2d"}, "specs"),
+        ({"specs": MaxPool2d}, "specs"),
+        ({"specs": [MaxPool2d(2), 3]}, "specs[1]"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_its_name(options: dict[str, Any], field: str) -> None:
+    arguments = {"specs": MaxPool2d(2), **options}
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest) as refused:
+        client.pool(X, **arguments)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"address": "localhost"}, "address"),
+        ({"address": ""}, "address"),
+        ({"address": "http://localhost:50051"}, "address"),
+        ({"address": "localhost:99999"}, "address"),
+        ({"address": 50051}, "address"),
+        ({"timeout": 0}, "timeout"),
+        ({"max_message_bytes": 0}, "max_message_bytes"),
+        ({"max_message_bytes": 2**31}, "max_message_bytes"),
+        ({"max_message_bytes": 1.5}, "max_message_bytes"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PoolClient, AsyncPoolClient])
+def test_a_wrong_setting_is_refused_by_its_name(kind: Any, arguments: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        kind(**arguments)
+    assert refused.value.field == field
+
+
+def test_a_clients_name_says_where_it_calls() -> None:
+    with PoolClient("127.0.0.1:1") as client:
+        assert repr(client) == "PoolClient('127.0.0.1:1')"
