@@ -226,6 +226,10 @@ def test_a_terminal_gets_a_bar(server_address: str, tmp_path: Path, pictures: li
     ("arguments", "words"),
     [
         (["x.jpg", "--op", "max2", "-o", "f.npz"], "no operator 'max2'"),
+        (
+            ["x.jpg", "--op", "gap2d", "-o", "f.npz", "--failures", "no/such/f.csv"],
+            "--failures no/such/f.csv: there is no folder no/such",
+        ),
         (["x.jpg", "--op", "gap2d", "-o", "f.png"], "-o f.png: the file's name must end in .npz, .npy or .parquet"),
         (["x.jpg", "--op", "gap2d", "--op", "gmp2d", "-o", "f.npy"], "2 results do not fit one array"),
         (["x.jpg", "--op", "max2d:kernel_size=2,return_indices=true", "-o", "f.npy"], "2 results do not fit"),

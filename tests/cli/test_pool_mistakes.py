@@ -30,7 +30,10 @@ def _one_sentence(done: "CompletedProcess[str]", status: int, *words: str) -> No
     ("arguments", "words"),
     [
         (["--op", "max2"], ["no operator 'max2'", "did you mean", "max2d"]),
-        (["--op", "maxpool2", "--kernel-size", "2"], ["no operator 'maxpool2'", "did you mean MaxPool2d or "]),
+        (
+            ["--op", "maxpool2", "--kernel-size", "2"],
+            ["no operator 'maxpool2'", "did you mean MaxPool1d or MaxPool2d or MaxPool3d?"],
+        ),
         (["--op", "zzz"], ["no operator 'zzz'", "choose one of max1d", "global_min3d"]),
         (["--op", "max2d"], ["max2d needs kernel_size", "--kernel-size 2", "max2d:kernel_size=2"]),
         (["--op", "adaptive_avg1d"], ["adaptive_avg1d needs output_size"]),
@@ -45,7 +48,7 @@ def _one_sentence(done: "CompletedProcess[str]", status: int, *words: str) -> No
         ),
         (["--op", "max2d:padding=2", "--kernel-size", "0"], ["--kernel-size of max2d: must be from 1 to "]),
         (["--op", "gap2d", "--op", "mixed2d:kernel_size=2", "--alpha", "2"], ["--alpha of mixed2d: must be from 0"]),
-        (["--op", "max2d:kernel_size=3,2"], ["'2' is not NAME=VALUE", "3x2"]),
+        (["--op", "max2d:kernel_size=3,2"], ["'2' is not NAME=VALUE, such as kernel_size=3", "3x2"]),
         (["--op", "max2d:kernel_size=two"], ["kernel_size takes a size", "'two'"]),
         (["--op", "max2d:kernel_size=2,ceil_mode=1"], ["ceil_mode takes true or false", "'1'"]),
         (["--op", "max2d", "--kernel-size", "3,2"], ["--kernel-size takes a size", "3x2", "'3,2'"]),

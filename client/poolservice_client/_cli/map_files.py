@@ -24,6 +24,7 @@ from poolservice_client import (
     _files,
 )
 from poolservice_client._cli import inputs, mistakes, operators, options, source, wording
+from poolservice_client._cli.answers import check_folder
 from poolservice_client._cli.feature_file import FeatureFile
 from poolservice_client._cli.flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.journal import Journal
@@ -89,6 +90,8 @@ def map_files(
     if normalize and tensors:
         raise Usage("--normalize is for feature vectors; leave --tensors out")
     file = FeatureFile.of(output, wanted, flat=not tensors)
+    if failures is not None:
+        check_folder(f"--failures {failures}", failures)
     paths = inputs.find(files or (), from_file or ())
     if file.suffix == ".npy" and (broken := next((path for path in paths if "\n" in path), None)):
         raise Usage(f"-o {output}: the list of paths has one a line, and {broken!r} has two; write an .npz file")

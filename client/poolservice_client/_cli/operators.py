@@ -119,14 +119,17 @@ def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
         close = difflib.get_close_matches(word.strip().lower(), _LAYERS, n=3, cutoff=0.5)
         # Layers are shown by their classes' names as these are written: MaxPool2d, not maxpool2d.
         shown = [_LAYERS[one].__name__ if one == _LAYERS[one].__name__.lower() else one for one in close]
-        hint = f"did you mean {' or '.join(shown)}?" if close else f"choose one of {', '.join(NAMES)}"
+        hint = f"did you mean {' or '.join(sorted(shown))}?" if close else f"choose one of {', '.join(NAMES)}"
         raise Usage(f"there is no operator {word!r}; {hint}")
     own: dict[str, object] = {}
     for assignment in rest.split(",") if rest else ():
         key, equals, value = assignment.partition("=")
         name = key.strip().lower().replace("-", "_")
         if not equals:
-            raise Usage(f"--op {text}: {assignment!r} is not NAME=VALUE; a size for each dimension is written 3x2")
+            raise Usage(
+                f"--op {text}: {assignment!r} is not NAME=VALUE, such as kernel_size=3; a size for each dimension is "
+                "written 3x2"
+            )
         if name not in _parameters(layer):
             takes = ", ".join(_parameters(layer)) or "none"
             meant = difflib.get_close_matches(name, _parameters(layer), n=1)
