@@ -73,7 +73,9 @@ def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> P
         values, indices = window_max_with_indices(_reversed(planes), window)
         return _reversed(values), indices
     if _slices_suit(planes, window):
-        return slices.window_min(planes, window), None
+        smallest = slices.window_min(planes, window)
+        if not slices.sign_of_zero_is_open(planes, smallest):
+            return smallest, None
     return _reversed(_walked_max(_reversed(planes), window)), None
 
 
@@ -120,7 +122,9 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
     """The maximum of each window of each plane."""
     if _slices_suit(planes, window):
-        return slices.window_max(planes, window)
+        largest = slices.window_max(planes, window)
+        if not slices.sign_of_zero_is_open(planes, largest):
+            return largest
     return _walked_max(planes, window)
 
 
@@ -152,7 +156,7 @@ def _walked_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
 def _slices_suit(planes: torch.Tensor, window: Window) -> bool:
     if len(window.kernel_size) == 1 and planes.is_floating_point():
         return False  # torch.max_pool1d takes many windows at a time itself.
-    return slices.suit(planes, window) and not slices.holds_negative_zero(planes)
+    return slices.suit(planes, window)
 
 
 def _window_max(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
