@@ -148,6 +148,8 @@ class PoolService:
                 self._decoders, self._decode, data, head.color_mode
             )
             wait_seconds = time.monotonic() - arrived - decode_seconds
+            # As the plan has them: an operator of one dimension pools each row.
+            planes = planes.reshape(plan.planes)
             ran = await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline), place)
             return await self._respond(plan, ran, decode_seconds=decode_seconds, wait_seconds=wait_seconds)
 

@@ -13,9 +13,11 @@ from poolservice_client import (
     AdaptiveMaxPool2d,
     AvgPool2d,
     Execution,
+    GlobalAvgPool1d,
     GlobalAvgPool2d,
     Health,
     InvalidRequest,
+    MaxPool1d,
     MaxPool2d,
     MinPool2d,
     PoolClient,
@@ -90,6 +92,13 @@ def test_a_picture_is_read_in_the_channels_that_are_asked(
 ) -> None:
     y = client.pool(photograph, GlobalAvgPool2d(), color_mode=color_mode)
     assert y.shape == (channels, 1, 1)
+
+
+def test_an_operator_of_one_dimension_pools_each_row_of_a_picture(client: PoolClient, photograph: Path) -> None:
+    largest, mean = client.pool(photograph, [MaxPool1d(2), GlobalAvgPool1d()])
+    pixels = torch.from_numpy(np.asarray(Image.open(photograph).convert("RGB")).transpose(2, 0, 1) / np.float32(255))
+    np.testing.assert_array_equal(largest, F.max_pool1d(pixels, 2).numpy(), strict=True)
+    np.testing.assert_allclose(mean, pixels.mean(2, keepdim=True).numpy(), rtol=1e-6)
 
 
 def test_a_picture_comes_back_as_one(client: PoolClient, photograph: Path) -> None:

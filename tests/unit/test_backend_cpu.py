@@ -116,7 +116,7 @@ def test_strides_of_any_sign_are_followed(dtype: np.dtype) -> None:
         np.testing.assert_array_equal(to_array(to_tensor(planes)), planes)
         row = planes[:, :1][:, ::-1]
         np.testing.assert_array_equal(to_array(to_tensor(row)), row)
-        np.testing.assert_array_equal(to_array(stack([planes, planes])), np.concatenate((planes, planes)))
+        np.testing.assert_array_equal(stack([planes, planes]), np.concatenate((planes, planes)))
 
 
 def test_the_cpu_knows_what_it_is_and_computes_rightly() -> None:
@@ -149,6 +149,9 @@ class Greedy:
             torch.empty(2**60, dtype=torch.uint8)
         return [(planes + 1, None)]
 
+    def directly(self, _planes: np.ndarray) -> None:
+        """Torch's alone."""
+
 
 def test_too_little_memory_is_told_from_an_items_fault() -> None:
     backend = choose_backend("cpu")
@@ -169,7 +172,7 @@ def test_an_error_does_not_keep_the_memory_that_it_is_about() -> None:
 
 
 def test_a_stage_that_fails_is_the_items_fault() -> None:
-    with pytest.raises(IndexError):
+    with pytest.raises(TypeError):
         CpuDevice().run((PoolStage((MaxPool2d(2),)),), [np.zeros((), np.float32)])
 
 

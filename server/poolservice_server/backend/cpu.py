@@ -9,7 +9,7 @@ import torch
 
 from poolservice_server.backend import probe
 from poolservice_server.backend.base import DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, stack, to_tensor
+from poolservice_server.backend.tensors import run_on_cpu, split, stack
 
 # Items run in one call of up to this many bytes. Calls into torch are most of what a small item costs; beyond this
 # size the planes fall out of the caches between the passes over them, and the copying is not paid back.
@@ -32,7 +32,7 @@ class CpuDevice:
         """Run `stages` over `items`: small ones beside one another in one call, large ones one by one."""
         try:
             if len(items) == 1:
-                return [_run_alone(stages, items[0])]
+                return [run_on_cpu(stages, items[0])]
             return [result for call in _calls(items) for result in _run_call(stages, call)]
         except MemoryError:
             pass
@@ -66,12 +66,8 @@ def _calls(items: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
 
 def _run_call(stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
     if len(items) == 1:
-        return [_run_alone(stages, items[0])]
-    return split(pooled(run_stages(stages, stack(items))), items)
-
-
-def _run_alone(stages: Stages, item: np.ndarray) -> tuple[Pooled, ...]:
-    return pooled(run_stages(stages, to_tensor(item)))
+        return [run_on_cpu(stages, items[0])]
+    return split(run_on_cpu(stages, stack(items)), items)
 
 
 def _processor_name() -> str:

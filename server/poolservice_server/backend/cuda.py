@@ -8,7 +8,7 @@ import torch
 
 from poolservice_server.backend import probe
 from poolservice_server.backend.base import DeviceFailed, DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, stack
+from poolservice_server.backend.tensors import pooled, run_stages, split, stack, stack_pinned, to_tensor
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_FAILURE = re.compile(r"\bCUDA (error|driver)|\bCUDNN|\bCUBLAS|\bNVML|No CUDA GPUs", re.IGNORECASE)
@@ -62,7 +62,7 @@ class CudaDevice:
         torch.cuda.empty_cache()
 
     def _run(self, stages: Stages, items: Sequence[np.ndarray]) -> tuple[Pooled, ...]:
-        staging = stack(items, pinned=self._pinned)
+        staging = stack_pinned(items) if self._pinned else to_tensor(stack(items))
         # What follows is only queued. Until all of it is done every tensor in it stays alive, since torch would give
         # its memory to the next batch of the stream that it was allocated on.
         try:

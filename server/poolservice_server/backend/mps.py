@@ -9,7 +9,7 @@ import torch
 
 from poolservice_server.backend import probe
 from poolservice_server.backend.base import DeviceFailed, DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, stack
+from poolservice_server.backend.tensors import pooled, run_stages, split, stack, to_tensor
 
 
 class MpsDevice:
@@ -28,7 +28,7 @@ class MpsDevice:
         """Run `stages` over `items`, copied to the device beside one another."""
         try:
             with self._lock, torch.inference_mode():
-                outputs = run_stages(stages, stack(items).to("mps"))
+                outputs = run_stages(stages, to_tensor(stack(items)).to("mps"))
                 fetched = [(values.cpu(), None if indices is None else indices.cpu()) for values, indices in outputs]
             return split(pooled(fetched), items)
         except RuntimeError as error:

@@ -15,6 +15,9 @@ class _BlockSums:
     def __call__(self, planes: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         return [(planes.reshape(len(planes), 2, 2, 2, 2).sum((2, 4)), None)]
 
+    def directly(self, _planes: np.ndarray) -> None:
+        """Not without torch, which is what is tried."""
+
 
 _PLANES = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
 # The first block of the first plane is 0 + 1 + 4 + 5; the next ones are 2 columns, 2 rows and 16 elements further on.

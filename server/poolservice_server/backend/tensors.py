@@ -25,6 +25,9 @@ class TensorStage(Protocol):
     def __call__(self, planes: torch.Tensor, /) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
         """Pool planes (P, *spatial): values, and indices where they were asked for, of each spec."""
 
+    def directly(self, planes: np.ndarray, /) -> Sequence[np.ndarray] | None:
+        """The values of each spec without torch, which is sooner; None where that cannot be."""
+
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
     """The array as a tensor over the same memory; only negative strides, which torch lacks, are copied away."""
@@ -42,20 +45,32 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def stack(items: Sequence[np.ndarray], *, pinned: bool = False) -> torch.Tensor:
+def stack(items: Sequence[np.ndarray]) -> np.ndarray:
     """The planes of all items beside one another, copied: (sum of P, *spatial), contiguous.
 
     Args:
         items: each (P, *spatial) of the same spatial shape and type, any strides.
-        pinned: whether in memory that a GPU copies from without the processor's help.
     """
-    shape, dtype = (sum(map(len, items)), *items[0].shape[1:]), items[0].dtype
-    if pinned:
-        stacked = torch.empty(shape, dtype=to_tensor(np.empty(0, dtype)).dtype, pin_memory=True)
-        np.concatenate(items, out=to_array(stacked))
-        return stacked
-    # numpy makes room in a tenth of torch's time; told where to, it does not keep the order of interleaved planes.
-    return to_tensor(np.concatenate(items, out=np.empty(shape, dtype)))
+    # Told where to, it does not keep the order of interleaved planes.
+    return np.concatenate(items, out=np.empty(_stacked_shape(items), items[0].dtype))
+
+
+def stack_pinned(items: Sequence[np.ndarray]) -> torch.Tensor:
+    """As `stack`, in memory that a GPU copies from without the processor's help."""
+    stacked = torch.empty(_stacked_shape(items), dtype=to_tensor(items[0][:0]).dtype, pin_memory=True)
+    np.concatenate(items, out=to_array(stacked))
+    return stacked
+
+
+def _stacked_shape(items: Sequence[np.ndarray]) -> tuple[int, ...]:
+    return (sum(map(len, items)), *items[0].shape[1:])
+
+
+def run_on_cpu(stages: Stages, planes: np.ndarray) -> tuple[Pooled, ...]:
+    """Run the one stage that a request has today on this thread, over planes of any strides."""
+    (stage,) = stages
+    values = cast(TensorStage, stage).directly(planes)
+    return pooled(run_stages(stages, to_tensor(planes))) if values is None else tuple(map(Pooled, values))
 
 
 def run_stages(stages: Stages, planes: torch.Tensor) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:

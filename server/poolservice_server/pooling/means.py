@@ -155,8 +155,9 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:
-    if planes.dtype in _SUMMED_IN and slices.suit(planes, window, adding=True):
-        total = slices.window_sum(planes.to(_SUMMED_IN[planes.dtype]), window).to(_computed_in(planes, 0))
+    if planes.is_cpu and planes.dtype in _SUMMED_IN and slices.suit_sum(planes, window):
+        summed = slices.window_sum(planes.to(_SUMMED_IN[planes.dtype]).numpy(), window)
+        total = torch.from_numpy(summed).to(_computed_in(planes, 0))
         if divisor is None and (window.ceil_mode or (any(window.padding) and not count_include_pad)):
             return total.div_(window_counts(window, planes.shape[1:], count_include_pad).to(total.dtype))
         return total.div_(divisor or math.prod(window.kernel_size))
@@ -186,7 +187,7 @@ def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
         return folds.mean(planes.contiguous())
     count = planes.shape[1:].numel()
     if planes.dtype == torch.uint8 and planes.is_cpu and (count > _BYTES_IN_FLOAT32 or folds.interleaved(planes)):
-        total = folds.byte_sums(planes).to(_computed_in(planes, count))
+        total = torch.from_numpy(folds.byte_sums(planes.numpy())).to(_computed_in(planes, count))
         return total.div_(count).view(-1, *(1,) * (planes.ndim - 1))
     return _exactly(planes, folds.mean, count, partial(torch.tensor, count, dtype=torch.float64))
 

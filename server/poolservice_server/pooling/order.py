@@ -72,11 +72,8 @@ def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> P
     if spec.return_indices:
         values, indices = window_max_with_indices(_reversed(planes), window)
         return _reversed(values), indices
-    if _slices_suit(planes, window):
-        smallest = slices.window_min(planes, window)
-        if not slices.sign_of_zero_is_open(planes, smallest):
-            return smallest, None
-    return _reversed(_walked_max(_reversed(planes), window)), None
+    smallest = _by_slices(planes, window, slices.window_min)
+    return _reversed(_walked_max(_reversed(planes), window)) if smallest is None else smallest, None
 
 
 def adaptive_max_pool(planes: torch.Tensor, spec: AdaptiveMaxPool1d | AdaptiveMaxPool2d | AdaptiveMaxPool3d) -> Pooled:
@@ -121,11 +118,8 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
     """The maximum of each window of each plane."""
-    if _slices_suit(planes, window):
-        largest = slices.window_max(planes, window)
-        if not slices.sign_of_zero_is_open(planes, largest):
-            return largest
-    return _walked_max(planes, window)
+    largest = _by_slices(planes, window, slices.window_max)
+    return _walked_max(planes, window) if largest is None else largest
 
 
 def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,10 +147,18 @@ def _walked_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
     return torch.max_pool2d(planes.contiguous().unsqueeze(1), *as_width(window)).squeeze(1)
 
 
-def _slices_suit(planes: torch.Tensor, window: Window) -> bool:
+def _by_slices(planes: torch.Tensor, window: Window, extreme: Callable[..., slices.Array]) -> torch.Tensor | None:
+    """The maximum or minimum of each window, where slices are faster than torch's kernel; None elsewhere."""
+    if not planes.is_cpu or not slices.suit(planes, window):
+        return None
     if len(window.kernel_size) == 1 and planes.is_floating_point():
-        return False  # torch.max_pool1d takes many windows at a time itself.
-    return slices.suit(planes, window)
+        return None  # torch.max_pool1d takes many windows at a time itself.
+    # numpy compares halves one by one, or not at all; wider floats hold them.
+    values = (planes.to(torch.float32) if planes.dtype in (torch.float16, torch.bfloat16) else planes).numpy()
+    pooled = extreme(values, window)
+    if slices.sign_of_zero_is_open(values, pooled):
+        return None
+    return torch.from_numpy(pooled).to(planes.dtype)
 
 
 def _window_max(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,11 +201,16 @@ def _plane_extreme(planes: torch.Tensor, extreme: Callable[..., torch.Tensor]) -
     if not floats or planes.numel() > _FEW:
         values = folds.fold(planes, extreme)
         # Of several zeros a reduction takes the sign of any, not of the first.
-        if not floats or bool(values.all()) or not slices.holds_negative_zero(planes):
+        if not floats or bool(values.all()) or not _holds_negative_zero(planes):
             return values.view(-1, *ones)
     if extreme is torch.amax:
         return _adaptive_max(planes, ones)[0]
     return -_adaptive_max(-planes, ones)[0]
+
+
+def _holds_negative_zero(planes: torch.Tensor) -> bool:
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[planes.element_size()]
+    return int(planes.view(integer).amin()) == torch.iinfo(integer).min
 
 
 def _reversed(values: torch.Tensor) -> torch.Tensor:

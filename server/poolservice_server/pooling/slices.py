@@ -1,6 +1,7 @@
 """Windows by shifted slices: whole slices of the input are combined, where torch's kernels walk window by window.
 
-On the processor only, and in numpy, which makes a slice in a tenth of torch's time. A maximum is separable: first
+On the processor only, and in numpy, which makes a slice in a tenth of torch's time. Planes are numbers that numpy
+computes with, halves not among them: (P, *spatial), any strides. A maximum is separable: first
 rows are combined with their neighbours, then columns. A sum adds slices in the order in which torch's kernel adds a
 window's values, and so is torch's bit for bit: a plane's answer is the same whichever of the two made it.
 """
@@ -20,6 +21,7 @@ from poolservice_server import shapes
 from poolservice_server.pooling import folds
 
 Array = np.ndarray[Any, Any]
+Planes = Array | torch.Tensor
 Combine = Callable[..., Array]
 
 # Below so many values looked at, some twenty calls cost more than torch's walk.
@@ -36,10 +38,10 @@ _BYTES_AT_ONCE = 2**20
 _INTEGER = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _INTEGER_OF_TWO = {1: np.int16, 2: np.int32, 4: np.int64}
 
-# Floats that numpy compares many at a time.
-_NUMPY_COMPARES = (torch.float32, torch.float64)
+# Values in a row.
+_LONGEST_ROW_IN_TORCH = 128
 
-_IN_TORCH = {np.maximum: torch.maximum, np.minimum: torch.minimum}
+_IN_TORCH: dict[Combine, Callable[..., torch.Tensor]] = {np.maximum: torch.maximum, np.minimum: torch.minimum}
 
 
 class _Layout(NamedTuple):
@@ -62,49 +64,54 @@ def _layout(window: Window, spatial: tuple[int, ...]) -> _Layout:
     return _Layout(counts, tuple(padded), math.prod(counts) * math.prod(window.kernel_size))
 
 
-def suit(planes: torch.Tensor, window: Window, *, adding: bool = False) -> bool:
-    """Whether slices are faster than torch's kernel, by tests/bench/kernels.py.
+def suit(planes: Planes, window: Window) -> bool:
+    """Whether slices are faster than torch's kernel at an extreme, by tests/bench/kernels.py.
 
-    That takes a small kernel without gaps, rows that are worth a run, and enough values to look at. Sums, which
-    are not separable without changing their last bits, gain less, where columns are skipped above all.
+    That takes a small kernel without gaps, rows that are worth a run, and enough values to look at.
     """
-    fewest, longest = (_FEWEST_STEPS_TO_ADD, _LONGEST_KERNEL_TO_ADD) if adding else (_FEWEST_STEPS, _LONGEST_KERNEL)
+    return _suit(planes.shape, window, _FEWEST_STEPS, _LONGEST_KERNEL)
+
+
+def suit_sum(planes: Planes, window: Window) -> bool:
+    """Whether slices are faster than torch's kernel at a sum.
+
+    Sums, which are not separable without changing their last bits, gain less, where columns are skipped above all.
+    """
+    if not _suit(planes.shape, window, _FEWEST_STEPS_TO_ADD, _LONGEST_KERNEL_TO_ADD):
+        return False
+    few = math.prod(window.kernel_size) <= 4 and planes.shape[-1] >= 4 * _SHORTEST_ROW
+    return window.stride[-1] == 1 or few or folds.interleaved(planes)
+
+
+def _suit(shape: Sequence[int], window: Window, fewest: int, longest: int) -> bool:
     kernel = window.kernel_size
     return (
-        planes.is_cpu
-        and planes.numel() * math.prod(kernel) >= fewest
+        math.prod(shape) * math.prod(kernel) >= fewest
         and 1 < max(kernel) <= longest
         and max(window.dilation) == 1
-        and planes.shape[-1] >= _SHORTEST_ROW
-        and (not adding or _adding_pays(planes, window))
-        and len(planes) * _layout(window, planes.shape[1:]).steps >= fewest
+        and shape[-1] >= _SHORTEST_ROW
+        and shape[0] * _layout(window, tuple(shape[1:])).steps >= fewest
     )
 
 
-def _adding_pays(planes: torch.Tensor, window: Window) -> bool:
-    if window.stride[-1] == 1 or folds.interleaved(planes):
-        return True
-    return math.prod(window.kernel_size) <= 4 and planes.shape[-1] >= 4 * _SHORTEST_ROW and planes.element_size() <= 4
-
-
-def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
+def window_max(planes: Array, window: Window) -> Array:
     """The maximum of each window; of several zeros not always the one that counts, see `sign_of_zero_is_open`."""
-    lowest = -math.inf if planes.is_floating_point() else torch.iinfo(planes.dtype).min
+    lowest = -math.inf if planes.dtype.kind == "f" else np.iinfo(planes.dtype).min
     return _in_cache(planes, lambda some: _extreme(some, window, np.maximum, lowest))
 
 
-def window_min(planes: torch.Tensor, window: Window) -> torch.Tensor:
+def window_min(planes: Array, window: Window) -> Array:
     """The minimum of each window, as `window_max`."""
-    highest = math.inf if planes.is_floating_point() else torch.iinfo(planes.dtype).max
+    highest = math.inf if planes.dtype.kind == "f" else np.iinfo(planes.dtype).max
     return _in_cache(planes, lambda some: _extreme(some, window, np.minimum, highest))
 
 
-def window_sum(planes: torch.Tensor, window: Window) -> torch.Tensor:
+def window_sum(planes: Array, window: Window) -> Array:
     """The sum of each window in the planes' own type, from zero and in row-major order, with zeros as padding."""
     return _in_cache(planes, lambda some: _sum(some, window))
 
 
-def _sum(planes: torch.Tensor, window: Window) -> torch.Tensor:
+def _sum(planes: Array, window: Window) -> Array:
     layout = _layout(window, planes.shape[1:])
     values, first = _padded(planes, window, layout, 0)
     apart = len(planes) if first == 0 else 1
@@ -121,7 +128,8 @@ def _sum(planes: torch.Tensor, window: Window) -> torch.Tensor:
             np.add(inside, part, out=inside)
     total = total[_index(first, [slice(count) for count in layout.counts[:-1]])]
     # torch adds from zero, and 0.0 + -0.0 is 0.0.
-    return _kept(total, window.stride[-1], layout.counts[-1], first).add_(0)
+    kept = _kept(total, window.stride[-1], layout.counts[-1], first)
+    return np.add(kept, 0, out=kept)
 
 
 def _rows(values: Array, window: Window, counts: tuple[int, ...], first: int) -> tuple[list[Array], tuple[int, ...]]:
@@ -150,34 +158,34 @@ def _rows(values: Array, window: Window, counts: tuple[int, ...], first: int) ->
     return [row.reshape(-1) for row in rows], rows[0].shape
 
 
-def sign_of_zero_is_open(planes: torch.Tensor, pooled: torch.Tensor) -> bool:
+def sign_of_zero_is_open(planes: Array, pooled: Array) -> bool:
     """Whether some extreme in `pooled` may be a zero of the other sign than the first one of its window."""
-    if planes.dtype in _NUMPY_COMPARES and 2 * pooled.numel() < planes.numel():
-        # The smaller of the two is sooner looked through, and mostly settles it.
-        return bool((pooled.numpy() == 0).any()) and holds_negative_zero(planes)
+    if planes.dtype.kind != "f":
+        return False
+    # The smaller of the two is sooner looked through, and mostly settles it.
+    if 2 * pooled.size < planes.size and not (pooled == 0).any():
+        return False
     return holds_negative_zero(planes)
 
 
-def holds_negative_zero(planes: torch.Tensor) -> bool:
-    """Whether some value is -0.0."""
-    if not planes.is_floating_point() or planes.numel() == 0:
+def holds_negative_zero(planes: Array) -> bool:
+    """Whether some value of these floats is -0.0."""
+    if planes.size == 0:
         return False
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[planes.element_size()]
-    return int(planes.view(integer).amin()) == torch.iinfo(integer).min
+    integers = np.ascontiguousarray(planes).view(_INTEGER[planes.itemsize])
+    # Its sign bit alone is set, as is that of the least integer.
+    return int(integers.min()) == -1 << 8 * planes.itemsize - 1
 
 
-def _in_cache(planes: torch.Tensor, pooled: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def _in_cache(planes: Array, pooled: Callable[[Array], Array]) -> Array:
     """Some planes at a time, so that what one pass over them writes is still in the cache for the next."""
-    at_once = max(1, _BYTES_AT_ONCE * len(planes) // (planes.numel() * planes.element_size()))
+    at_once = max(1, _BYTES_AT_ONCE * len(planes) // planes.nbytes)
     if at_once >= len(planes) or folds.interleaved(planes):
         return pooled(planes)
-    return torch.cat([pooled(planes[i : i + at_once]) for i in range(0, len(planes), at_once)])
+    return np.concatenate([pooled(planes[i : i + at_once]) for i in range(0, len(planes), at_once)])
 
 
-def _extreme(planes: torch.Tensor, window: Window, combine: Combine, padding: float) -> torch.Tensor:
-    if planes.dtype in (torch.float16, torch.bfloat16):
-        # numpy compares halves one by one, or not at all; wider floats hold them.
-        return _extreme(planes.to(torch.float32), window, combine, padding).to(planes.dtype)
+def _extreme(planes: Array, window: Window, combine: Combine, padding: float) -> Array:
     layout = _layout(window, planes.shape[1:])
     values, first = _padded(planes, window, layout, padding)
     *sides, width = window.kernel_size
@@ -191,15 +199,15 @@ def _extreme(planes: torch.Tensor, window: Window, combine: Combine, padding: fl
     return _kept(values, window.stride[-1], layout.counts[-1], first)
 
 
-def _padded(planes: torch.Tensor, window: Window, layout: _Layout, padding: float) -> tuple[Array, int]:
+def _padded(planes: Array, window: Window, layout: _Layout, padding: float) -> tuple[Array, int]:
     """The planes in the order of memory, as long as the windows reach, and which axis is the first spatial one.
 
     Planes that lie interleaved, as the channels of a picture do, stay so: (*spatial, P).
     """
     interleaved = folds.interleaved(planes)
     first = 0 if interleaved else 1
-    values: Array = (planes.movedim(0, -1) if interleaved else planes.contiguous()).numpy()
-    spatial = tuple(planes.shape[1:])
+    values = np.moveaxis(planes, 0, -1) if interleaved else np.ascontiguousarray(planes)
+    spatial = planes.shape[1:]
     if layout.padded == spatial:
         return values, first
     shape = (*values.shape[:first], *layout.padded, *values.shape[first + len(spatial) :])
@@ -216,8 +224,8 @@ def _along(values: Array, axis: int, kernel: int, stride: int, count: int, combi
     parts = [values[_index(axis, [slice(offset, offset + span, stride)])] for offset in offsets]
     if len(parts) == 1:
         return np.ascontiguousarray(parts[0])
-    if stride > 1 and combine in _IN_TORCH:
-        # Row by row: numpy takes its time between them.
+    if stride > 1 and math.prod(parts[0].shape[axis + 1 :]) <= _LONGEST_ROW_IN_TORCH:
+        # Row by row: numpy takes its time between them, which is what counts where rows are short.
         combined: Array = reduce(_IN_TORCH[combine], map(torch.from_numpy, parts)).numpy()
         return combined
     out = combine(parts[0], parts[1])
@@ -252,18 +260,18 @@ def _in_a_row(values: Array, kernel: int, apart: int, combine: Combine) -> Array
     return out
 
 
-def _kept(values: Array, stride: int, count: int, first: int) -> torch.Tensor:
+def _kept(values: Array, stride: int, count: int, first: int) -> Array:
     """The first of every `stride` along the last spatial axis, `count` in all, as planes (P, *out)."""
     span = stride * (count - 1) + 1
     if first == 0:
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values[..., :span:stride, :], -1, 0)))
+        return np.ascontiguousarray(np.moveaxis(values[..., :span:stride, :], -1, 0))
     if stride == 2 and values.shape[-1] % 2 == 0 and values.itemsize in _INTEGER_OF_TWO:
         # Of each pair, read as one little-endian integer, a narrowing cast keeps the first: one instruction for
         # many, where a strided copy goes one by one.
         size = values.itemsize
         values = values.view(_INTEGER_OF_TWO[size]).astype(_INTEGER[size]).view(values.dtype)
         stride, span = 1, count
-    return torch.from_numpy(np.ascontiguousarray(values[..., :span:stride]))
+    return np.ascontiguousarray(values[..., :span:stride])
 
 
 def _index(axis: int, spans: list[slice]) -> tuple[slice, ...]:

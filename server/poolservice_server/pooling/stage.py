@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, WindowSpec
-from poolservice_server.pooling import order, windows
+from poolservice_server.pooling import arrays, order, slices, windows
 from poolservice_server.pooling.operators import Pooled, pool
 
 _WHITE = 255
@@ -37,6 +38,20 @@ class PoolStage:
             else:
                 values, indices = pool(planes, spec)
                 results.append((_scaled(values), indices))
+        return results
+
+    def directly(self, planes: slices.Array) -> list[slices.Array] | None:
+        """The values of (P, *spatial) planes, by numpy alone; None where some spec needs torch."""
+        if len(planes) == 0 or (self.unit_scale and not all(map(_commutes_with_scale, self.specs))):
+            return None
+        results = []
+        for spec in self.specs:
+            values = arrays.pool(planes, spec)
+            if values is None:
+                return None
+            results.append(
+                values if not self.unit_scale else values.astype(np.float32, copy=False) / np.float32(_WHITE)
+            )
         return results
 
 

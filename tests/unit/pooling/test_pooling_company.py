@@ -3,11 +3,24 @@
 from collections.abc import Callable, Iterator
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
-from poolservice.specs import OPERATORS, AdaptiveAvgPool2d, GlobalAvgPool2d, PoolSpec
-from poolservice_server.pooling import pool
+from poolservice.specs import (
+    OPERATORS,
+    AdaptiveAvgPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    GlobalAvgPool1d,
+    GlobalAvgPool2d,
+    GlobalAvgPool3d,
+    MaxPool2d,
+    MinPool2d,
+    MinPool3d,
+    PoolSpec,
+)
+from poolservice_server.pooling import arrays, pool
 
 FLOATS = (torch.float32, torch.float16)
 TASKS = 12
@@ -49,6 +62,51 @@ def test_company_threads_and_strides_change_nothing(
             assert_same_bits(pool(many[at : at + 1], spec)[0], together[at : at + 1])
         assert_same_bits(pool(many[3:6], spec)[0], together[3:6])
         assert_same_bits(pool(many[::2], spec)[0], together[::2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+@pytest.mark.parametrize(
+    ("spec", "spatial"),
+    [
+        (MaxPool2d(2), (60, 62)),
+        (MaxPool2d(3, 2, 1), (61, 62)),
+        (MaxPool2d(5, 1, 2), (60, 61)),
+        (MinPool2d((3, 2), 2, 1, ceil_mode=True), (60, 62)),
+        (MinPool3d(2), (8, 20, 30)),
+        (AvgPool2d(2), (120, 122)),
+        (AvgPool2d(3, 1, 1), (60, 61)),
+        (AvgPool2d(2, divisor_override=3), (120, 122)),
+        (AvgPool1d(3, 1, 1), (3000,)),
+        (GlobalAvgPool1d(), (1024,)),
+        (GlobalAvgPool2d(), (7, 7)),
+        (GlobalAvgPool3d(), (2, 3, 5)),
+    ],
+    ids=repr,
+)
+def test_numpy_alone_gives_the_same_bits_however_the_planes_lie(
+    spec: PoolSpec,
+    spatial: tuple[int, ...],
+    dtype: torch.dtype,
+    some_values: Callable[..., torch.Tensor],
+    assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
+) -> None:
+    tensor = some_values(Random(repr(spec)), (16, *spatial), dtype, odd=False) + (dtype != torch.uint8)
+    planes = tensor.numpy()
+    if dtype == torch.uint8 and spec.operator == "avg_pool":
+        assert arrays.pool(planes, spec) is None
+        return
+    expected, _ = pool(tensor, spec)
+    received = np.ndarray(planes.shape, planes.dtype, bytes(3) + planes.tobytes(), 3)
+    interleaved = np.moveaxis(np.ascontiguousarray(np.moveaxis(planes, 0, -1)), -1, 0)
+    for laid in (planes, received, interleaved):
+        answer = arrays.pool(laid, spec)
+        assert answer is not None
+        assert answer.flags.c_contiguous
+        assert_same_bits(torch.from_numpy(answer), expected)
+        # Of one plane, windows may be too few to be worth it.
+        alone = arrays.pool(laid[5:6], spec)
+        if alone is not None:
+            assert_same_bits(torch.from_numpy(alone), expected[5:6])
 
 
 @pytest.mark.parametrize("side", [181, 224])
