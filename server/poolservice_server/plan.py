@@ -100,6 +100,8 @@ class Head:
     output: Output
     tensor: Plan | None
     color_mode: ColorMode
+    #: Whether a picture is pooled as fast where its planes lie interleaved.
+    any_order: bool = False
 
 
 def read_head(head: bytes) -> Head:
@@ -133,7 +135,8 @@ def _read_head(head: bytes) -> Head:
     color_mode = _COLOR_MODES.get(message.image.color_mode)
     if color_mode is None:
         raise InvalidRequest("must be COLOR_MODE_RGB, _GRAY or _RGBA", field="image.color_mode")
-    return Head(specs, output, None, color_mode)
+    any_order = all(spec.operator == "global_avg_pool" for spec in specs)
+    return Head(specs, output, None, color_mode, any_order)
 
 
 def plan_tensor(specs: tuple[PoolSpec, ...], output: Output, shape: tuple[int, ...], dtype: np.dtype) -> Plan:

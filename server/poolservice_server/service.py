@@ -137,15 +137,15 @@ class PoolService:
         return await self._answer_picture(head, request.data, deadline)
 
     async def _answer_picture(self, head: Head, data: memoryview, deadline: float | None) -> bytes:
-        header = images.read_header(data, max_pixels=self._max_image_pixels)
+        scanned = images.scan(data, max_pixels=self._max_image_pixels)
         channels = {"RGB": 3, "GRAY": 1, "RGBA": 4}[head.color_mode]
-        plan = plan_picture(head.specs, head.output, channels, *header.upright)
+        plan = plan_picture(head.specs, head.output, channels, *scanned.header.upright)
         self._check_answer(plan)
         # The place is taken by the declared size before a pixel is decoded, and kept until the answer is there.
         with self._batcher.reserve(plan.nbytes) as place:
             arrived = time.monotonic()
             planes, decode_seconds = await asyncio.get_running_loop().run_in_executor(
-                self._decoders, self._decode, data, head.color_mode
+                self._decoders, self._decode, scanned, head
             )
             wait_seconds = time.monotonic() - arrived - decode_seconds
             # As the plan has them: an operator of one dimension pools each row.
@@ -153,9 +153,11 @@ class PoolService:
             ran = await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline), place)
             return await self._respond(plan, ran, decode_seconds=decode_seconds, wait_seconds=wait_seconds)
 
-    def _decode(self, data: memoryview, mode: images.ColorMode) -> tuple[np.ndarray, float]:
+    def _decode(self, scanned: images.Scan, head: Head) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        planes = images.decode(data, mode, max_pixels=self._max_image_pixels)
+        planes = images.decode_scanned(
+            scanned, head.color_mode, max_pixels=self._max_image_pixels, interleaved=head.any_order
+        )
         return planes, time.perf_counter() - started
 
     async def _respond(self, plan: Plan, ran: Ran, *, decode_seconds: float, wait_seconds: float) -> bytes:

@@ -20,8 +20,9 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
+from poolservice_server.images import turbo
 from poolservice_server.images.container import scan
-from poolservice_server.images.scan import Buffer, Header, refusal
+from poolservice_server.images.scan import Buffer, Header, Scan, refusal
 
 ColorMode = Literal["RGB", "GRAY", "RGBA"]
 
@@ -41,23 +42,39 @@ _TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
 
 
 def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
-    """The first frame of an encoded picture, upright.
-
-    May be called from several threads at a time; Pillow lets them run while it decodes.
+    """`decode_scanned` of a file that was not walked yet.
 
     Args:
         data: the encoded file, one of FORMATS.
         mode: the channels to read it as.
         max_pixels: the most pixels, width times height, that its header may claim.
+    """
+    return decode_scanned(scan(data, max_pixels=max_pixels), mode, max_pixels=max_pixels)
+
+
+def decode_scanned(scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False) -> np.ndarray:
+    """The first frame of an encoded picture, upright.
+
+    May be called from several threads at a time; they run side by side while they decode.
+
+    Args:
+        scanned: the file, walked by `scan`; its parts are used up.
+        mode: the channels to read it as.
+        max_pixels: what it was scanned with.
+        interleaved: whether the planes may lie interleaved, (H, W, C) in memory, which saves a pass over the pixels.
 
     Returns:
-        uint8 planes, (C, H, W) in memory too, so that pooling reads each channel in one run.
+        uint8 planes, (C, H, W), in memory too unless `interleaved`, so that pooling reads each channel in one run.
 
     Raises:
         InvalidRequest: the file is not read, too large, damaged or incomplete. There are no partial pictures.
     """
-    header, parts = scan(data, max_pixels=max_pixels)
-    picture = _load(b"".join(parts), header, max_pixels)
+    header = scanned.header
+    file = b"".join(scanned.parts)
+    planes = turbo.planes(file, header, mode, interleaved=interleaved)
+    if planes is not None:
+        return planes
+    picture = _load(file, header, max_pixels)
     if header.orientation in _TURNS:
         picture = picture.transpose(_TURNS[header.orientation])
     return _planes(_convert(picture, header, _PILLOW_MODES[mode]))
