@@ -136,6 +136,27 @@ async def test_batches_of_a_slow_kind_are_cut_by_the_time_that_they_take() -> No
     await batcher.drain()
 
 
+async def test_an_item_that_gains_nothing_by_company_runs_as_it_comes(runner: Runner) -> None:
+    batcher = Batcher(runner, inline_bytes=100, solo_bytes=50)
+    assert batcher.submit(Work("a", 1, 50)).done()
+    small = batcher.submit(Work("a", 2, 49))
+    behind = batcher.submit(Work("a", 3, 50))
+    assert not small.done()
+    assert not behind.done()
+    assert (await behind).batch_size == 2
+    assert small.done()
+    assert runner.batches == [[1], [2, 3]]
+    assert batcher.snapshot().inline_batches == 2
+    await batcher.drain()
+
+
+async def test_with_a_delay_every_item_waits_for_company(runner: Runner) -> None:
+    batcher = Batcher(runner, inline_bytes=100, solo_bytes=50, max_batch_size=2, max_batch_delay=60)
+    futures = [batcher.submit(Work("a", number, 50)) for number in range(2)]
+    assert [(await future).batch_size for future in futures] == [2, 2]
+    await batcher.drain()
+
+
 async def test_no_batch_runs_on_the_loop_where_none_may(runner: Runner) -> None:
     batcher = Batcher(runner)
     for _ in range(10):

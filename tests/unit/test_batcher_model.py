@@ -20,6 +20,7 @@ MAX_BATCH_BYTES = 400
 MAX_QUEUE_ITEMS = 12
 MAX_QUEUE_BYTES = 1500
 INLINE_BYTES = 40
+SOLO_BYTES = 30
 LANES = 2
 
 T = TypeVar("T")
@@ -126,6 +127,7 @@ class BatcherMachine(RuleBasedStateMachine):
             inline_bytes=INLINE_BYTES,
             # Nothing is that quick: a kind that has run runs on threads, however small.
             inline_seconds=0.0,
+            solo_bytes=SOLO_BYTES,
             clock=self.loop.time,
         )
         self.numbers = itertools.count()
@@ -311,11 +313,11 @@ class BatcherMachine(RuleBasedStateMachine):
     def _waiting(self) -> list[Item]:
         return [item for item in self.items.values() if item.batch is None and not item.over]
 
-    def _company(self, first: Item) -> list[Item]:
+    def _company(self, first: Item, max_bytes: int = MAX_BATCH_BYTES) -> list[Item]:
         """Who should run with `first`: those of its key behind it, as many as fit."""
         company = [item for item in self._waiting() if item.key == first.key and item.number >= first.number]
         sizes = list(itertools.accumulate(item.nbytes for item in company))
-        fitting = sum(size <= MAX_BATCH_BYTES for size in sizes)
+        fitting = sum(size <= max_bytes for size in sizes)
         return company[: min(max(fitting, 1), MAX_BATCH_SIZE)]
 
     def _do(self, step: Coroutine[Any, Any, Any]) -> None:
@@ -340,12 +342,15 @@ class BatcherMachine(RuleBasedStateMachine):
         first = self.items[batch.payloads[0].number]
         if not self.delay:
             assert first is self._waiting()[0]
-        company = self._company(first)
-        assert [payload.number for payload in batch.payloads] == [item.number for item in company]
-        assert {item.key for item in company} == {batch.key}
-        small = sum(item.nbytes for item in company) <= INLINE_BYTES
+        small = first.nbytes <= INLINE_BYTES
         assert small or not ended
         assert ended or not small or batch.key in self.kinds_run
+        company = self._company(first, INLINE_BYTES if ended else MAX_BATCH_BYTES)
+        if ended and not self.delay and first.nbytes >= SOLO_BYTES and len(batch.payloads) == 1:
+            # It ran as it came, before those behind it were there.
+            company = [first]
+        assert [payload.number for payload in batch.payloads] == [item.number for item in company]
+        assert {item.key for item in company} == {batch.key}
         self.kinds_run.add(batch.key)
         for item in company:
             item.batch = batch

@@ -23,9 +23,10 @@ class Batcher:
     """Runs work in batches of equal keys. Lives on one event loop; its methods are called from there.
 
     The first item starts as soon as a lane is free, with everything of its group that has gathered behind it. A lane
-    is free where fewer than `threads` batches run. A batch that is soon done, as far as its kind is known, borrows the
-    free lane to run on the event loop itself: handing it to a thread and back costs about as much as running it, and
-    each step that it takes there waits for its turn of Python's lock. It never overtakes older work.
+    is free where fewer than `threads` batches run. Items that are soon done, as far as their kind is known, borrow the
+    free lane to run on the event loop itself, as many at a time as it can be kept from everything else: handing them
+    to a thread and back costs about as much as running them, and each step that they take there waits for its turn of
+    Python's lock. They never overtake older work.
 
     Args:
         run: runs a batch.
@@ -38,7 +39,10 @@ class Batcher:
         max_queue_bytes: bytes that they may hold together.
         threads: batches that run at one time.
         inline_bytes: bytes up to which a batch of a kind that has not run yet runs on the event loop; 0 for never any.
-        inline_seconds: seconds that a batch of a known kind may keep the event loop from everything else.
+        inline_seconds: seconds that a batch of a known kind may keep the event loop from everything else; items that
+            take more than half of it each run on threads.
+        solo_bytes: bytes from which an item that may run on the event loop does so as it comes, before it has left the
+            processor's caches, if nothing waits: to copy it beside others would take as long as a batch of its own.
         clock: seconds, on the time base of the loop's timers.
     """
 
@@ -55,6 +59,7 @@ class Batcher:
         threads: int = 1,
         inline_bytes: int = 0,
         inline_seconds: float = 0.001,
+        solo_bytes: int = 32 * 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -62,6 +67,7 @@ class Batcher:
         self._max_batch_delay = max_batch_delay
         self._inline_bytes = inline_bytes
         self._inline_seconds = inline_seconds
+        self._solo_bytes = solo_bytes
         self._clock = clock
         self._admission = Admission(max_items=max_queue_items, max_bytes=max_queue_bytes, clock=clock)
         self._line = Line(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
@@ -118,6 +124,9 @@ class Batcher:
             loop = self._loop = asyncio.get_running_loop()
         self._number += 1
         waiter = Waiter(work, place, self._number, now, on_cancel=self._left, loop=loop)
+        if work.nbytes >= self._solo_bytes and self._runs_as_it_comes(work):
+            self._run_inline([waiter], now)
+            return waiter
         self._line.join(waiter)
         if deadline is not None and deadline < self._next_expiry:
             self._expire_at(loop, deadline)
@@ -168,24 +177,31 @@ class Batcher:
             first = self._next(loop, now)
             if first is None:
                 return
-            batch = self._line.cut(first, self._pace.fitting(first.work.key, self._max_batch_seconds))
-            self._batches[len(batch)] += 1
-            if self._is_brief(batch):
-                self._inline_batches += 1
-                self._settle(batch, now, *self._compute(batch))
+            room = self._inline_room(first.work)
+            if first.work.nbytes <= room:
+                batch = self._line.cut(first, room)
+                self._run_inline(batch, now)
                 # The loop gets a turn between two batches, so that calls come in and gather meanwhile.
                 self._dispatch_soon(loop)
                 return
+            batch = self._line.cut(first, self._pace.fitting(first.work.key, self._max_batch_seconds))
+            self._batches[len(batch)] += 1
             self._free_lanes -= 1
             self._running[batch[0].number] = batch
             self._threads.submit(self._run_on_thread, loop, batch, now)
 
-    def _is_brief(self, batch: list[Waiter]) -> bool:
+    def _inline_room(self, work: Work) -> float:
+        """How many bytes of its kind may run on the event loop in one go."""
         if not self._inline_bytes:
-            return False
-        nbytes = sum(waiter.work.nbytes for waiter in batch)
-        expected = self._pace.expect(batch[0].work.key, nbytes)
-        return nbytes <= self._inline_bytes if expected is None else expected < self._inline_seconds
+            return 0
+        expected = self._pace.expect(work.key, work.nbytes)
+        if expected is None:
+            return self._inline_bytes
+        return self._pace.fitting(work.key, self._inline_seconds) if 2 * expected < self._inline_seconds else 0
+
+    def _runs_as_it_comes(self, work: Work) -> bool:
+        free = self._free_lanes > 0 and not self._line and not self._max_batch_delay
+        return free and work.nbytes <= self._inline_room(work)
 
     def _next(self, loop: asyncio.AbstractEventLoop, now: float) -> Waiter | None:
         """The oldest item, or the oldest one whose group need not wait for company any longer."""
@@ -201,6 +217,11 @@ class Batcher:
                 self._company_timer.cancel()
             self._company_timer = loop.call_at(ripe_at, self._dispatch, loop)
         return full
+
+    def _run_inline(self, batch: list[Waiter], started: float) -> None:
+        self._batches[len(batch)] += 1
+        self._inline_batches += 1
+        self._settle(batch, started, *self._compute(batch))
 
     def _run_on_thread(self, loop: asyncio.AbstractEventLoop, batch: list[Waiter], started: float) -> None:
         try:
