@@ -2,9 +2,10 @@
 
     python tests/bench/kernels.py [--json FILE] [--only WORD] [--rounds N]
 
-Each row is one operator, shape and type. Ours, torch's and the copy take turns in every round, and the median of the
-rounds counts. Time is the thread's own processor time, so that a busy machine disturbs less. Where torch's kernel
-lacks the type, or torch lacks the operator, its column is what a user would write: widen, pool, narrow.
+Each row is one operator, shape and type. Ours, which is all that the CPU device does with an item, torch's and the
+copy take turns in every round, and the median of the rounds counts. Time is the thread's own processor time, so that a
+busy machine disturbs less. Where torch's kernel lacks the type, or torch lacks the operator, its column is what a user
+would write: widen, pool, narrow.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from poolservice.specs import (
     MixedPool2d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage, pool
+from poolservice_server.backend.tensors import run_on_cpu, to_array
+from poolservice_server.pooling import PoolStage
 
 WINDOWS: tuple[PoolSpec, ...] = (
     MaxPool2d(2),
@@ -169,10 +171,8 @@ def measure(case: Case, rounds: int) -> Row:
     planes = (torch.rand(case.shape, generator=generator) * 100).to(case.dtype)
     if case.picture:
         planes = planes.movedim(0, -1).contiguous().movedim(-1, 0)
-        stage = PoolStage((case.spec,), unit_scale=True)
-        ours: Callable[[], object] = lambda: stage(planes)  # noqa: E731
-    else:
-        ours = lambda: pool(planes, case.spec)  # noqa: E731
+    stages, array = (PoolStage((case.spec,), unit_scale=case.picture),), to_array(planes)
+    ours: Callable[[], object] = lambda: run_on_cpu(stages, array)  # noqa: E731
     contenders = (ours, reference(case, planes), planes.clone)
     times: list[list[float]] = [[], [], []]
     repeats = [_repeats(contender) for contender in contenders]

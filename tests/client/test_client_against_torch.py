@@ -138,6 +138,10 @@ def test_a_layer_answers_as_torch_does(client: PoolClient, layer: type[PoolSpec]
         values, indices = answer if isinstance(answer, tuple) else (answer, None)
         if layer.operator in ORDER_STATISTICS:
             assert values.dtype == case.x.dtype
+            if case.x.dtype.kind in "iu":
+                # For a window of padding alone torch's -inf stands for the least integer, and inf for the greatest.
+                limits = np.iinfo(case.x.dtype)
+                expected = expected.clamp(limits.min, limits.max)
             np.testing.assert_array_equal(values.astype(np.float64), expected.numpy())
         else:
             floating = case.x.dtype.name in ROUNDING

@@ -150,6 +150,34 @@ async def test_an_item_that_gains_nothing_by_company_runs_as_it_comes(runner: Ru
     await batcher.drain()
 
 
+async def test_many_items_at_once_leave_the_loop_its_turns() -> None:
+    turns = 0
+    running = True
+
+    def run_briefly(_key: str, payloads: list[Any]) -> list[Answer]:
+        until = time.perf_counter() + 0.001 * len(payloads)
+        while time.perf_counter() < until:
+            pass
+        return [Answer(payload, "test", len(payloads)) for payload in payloads]
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while running:
+            turns += 1
+            await asyncio.sleep(0)
+
+    batcher = Batcher(run_briefly, inline_bytes=100, inline_seconds=0.005, solo_bytes=50)
+    await batcher.submit(Work("a", 0, 50))
+    counting = asyncio.create_task(count_turns())
+    futures = [batcher.submit(Work("a", number, 50)) for number in range(40)]
+    assert not futures[-1].done()
+    assert [(await future).result for future in futures] == list(range(40))
+    assert turns >= 5
+    running = False
+    await counting
+    await batcher.drain()
+
+
 async def test_with_a_delay_every_item_waits_for_company(runner: Runner) -> None:
     batcher = Batcher(runner, inline_bytes=100, solo_bytes=50, max_batch_size=2, max_batch_delay=60)
     futures = [batcher.submit(Work("a", number, 50)) for number in range(2)]

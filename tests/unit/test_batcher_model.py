@@ -285,9 +285,23 @@ class BatcherMachine(RuleBasedStateMachine):
             with self.batcher.reserve(nbytes) as place:
                 return self.batcher.submit(work, place)
 
+        alone = not self._waiting()
         future = self._admitted(nbytes, submit)
-        if future is not None:
-            self.items[number] = Item(number, key, nbytes, self.loop.now, deadline, future)
+        if future is None:
+            return
+        item = self.items[number] = Item(number, key, nbytes, self.loop.now, deadline, future)
+        if self.runner.inline:
+            # It ran as it came.
+            (batch,) = self.runner.inline
+            self.runner.inline.clear()
+            self.started += 1
+            assert alone
+            assert not self.delay
+            assert SOLO_BYTES <= nbytes <= INLINE_BYTES
+            assert [payload.number for payload in batch.payloads] == [number]
+            self.kinds_run.add(key)
+            item.batch, item.over = batch, True
+            assert future.done()
 
     def _admitted(self, nbytes: int, ask: Callable[[], T]) -> T | None:
         """What was asked for, if it was granted; whether it should be is what the model says."""
@@ -346,9 +360,6 @@ class BatcherMachine(RuleBasedStateMachine):
         assert small or not ended
         assert ended or not small or batch.key in self.kinds_run
         company = self._company(first, INLINE_BYTES if ended else MAX_BATCH_BYTES)
-        if ended and not self.delay and first.nbytes >= SOLO_BYTES and len(batch.payloads) == 1:
-            # It ran as it came, before those behind it were there.
-            company = [first]
         assert [payload.number for payload in batch.payloads] == [item.number for item in company]
         assert {item.key for item in company} == {batch.key}
         self.kinds_run.add(batch.key)

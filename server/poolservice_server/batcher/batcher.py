@@ -43,6 +43,7 @@ class Batcher:
             take more than half of it each run on threads.
         solo_bytes: bytes from which an item that may run on the event loop does so as it comes, before it has left the
             processor's caches, if nothing waits: to copy it beside others would take as long as a batch of its own.
+            Beyond `inline_seconds` in one turn of the loop, it stands in line.
         clock: seconds, on the time base of the loop's timers.
     """
 
@@ -85,6 +86,8 @@ class Batcher:
         self._completed = self._failed = self._expired = self._cancelled = 0
         self._batches: Counter[int] = Counter()
         self._inline_batches = 0
+        # What ran as it came since the loop's last turn.
+        self._solo_seconds = 0.0
 
     def reserve(self, nbytes: int) -> Place:
         """Take room for work that is still being prepared, to be submitted later.
@@ -125,7 +128,9 @@ class Batcher:
         self._number += 1
         waiter = Waiter(work, place, self._number, now, on_cancel=self._left, loop=loop)
         if work.nbytes >= self._solo_bytes and self._runs_as_it_comes(work):
-            self._run_inline([waiter], now)
+            if not self._solo_seconds:
+                loop.call_soon(self._begin_turn)
+            self._solo_seconds += self._run_inline([waiter], now)
             return waiter
         self._line.join(waiter)
         if deadline is not None and deadline < self._next_expiry:
@@ -201,7 +206,10 @@ class Batcher:
 
     def _runs_as_it_comes(self, work: Work) -> bool:
         free = self._free_lanes > 0 and not self._line and not self._max_batch_delay
-        return free and work.nbytes <= self._inline_room(work)
+        return free and self._solo_seconds <= self._inline_seconds and work.nbytes <= self._inline_room(work)
+
+    def _begin_turn(self) -> None:
+        self._solo_seconds = 0.0
 
     def _next(self, loop: asyncio.AbstractEventLoop, now: float) -> Waiter | None:
         """The oldest item, or the oldest one whose group need not wait for company any longer."""
@@ -218,10 +226,12 @@ class Batcher:
             self._company_timer = loop.call_at(ripe_at, self._dispatch, loop)
         return full
 
-    def _run_inline(self, batch: list[Waiter], started: float) -> None:
+    def _run_inline(self, batch: list[Waiter], started: float) -> float:
         self._batches[len(batch)] += 1
         self._inline_batches += 1
-        self._settle(batch, started, *self._compute(batch))
+        outcomes, seconds = self._compute(batch)
+        self._settle(batch, started, outcomes, seconds)
+        return seconds
 
     def _run_on_thread(self, loop: asyncio.AbstractEventLoop, batch: list[Waiter], started: float) -> None:
         try:
