@@ -536,7 +536,8 @@ class PoolSpec(google.protobuf.message.Message):
     MIXED_POOL_FIELD_NUMBER: builtins.int
     spatial_dims: builtins.int
     """The number of spatial dimensions that are pooled: 1, 2 or 3. Required. A tensor of rank spatial_dims + 1 is
-    (C, ...), one of rank spatial_dims + 2 is (N, C, ...); a picture is (C, H, W), so 2.
+    (C, ...), one of rank spatial_dims + 2 is (N, C, ...); a picture is (C, H, W), so 2, or 1
+    to pool each of its rows.
     """
     @property
     def max_pool(self) -> global___MaxPool:
