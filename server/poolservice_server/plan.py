@@ -25,6 +25,9 @@ MAX_SPECS = 16
 Format = Literal["tensor", "image", "features"]
 ColorMode = Literal["RGB", "GRAY", "RGBA"]
 
+_PICTURES_CHANNELS = (1, 3, 4)
+_LAYOUT_HINT = "; if these are pictures with their channels last, (H, W, C), move the channels to the front"
+
 # Longer heads than any honest one are read each time rather than kept.
 _LONGEST_KEPT_HEAD = 4096
 
@@ -163,8 +166,13 @@ def _plan(
     *,
     payload: str,
 ) -> Plan:
-    if len({spec.spatial_dims for spec in specs}) > 1:
-        raise InvalidRequest("must pool the same number of dimensions, since they pool the same payload", field="specs")
+    other = next((i for i, spec in enumerate(specs) if spec.spatial_dims != specs[0].spatial_dims), None)
+    if other is not None:
+        raise InvalidRequest(
+            f"must pool the same number of dimensions, since they pool the same payload; the first pools "
+            f"{specs[0].spatial_dims}, specs[{other}] {specs[other].spatial_dims}: send them apart",
+            field="specs",
+        )
     results = []
     sent = 0
     payload_bytes = math.prod(shape) * dtype.itemsize
@@ -175,7 +183,10 @@ def _plan(
         except InvalidRequest as error:
             if error.field == "tensor.shape":
                 raise InvalidRequest(error.reason, field=payload) from None
-            raise error.within(f"specs[{index}].{spec.operator}") from None
+            hint = _LAYOUT_HINT if error.field == "kernel_size" and _looks_interleaved(shape) else ""
+            raise InvalidRequest(error.reason + hint, field=error.field).within(
+                f"specs[{index}].{spec.operator}"
+            ) from None
         natural = result_dtype(spec, pooled_dtype)
         result = _result(spec, output, pooled_shape, natural, batched=len(shape) == spec.spatial_dims + 2)
         results.append(result)
@@ -189,15 +200,21 @@ def _plan(
     return Plan(output, shape, dtype, (leading, *spatial), payload_bytes, kind, tuple(results), held, sent)
 
 
+def _looks_interleaved(shape: tuple[int, ...]) -> bool:
+    """Whether it may be a picture whose channels come last."""
+    return len(shape) in (3, 4) and shape[-1] in _PICTURES_CHANNELS and shape[-3] not in _PICTURES_CHANNELS
+
+
 def _result(spec: PoolSpec, output: Output, shape: tuple[int, ...], dtype: np.dtype, *, batched: bool) -> ResultPlan:
     floating = dtype.kind not in "iu"
     layer = type(spec).__name__
     sent_shape = shape
     sent_dtype = dtype
     if output.format == "image":
-        if len(shape) != 3 or batched or shape[0] not in (1, 3, 4):
+        if len(shape) != 3 or batched or shape[0] not in _PICTURES_CHANNELS:
+            which = "" if spec.spatial_dims == 2 else f", which pools {spec.spatial_dims}-D,"
             raise InvalidRequest(
-                f"IMAGE takes an unbatched 2-D result of 1, 3 or 4 channels; {layer} gives {list(shape)}",
+                f"IMAGE takes an unbatched 2-D result of 1, 3 or 4 channels; {layer}{which} gives {list(shape)}",
                 field="output.format",
             )
         if not floating and dtype != np.uint8:

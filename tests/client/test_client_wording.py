@@ -46,6 +46,11 @@ def test_pool_speaks_of_its_parameters(
         (np.ones((5, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result of 1, 3 or 4 channels"),
         (np.ones((2, 3, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result"),
         (np.ones((3, 8), np.float32), MaxPool1d(2), "output: a picture takes an unbatched 2-D result"),
+        (
+            np.ones((3, 3, 8)),
+            MaxPool1d(2),
+            "output: a picture takes an unbatched 2-D result of 1, 3 or 4 channels; MaxPool1d, which pools 1-D, gives",
+        ),
         (np.ones((3, 8, 8), np.int64), MaxPool2d(2), "output: a picture takes floats or uint8; MaxPool2d gives int64"),
         (X, MaxPool2d(2, return_indices=True), "specs[0].return_indices: pictures come without indices"),
     ],
@@ -55,6 +60,16 @@ def test_pool_image_does_so_too(client: PoolClient, x: Any, spec: Any, sentence:
         client.pool_image(x, spec)
     assert str(refused.value).startswith(sentence)
     assert not _WIRE.search(str(refused.value))
+
+
+def test_channels_that_come_last_and_specs_that_do_not_go_together_are_noticed(client: PoolClient) -> None:
+    with pytest.raises(InvalidRequest, match=r"channels last, \(H, W, C\), move the channels to the front"):
+        client.pool(np.ones((24, 24, 3), np.uint8), MaxPool2d(8))
+    with pytest.raises(InvalidRequest) as refused:
+        client.pool(X, MaxPool2d(9999))
+    assert "channels last" not in str(refused.value)
+    with pytest.raises(InvalidRequest, match=r"the first pools 1, specs\[1\] 2: send them apart"):
+        client.pool(X, [MaxPool1d(2), MaxPool2d(2)])
 
 
 def test_an_open_file_is_to_be_read(client: PoolClient) -> None:
