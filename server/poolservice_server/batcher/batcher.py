@@ -60,7 +60,7 @@ class Batcher:
         threads: int = 1,
         inline_bytes: int = 0,
         inline_seconds: float = 0.001,
-        solo_bytes: int = 32 * 1024,
+        solo_bytes: int = 256 * 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run

@@ -1,9 +1,9 @@
 """Windows by shifted slices: whole slices of the input are combined, where torch's kernels walk window by window.
 
 On the processor only, and in numpy, which makes a slice in a tenth of torch's time. Planes are numbers that numpy
-computes with, halves not among them: (P, *spatial), any strides. A maximum is separable: first
-rows are combined with their neighbours, then columns. A sum adds slices in the order in which torch's kernel adds a
-window's values, and so is torch's bit for bit: a plane's answer is the same whichever of the two made it.
+computes with, halves not among them: (P, *spatial), any strides. A maximum is separable: first rows are combined with
+their neighbours, then columns. A sum adds slices in the order in which torch's kernel adds a window's values, and so is
+torch's bit for bit: a plane's answer is the same whichever of the two made it.
 """
 
 import math
