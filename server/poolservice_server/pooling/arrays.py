@@ -61,9 +61,11 @@ def _avg_pool(planes: Array, spec: Any) -> Array | None:
 
 def _global_avg_pool(planes: Array, _spec: Any) -> Array | None:
     count = math.prod(planes.shape[1:])
+    if count == 0:
+        return None
     if planes.dtype in _FLOATS:
-        return folds.short_mean(planes) if folds.suit_short_mean(planes.shape) else None
-    if planes.dtype != np.uint8 or count == 0:
+        return folds.array_mean(planes)
+    if planes.dtype != np.uint8:
         return None
     mean: Array = folds.byte_sums(planes).astype(np.float32 if count <= _BYTES_IN_FLOAT32 else np.float64) / count
     return mean.astype(np.float32, copy=False).reshape(-1, *(1,) * (planes.ndim - 1))

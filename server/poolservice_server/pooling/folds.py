@@ -1,7 +1,7 @@
 """Whole planes to one value each, in an order that depends on the size of a plane and on nothing else."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,8 @@ import torch
 
 Array = np.ndarray[Any, Any]
 
-# Values in a plane that are added in 4 to 16 sums side by side without drifting.
-_LONGEST_SUM = 1024
-
-# From here on, torch splits the sum of a lone plane among its threads, and so changes its last bits.
-_SPLIT_AMONG_THREADS = 2**15
+# Values that are added in 4 to 16 sums side by side without drifting.
+_BLOCK = 1024
 
 # uint16 holds the sum of 257 bytes.
 _BYTES_IN_UINT16 = 256
@@ -27,34 +24,32 @@ def interleaved(planes: Array | torch.Tensor) -> bool:
 
 
 def mean(planes: torch.Tensor) -> torch.Tensor:
-    """The mean of each plane of floats, contiguous (P, *spatial), as (P, 1, ...)."""
-    if planes.is_cpu and planes.dtype in (torch.float32, torch.float64) and suit_short_mean(planes.shape):
-        return torch.from_numpy(short_mean(planes.numpy()))
-    # Summed pairwise. The bits of torch.mean, which takes two to three times as long to find out what the planes are.
-    flat = planes.view(len(planes), -1)
-    count = flat.shape[1]
-    if len(flat) == 1 and count >= _SPLIT_AMONG_THREADS and torch.get_num_threads() > 1:
-        total = torch.cat((flat, flat)).sum(1)[:1]
-    else:
-        total = flat.sum(1)
-    return total.div_(count).view(-1, *(1,) * (planes.ndim - 1))
+    """The mean of each plane of float32 or float64, contiguous (P, *spatial), as (P, 1, ...); NaN of no values."""
+    count = planes.shape[1:].numel()
+    if planes.is_cpu and count:
+        return torch.from_numpy(array_mean(planes.numpy()))
+    return planes.view(len(planes), -1).sum(1).div_(count).view(-1, *(1,) * (planes.ndim - 1))
 
 
-def suit_short_mean(shape: Sequence[int]) -> bool:
-    """Whether planes (P, *spatial) of this shape have few enough values each, but some."""
-    return 0 < math.prod(shape[1:]) <= _LONGEST_SUM
+def array_mean(planes: Array) -> Array:
+    """The mean of each plane of float32 or float64 (P, *spatial), some values in each, as (P, 1, ...).
 
-
-def short_mean(planes: Array) -> Array:
-    """The mean of each short plane of float32 or float64 (P, *spatial), of a shape that suits.
-
-    In a third of the time that torch takes.
+    Blocks of a plane are summed in 4 to 16 sums side by side, too short to drift, and the blocks' sums in float64. That
+    takes less than half of torch's time where the planes are short.
     """
     count = math.prod(planes.shape[1:])
     # What is not aligned would be summed in pieces, wherever those begin.
     values = planes if planes.flags.c_contiguous and planes.flags.aligned else planes.copy("C")
-    total: Array = np.einsum("ij->i", values.reshape(len(planes), count))
-    total /= count
+    rows = values.reshape(len(planes), count)
+    total: Array
+    if count <= _BLOCK:
+        total = np.einsum("ij->i", rows)
+        total /= count
+    else:
+        blocks = count // _BLOCK
+        whole = np.einsum("ijk->ij", rows[:, : blocks * _BLOCK].reshape(len(planes), blocks, _BLOCK))
+        rest = np.einsum("ij->i", rows[:, blocks * _BLOCK :])
+        total = ((whole.sum(1, dtype=np.float64) + rest) / count).astype(planes.dtype)
     return total.reshape(-1, *(1,) * (planes.ndim - 1))
 
 

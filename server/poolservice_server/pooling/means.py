@@ -183,9 +183,10 @@ def _divisor(window: Window, spatial: tuple[int, ...], count_include_pad: bool, 
 
 
 def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
-    if planes.is_floating_point():
-        return folds.mean(planes.contiguous())
     count = planes.shape[1:].numel()
+    if planes.is_floating_point():
+        # Halves hold neither the sum nor its last bits.
+        return folds.mean(planes.contiguous().to(_computed_in(planes, count)))
     if planes.dtype == torch.uint8 and planes.is_cpu and (count > _BYTES_IN_FLOAT32 or folds.interleaved(planes)):
         total = torch.from_numpy(folds.byte_sums(planes.numpy())).to(_computed_in(planes, count))
         return total.div_(count).view(-1, *(1,) * (planes.ndim - 1))

@@ -18,6 +18,7 @@ from poolservice.specs import (
     AdaptiveMaxPool2d,
     AvgPool1d,
     GlobalAvgPool1d,
+    GlobalAvgPool2d,
     GlobalMaxPool1d,
     MaxPool1d,
     MaxPool2d,
@@ -123,6 +124,15 @@ def test_the_first_zero_gives_its_sign(first: float) -> None:
     for spec in (MaxPool2d(2), MinPool2d(2), MaxPool2d(3, 2), MinPool2d(3, 2)):
         signs = {math.copysign(1, value) for value in pool(planes, spec)[0].flatten().tolist()}
         assert signs == {math.copysign(1, first)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("side", [7, 224])
+def test_the_mean_of_halves_is_that_of_wider_floats_rounded_once(dtype: torch.dtype, side: int) -> None:
+    planes = (torch.rand((3, side, side), generator=torch.Generator().manual_seed(side)) * 4000).to(dtype)
+    expected = planes.double().mean((1, 2), keepdim=True).to(dtype)
+    for spec in (GlobalAvgPool2d(), AdaptiveAvgPool2d(1)):
+        assert torch.equal(pool(planes, spec)[0], expected)
 
 
 def test_the_mean_of_nothing_is_nan_where_torch_takes_it() -> None:
