@@ -49,7 +49,9 @@ def array_mean(planes: Array) -> Array:
         blocks = count // _BLOCK
         whole = np.einsum("ijk->ij", rows[:, : blocks * _BLOCK].reshape(len(planes), blocks, _BLOCK))
         rest = np.einsum("ij->i", rows[:, blocks * _BLOCK :])
-        total = ((whole.sum(1, dtype=np.float64) + rest) / count).astype(planes.dtype)
+        # Infinities of both signs give NaN, as they should.
+        with np.errstate(invalid="ignore"):
+            total = ((whole.sum(1, dtype=np.float64) + rest) / count).astype(planes.dtype)
     return total.reshape(-1, *(1,) * (planes.ndim - 1))
 
 

@@ -135,6 +135,15 @@ def test_the_mean_of_halves_is_that_of_wider_floats_rounded_once(dtype: torch.dt
         assert torch.equal(pool(planes, spec)[0], expected)
 
 
+@pytest.mark.parametrize("side", [8, 80])
+def test_the_mean_of_infinities_of_both_signs_is_nan_and_no_warning(side: int) -> None:
+    planes = torch.ones((3, side, side))
+    planes[0, 0, 0] = planes[1, 0, 0] = torch.inf
+    planes[0, -1, -1] = -torch.inf
+    assert pool(planes, GlobalAvgPool2d())[0].isnan().flatten().tolist() == [True, False, False]
+    assert pool(planes, GlobalAvgPool2d())[0].flatten()[1:].tolist() == [torch.inf, 1.0]
+
+
 def test_the_mean_of_nothing_is_nan_where_torch_takes_it() -> None:
     for dtype, result in ((torch.float16, torch.float16), (torch.int64, torch.float32), (torch.uint8, torch.float32)):
         got, _ = pool(torch.zeros((2, 0, 4), dtype=dtype), AdaptiveAvgPool2d(1))
