@@ -7,6 +7,7 @@ torch's bit for bit: a plane's answer is the same whichever of the two made it.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 from itertools import product
@@ -42,6 +43,12 @@ _INTEGER_OF_TWO = {1: np.int16, 2: np.int32, 4: np.int64}
 _LONGEST_ROW_IN_TORCH = 128
 
 _IN_TORCH: dict[Combine, Callable[..., torch.Tensor]] = {np.maximum: torch.maximum, np.minimum: torch.minimum}
+
+# Received bytes must not be written to, and nothing here does. torch warns of that once in a process: here, or where
+# the backend met it first.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(bytes(1), np.uint8))
 
 
 class _Layout(NamedTuple):
