@@ -138,7 +138,8 @@ def _read_head(head: bytes) -> Head:
     color_mode = _COLOR_MODES.get(message.image.color_mode)
     if color_mode is None:
         raise InvalidRequest("must be COLOR_MODE_RGB, _GRAY or _RGBA", field="image.color_mode")
-    any_order = all(spec.operator == "global_avg_pool" for spec in specs)
+    # Of one dimension, it pools rows, which do not lie in one piece there.
+    any_order = all(spec.operator == "global_avg_pool" and spec.spatial_dims == 2 for spec in specs)
     return Head(specs, output, None, color_mode, any_order)
 
 

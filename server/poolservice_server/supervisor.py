@@ -129,7 +129,7 @@ class _Supervisor:
             head, at, address = text.rpartition(" is serving at ")
             # Scripts wait for this line and read the address that it ends with.
             workers = f" with {self._settings.workers} workers" if self._settings.workers > 1 else ""
-            print(f"{head}{workers}{at}{address}", flush=True)  # noqa: T201
+            print(f"{head}{workers}{at}{address}", flush=True)  # noqa: T201 - what a script reads
 
     def _bury(self, worker: _Worker) -> None:
         del self._workers[worker.number]

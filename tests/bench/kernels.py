@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,11 @@ def measure(case: Case, rounds: int) -> Row:
     if case.picture:
         planes = planes.movedim(0, -1).contiguous().movedim(-1, 0)
     stages, array = (PoolStage((case.spec,), unit_scale=case.picture),), to_array(planes)
-    ours: Callable[[], object] = lambda: run_on_cpu(stages, array)  # noqa: E731
-    contenders = (ours, reference(case, planes), planes.clone)
+    contenders: tuple[Callable[[], object], ...] = (
+        partial(run_on_cpu, stages, array),
+        reference(case, planes),
+        planes.clone,
+    )
     times: list[list[float]] = [[], [], []]
     repeats = [_repeats(contender) for contender in contenders]
     for _ in range(rounds):
