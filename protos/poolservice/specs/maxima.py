@@ -1,6 +1,8 @@
 """The layers that pick an element of a window that slides over the input: its maximum.
 
 Each is a description, not the computation: what a service is asked to do. W(i) is the window at output position i.
+
+Each layer repeats the overloads of its constructor, since mypy follows a type of `self` only in the class that has it.
 """
 
 from dataclasses import dataclass
