@@ -1,6 +1,5 @@
 """Between numpy's arrays and torch's tensors, without copies, and what runs on them."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Protocol, cast
 
@@ -9,14 +8,9 @@ import numpy as np
 import torch
 
 from poolservice_server.backend.base import Pooled, Stages
+from poolservice_server.pooling import received
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-# Payloads are views of received bytes, which must not be written to, and nothing here does. torch warns of that once
-# in a process: here.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    torch.from_numpy(np.frombuffer(bytes(1), np.uint8))
 
 
 class TensorStage(Protocol):
@@ -34,8 +28,8 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
     if not array.flags.c_contiguous and min(array.strides) < 0:
         array = array.copy()
     if array.dtype == _BFLOAT16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+        return received.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return received.tensor(array)
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:

@@ -7,7 +7,6 @@ torch's bit for bit: a plane's answer is the same whichever of the two made it.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 from itertools import product
@@ -19,7 +18,7 @@ import torch
 
 from poolservice.specs import Window
 from poolservice_server import shapes
-from poolservice_server.pooling import folds
+from poolservice_server.pooling import folds, received
 
 Array = np.ndarray[Any, Any]
 Planes = Array | torch.Tensor
@@ -43,12 +42,6 @@ _INTEGER_OF_TWO = {1: np.int16, 2: np.int32, 4: np.int64}
 _LONGEST_ROW_IN_TORCH = 128
 
 _IN_TORCH: dict[Combine, Callable[..., torch.Tensor]] = {np.maximum: torch.maximum, np.minimum: torch.minimum}
-
-# Received bytes must not be written to, and nothing here does. torch warns of that once in a process: here, or where
-# the backend met it first.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    torch.from_numpy(np.frombuffer(bytes(1), np.uint8))
 
 
 class _Layout(NamedTuple):
@@ -233,7 +226,7 @@ def _along(values: Array, axis: int, kernel: int, stride: int, count: int, combi
         return np.ascontiguousarray(parts[0])
     if stride > 1 and math.prod(parts[0].shape[axis + 1 :]) <= _LONGEST_ROW_IN_TORCH:
         # Row by row: numpy takes its time between them, which is what counts where rows are short.
-        combined: Array = reduce(_IN_TORCH[combine], map(torch.from_numpy, parts)).numpy()
+        combined: Array = reduce(_IN_TORCH[combine], map(received.tensor, parts)).numpy()
         return combined
     out = combine(parts[0], parts[1])
     for part in parts[2:]:
