@@ -137,7 +137,7 @@ class App:
         metrics_address = self._settings.metrics_address_of(self._worker.number)
         with metrics.serve(self._registry, metrics_address, self._batcher, self._backend):
             server, address = await self._start()
-            # What is here now stays: Python's collector need not walk through torch's 300,000 objects again and again.
+            # What is here now stays: Python's collector need not walk through torch's 200,000 objects again and again.
             gc.collect()
             gc.freeze()
             await self._say(health_pb2.HealthCheckResponse.SERVING)

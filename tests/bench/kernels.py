@@ -39,8 +39,9 @@ from poolservice.specs import (
     MixedPool2d,
     PoolSpec,
 )
-from poolservice_server.backend.tensors import run_on_cpu, to_array
+from poolservice_server.backend.tensors import run_on_cpu
 from poolservice_server.pooling import PoolStage
+from poolservice_server.pooling.views import to_array
 
 WINDOWS: tuple[PoolSpec, ...] = (
     MaxPool2d(2),

@@ -16,8 +16,9 @@ from poolservice.specs import LAYERS, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.base import Computed, DeviceOutOfMemory, Kind, NoDevice, Pooled
 from poolservice_server.backend.cpu import CpuDevice
-from poolservice_server.backend.tensors import stack, to_array, to_tensor
+from poolservice_server.backend.tensors import stack
 from poolservice_server.pooling.stage import PoolStage
+from poolservice_server.pooling.views import to_array, to_tensor
 
 # A value for each parameter that has no default.
 _PARAMETERS: dict[str, Any] = {"kernel_size": 2, "output_size": 2, "norm_type": 2.0, "alpha": 0.25}
@@ -149,8 +150,8 @@ class Greedy:
             torch.empty(2**60, dtype=torch.uint8)
         return [(planes + 1, None)]
 
-    def directly(self, _planes: np.ndarray) -> None:
-        """Torch's alone."""
+    def on_arrays(self, planes: np.ndarray) -> list[tuple[np.ndarray, None]]:
+        return [(to_array(values), None) for values, _ in self(to_tensor(planes))]
 
 
 def test_too_little_memory_is_told_from_an_items_fault() -> None:

@@ -8,7 +8,8 @@ import torch
 
 from poolservice_server.backend import probe
 from poolservice_server.backend.base import DeviceFailed, DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, stack, stack_pinned, to_tensor
+from poolservice_server.backend.tensors import pooled, run_stages, split, stack, stack_pinned
+from poolservice_server.pooling.views import to_tensor
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_FAILURE = re.compile(r"\bCUDA (error|driver)|\bCUDNN|\bCUBLAS|\bNVML|No CUDA GPUs", re.IGNORECASE)

@@ -9,7 +9,8 @@ import torch
 
 from poolservice_server.backend import probe
 from poolservice_server.backend.base import DeviceFailed, DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, stack, to_tensor
+from poolservice_server.backend.tensors import pooled, run_stages, split, stack
+from poolservice_server.pooling.views import to_tensor
 
 
 class MpsDevice:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from poolservice_server.backend.base import Device
+from poolservice_server.pooling.views import to_array, to_tensor
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class _BlockSums:
     def __call__(self, planes: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         return [(planes.reshape(len(planes), 2, 2, 2, 2).sum((2, 4)), None)]
 
-    def directly(self, _planes: np.ndarray) -> None:
-        """Not without torch, which is what is tried."""
+    def on_arrays(self, planes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """By torch too, which is what is tried."""
+        return [(to_array(values), None) for values, _ in self(to_tensor(planes))]
 
 
 _PLANES = np.arange(48, dtype=np.float32).reshape(3, 4, 4)

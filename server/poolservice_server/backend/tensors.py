@@ -1,16 +1,14 @@
-"""Between numpy's arrays and torch's tensors, without copies, and what runs on them."""
+"""Items beside one another, and what runs on them."""
 
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Protocol, cast
 
-import ml_dtypes
 import numpy as np
 import torch
 
 from poolservice_server.backend.base import Pooled, Stages
-from poolservice_server.pooling import received
-
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+from poolservice_server.pooling.views import to_array, to_tensor
 
 
 class TensorStage(Protocol):
@@ -19,24 +17,8 @@ class TensorStage(Protocol):
     def __call__(self, planes: torch.Tensor, /) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
         """Pool planes (P, *spatial): values, and indices where they were asked for, of each spec."""
 
-    def directly(self, planes: np.ndarray, /) -> Sequence[np.ndarray] | None:
-        """The values of each spec without torch, which is sooner; None where that cannot be."""
-
-
-def to_tensor(array: np.ndarray) -> torch.Tensor:
-    """The array as a tensor over the same memory; only negative strides, which torch lacks, are copied away."""
-    if not array.flags.c_contiguous and min(array.strides) < 0:
-        array = array.copy()
-    if array.dtype == _BFLOAT16:
-        return received.tensor(array.view(np.int16)).view(torch.bfloat16)
-    return received.tensor(array)
-
-
-def to_array(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor, which is in the CPU's memory, as an array over the same memory."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(_BFLOAT16)
-    return tensor.numpy()
+    def on_arrays(self, planes: np.ndarray, /) -> Sequence[tuple[np.ndarray, np.ndarray | None]]:
+        """The same over arrays, on the processor, which may be sooner without torch."""
 
 
 def stack(items: Sequence[np.ndarray]) -> np.ndarray:
@@ -63,8 +45,7 @@ def _stacked_shape(items: Sequence[np.ndarray]) -> tuple[int, ...]:
 def run_on_cpu(stages: Stages, planes: np.ndarray) -> tuple[Pooled, ...]:
     """Run the one stage that a request has today on this thread, over planes of any strides."""
     (stage,) = stages
-    values = cast(TensorStage, stage).directly(planes)
-    return pooled(run_stages(stages, to_tensor(planes))) if values is None else tuple(map(Pooled, values))
+    return tuple(starmap(Pooled, cast(TensorStage, stage).on_arrays(planes)))
 
 
 def run_stages(stages: Stages, planes: torch.Tensor) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:

@@ -18,7 +18,8 @@ import torch
 
 from poolservice.specs import Window
 from poolservice_server import shapes
-from poolservice_server.pooling import folds, received
+from poolservice_server.pooling import folds
+from poolservice_server.pooling.views import to_tensor
 
 Array = np.ndarray[Any, Any]
 Planes = Array | torch.Tensor
@@ -226,7 +227,7 @@ def _along(values: Array, axis: int, kernel: int, stride: int, count: int, combi
         return np.ascontiguousarray(parts[0])
     if stride > 1 and math.prod(parts[0].shape[axis + 1 :]) <= _LONGEST_ROW_IN_TORCH:
         # Row by row: numpy takes its time between them, which is what counts where rows are short.
-        combined: Array = reduce(_IN_TORCH[combine], map(received.tensor, parts)).numpy()
+        combined: Array = reduce(_IN_TORCH[combine], map(to_tensor, parts)).numpy()
         return combined
     out = combine(parts[0], parts[1])
     for part in parts[2:]:

@@ -8,6 +8,7 @@ import torch
 from poolservice.specs import PoolSpec, WindowSpec
 from poolservice_server.pooling import arrays, order, slices, windows
 from poolservice_server.pooling.operators import Pooled, pool
+from poolservice_server.pooling.views import to_array, to_tensor
 
 _WHITE = 255
 
@@ -40,19 +41,27 @@ class PoolStage:
                 results.append((_scaled(values), indices))
         return results
 
-    def directly(self, planes: slices.Array) -> list[slices.Array] | None:
-        """The values of (P, *spatial) planes, by numpy alone; None where some spec needs torch."""
-        if len(planes) == 0 or (self.unit_scale and not all(map(_commutes_with_scale, self.specs))):
-            return None
+    def on_arrays(self, planes: slices.Array) -> list[tuple[slices.Array, slices.Array | None]]:
+        """The same over arrays, on the processor: by numpy alone what is sooner so, the rest by torch."""
+        direct = [self._directly(planes, spec) for spec in self.specs]
+        rest = tuple(spec for spec, values in zip(self.specs, direct, strict=True) if values is None)
+        by_torch = iter(PoolStage(rest, self.unit_scale)(to_tensor(planes)) if rest else ())
         results = []
-        for spec in self.specs:
-            values = arrays.pool(planes, spec)
+        for values in direct:
+            indices = None
             if values is None:
-                return None
-            results.append(
-                values if not self.unit_scale else values.astype(np.float32, copy=False) / np.float32(_WHITE)
-            )
+                pooled, where = next(by_torch)
+                values, indices = to_array(pooled), None if where is None else to_array(where)
+            results.append((values, indices))
         return results
+
+    def _directly(self, planes: slices.Array, spec: PoolSpec) -> slices.Array | None:
+        if len(planes) == 0 or (self.unit_scale and not _commutes_with_scale(spec)):
+            return None
+        values = arrays.pool(planes, spec)
+        if values is None or not self.unit_scale:
+            return values
+        return values.astype(np.float32, copy=False) / np.float32(_WHITE)
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:

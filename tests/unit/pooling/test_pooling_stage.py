@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from poolservice.specs import (
     MinPool1d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage, pool
+from poolservice_server.pooling import PoolStage, arrays, pool
 
 
 def as_floats(picture: torch.Tensor) -> torch.Tensor:
@@ -66,6 +67,28 @@ def test_results_come_in_the_order_of_the_specs() -> None:
         expected, expected_indices = pool(planes, spec)
         assert torch.equal(values, expected)
         assert (indices is None) == (expected_indices is None)
+
+
+@pytest.mark.parametrize("unit_scale", [False, True])
+def test_over_arrays_each_spec_goes_its_way_and_comes_back_in_its_place(
+    unit_scale: bool, assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None]
+) -> None:
+    planes = torch.randint(1, 256, (3, 128, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
+    planes = planes if unit_scale else as_floats(planes)
+    specs = (MaxPool2d(2), LPPool2d(2, 3), GlobalAvgPool2d(), MaxPool2d(2, return_indices=True), MaxPool2d(3, 2, 1))
+    assert [arrays.pool(planes.numpy(), spec) is None for spec in specs] == [False, True, False, True, False]
+    stage = PoolStage(specs, unit_scale)
+    for (values, indices), (expected, where) in zip(stage.on_arrays(planes.numpy()), stage(planes), strict=True):
+        assert_same_bits(torch.from_numpy(values), expected)
+        assert (indices is None) == (where is None)
+        if indices is not None and where is not None:
+            assert_same_bits(torch.from_numpy(indices), where)
+
+
+def test_no_planes_over_arrays_give_none() -> None:
+    ((values, indices),) = PoolStage((MaxPool2d(2),)).on_arrays(np.empty((0, 8, 8), np.float32))
+    assert values.shape == (0, 4, 4)
+    assert indices is None
 
 
 def test_stages_are_equal_when_they_compute_the_same() -> None:
