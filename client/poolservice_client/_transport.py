@@ -23,11 +23,12 @@ from poolservice_client._calls import (
 )
 from poolservice_client._cancellation import Cancellation, Cancelled
 from poolservice_client._channels import HEALTH, POOL, POOL_BATCH, POOL_STREAM, SERVER_INFO, open_lane, sign_of_life
-from poolservice_client._lanes import Ask, Lane, Lanes, Place, Taken
+from poolservice_client._lanes import Lane, Lanes, Place, Taken
 from poolservice_client._retry import Retries, Trials
 from poolservice_client._server_info import INFO_REQUEST, read_place
 from poolservice_client._settings import Settings
 from poolservice_client._stats import Counters
+from poolservice_client._surveyor import Surveyor
 
 __all__ = [
     "HEALTH",
@@ -77,7 +78,7 @@ class GrpcTransport:
     def _begin(self) -> None:
         self._opening = threading.Lock()
         self._lanes: Lanes | None = None
-        self._surveyor: threading.Thread | None = None
+        self._surveyor = Surveyor()
         self._retries = Retries(self._settings.retries, self._settings.wait_for_ready, self._counters)
         self._turns = threading.BoundedSemaphore(MAX_CALLS_IN_FLIGHT)
         self._closed = threading.Event()
@@ -143,16 +144,15 @@ class GrpcTransport:
         """See Transport."""
         self._closed.set()
         with self._opening:
-            lanes, surveyor = self._lanes, self._surveyor
+            lanes = self._lanes
         if lanes is None:
             return
         for lane in lanes.end():
             self._close_lane(lane)
-        if surveyor is not None:
-            surveyor.join()
-            # What it opened meanwhile.
-            for lane in lanes.end():
-                self._close_lane(lane)
+        self._surveyor.end()
+        # What it opened meanwhile.
+        for lane in lanes.end():
+            self._close_lane(lane)
 
     def _open(self) -> Lanes:
         if self._closed.is_set():
@@ -190,7 +190,9 @@ class GrpcTransport:
         trials: Trials | None = None
         failed: Lane | None = None
         while True:
-            self._start_survey(lanes)
+            survey = lanes.survey(self._open_lane)
+            if survey is not None:
+                self._surveyor.start(survey, self._ask, self._close_lane)
             with Taken(lanes, failed, self._close_lane) as lane, _fork.inside():
                 try:
                     answer = self._send(lanes, lane, method, request, deadline, cancellation)
@@ -270,28 +272,6 @@ class GrpcTransport:
             cancellation.sleep(seconds)
         if self._closed.wait(0 if cancellation is not None else seconds):
             raise closed_within()
-
-    def _start_survey(self, lanes: Lanes) -> None:
-        survey = lanes.survey(self._open_lane)
-        if survey is not None:
-            with self._opening:
-                if not self._closed.is_set():
-                    self._surveyor = threading.Thread(
-                        target=self._survey, args=(survey,), name="poolservice-survey", daemon=True
-                    )
-                    self._surveyor.start()
-
-    def _survey(self, survey: Any) -> None:
-        place: Place | None = None
-        try:
-            while True:
-                step = survey.send(place)
-                if isinstance(step, Ask):
-                    place = self._ask(step.lane)
-                else:
-                    self._close_lane(step.lane)
-        except StopIteration:
-            return
 
     def _ask(self, lane: Lane) -> Place | None:
         if self._closed.is_set():
