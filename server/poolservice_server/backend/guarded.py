@@ -89,14 +89,13 @@ class GuardedDevice:
             Exception: anything else is an item's fault.
         """
         try:
-            results = self._run_once(stages, items)
+            results = self._device.run(stages, items)
+        except DeviceOutOfMemory:
+            self._ran_out_of_memory()
+            raise
         except DeviceFailed as error:
             _log.warning("device failed, trying once more", device=self.name, error=str(error))
-            try:
-                results = self._run_once(stages, items)
-            except DeviceFailed as again:
-                self._suspend(str(again))
-                raise
+            results = self._run_again(stages, items)
         with self._lock:
             self.items += len(items)
         return results
@@ -128,18 +127,24 @@ class GuardedDevice:
         with self._lock:
             self._ceilings.pop(kind, None)
 
-    def _run_once(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+    def _run_again(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+        with self._lock:
+            self.failures += 1
         try:
             return self._device.run(stages, items)
         except DeviceOutOfMemory:
-            with self._lock:
-                self.out_of_memory += 1
-            self._device.free_memory()
+            self._ran_out_of_memory()
             raise
-        except DeviceFailed:
+        except DeviceFailed as again:
             with self._lock:
                 self.failures += 1
+            self._suspend(str(again))
             raise
+
+    def _ran_out_of_memory(self) -> None:
+        with self._lock:
+            self.out_of_memory += 1
+        self._device.free_memory()
 
     def _suspend(self, reason: str) -> None:
         with self._lock:

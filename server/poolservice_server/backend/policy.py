@@ -113,13 +113,18 @@ class Backend:
         }
 
     def _run(self, kind: Kind, items: Sequence[np.ndarray], devices: Sequence[GuardedDevice]) -> list[Outcome]:
-        serving = next((number for number, device in enumerate(devices) if device.serves()), None)
-        if serving is None:
+        # Plain loops and few calls: this runs for every batch, and most are over in some microseconds.
+        for number, device in enumerate(devices):
+            if device.serves():
+                break
+        else:
             return [self._no_device() for _ in items]
-        device, others = devices[serving], devices[serving + 1 :]
-        nbytes = sum(item.nbytes for item in items)
-        if self._is_too_much(device, kind, nbytes) and _halves(items):
+        nbytes = 0
+        for item in items:
+            nbytes += item.nbytes
+        if nbytes > self._most_bytes(device, kind) and _halves(items):
             return self._run_halves(kind, items, devices)
+        others = devices[number + 1 :]
         try:
             results = device.run(kind.stages, items)
         except DeviceOutOfMemory as error:
@@ -137,12 +142,15 @@ class Backend:
             return self._run(kind, items, others) if others else [error]
         return [Computed(result, device.name, len(items)) for result in results]
 
-    def _is_too_much(self, device: GuardedDevice, kind: Kind, nbytes: int) -> bool:
+    def _most_bytes(self, device: GuardedDevice, kind: Kind) -> int:
+        """How much of a kind runs on a device in one go."""
         ceiling = device.ceiling(kind)
-        if ceiling is not None and ceiling >= self._max_batch_bytes:
+        if ceiling is None:
+            return self._max_batch_bytes
+        if ceiling >= self._max_batch_bytes:
             device.forget_ceiling(kind)
-            ceiling = None
-        return nbytes > (self._max_batch_bytes if ceiling is None else ceiling)
+            return self._max_batch_bytes
+        return ceiling
 
     def _run_halves(self, kind: Kind, items: Sequence[np.ndarray], devices: Sequence[GuardedDevice]) -> list[Outcome]:
         if len(items) > 1:
