@@ -113,18 +113,16 @@ class Backend:
         }
 
     def _run(self, kind: Kind, items: Sequence[np.ndarray], devices: Sequence[GuardedDevice]) -> list[Outcome]:
-        # Plain loops and few calls: this runs for every batch, and most are over in some microseconds.
-        for number, device in enumerate(devices):
-            if device.serves():
-                break
-        else:
+        serving = _serving(devices)
+        if serving is None:
             return [self._no_device() for _ in items]
+        device, others = devices[serving], devices[serving + 1 :]
+        # Plain loops and few calls: this runs for every batch, and most are over in some microseconds.
         nbytes = 0
         for item in items:
             nbytes += item.nbytes
         if nbytes > self._most_bytes(device, kind) and _halves(items):
             return self._run_halves(kind, items, devices)
-        others = devices[number + 1 :]
         try:
             results = device.run(kind.stages, items)
         except DeviceOutOfMemory as error:
@@ -169,6 +167,14 @@ class Backend:
         return NoDevice(
             f"no device takes work now ({reasons}), and this server was started to compute on a GPU only; retry later"
         )
+
+
+def _serving(devices: Sequence[GuardedDevice]) -> int | None:
+    """The first that takes work."""
+    for number, device in enumerate(devices):
+        if device.serves():
+            return number
+    return None
 
 
 def _halves(items: Sequence[np.ndarray]) -> bool:
