@@ -263,7 +263,7 @@ class BatcherMachine(RuleBasedStateMachine):
         async def until_it_is_over() -> None:
             # Nobody is told of the end of a batch whose callers have all left.
             until = time.monotonic() + 30
-            while self.batcher.snapshot().held_items == held:  # noqa: ASYNC110
+            while self.batcher.snapshot().held_items == held:
                 assert time.monotonic() < until
                 await asyncio.sleep(0)
 
