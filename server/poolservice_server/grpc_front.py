@@ -35,6 +35,7 @@ class GrpcFront:
         self._service = service
         self._metrics = metrics
         self._access = access
+        self._guarded = bool(access)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the methods of the contract with `server`, which has not started yet."""
@@ -49,7 +50,8 @@ class GrpcFront:
     async def _pool_stream(self, messages: AsyncIterator[bytes], context: _Context) -> None:
         started, code = self._metrics.started(), _LEFT
         try:
-            self._check_access(context)
+            if self._guarded:
+                self._check_access(context)
             await self._service.pool_stream(messages, context.write, _deadline(context))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
             status = to_status(error)
@@ -65,7 +67,8 @@ class GrpcFront:
         async def answer(message: bytes, context: _Context) -> bytes:
             started, code = self._metrics.started(), _LEFT
             try:
-                self._check_access(context)
+                if self._guarded:
+                    self._check_access(context)
                 response = await method(Call(message, _deadline(context)))
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told by a status
                 status = to_status(error)
@@ -80,8 +83,7 @@ class GrpcFront:
         return grpc.unary_unary_rpc_method_handler(answer)
 
     def _check_access(self, context: _Context) -> None:
-        if self._access:
-            self._access.check([(key, value) for key, value in context.invocation_metadata() or ()])
+        self._access.check([(key, value) for key, value in context.invocation_metadata() or ()])
 
 
 def _deadline(context: _Context) -> float | None:

@@ -5,7 +5,7 @@ It knows no grpc object, so that any front can stand before it. A caller that le
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from poolservice import codec
 from poolservice.v1 import pool_pb2
 from poolservice_server import convert, images
-from poolservice_server.batcher import Batcher, Ran, Work
+from poolservice_server.batcher import Batcher, Place, Ran, Work
 from poolservice_server.errors import MessageTooLarge, to_status
 from poolservice_server.plan import Head, Plan, plan_picture, read_head
 
@@ -64,10 +64,10 @@ class PoolService:
         self._max_message_bytes = max_message_bytes
         self._max_image_pixels = max_image_pixels
 
-    async def pool(self, call: Call) -> bytes:
+    def pool(self, call: Call) -> Awaitable[bytes]:
         """Answer a PoolRequest with a PoolResponse."""
         self._check_size(call.message)
-        return await self._answer(codec.decode_request(call.message), call.deadline)
+        return self._answer(codec.decode_request(call.message), call.deadline)
 
     async def pool_batch(self, call: Call) -> bytes:
         """Answer a PoolBatchRequest with a PoolBatchResponse: an outcome for each item, whatever the others do."""
@@ -133,7 +133,7 @@ class PoolService:
             planes = plan.planes_of(request.data)
             self._check_answer(plan)
             ran = await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline))
-            return await self._respond(plan, ran, decode_seconds=0.0, wait_seconds=0.0)
+            return _encode(ran, await self._results(plan, ran))
         return await self._answer_picture(head, request.data, deadline)
 
     async def _answer_picture(self, head: Head, data: memoryview, deadline: float | None) -> bytes:
@@ -143,38 +143,27 @@ class PoolService:
         self._check_answer(plan)
         # The place is taken by the declared size before a pixel is decoded, and kept until the answer is there.
         with self._batcher.reserve(plan.nbytes) as place:
-            arrived = time.monotonic()
-            planes, decode_seconds = await asyncio.get_running_loop().run_in_executor(
-                self._decoders, self._decode, scanned, head
-            )
-            wait_seconds = time.monotonic() - arrived - decode_seconds
-            # As the plan has them: an operator of one dimension pools each row.
-            planes = planes.reshape(plan.planes)
-            ran = await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline), place)
-            return await self._respond(plan, ran, decode_seconds=decode_seconds, wait_seconds=wait_seconds)
+            picture = _Picture(scanned, head, plan.planes, self._max_image_pixels)
+            ran, wait_seconds = await self._run_picture(plan, picture, deadline, place)
+            results = await self._results(plan, ran)
+            return _encode(ran, results, decode_seconds=picture.decode_seconds, wait_seconds=wait_seconds)
 
-    def _decode(self, scanned: images.Scan, head: Head) -> tuple[np.ndarray, float]:
-        started = time.perf_counter()
-        planes = images.decode_scanned(
-            scanned, head.color_mode, max_pixels=self._max_image_pixels, interleaved=head.any_order
-        )
-        return planes, time.perf_counter() - started
+    async def _run_picture(
+        self, plan: Plan, picture: "_Picture", deadline: float | None, place: Place
+    ) -> tuple[Ran, float]:
+        """What became of a picture, and how long it waited to be decoded where the batcher does not know it."""
+        if not self._batcher.gains_by_company(plan.nbytes):
+            work = Work(plan.kind, picture.planes, plan.nbytes, deadline)
+            return await self._batcher.submit_apart(work, place, self._decoders), 0.0
+        arrived = time.monotonic()
+        planes = await asyncio.get_running_loop().run_in_executor(self._decoders, picture.planes)
+        wait_seconds = time.monotonic() - arrived - picture.decode_seconds
+        return await self._batcher.submit(Work(plan.kind, planes, plan.nbytes, deadline), place), wait_seconds
 
-    async def _respond(self, plan: Plan, ran: Ran, *, decode_seconds: float, wait_seconds: float) -> bytes:
-        if plan.output.format == "image":
-            results = await asyncio.get_running_loop().run_in_executor(
-                self._decoders, convert.results, plan, ran.result
-            )
-        else:
-            results = convert.results(plan, ran.result)
-        execution = pool_pb2.Execution(
-            device=ran.device,
-            batch_size=ran.batch_size,
-            decode_microseconds=round(decode_seconds * 1e6),
-            queue_microseconds=round((ran.queue_seconds + wait_seconds) * 1e6),
-            compute_microseconds=round(ran.compute_seconds * 1e6),
-        )
-        return codec.encode_response(execution, results)
+    async def _results(self, plan: Plan, ran: Ran) -> Sequence[codec.Result]:
+        if plan.output.format != "image":
+            return convert.results(plan, ran.result)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, convert.results, plan, ran.result)
 
     def _check_answer(self, plan: Plan) -> None:
         if plan.sent_bytes + _ANSWER_ROOM > self._max_message_bytes:
@@ -184,6 +173,44 @@ class PoolService:
                 self._max_message_bytes,
                 remedy="ask for less (a smaller output_size, a larger stride, fewer specs)",
             )
+
+
+def _encode(
+    ran: Ran, results: Sequence[codec.Result], *, decode_seconds: float = 0.0, wait_seconds: float = 0.0
+) -> bytes:
+    execution = pool_pb2.Execution(
+        device=ran.device,
+        batch_size=ran.batch_size,
+        decode_microseconds=round(decode_seconds * 1e6),
+        queue_microseconds=round((ran.queue_seconds + wait_seconds) * 1e6),
+        compute_microseconds=round(ran.compute_seconds * 1e6),
+    )
+    return codec.encode_response(execution, results)
+
+
+class _Picture:
+    """A picture that is still to be decoded.
+
+    Attributes:
+        decode_seconds: how long that took.
+    """
+
+    def __init__(self, scanned: images.Scan, head: Head, shape: tuple[int, ...], max_pixels: int) -> None:
+        self._scanned = scanned
+        self._head = head
+        self._shape = shape
+        self._max_pixels = max_pixels
+        self.decode_seconds = 0.0
+
+    def planes(self) -> np.ndarray:
+        """Decode it, on any thread."""
+        started = time.perf_counter()
+        planes = images.decode_scanned(
+            self._scanned, self._head.color_mode, max_pixels=self._max_pixels, interleaved=self._head.any_order
+        )
+        self.decode_seconds = time.perf_counter() - started
+        # As the plan has them: an operator of one dimension pools each row.
+        return planes.reshape(self._shape)
 
 
 class _Window:

@@ -1,20 +1,19 @@
 """When a batch starts, where, and how its items are settled."""
 
 import asyncio
-import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 from poolservice_server.batcher.admission import Admission, Place
+from poolservice_server.batcher.deadlines import Deadlines
+from poolservice_server.batcher.ledger import Ledger, Outcomes
 from poolservice_server.batcher.line import Line, Waiter
 from poolservice_server.batcher.pace import Pace
+from poolservice_server.batcher.share import LoopShare
 from poolservice_server.batcher.snapshot import Snapshot
-from poolservice_server.batcher.work import Computed, DeadlinePassed, Ran, Runner, Work
-
-# A timer of the event loop may fire this much too early.
-_TIMER_GRAIN_SECONDS = 0.001
+from poolservice_server.batcher.work import DeadlinePassed, Ran, Runner, Work
 
 _NEVER = float("inf")
 
@@ -24,9 +23,7 @@ class Batcher:
 
     The first item starts as soon as a lane is free, with everything of its group that has gathered behind it. A lane
     is free where fewer than `threads` batches run. Items that are soon done, as far as their kind is known, borrow the
-    free lane to run on the event loop itself, as many at a time as it can be kept from everything else: handing them
-    to a thread and back costs about as much as running them, and each step that they take there waits for its turn of
-    Python's lock. They never overtake older work.
+    free lane to run on the event loop itself (see `LoopShare`). They never overtake older work.
 
     Args:
         run: runs a batch.
@@ -38,12 +35,7 @@ class Batcher:
         max_queue_items: items that may be here at one time, waiting or running.
         max_queue_bytes: bytes that they may hold together.
         threads: batches that run at one time.
-        inline_bytes: bytes up to which a batch of a kind that has not run yet runs on the event loop; 0 for never any.
-        inline_seconds: seconds that a batch of a known kind may keep the event loop from everything else; items that
-            take more than half of it each run on threads.
-        solo_bytes: bytes from which an item that may run on the event loop does so as it comes, before it has left the
-            processor's caches, if nothing waits: to copy it beside others would take as long as a batch of its own.
-            Beyond `inline_seconds` in one turn of the loop, it stands in line.
+        inline_bytes, inline_seconds, solo_bytes: see `LoopShare`.
         clock: seconds, on the time base of the loop's timers.
     """
 
@@ -66,13 +58,15 @@ class Batcher:
         self._run = run
         self._max_batch_seconds = max_batch_seconds
         self._max_batch_delay = max_batch_delay
-        self._inline_bytes = inline_bytes
-        self._inline_seconds = inline_seconds
-        self._solo_bytes = solo_bytes
         self._clock = clock
         self._admission = Admission(max_items=max_queue_items, max_bytes=max_queue_bytes, clock=clock)
         self._line = Line(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
         self._pace = Pace()
+        self._share = LoopShare(
+            self._pace, inline_bytes=inline_bytes, inline_seconds=inline_seconds, solo_bytes=solo_bytes
+        )
+        self._ledger = Ledger()
+        self._deadlines = Deadlines(self._unsettled, self._expire, clock)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="batch")
         self._free_lanes = threads
         # The batches that run on threads, by the number of their first item.
@@ -80,14 +74,7 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatching = False
         self._company_timer: asyncio.TimerHandle | None = None
-        self._expiry_timer: asyncio.TimerHandle | None = None
-        self._next_expiry = _NEVER
         self._number = 0
-        self._completed = self._failed = self._expired = self._cancelled = 0
-        self._batches: Counter[int] = Counter()
-        self._inline_batches = 0
-        # What ran as it came since the loop's last turn.
-        self._solo_seconds = 0.0
 
     def reserve(self, nbytes: int) -> Place:
         """Take room for work that is still being prepared, to be submitted later.
@@ -114,28 +101,41 @@ class Batcher:
             DeadlinePassed: its deadline has passed already.
         """
         now = self._clock()
-        deadline = work.deadline
-        if deadline is not None and deadline <= now:
-            self._expired += 1
-            raise DeadlinePassed
-        if place is None:
-            place = self._admission.admit(work.nbytes)
-        else:
-            place.hold()
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
-        self._number += 1
-        waiter = Waiter(work, place, self._number, now, on_cancel=self._left, loop=loop)
-        if work.nbytes >= self._solo_bytes and self._runs_as_it_comes(work):
-            if not self._solo_seconds:
-                loop.call_soon(self._begin_turn)
-            self._solo_seconds += self._run_inline([waiter], now)
+        waiter = self._enter(work, place, now)
+        loop = waiter.get_loop()
+        if self._share.arrive():
+            loop.call_soon(self._share.end_turn)
+        if self._runs_as_it_comes(work):
+            self._share.spend(self._run_inline([waiter], now))
             return waiter
         self._line.join(waiter)
-        if deadline is not None and deadline < self._next_expiry:
-            self._expire_at(loop, deadline)
+        self._deadlines.watch(loop, work.deadline)
         self._dispatch_soon(loop)
+        return waiter
+
+    def gains_by_company(self, nbytes: int) -> bool:
+        """Whether an item of this size is better run with others of its kind than by itself."""
+        return self._max_batch_delay > 0 or self._share.gains_by_company(nbytes)
+
+    def submit_apart(self, work: Work, place: Place, threads: Executor) -> asyncio.Future[Ran]:
+        """Run an item by itself on one of `threads`, which prepares it first: its payload's call gives the runner's.
+
+        What has just been prepared is read from the caches of the processor that did so.
+
+        Args:
+            work: what to run, one that does not gain by company.
+            place: the room that was reserved for it.
+            threads: where it is prepared.
+
+        Returns, raises:
+            As `submit`; what `work.payload` raises is its outcome.
+        """
+        waiter = self._enter(work, place, self._clock())
+        loop = waiter.get_loop()
+        self._ledger.batches[1] += 1
+        self._running[waiter.number] = [waiter]
+        self._deadlines.watch(loop, work.deadline)
+        threads.submit(self._run_on_thread, loop, [waiter], None, self._finish_apart)
         return waiter
 
     async def drain(self) -> None:
@@ -145,27 +145,40 @@ class Batcher:
             self._dispatch_soon(self._loop)
         await self._admission.emptied()
         self._threads.shutdown(wait=False)
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
+        self._deadlines.forget()
 
     def snapshot(self) -> Snapshot:
         """What has been counted until now."""
-        admission = self._admission
+        admission, ledger = self._admission, self._ledger
         return Snapshot(
             accepted=admission.accepted,
             refused=admission.refused,
-            completed=self._completed,
-            failed=self._failed,
-            expired=self._expired,
-            cancelled=self._cancelled,
-            batches=dict(self._batches),
-            inline_batches=self._inline_batches,
+            completed=ledger.completed,
+            failed=ledger.failed,
+            expired=ledger.expired,
+            cancelled=ledger.cancelled,
+            batches=dict(ledger.batches),
+            inline_batches=ledger.inline_batches,
             waiting_items=len(self._line),
             held_items=admission.items,
             held_bytes=admission.nbytes,
             items_per_second=admission.items_per_second,
             bytes_per_second=admission.bytes_per_second,
         )
+
+    def _enter(self, work: Work, place: Place | None, now: float) -> Waiter:
+        if work.deadline is not None and work.deadline <= now:
+            self._ledger.expired += 1
+            raise DeadlinePassed
+        if place is None:
+            place = self._admission.admit(work.nbytes)
+        else:
+            place.hold()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        self._number += 1
+        return Waiter(work, place, self._number, now, on_cancel=self._left, loop=loop)
 
     def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not at once: the calls that came in with the same wake-up of the loop gather first.
@@ -177,12 +190,12 @@ class Batcher:
         self._dispatching = False
         while self._free_lanes:
             now = self._clock()
-            if now >= self._next_expiry:
-                self._expire(loop)
+            if self._deadlines.passed(now):
+                self._deadlines.pass_by(loop)
             first = self._next(loop, now)
             if first is None:
                 return
-            room = self._inline_room(first.work)
+            room = self._share.room(first.work)
             if first.work.nbytes <= room:
                 batch = self._line.cut(first, room)
                 self._run_inline(batch, now)
@@ -190,26 +203,14 @@ class Batcher:
                 self._dispatch_soon(loop)
                 return
             batch = self._line.cut(first, self._pace.fitting(first.work.key, self._max_batch_seconds))
-            self._batches[len(batch)] += 1
+            self._ledger.batches[len(batch)] += 1
             self._free_lanes -= 1
             self._running[batch[0].number] = batch
-            self._threads.submit(self._run_on_thread, loop, batch, now)
-
-    def _inline_room(self, work: Work) -> float:
-        """How many bytes of its kind may run on the event loop in one go."""
-        if not self._inline_bytes:
-            return 0
-        expected = self._pace.expect(work.key, work.nbytes)
-        if expected is None:
-            return self._inline_bytes
-        return self._pace.fitting(work.key, self._inline_seconds) if 2 * expected < self._inline_seconds else 0
+            self._threads.submit(self._run_on_thread, loop, batch, now, self._finish)
 
     def _runs_as_it_comes(self, work: Work) -> bool:
         free = self._free_lanes > 0 and not self._line and not self._max_batch_delay
-        return free and self._solo_seconds <= self._inline_seconds and work.nbytes <= self._inline_room(work)
-
-    def _begin_turn(self) -> None:
-        self._solo_seconds = 0.0
+        return free and self._share.takes_as_it_comes(work)
 
     def _next(self, loop: asyncio.AbstractEventLoop, now: float) -> Waiter | None:
         """The oldest item, or the oldest one whose group need not wait for company any longer."""
@@ -227,93 +228,79 @@ class Batcher:
         return full
 
     def _run_inline(self, batch: list[Waiter], started: float) -> float:
-        self._batches[len(batch)] += 1
-        self._inline_batches += 1
-        outcomes, seconds = self._compute(batch)
+        self._ledger.batches[len(batch)] += 1
+        self._ledger.inline_batches += 1
+        outcomes, seconds = self._compute(batch[0].work.key, [waiter.work.payload for waiter in batch])
         self._settle(batch, started, outcomes, seconds)
         return seconds
 
-    def _run_on_thread(self, loop: asyncio.AbstractEventLoop, batch: list[Waiter], started: float) -> None:
-        try:
-            outcomes, seconds = self._compute(batch)
-        except BaseException as error:  # noqa: BLE001 - SystemExit and such would leave the batch without an end
-            outcomes, seconds = [RuntimeError(f"the batch's runner ended with {error!r}")] * len(batch), 0.0
-        loop.call_soon_threadsafe(self._finish, loop, batch, started, outcomes, seconds)
-
-    def _compute(self, batch: list[Waiter]) -> tuple[Sequence[Computed | Exception], float]:
-        """What the runner makes of a batch, whatever it does, and the seconds that it took."""
-        started = time.perf_counter()
-        try:
-            outcomes = self._run(batch[0].work.key, [waiter.work.payload for waiter in batch])
-            if len(outcomes) != len(batch):
-                raise RuntimeError(f"a batch of {len(batch)} came back with {len(outcomes)} outcomes")
-        except Exception as error:  # noqa: BLE001 - it is the outcome of each of them
-            outcomes = [error] * len(batch)
-        return outcomes, time.perf_counter() - started
-
-    def _finish(
+    def _run_on_thread(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[Waiter],
-        started: float,
-        outcomes: Sequence[Computed | Exception],
-        seconds: float,
+        started: float | None,
+        finish: Callable[[list[Waiter], float, Outcomes, float], None],
     ) -> None:
-        del self._running[batch[0].number]
-        self._free_lanes += 1
-        self._settle(batch, started, outcomes, seconds)
-        self._dispatch_soon(loop)
+        """Run a batch that was started, or without a time an item that starts now and has to be prepared."""
+        prepare = started is None
+        if started is None:
+            started = self._clock()
+        outcomes: Outcomes
+        try:
+            if prepare and batch[0].done():
+                raise DeadlinePassed  # or its caller left: nobody waits for it
+            payloads = [waiter.work.payload() if prepare else waiter.work.payload for waiter in batch]
+            outcomes, seconds = self._compute(batch[0].work.key, payloads)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and such would leave the batch without an end
+            ended = error if isinstance(error, Exception) else RuntimeError(f"the batch's thread ended with {error!r}")
+            outcomes, seconds = [ended] * len(batch), 0.0
+        loop.call_soon_threadsafe(finish, batch, started, outcomes, seconds)
 
-    def _settle(
-        self, batch: list[Waiter], started: float, outcomes: Sequence[Computed | Exception], seconds: float
-    ) -> None:
+    def _compute(self, key: Any, payloads: list[Any]) -> tuple[Outcomes, float]:
+        """What the runner makes of a batch, whatever it does, and the seconds that it took."""
+        started = time.perf_counter()
+        outcomes: Outcomes
+        try:
+            outcomes = self._run(key, payloads)
+            if len(outcomes) != len(payloads):
+                raise RuntimeError(f"a batch of {len(payloads)} came back with {len(outcomes)} outcomes")
+        except Exception as error:  # noqa: BLE001 - it is the outcome of each of them
+            outcomes = [error] * len(payloads)
+        return outcomes, time.perf_counter() - started
+
+    def _finish(self, batch: list[Waiter], started: float, outcomes: Outcomes, seconds: float) -> None:
+        self._free_lanes += 1
+        self._finish_apart(batch, started, outcomes, seconds)
+        self._dispatch_soon(batch[0].get_loop())
+
+    def _finish_apart(self, batch: list[Waiter], started: float, outcomes: Outcomes, seconds: float) -> None:
+        del self._running[batch[0].number]
+        self._settle(batch, started, outcomes, seconds)
+
+    def _settle(self, batch: list[Waiter], started: float, outcomes: Outcomes, seconds: float) -> None:
         if not isinstance(outcomes[0], Exception):
-            self._pace.learn(batch[0].work.key, sum(waiter.work.nbytes for waiter in batch), seconds)
-        for waiter, outcome in zip(batch, outcomes, strict=True):
-            # One whose caller left or whose deadline passed meanwhile has been settled.
-            if not waiter.done():
-                if isinstance(outcome, Exception):
-                    self._failed += 1
-                    # A future takes any exception but the one that ends an iterator.
-                    stop = isinstance(outcome, StopIteration)
-                    waiter.set_exception(RuntimeError("the item raised StopIteration") if stop else outcome)
-                else:
-                    self._completed += 1
-                    waiter.set_result(
-                        Ran(outcome.result, outcome.device, outcome.batch_size, started - waiter.arrived, seconds)
-                    )
-            waiter.place.leave()
+            nbytes = 0
+            for waiter in batch:
+                nbytes += waiter.work.nbytes
+            self._pace.learn(batch[0].work.key, nbytes, seconds)
+        self._ledger.settle(batch, started, outcomes, seconds)
         self._admission.measure_pace()
 
     def _left(self, waiter: Waiter) -> None:
-        self._cancelled += 1
+        self._ledger.cancelled += 1
+        self._leave_line(waiter)
+
+    def _expire(self, waiter: Waiter) -> None:
+        self._ledger.expire(waiter)
+        self._leave_line(waiter)
+
+    def _leave_line(self, waiter: Waiter) -> None:
+        # One that runs keeps its place until its batch ends, since its memory is in use until then.
         if waiter in self._line:
             self._line.leave(waiter)
             waiter.place.leave()
 
-    def _expire_at(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        self._next_expiry = deadline
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
-        self._expiry_timer = loop.call_at(deadline, self._expire, loop)
-
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Settle whose deadline has passed; one timer serves for all, set to the earliest of them."""
-        now = self._clock() + _TIMER_GRAIN_SECONDS
-        self._next_expiry = _NEVER
-        earliest = _NEVER
-        for waiter in itertools.chain(list(self._line), *self._running.values()):
-            deadline = _NEVER if waiter.work.deadline is None else waiter.work.deadline
-            if waiter.done():
-                continue
-            if deadline > now:
-                earliest = min(earliest, deadline)
-                continue
-            self._expired += 1
-            waiter.set_exception(DeadlinePassed())
-            # One that runs keeps its place until its batch ends, since its memory is in use until then.
-            if waiter in self._line:
-                self._line.leave(waiter)
-                waiter.place.leave()
-        if earliest < _NEVER:
-            self._expire_at(loop, earliest)
+    def _unsettled(self) -> Iterator[Waiter]:
+        yield from self._line
+        for batch in self._running.values():
+            yield from batch

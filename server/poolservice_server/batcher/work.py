@@ -9,7 +9,7 @@ class Work(NamedTuple):
 
     Attributes:
         key: items of equal keys may run together.
-        payload: what the runner takes.
+        payload: what the runner takes, or, for `Batcher.submit_apart`, what gives it when it is called.
         nbytes: memory that it holds until it is answered, results included.
         deadline: when its caller stops waiting, in seconds of the batcher's clock; None = never.
     """

@@ -73,6 +73,23 @@ async def test_an_item_that_gains_nothing_by_company_runs_as_it_comes(runner: "R
     await batcher.drain()
 
 
+async def test_an_item_whose_predecessor_came_alone_does_not_wait_for_company(
+    runner: "Runner", small: "MakeWork"
+) -> None:
+    batcher = Batcher(runner, inline_bytes=100, inline_seconds=60)
+    first = batcher.submit(small(1))
+    assert not first.done()
+    await first
+    assert batcher.submit(small(2)).done()
+    # Two in a turn of the loop: the next turn may bring several again.
+    assert (await batcher.submit(small(3))).batch_size == 1
+    fourth, fifth = batcher.submit(small(4)), batcher.submit(small(5))
+    assert not fourth.done()
+    assert (await fifth).batch_size == 2
+    assert runner.batches == [[1], [2], [3], [4, 5]]
+    await batcher.drain()
+
+
 async def test_many_items_at_once_leave_the_loop_its_turns(runner_that_takes: Callable[[float], "Runner"]) -> None:
     turns = 0
     running = True

@@ -114,6 +114,8 @@ class Model:
         self.reserved = 0
         self.refused = 0
         self.draining = False
+        #: The last turn of the loop in which any item came brought one only.
+        self.lonely = False
         self._clock = clock
         self._numbers = itertools.count()
         self._kinds_run: set[str] = set()
@@ -159,10 +161,11 @@ class Model:
         self.items[item.number] = item
         return item
 
-    def ran_as_it_came(self, item: Item, batch: Batch) -> None:
+    def ran_as_it_came(self, item: Item, batch: Batch, *, first_of_its_turn: bool) -> None:
         """An item was run while it was submitted; nobody waited before it."""
         assert not self.delay
-        assert self.limits.solo_bytes <= item.nbytes <= self.limits.inline_bytes
+        assert item.nbytes <= self.limits.inline_bytes
+        assert item.nbytes >= self.limits.solo_bytes or (self.lonely and first_of_its_turn)
         assert [payload.number for payload in batch.payloads] == [item.number]
         assert item.future.done()
         self._kinds_run.add(item.key)

@@ -60,6 +60,7 @@ class BatcherMachine(RuleBasedStateMachine):
             clock=self.loop.time,
         )
         self.started = 0
+        self.burst_start = 0
         self.drain: asyncio.Task[None] | None = None
 
     # ---- steps
@@ -80,8 +81,12 @@ class BatcherMachine(RuleBasedStateMachine):
     )
     def arrive(self, burst: "list[tuple[str, int, float | None, Behaviour, bool]]", stall: float) -> None:
         async def submit_all() -> None:
+            self.burst_start = len(self.model.items)
             for key, nbytes, patience, behaviour, reserved in burst:
                 self._submit(key, nbytes, patience, behaviour, reserved=reserved)
+            came = len(self.model.items) - self.burst_start
+            if came:
+                self.model.lonely = came == 1
             # Something holds the loop up before the batcher gets its turn.
             self._move_clock(stall)
 
@@ -226,7 +231,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.runner.inline.clear()
             self.started += 1
             assert alone
-            self.model.ran_as_it_came(item, batch)
+            self.model.ran_as_it_came(item, batch, first_of_its_turn=len(self.model.items) == self.burst_start + 1)
 
     def _admitted(self, nbytes: int, ask: Callable[[], T]) -> T | None:
         """What was asked for, if it was granted; whether it should be is what the model says."""
