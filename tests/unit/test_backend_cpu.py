@@ -173,7 +173,7 @@ def test_an_error_does_not_keep_the_memory_that_it_is_about() -> None:
 
 
 def test_a_stage_that_fails_is_the_items_fault() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(IndexError):
         CpuDevice().run((PoolStage((MaxPool2d(2),)),), [np.zeros((), np.float32)])
 
 

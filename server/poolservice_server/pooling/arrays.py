@@ -2,80 +2,164 @@
 
 A call of torch's takes some ten microseconds where other code ran in between, since its way to a kernel leads through
 much of a large library that is not in the caches; numpy's takes one or two. That is most of what a small item costs.
+Which way is the soonest is found out once for each kind of planes, so that a call does little but pool.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from poolservice.specs import AvgPool1d, PoolSpec
-from poolservice_server.pooling import folds, slices
-from poolservice_server.pooling.slices import Array
-from poolservice_server.pooling.windows import window_of
+from poolservice.specs import PoolSpec
+from poolservice_server.pooling import folds, signs, tiles, windowed
+from poolservice_server.pooling.views import HALVES, narrowed, widened
+from poolservice_server.pooling.windowed import Array, Way
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_COMPARED = (*_FLOATS, *map(np.dtype, (np.uint8, np.int8, np.int16, np.int32, np.int64)))
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
-# float32 holds the sums of so many bytes exactly.
-_BYTES_IN_FLOAT32 = 2**16
-
-
-def pool(planes: Array, spec: PoolSpec) -> Array | None:
-    """Pool planes (P, *spatial), P > 0, any strides: the bits of `operators.pool`; None where that is torch's to do."""
-    operator = _OPERATORS.get(spec.operator)
-    return None if operator is None else operator(planes, spec)
+# Values from which on halves are worth widening.
+_FEWEST_HALVES = 4096
 
 
-def _max_pool(planes: Array, spec: Any) -> Array | None:
-    return _extreme(planes, spec, slices.window_max)
+@lru_cache(maxsize=1024)
+def way(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    """How planes (P, *spatial) of this type are pooled in numpy; None where that is torch's to do.
 
-
-def _min_pool(planes: Array, spec: Any) -> Array | None:
-    return _extreme(planes, spec, slices.window_min)
-
-
-def _extreme(planes: Array, spec: Any, extreme: Callable[..., Array]) -> Array | None:
-    if spec.return_indices or planes.dtype not in _COMPARED:
+    What is given back takes planes of any strides, and gives the values, contiguous, or None of those planes that are
+    torch's to pool. Order statistics and the means of windows have torch's bits.
+    """
+    choose = None if 0 in spatial else _CHOICES.get(spec.operator)
+    if choose is None or getattr(spec, "return_indices", False):
         return None
-    window = window_of(spec)
-    if not slices.suit(planes, window) or (planes.ndim == 2 and planes.dtype in _FLOATS):
+    return _of_halves(choose, spec, spatial, dtype) if dtype in HALVES else choose(spec, spatial, dtype)
+
+
+def _max_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    return windowed.extreme(spec.window, spatial, dtype, np.maximum)
+
+
+def _min_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    return windowed.extreme(spec.window, spatial, dtype, np.minimum)
+
+
+def _avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    return _narrowed(windowed.mean(spec, spec.window, spatial, dtype), dtype)
+
+
+def _lp_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    if spec.norm_type != 2 or spec.window.ceil_mode:
         return None
-    pooled = extreme(planes, window)
-    return None if slices.sign_of_zero_is_open(planes, pooled) else pooled
+    if dtype.kind == "f":
+        return windowed.root_of_squares(spec.window, spatial, dtype)
+    root = windowed.root_of_squares(spec.window, spatial, _DOUBLE)
+    return None if root is None else _narrowed(lambda planes: root(planes.astype(_DOUBLE)), dtype)
 
 
-def _avg_pool(planes: Array, spec: Any) -> Array | None:
-    window = window_of(spec)
-    if planes.dtype not in _FLOATS or window.ceil_mode or (any(window.padding) and not spec.count_include_pad):
+def _mixed_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    largest = windowed.extreme(spec.window, spatial, dtype, np.maximum)
+    average = windowed.mean(spec, spec.window, spatial, dtype)
+    return _narrowed(windowed.blend(spec.alpha, largest, average), dtype)
+
+
+def _adaptive_avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    sizes = _sizes(spec, spatial)
+    if set(sizes) == {1}:
+        return _global_avg_pool(spec, spatial, dtype)
+    if 0 in sizes:
         return None
-    if not slices.suit_sum(planes, window):
+    if dtype.kind == "f":
+        return tiles.mean(spatial, sizes, dtype)
+    average = tiles.mean(spatial, sizes, _DOUBLE)
+    if average is None:
         return None
-    divisor = None if isinstance(spec, AvgPool1d) else spec.divisor_override
-    total = slices.window_sum(planes, window)
-    total /= divisor or math.prod(window.kernel_size)
-    return total
+    return _of_integers(lambda planes: average(planes.astype(_DOUBLE)).astype(_SINGLE), spatial, dtype)
 
 
-def _global_avg_pool(planes: Array, _spec: Any) -> Array | None:
-    count = math.prod(planes.shape[1:])
-    if count == 0:
+def _adaptive_max_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    sizes = _sizes(spec, spatial)
+    if 0 in sizes:
         return None
-    if planes.dtype in _FLOATS:
-        return folds.array_mean(planes)
-    if planes.dtype != np.uint8:
-        return None
-    mean: Array = folds.byte_sums(planes).astype(np.float32 if count <= _BYTES_IN_FLOAT32 else np.float64) / count
-    return mean.astype(np.float32, copy=False).reshape(-1, *(1,) * (planes.ndim - 1))
+    largest = folds.extreme(spatial, np.maximum) if set(sizes) == {1} else tiles.extreme(spatial, sizes, np.maximum)
+    return _with_signs(largest)
 
 
-_OPERATORS: Mapping[str, Callable[[Array, Any], Array | None]] = MappingProxyType(
+def _global_avg_pool(_spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    return _of_integers(folds.mean(spatial, dtype), spatial, dtype)
+
+
+def _global_max_pool(_spec: Any, spatial: tuple[int, ...], _dtype: np.dtype) -> Way | None:
+    return _with_signs(folds.extreme(spatial, np.maximum))
+
+
+def _global_min_pool(_spec: Any, spatial: tuple[int, ...], _dtype: np.dtype) -> Way | None:
+    return _with_signs(folds.extreme(spatial, np.minimum))
+
+
+_CHOICES: Mapping[str, Callable[[Any, tuple[int, ...], np.dtype], Way | None]] = MappingProxyType(
     {
         "max_pool": _max_pool,
         "min_pool": _min_pool,
         "avg_pool": _avg_pool,
+        "lp_pool": _lp_pool,
+        "mixed_pool": _mixed_pool,
+        "adaptive_avg_pool": _adaptive_avg_pool,
+        "adaptive_max_pool": _adaptive_max_pool,
         "global_avg_pool": _global_avg_pool,
+        "global_max_pool": _global_max_pool,
+        "global_min_pool": _global_min_pool,
     }
 )
+
+
+def _sizes(spec: Any, spatial: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
+
+
+def _of_integers(mean: Callable[[Array], Array], spatial: tuple[int, ...], dtype: np.dtype) -> Way:
+    """The means where float64 holds the sums, as it does of all integers but int64."""
+    if dtype != np.int64:
+        return mean
+    count = math.prod(spatial)
+    return lambda planes: mean(planes) if folds.in_float64(planes, count) else None
+
+
+def _with_signs(extreme: Callable[[Array], Array] | None) -> Way | None:
+    """The extremes where no zero among them may be of the wrong sign."""
+    if extreme is None:
+        return None
+
+    def pooled(planes: Array) -> Array | None:
+        extremes = extreme(planes)
+        return None if signs.are_open(planes, extremes) else extremes
+
+    return pooled
+
+
+def _narrowed(mean: Way | None, dtype: np.dtype) -> Way | None:
+    """The means of integers as float32."""
+    if mean is None or dtype.kind == "f":
+        return mean
+
+    def pooled(planes: Array) -> Array | None:
+        means = mean(planes)
+        return None if means is None else means.astype(_SINGLE, copy=False)
+
+    return pooled
+
+
+def _of_halves(choose: Any, spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
+    """By way of float32, rounded once."""
+    of_singles: Way | None = choose(spec, spatial, _SINGLE)
+    if of_singles is None:
+        return None
+    # The order in which whole planes and tiles are added is not torch's, and so is the same however few there are.
+    fewest = 0 if spec.operator.endswith("avg_pool") and spec.operator != "avg_pool" else _FEWEST_HALVES
+
+    def pooled(planes: Array) -> Array | None:
+        values = of_singles(widened(planes)) if planes.size >= fewest else None
+        return None if values is None else narrowed(values, dtype)
+
+    return pooled

@@ -1,92 +1,145 @@
-"""Whole planes to one value each, in an order that depends on the size of a plane and on nothing else."""
+"""Whole planes to one value each, in numpy, in an order that depends on the size of a plane and on nothing else.
+
+On the processor only. What is given back folds planes (P, *spatial) of one shape and type, any strides, to
+(P, 1, ...), and is made once for them.
+"""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 Array = np.ndarray[Any, Any]
+Fold = Callable[[Array], Array]
 
-# Values that are added in 4 to 16 sums side by side without drifting.
-_BLOCK = 1024
+_SINGLE = np.dtype(np.float32)
+
+# Values that are added in 4 to 16 sums side by side without drifting, and int16s of which float32 holds each such sum.
+_LONGEST_BLOCK = 1024
+_LONGEST_BLOCK_OF_INT16 = 512
 
 # uint16 holds the sum of 257 bytes.
 _BYTES_IN_UINT16 = 256
 
+# float64 holds every whole number up to here.
+_WHOLE_IN_FLOAT64 = 2**53
 
-def interleaved(planes: Array | torch.Tensor) -> bool:
+
+def interleaved(planes: Array) -> bool:
     """Whether the planes lie value beside value, as the channels of a picture do, not one behind the other."""
-    if isinstance(planes, torch.Tensor):
-        return not planes.is_contiguous() and planes.movedim(0, -1).is_contiguous()
     return not planes.flags.c_contiguous and np.moveaxis(planes, 0, -1).flags.c_contiguous
 
 
-def mean(planes: torch.Tensor) -> torch.Tensor:
-    """The mean of each plane of float32 or float64, contiguous (P, *spatial), as (P, 1, ...); NaN of no values."""
-    count = planes.shape[1:].numel()
-    if planes.is_cpu and count:
-        return torch.from_numpy(array_mean(planes.numpy()))
-    return planes.view(len(planes), -1).sum(1).div_(count).view(-1, *(1,) * (planes.ndim - 1))
+def in_float64(planes: Array, values: int) -> bool:
+    """Whether float64 holds the sum of any so many of these integers."""
+    return len(planes) == 0 or max(int(planes.max()), -int(planes.min())) * values < _WHOLE_IN_FLOAT64
 
 
-def array_mean(planes: Array) -> Array:
-    """The mean of each plane of float32 or float64 (P, *spatial), some values in each, as (P, 1, ...).
+def mean(spatial: tuple[int, ...], dtype: np.dtype) -> Fold:
+    """The mean of each plane: of floats in their type, of integers exact and rounded to float32.
+
+    int64 for which `in_float64` holds of a plane's values.
 
     Blocks of a plane are summed in 4 to 16 sums side by side, too short to drift, and the blocks' sums in float64. That
     takes less than half of torch's time where the planes are short.
     """
-    count = math.prod(planes.shape[1:])
-    # What is not aligned would be summed in pieces, wherever those begin.
-    values = planes if planes.flags.c_contiguous and planes.flags.aligned else planes.copy("C")
-    rows = values.reshape(len(planes), count)
-    total: Array
-    if count <= _BLOCK:
-        total = np.einsum("ij->i", rows)
-        total /= count
-    else:
-        blocks = count // _BLOCK
-        whole = np.einsum("ijk->ij", rows[:, : blocks * _BLOCK].reshape(len(planes), blocks, _BLOCK))
-        rest = np.einsum("ij->i", rows[:, blocks * _BLOCK :])
-        # Infinities of both signs give NaN, as they should.
-        with np.errstate(invalid="ignore"):
-            total = ((whole.sum(1, dtype=np.float64) + rest) / count).astype(planes.dtype)
-    return total.reshape(-1, *(1,) * (planes.ndim - 1))
+    if dtype.kind == "f":
+        return float_mean(spatial, dtype)
+    if dtype == np.int16:
+        return _of_singles(float_mean(spatial, _SINGLE, _LONGEST_BLOCK_OF_INT16))
+    if dtype == np.int8:
+        return _of_singles(float_mean(spatial, _SINGLE))
+    if dtype == np.uint8:
+        return _byte_mean(spatial)
+    return _whole_mean(spatial)
 
 
-def byte_sums(planes: Array) -> Array:
-    """The sum of each plane of uint8 (P, *spatial), as int64 (P,), exact."""
-    # torch would widen the whole input first; numpy widens as it adds.
-    if interleaved(planes):
-        values = np.moveaxis(planes, 0, -1).reshape(1, -1, len(planes))
-    else:
-        values = planes.reshape(len(planes), -1, 1)
-    outer, count, inner = values.shape
-    rows = count // _BYTES_IN_UINT16
-    head = values[:, : rows * _BYTES_IN_UINT16].reshape(outer, _BYTES_IN_UINT16, rows * inner)
-    total: Array = head.sum(1, dtype=np.uint16).reshape(outer, rows, inner).sum(1, dtype=np.int64)
-    total += values[:, rows * _BYTES_IN_UINT16 :].sum(1, dtype=np.int64)
-    return total.reshape(-1)
-
-
-def fold(planes: torch.Tensor, extreme: Callable[..., torch.Tensor]) -> torch.Tensor:
-    """The amax or amin of each plane (P, *spatial), as (P,)."""
-    values = _as_runs(planes)
-    outer, count, inner = values.shape
-    if inner == 1:
-        return extreme(values.view(outer, count), 1)
+def extreme(spatial: tuple[int, ...], combine: np.ufunc) -> Fold:
+    """The extreme of each plane, by np.maximum or np.minimum; of several zeros not always the one that counts."""
+    count, ones = math.prod(spatial), (1,) * len(spatial)
     # Whole rows against one another, as many values at a time as an instruction takes.
-    rows = _divisor(count)
-    return extreme(extreme(values.view(rows, -1), 0).view(-1, inner), 0)
+    rows = next(rows for rows in range(min(count, 2**9), 0, -1) if count % rows == 0)
+    reduce: Callable[..., Array] = combine.reduce
+
+    def fold(planes: Array) -> Array:
+        if interleaved(planes):
+            partly = reduce(np.moveaxis(planes, 0, -1).reshape(rows, -1), 0)
+            folded: Array = reduce(partly.reshape(-1, len(planes)), 0)
+        else:
+            folded = reduce(planes.reshape(len(planes), count), 1)
+        return folded.reshape(len(planes), *ones)
+
+    return fold
 
 
-def _as_runs(planes: torch.Tensor) -> torch.Tensor:
-    """As (P, n, 1), or as (1, n, P) where the planes lie interleaved; contiguous."""
-    if interleaved(planes):
-        return planes.movedim(0, -1).reshape(1, -1, len(planes))
-    return planes.reshape(len(planes), -1, 1).contiguous()
+def float_mean(spatial: tuple[int, ...], dtype: np.dtype, longest: int = _LONGEST_BLOCK) -> Fold:
+    """The mean of each plane of float32 or float64, of blocks of at most so many values."""
+    count, ones = math.prod(spatial), (1,) * len(spatial)
+    if count <= longest:
+        divisor = np.array(count, dtype)
+
+        def fold(planes: Array) -> Array:
+            total: Array = np.einsum("pn->p", _in_order(planes).reshape(len(planes), count))
+            np.divide(total, divisor, total)
+            return total.reshape(len(planes), *ones)
+
+        return fold
+    # The longest that leaves no rest, unless that is short.
+    block = next((size for size in range(longest, longest // 4, -1) if count % size == 0), longest)
+    blocks = count // block
+
+    def fold_blocks(planes: Array) -> Array:
+        rows = _in_order(planes).reshape(len(planes), count)
+        sums = np.einsum("pbn->pb", rows[:, : blocks * block].reshape(len(planes), blocks, block))
+        # einsum, unlike a sum, does not warn of infinities of both signs, which give NaN as they should.
+        total: Array = np.einsum("pb->p", sums.astype(np.float64))
+        if blocks * block < count:
+            total = np.einsum("pb->p", np.stack((total, np.einsum("pn->p", rows[:, blocks * block :])), 1))
+        return (total / count).astype(dtype, copy=False).reshape(len(planes), *ones)
+
+    return fold_blocks
 
 
-def _divisor(count: int) -> int:
-    return next((rows for rows in range(min(count, 2**9), 0, -1) if count % rows == 0), 1)
+def _in_order(planes: Array) -> Array:
+    flags = planes.flags
+    # What is not aligned would be summed in pieces, wherever those begin.
+    return planes if flags.c_contiguous and flags.aligned else planes.copy("C")
+
+
+def _of_singles(fold: Fold) -> Fold:
+    return lambda planes: fold(planes.astype(_SINGLE, "C"))
+
+
+def _byte_mean(spatial: tuple[int, ...]) -> Fold:
+    count, ones = math.prod(spatial), (1,) * len(spatial)
+    of_singles = _of_singles(float_mean(spatial, _SINGLE))
+
+    def fold(planes: Array) -> Array:
+        if not interleaved(planes):
+            return of_singles(planes)
+        return (_interleaved_sums(planes) / count).astype(_SINGLE).reshape(len(planes), *ones)
+
+    return fold
+
+
+def _interleaved_sums(planes: Array) -> Array:
+    """The sum of each plane of interleaved uint8 (P, *spatial), as int64 (P,)."""
+    planes_each, values = len(planes), np.moveaxis(planes, 0, -1).reshape(-1)
+    # In uint16, as many bytes at a time as that holds, all of the same plane.
+    whole = values.size // planes_each // _BYTES_IN_UINT16 * planes_each
+    head = values[: whole * _BYTES_IN_UINT16].reshape(_BYTES_IN_UINT16, whole)
+    total: Array = head.sum(0, dtype=np.uint16).reshape(-1, planes_each).sum(0, dtype=np.int64)
+    total += values[whole * _BYTES_IN_UINT16 :].reshape(-1, planes_each).sum(0, dtype=np.int64)
+    return total
+
+
+def _whole_mean(spatial: tuple[int, ...]) -> Fold:
+    """The mean of planes whose sums int64 holds."""
+    count, ones = math.prod(spatial), (1,) * len(spatial)
+
+    def fold(planes: Array) -> Array:
+        total: Array = np.add.reduce(planes.reshape(len(planes), count), 1, np.int64)
+        return (total / count).astype(_SINGLE).reshape(len(planes), *ones)
+
+    return fold

@@ -29,7 +29,7 @@ from poolservice.specs import (
     MixedPool3d,
     Window,
 )
-from poolservice_server.pooling import folds, slices
+from poolservice_server.pooling import folds
 from poolservice_server.pooling.order import window_max
 from poolservice_server.pooling.windows import adaptive_counts, window_counts, window_of
 
@@ -39,18 +39,6 @@ Mean = Callable[[torch.Tensor], torch.Tensor]
 _AVG_POOL: dict[int, Callable[..., torch.Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVG_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 _LP_POOL = {1: F.lp_pool1d, 2: F.lp_pool2d, 3: F.lp_pool3d}
-
-# Types that hold the sums of a window of slices exactly, or as floats do; int64's have none.
-_SUMMED_IN = {
-    torch.float32: torch.float32,
-    torch.float64: torch.float64,
-    torch.float16: torch.float32,
-    torch.bfloat16: torch.float32,
-    torch.uint8: torch.int16,
-    torch.int8: torch.int16,
-    torch.int16: torch.int32,
-    torch.int32: torch.float64,
-}
 
 # Floats in which torch's kernels add without loss of more than rounding.
 _COMPUTED_AS_THEY_ARE = (torch.float32, torch.float64)
@@ -155,12 +143,6 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:
-    if planes.is_cpu and planes.dtype in _SUMMED_IN and slices.suit_sum(planes, window):
-        summed = slices.window_sum(planes.to(_SUMMED_IN[planes.dtype]).numpy(), window)
-        total = torch.from_numpy(summed).to(_computed_in(planes, 0))
-        if divisor is None and (window.ceil_mode or (any(window.padding) and not count_include_pad)):
-            return total.div_(window_counts(window, planes.shape[1:], count_include_pad).to(total.dtype))
-        return total.div_(divisor or math.prod(window.kernel_size))
     kernel_size, stride, padding, _, ceil_mode = window
     dims = len(kernel_size)
     overridden = () if dims == 1 else (divisor,)
@@ -186,11 +168,17 @@ def _plane_mean(planes: torch.Tensor) -> torch.Tensor:
     count = planes.shape[1:].numel()
     if planes.is_floating_point():
         # Halves hold neither the sum nor its last bits.
-        return folds.mean(planes.contiguous().to(_computed_in(planes, count)))
-    if planes.dtype == torch.uint8 and planes.is_cpu and (count > _BYTES_IN_FLOAT32 or folds.interleaved(planes)):
-        total = torch.from_numpy(folds.byte_sums(planes.numpy())).to(_computed_in(planes, count))
-        return total.div_(count).view(-1, *(1,) * (planes.ndim - 1))
-    return _exactly(planes, folds.mean, count, partial(torch.tensor, count, dtype=torch.float64))
+        return _float_mean(planes.contiguous().to(_computed_in(planes, count)))
+    return _exactly(planes, _float_mean, count, partial(torch.tensor, count, dtype=torch.float64))
+
+
+def _float_mean(planes: torch.Tensor) -> torch.Tensor:
+    """The mean of each plane of float32 or float64, contiguous (P, *spatial), as (P, 1, ...); NaN of no values."""
+    count = planes.shape[1:].numel()
+    if planes.is_cpu and count:
+        values = planes.numpy()
+        return torch.from_numpy(folds.float_mean(values.shape[1:], values.dtype)(values))
+    return planes.view(len(planes), -1).sum(1).div_(count).view(-1, *(1,) * (planes.ndim - 1))
 
 
 def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -25,13 +25,9 @@ from poolservice.specs import (
     MinPool3d,
     Window,
 )
-from poolservice_server.pooling import folds, slices
 from poolservice_server.pooling.windows import as_width, window_of
 
 Pooled = tuple[torch.Tensor, torch.Tensor | None]
-# So few values that one call of torch's is sooner done than a reduction and its checks.
-_FEW = 2**14
-
 # float64 holds every whole number up to here.
 _WHOLE_IN_FLOAT64 = 2**53
 
@@ -72,8 +68,7 @@ def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> P
     if spec.return_indices:
         values, indices = window_max_with_indices(_reversed(planes), window)
         return _reversed(values), indices
-    smallest = _by_slices(planes, window, slices.window_min)
-    return _reversed(_walked_max(_reversed(planes), window)) if smallest is None else smallest, None
+    return _reversed(window_max(_reversed(planes), window)), None
 
 
 def adaptive_max_pool(planes: torch.Tensor, spec: AdaptiveMaxPool1d | AdaptiveMaxPool2d | AdaptiveMaxPool3d) -> Pooled:
@@ -118,22 +113,6 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
 
 def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
     """The maximum of each window of each plane."""
-    largest = _by_slices(planes, window, slices.window_max)
-    return _walked_max(planes, window) if largest is None else largest
-
-
-def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maximum of each window of each plane, and its flat position in the plane."""
-    if len(window.kernel_size) == 1:
-        values, indices = window_max_with_indices(planes.unsqueeze(1), as_width(window))
-        return values.squeeze(1), indices.squeeze(1)
-    if planes.is_cpu:
-        return _window_max(planes, window)
-    return _through_floats(planes, lambda floats: _window_max(floats, window))
-
-
-def _walked_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
-    """The maximum of each window, by torch's kernel."""
     kernel = window.kernel_size
     if not planes.is_cpu:
         return window_max_with_indices(planes, window)[0]
@@ -147,19 +126,14 @@ def _walked_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
     return torch.max_pool2d(planes.contiguous().unsqueeze(1), *as_width(window)).squeeze(1)
 
 
-def _by_slices(planes: torch.Tensor, window: Window, extreme: Callable[..., slices.Array]) -> torch.Tensor | None:
-    """The maximum or minimum of each window, where slices are faster than torch's kernel; None elsewhere."""
-    if not planes.is_cpu or not slices.suit(planes, window):
-        return None
-    if len(window.kernel_size) == 1 and planes.is_floating_point():
-        return None  # torch.max_pool1d takes many windows at a time itself.
-    # numpy compares halves one by one, or not at all; wider floats hold them.
-    values = (planes.to(torch.float32) if planes.dtype in (torch.float16, torch.bfloat16) else planes).numpy()
-    # Looked for first: on the processor, what numpy alone has given back comes here.
-    if values.dtype.kind == "f" and slices.holds_negative_zero(values):
-        return None
-    pooled = extreme(values, window)
-    return torch.from_numpy(pooled).to(planes.dtype)
+def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+    """The maximum of each window of each plane, and its flat position in the plane."""
+    if len(window.kernel_size) == 1:
+        values, indices = window_max_with_indices(planes.unsqueeze(1), as_width(window))
+        return values.squeeze(1), indices.squeeze(1)
+    if planes.is_cpu:
+        return _window_max(planes, window)
+    return _through_floats(planes, lambda floats: _window_max(floats, window))
 
 
 def _window_max(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -198,12 +172,10 @@ def _through_floats(planes: torch.Tensor, largest: Maximum) -> tuple[torch.Tenso
 
 def _plane_extreme(planes: torch.Tensor, extreme: Callable[..., torch.Tensor]) -> torch.Tensor:
     ones = (1,) * (planes.ndim - 1)
-    floats = planes.is_floating_point()
-    if not floats or planes.numel() > _FEW:
-        values = folds.fold(planes, extreme)
-        # Of several zeros a reduction takes the sign of any, not of the first.
-        if not floats or bool(values.all()) or not _holds_negative_zero(planes):
-            return values.view(-1, *ones)
+    values = extreme(planes.flatten(1), 1)
+    # Of several zeros a reduction takes the sign of any, not of the first.
+    if not planes.is_floating_point() or bool(values.all()) or not _holds_negative_zero(planes):
+        return values.view(-1, *ones)
     if extreme is torch.amax:
         return _adaptive_max(planes, ones)[0]
     return -_adaptive_max(-planes, ones)[0]

@@ -3,7 +3,7 @@
 On the processor only, and in numpy, which makes a slice in a tenth of torch's time. Planes are numbers that numpy
 computes with, halves not among them: (P, *spatial), any strides. A maximum is separable: first rows are combined with
 their neighbours, then columns. A sum adds slices in the order in which torch's kernel adds a window's values, and so is
-torch's bit for bit: a plane's answer is the same whichever of the two made it.
+torch's bit for bit, but for the sign of a zero.
 """
 
 import math
@@ -22,15 +22,6 @@ from poolservice_server.pooling import folds
 from poolservice_server.pooling.views import to_tensor
 
 Array = np.ndarray[Any, Any]
-Planes = Array | torch.Tensor
-Combine = Callable[..., Array]
-
-# Below so many values looked at, some twenty calls cost more than torch's walk.
-_FEWEST_STEPS = 40_000
-_FEWEST_STEPS_TO_ADD = 100_000
-_SHORTEST_ROW = 14
-_LONGEST_KERNEL = 32
-_LONGEST_KERNEL_TO_ADD = 7
 
 # About a processor core's share of the cache.
 _BYTES_AT_ONCE = 2**20
@@ -42,7 +33,7 @@ _INTEGER_OF_TWO = {1: np.int16, 2: np.int32, 4: np.int64}
 # Values in a row.
 _LONGEST_ROW_IN_TORCH = 128
 
-_IN_TORCH: dict[Combine, Callable[..., torch.Tensor]] = {np.maximum: torch.maximum, np.minimum: torch.minimum}
+_IN_TORCH: dict[np.ufunc, Callable[..., torch.Tensor]] = {np.maximum: torch.maximum, np.minimum: torch.minimum}
 
 
 class _Layout(NamedTuple):
@@ -65,50 +56,22 @@ def _layout(window: Window, spatial: tuple[int, ...]) -> _Layout:
     return _Layout(counts, tuple(padded), math.prod(counts) * math.prod(window.kernel_size))
 
 
-def suit(planes: Planes, window: Window) -> bool:
-    """Whether slices are faster than torch's kernel at an extreme, by tests/bench/kernels.py.
-
-    That takes a small kernel without gaps, rows that are worth a run, and enough values to look at.
-    """
-    return _suit(planes.shape, window, _FEWEST_STEPS, _LONGEST_KERNEL)
+def steps(window: Window, spatial: tuple[int, ...]) -> int:
+    """How many values all windows of a plane look at."""
+    return _layout(window, spatial).steps
 
 
-def suit_sum(planes: Planes, window: Window) -> bool:
-    """Whether slices are faster than torch's kernel at a sum.
-
-    Sums, which are not separable without changing their last bits, gain less, where columns are skipped above all.
-    """
-    if not _suit(planes.shape, window, _FEWEST_STEPS_TO_ADD, _LONGEST_KERNEL_TO_ADD):
-        return False
-    few = math.prod(window.kernel_size) <= 4 and planes.shape[-1] >= 4 * _SHORTEST_ROW
-    return window.stride[-1] == 1 or few or folds.interleaved(planes)
-
-
-def _suit(shape: Sequence[int], window: Window, fewest: int, longest: int) -> bool:
-    kernel = window.kernel_size
-    return (
-        math.prod(shape) * math.prod(kernel) >= fewest
-        and 1 < max(kernel) <= longest
-        and max(window.dilation) == 1
-        and shape[-1] >= _SHORTEST_ROW
-        and shape[0] * _layout(window, tuple(shape[1:])).steps >= fewest
-    )
-
-
-def window_max(planes: Array, window: Window) -> Array:
-    """The maximum of each window; of several zeros not always the one that counts, see `sign_of_zero_is_open`."""
-    lowest = -math.inf if planes.dtype.kind == "f" else np.iinfo(planes.dtype).min
-    return _in_cache(planes, lambda some: _extreme(some, window, np.maximum, lowest))
-
-
-def window_min(planes: Array, window: Window) -> Array:
-    """The minimum of each window, as `window_max`."""
-    highest = math.inf if planes.dtype.kind == "f" else np.iinfo(planes.dtype).max
-    return _in_cache(planes, lambda some: _extreme(some, window, np.minimum, highest))
+def window_extreme(planes: Array, window: Window, combine: np.ufunc) -> Array:
+    """The extreme of each window; of several zeros not always the one that counts, see signs.py."""
+    if planes.dtype.kind == "f":
+        padding = -math.inf if combine is np.maximum else math.inf
+    else:
+        padding = np.iinfo(planes.dtype).min if combine is np.maximum else np.iinfo(planes.dtype).max
+    return _in_cache(planes, lambda some: _extreme(some, window, combine, padding))
 
 
 def window_sum(planes: Array, window: Window) -> Array:
-    """The sum of each window in the planes' own type, from zero and in row-major order, with zeros as padding."""
+    """The sum of each window in the planes' own type, in row-major order, with zeros as padding; a zero of any sign."""
     return _in_cache(planes, lambda some: _sum(some, window))
 
 
@@ -128,9 +91,7 @@ def _sum(planes: Array, window: Window) -> Array:
         for part in rest:
             np.add(inside, part, out=inside)
     total = total[_index(first, [slice(count) for count in layout.counts[:-1]])]
-    # torch adds from zero, and 0.0 + -0.0 is 0.0.
-    kept = _kept(total, window.stride[-1], layout.counts[-1], first)
-    return np.add(kept, 0, out=kept)
+    return _kept(total, window.stride[-1], layout.counts[-1], first)
 
 
 def _rows(values: Array, window: Window, counts: tuple[int, ...], first: int) -> tuple[list[Array], tuple[int, ...]]:
@@ -159,25 +120,6 @@ def _rows(values: Array, window: Window, counts: tuple[int, ...], first: int) ->
     return [row.reshape(-1) for row in rows], rows[0].shape
 
 
-def sign_of_zero_is_open(planes: Array, pooled: Array) -> bool:
-    """Whether some extreme in `pooled` may be a zero of the other sign than the first one of its window."""
-    if planes.dtype.kind != "f":
-        return False
-    # The smaller of the two is sooner looked through, and mostly settles it.
-    if 2 * pooled.size < planes.size and not (pooled == 0).any():
-        return False
-    return holds_negative_zero(planes)
-
-
-def holds_negative_zero(planes: Array) -> bool:
-    """Whether some value of these floats is -0.0."""
-    if planes.size == 0:
-        return False
-    integers = np.ascontiguousarray(planes).view(_INTEGER[planes.itemsize])
-    # Its sign bit alone is set, as is that of the least integer.
-    return int(integers.min()) == -1 << 8 * planes.itemsize - 1
-
-
 def _in_cache(planes: Array, pooled: Callable[[Array], Array]) -> Array:
     """Some planes at a time, so that what one pass over them writes is still in the cache for the next."""
     at_once = max(1, _BYTES_AT_ONCE * len(planes) // planes.nbytes)
@@ -186,7 +128,7 @@ def _in_cache(planes: Array, pooled: Callable[[Array], Array]) -> Array:
     return np.concatenate([pooled(planes[i : i + at_once]) for i in range(0, len(planes), at_once)])
 
 
-def _extreme(planes: Array, window: Window, combine: Combine, padding: float) -> Array:
+def _extreme(planes: Array, window: Window, combine: np.ufunc, padding: float) -> Array:
     layout = _layout(window, planes.shape[1:])
     values, first = _padded(planes, window, layout, padding)
     *sides, width = window.kernel_size
@@ -218,7 +160,7 @@ def _padded(planes: Array, window: Window, layout: _Layout, padding: float) -> t
     return padded, first
 
 
-def _along(values: Array, axis: int, kernel: int, stride: int, count: int, combine: Combine) -> Array:
+def _along(values: Array, axis: int, kernel: int, stride: int, count: int, combine: np.ufunc) -> Array:
     """Combine `kernel` neighbours along an axis that is not the last one."""
     values, offsets = _doubled(values, axis, kernel, combine)
     span = stride * (count - 1) + 1
@@ -229,13 +171,13 @@ def _along(values: Array, axis: int, kernel: int, stride: int, count: int, combi
         # Row by row: numpy takes its time between them, which is what counts where rows are short.
         combined: Array = reduce(_IN_TORCH[combine], map(to_tensor, parts)).numpy()
         return combined
-    out = combine(parts[0], parts[1])
+    out: Array = combine(parts[0], parts[1])
     for part in parts[2:]:
         combine(out, part, out=out)
     return out
 
 
-def _doubled(values: Array, axis: int, kernel: int, combine: Combine) -> tuple[Array, Sequence[int]]:
+def _doubled(values: Array, axis: int, kernel: int, combine: np.ufunc) -> tuple[Array, Sequence[int]]:
     """What short windows hold, and at which offsets of these a window of `kernel` is made of them."""
     width = 1
     while kernel > 3 and 2 * width < kernel:
@@ -245,7 +187,7 @@ def _doubled(values: Array, axis: int, kernel: int, combine: Combine) -> tuple[A
     return values, range(kernel) if width == 1 else (0, kernel - width)
 
 
-def _in_a_row(values: Array, kernel: int, apart: int, combine: Combine) -> Array:
+def _in_a_row(values: Array, kernel: int, apart: int, combine: np.ufunc) -> Array:
     """Combine `kernel` neighbours that lie `apart` in memory, at every place: at a row's end, with the next row's.
 
     All in one run, which is four times as fast as row by row. What comes of it at the ends of rows is no window's.

@@ -1,16 +1,21 @@
 """The stage of a request that pools: all its specs over one batch of planes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, WindowSpec
-from poolservice_server.pooling import arrays, order, slices, windows
+from poolservice_server.pooling import arrays, order, windows
 from poolservice_server.pooling.operators import Pooled, pool
 from poolservice_server.pooling.views import to_array, to_tensor
 
+PooledArrays = tuple[np.ndarray, np.ndarray | None]
+
 _WHITE = 255
+_SINGLE = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,9 @@ class PoolStage:
 
     specs: tuple[PoolSpec, ...]
     unit_scale: bool = False
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __call__(self, planes: torch.Tensor) -> list[Pooled]:
         """Pool (P, *spatial) planes, of any strides; uint8 with unit_scale."""
@@ -41,27 +49,44 @@ class PoolStage:
                 results.append((_scaled(values), indices))
         return results
 
-    def on_arrays(self, planes: slices.Array) -> list[tuple[slices.Array, slices.Array | None]]:
+    def on_arrays(self, planes: np.ndarray) -> list[PooledArrays]:
         """The same over arrays, on the processor: by numpy alone what is sooner so, the rest by torch."""
-        direct = [self._directly(planes, spec) for spec in self.specs]
-        rest = tuple(spec for spec, values in zip(self.specs, direct, strict=True) if values is None)
-        by_torch = iter(PoolStage(rest, self.unit_scale)(to_tensor(planes)) if rest else ())
-        results = []
-        for values in direct:
-            indices = None
-            if values is None:
-                pooled, where = next(by_torch)
-                values, indices = to_array(pooled), None if where is None else to_array(where)
-            results.append((values, indices))
-        return results
+        return [way(planes) for way in _ways(self, planes.shape[1:], planes.dtype)]
 
-    def _directly(self, planes: slices.Array, spec: PoolSpec) -> slices.Array | None:
-        if len(planes) == 0 or (self.unit_scale and not _commutes_with_scale(spec)):
-            return None
-        values = arrays.pool(planes, spec)
-        if values is None or not self.unit_scale:
-            return values
-        return values.astype(np.float32, copy=False) / np.float32(_WHITE)
+    @cached_property
+    def _hash(self) -> int:
+        # Asked for at every call, and that of the specs walks every parameter.
+        return hash((self.specs, self.unit_scale))
+
+
+@lru_cache(maxsize=1024)
+def _ways(
+    stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype
+) -> tuple[Callable[[np.ndarray], PooledArrays], ...]:
+    """What pools planes of this shape and type with each of the specs."""
+    return tuple(_way(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
+
+
+def _way(
+    spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype
+) -> Callable[[np.ndarray], PooledArrays]:
+    scaled_before = unit_scale and not _commutes_with_scale(spec)
+    direct = arrays.way(spec, spatial, _SINGLE if scaled_before else dtype)
+    by_torch = PoolStage((spec,), unit_scale)
+
+    def pooled(planes: np.ndarray) -> PooledArrays:
+        values = None
+        if direct is not None and len(planes):
+            values = direct(planes / np.float32(_WHITE) if scaled_before else planes)
+        if values is None:
+            ((tensor, where),) = by_torch(to_tensor(planes))
+            return to_array(tensor), None if where is None else to_array(where)
+        if unit_scale and not scaled_before:
+            values = values.astype(_SINGLE, copy=False)
+            values /= np.float32(_WHITE)
+        return values, None
+
+    return pooled
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:

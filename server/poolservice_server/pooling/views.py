@@ -8,6 +8,9 @@ import torch
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
+#: The types that numpy computes with slowly, or not at all.
+HALVES = (np.dtype(np.float16), _BFLOAT16)
+
 # Payloads are views of received bytes, which must not be written to, and nothing here does. torch warns of that once
 # in a process: here.
 with warnings.catch_warnings():
@@ -29,3 +32,13 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(_BFLOAT16)
     return tensor.numpy()
+
+
+def widened(halves: np.ndarray) -> np.ndarray:
+    """Halves as float32, which holds them."""
+    return to_tensor(halves).to(torch.float32).numpy()
+
+
+def narrowed(floats: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """float32 rounded to one of `HALVES`."""
+    return to_array(torch.from_numpy(floats).to(torch.bfloat16 if dtype == _BFLOAT16 else torch.float16))

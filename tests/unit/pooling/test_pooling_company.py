@@ -20,9 +20,20 @@ from poolservice.specs import (
     MinPool3d,
     PoolSpec,
 )
-from poolservice_server.pooling import arrays, pool
+from poolservice_server.pooling import PoolStage, arrays, pool
+from poolservice_server.pooling.views import to_array, to_tensor
 
 FLOATS = (torch.float32, torch.float16)
+TYPES = (
+    *FLOATS,
+    torch.float64,
+    torch.bfloat16,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+)
 TASKS = 12
 
 
@@ -92,21 +103,63 @@ def test_numpy_alone_gives_the_same_bits_however_the_planes_lie(
 ) -> None:
     tensor = some_values(Random(repr(spec)), (16, *spatial), dtype, odd=False) + (dtype != torch.uint8)
     planes = tensor.numpy()
-    if dtype == torch.uint8 and spec.operator == "avg_pool":
-        assert arrays.pool(planes, spec) is None
-        return
     expected, _ = pool(tensor, spec)
     received = np.ndarray(planes.shape, planes.dtype, bytes(3) + planes.tobytes(), 3)
     interleaved = np.moveaxis(np.ascontiguousarray(np.moveaxis(planes, 0, -1)), -1, 0)
+    way = arrays.way(spec, spatial, planes.dtype)
+    assert way is not None
     for laid in (planes, received, interleaved):
-        answer = arrays.pool(laid, spec)
+        answer = way(laid)
         assert answer is not None
         assert answer.flags.c_contiguous
         assert_same_bits(torch.from_numpy(answer), expected)
         # Of one plane, windows may be too few to be worth it.
-        alone = arrays.pool(laid[5:6], spec)
+        alone = way(laid[5:6])
         if alone is not None:
             assert_same_bits(torch.from_numpy(alone), expected[5:6])
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("large", [False, True])
+def test_over_arrays_company_and_strides_change_nothing_and_the_answer_is_torchs(
+    operator: str,
+    large: bool,
+    a_task: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
+    some_values: Callable[..., torch.Tensor],
+    assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
+) -> None:
+    random = Random(f"arrays {operator} {large}")
+    for _ in range(8 if large else 60):
+        spec, shape = a_task(random, operator, large=large)
+        spatial = shape[-spec.spatial_dims :]
+        tensor = some_values(random, (40, *spatial), random.choice(TYPES))
+        planes = to_array(tensor)
+        stage = PoolStage((spec,))
+        ((together, indices),) = stage.on_arrays(planes)
+        assert together.flags.c_contiguous
+        expected, expected_indices = pool(tensor, spec)
+        # Whole planes and tiles are added in an order of our own.
+        if operator.endswith("_avg_pool") or (tensor.is_floating_point() and getattr(spec, "norm_type", 2) != 2):
+            rounding = {torch.float16: 2e-3, torch.bfloat16: 2e-2}.get(tensor.dtype, 2e-6)
+            torch.testing.assert_close(to_tensor(together), expected, rtol=rounding, atol=rounding * 40, equal_nan=True)
+        else:
+            assert_same_bits(to_tensor(together), expected)
+        assert (indices is None) == (expected_indices is None)
+        if indices is not None and expected_indices is not None:
+            assert_same_bits(torch.from_numpy(indices), expected_indices)
+        # torch's roots other than the square one depend on where in memory a value lies.
+        if getattr(spec, "norm_type", 2.0) not in (1.0, 2.0):
+            continue
+        interleaved = np.moveaxis(np.ascontiguousarray(np.moveaxis(planes, 0, -1)), -1, 0)
+        for laid, picked in (
+            (interleaved, slice(None)),
+            (planes[:1], slice(1)),
+            (planes[3:6], slice(3, 6)),
+            (planes[::2], slice(None, None, 2)),
+            (planes[:0], slice(0)),
+        ):
+            ((values, _),) = stage.on_arrays(laid)
+            assert_same_bits(to_tensor(values), to_tensor(together[picked]))
 
 
 @pytest.mark.parametrize("side", [181, 224])

@@ -1,4 +1,4 @@
-"""Windows by slices against torch's kernels, bit for bit, at sizes and kernels where both are exact."""
+"""Windows by slices and by gathering against torch's kernels, bit for bit, at sizes where both are exact."""
 
 from collections.abc import Callable
 from random import Random
@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs import MaxPool2d, MinPool2d, Window
+from poolservice.specs import AvgPool2d, MaxPool2d, MinPool2d, Window
 from poolservice_server import shapes
-from poolservice_server.pooling import arrays, pool, slices
-from poolservice_server.pooling.windows import as_width, window_of
+from poolservice_server.pooling import PoolStage, arrays, gathers, pool, signs, slices
+from poolservice_server.pooling.views import to_array, to_tensor
+from poolservice_server.pooling.windows import as_width
 
 TASKS = 20
+MANY = 32
 TYPES = (torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32)
 SIDES = {1: 60, 2: 16, 3: 9}
 
@@ -45,6 +47,11 @@ def layouts(planes: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return planes, interleaved, planes.repeat_interleave(2, 0)[::2]
 
 
+def many(planes: torch.Tensor) -> np.ndarray:
+    """So many that they are gathered otherwise."""
+    return np.tile(planes.numpy(), (MANY, *(1,) * (planes.ndim - 1)))
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_extremes_are_torchs_bit_for_bit(
@@ -58,14 +65,18 @@ def test_extremes_are_torchs_bit_for_bit(
         planes = some_values(random, shape, random.choice(TYPES))
         if planes.is_floating_point():
             planes = planes + 0.0
-            assert not slices.holds_negative_zero(planes.numpy())
+            assert not signs.holds_negative_zero(planes.numpy())
         largest = getattr(F, f"max_pool{len(shape) - 1}d")
         floats = planes.double()
         expected = largest(floats, *window).to(planes.dtype)
         expected_least = (-largest(-floats, *window) + 0.0).to(planes.dtype)
         for laid in layouts(planes):
-            assert_same_bits(torch.from_numpy(slices.window_max(laid.numpy(), window)), expected)
-            assert_same_bits(torch.from_numpy(slices.window_min(laid.numpy(), window)), expected_least)
+            for combine, extremes in ((np.maximum, expected), (np.minimum, expected_least)):
+                assert_same_bits(torch.from_numpy(slices.window_extreme(laid.numpy(), window, combine)), extremes)
+                gathered = gathers.window_extreme(many(laid), gathers.places(window, shape[1:], False), combine)
+                assert_same_bits(torch.from_numpy(gathered), extremes.repeat(MANY, *(1,) * (len(shape) - 1)))
+                few = gathers.window_extreme(laid.numpy(), gathers.places(window, shape[1:], False), combine)
+                assert_same_bits(torch.from_numpy(few), extremes)
 
 
 @settings(max_examples=20, deadline=None)
@@ -85,26 +96,31 @@ def test_sums_are_torchs_bit_for_bit(
         kernel, stride, padding, _, ceil_mode = as_width(window) if flat else window
         mean = F.avg_pool3d if len(shape) == 4 else F.avg_pool2d
         expected = mean(x, kernel, stride, padding, ceil_mode, divisor_override=1)
+        expected = expected.squeeze(1) if flat else expected
         for laid in layouts(planes):
             total = torch.from_numpy(slices.window_sum(laid.numpy(), window))
-            assert_same_bits(total, expected.squeeze(1) if flat else expected)
+            assert_same_bits(total + 0.0, expected)
+            places = gathers.places(window, shape[1:], True)
+            assert_same_bits(torch.from_numpy(gathers.window_sum(laid.numpy(), places)) + 0.0, expected)
+            gathered = torch.from_numpy(gathers.window_sum(many(laid), places))
+            assert_same_bits(gathered + 0.0, expected.repeat(MANY, *(1,) * (len(shape) - 1)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_negative_zero_is_found_wherever_it_lies(dtype: type[np.floating[Any]]) -> None:
     planes = np.zeros((2, 5, 5), dtype)
-    assert not slices.holds_negative_zero(planes)
+    assert not signs.holds_negative_zero(planes)
     planes[1, 4, 4] = -0.0
-    assert slices.holds_negative_zero(planes)
-    assert slices.holds_negative_zero(planes.transpose(0, 2, 1))
-    assert not slices.holds_negative_zero(planes[:1])
-    assert not slices.holds_negative_zero(np.zeros((0, 3), dtype))
+    assert signs.holds_negative_zero(planes)
+    assert signs.holds_negative_zero(planes.transpose(0, 2, 1))
+    assert not signs.holds_negative_zero(planes[:1])
+    assert not signs.holds_negative_zero(np.zeros((0, 3), dtype))
 
 
 def test_many_planes_are_pooled_some_at_a_time_and_all_come_back() -> None:
     planes = torch.rand((40, 128, 128), generator=torch.Generator().manual_seed(5))
     window = Window((2, 3), (2, 1), (1, 1), (1, 1), False)
-    largest = torch.from_numpy(slices.window_max(planes.numpy(), window))
+    largest = torch.from_numpy(slices.window_extreme(planes.numpy(), window, np.maximum))
     assert torch.equal(largest, F.max_pool2d(planes, *window))
     total = torch.from_numpy(slices.window_sum(planes.numpy(), window))
     assert torch.equal(total.div(6), F.avg_pool2d(planes, *window[:3]))
@@ -115,20 +131,33 @@ def test_halves_go_through_wider_floats(
     dtype: torch.dtype, assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None]
 ) -> None:
     planes = (torch.rand((3, 112, 112), generator=torch.Generator().manual_seed(6)) - 0.5).to(dtype)
-    assert slices.suit(planes, window_of(MaxPool2d(3, 2, 1)))
-    assert_same_bits(pool(planes, MaxPool2d(3, 2, 1))[0], F.max_pool2d(planes, 3, 2, 1))
-    assert_same_bits(pool(planes, MinPool2d(3, 2, 1))[0], -F.max_pool2d(-planes, 3, 2, 1))
+    for spec, expected in (
+        (MaxPool2d(3, 2, 1), F.max_pool2d(planes, 3, 2, 1)),
+        (MinPool2d(3, 2, 1), -F.max_pool2d(-planes, 3, 2, 1)),
+        (AvgPool2d(3, 1, 1), F.avg_pool2d(planes, 3, 1, 1)),
+    ):
+        way = arrays.way(spec, (112, 112), to_array(planes).dtype)
+        assert way is not None
+        pooled = way(to_array(planes))
+        assert pooled is not None
+        assert_same_bits(to_tensor(pooled), expected)
 
 
-@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("spec", [MaxPool2d(2), MinPool2d(2)], ids=repr)
+@pytest.mark.parametrize("side", [8, 128])
 def test_the_sign_of_a_zero_is_the_first_ones(
-    name: str, assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None]
+    spec: MaxPool2d | MinPool2d, side: int, assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None]
 ) -> None:
-    spec = {"max": MaxPool2d(2), "min": MinPool2d(2)}[name]
     generator = torch.Generator().manual_seed(7)
-    planes = torch.randint(0, 2, (3, 128, 128), generator=generator).mul(-2.0).add(1.0).mul(0.0)
-    assert slices.suit(planes, window_of(spec))
-    assert arrays.pool(planes.numpy(), spec) is None
+    planes = torch.randint(0, 2, (3, side, side), generator=generator).mul(-2.0).add(1.0).mul(0.0)
+    way = arrays.way(spec, (side, side), np.dtype(np.float32))
+    assert way is not None
+    assert way(planes.numpy()) is None
     first = planes[:, ::2, ::2]
+    stage = PoolStage((spec,))
+    ((values, _),) = stage.on_arrays(planes.numpy())
+    assert_same_bits(torch.from_numpy(values), first)
     assert_same_bits(pool(planes, spec)[0], first)
-    assert_same_bits(pool(planes + 0.0, spec)[0], torch.zeros_like(first))
+    unsigned = way((planes + 0.0).numpy())
+    assert unsigned is not None
+    assert_same_bits(torch.from_numpy(unsigned), torch.zeros_like(first))
