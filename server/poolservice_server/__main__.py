@@ -4,6 +4,7 @@ import sys
 from importlib.util import find_spec
 
 from poolservice import __version__
+from poolservice_server import sockets
 
 _NEEDED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
 
@@ -22,7 +23,8 @@ def main() -> int:
         print(f"poolservice-server {__version__}")  # noqa: T201 - a command's own output
         return 0
 
-    # Only now: these import what was just looked for; torch comes last, since it takes seconds.
+    sockets.read_where_completions_are_awaited()
+    # Only now: these import grpc and what was just looked for; torch comes last, since it takes seconds.
     from poolservice_server import accepts, ports
     from poolservice_server.config import SettingsError, load
 

@@ -24,6 +24,8 @@ import grpc.aio
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
+from poolservice_server import wakeups
+
 #: Four give most of the gain, sixteen no more than eight.
 ACCEPTS_PER_METHOD = 8
 
@@ -83,6 +85,8 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
         self._older: dict[asyncio.Task[None], Any] = {}
         self._looking = False
         self._listening: set[asyncio.Task[None]] = set()
+        if isinstance(loop, wakeups.Loop):
+            loop.calls = lambda: len(self._young) + len(self._older)
 
     def add_registered_method_handlers(self, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
         super().add_registered_method_handlers(method_handlers)

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 import structlog
-import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from poolservice import __version__
-from poolservice_server import accepts, access, allocator, info, log, metrics
+from poolservice_server import accepts, access, allocator, info, log, metrics, wakeups
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.base import NoDevice
 from poolservice_server.batcher import Batcher
@@ -75,7 +74,8 @@ def run(settings: Settings, worker: Worker = ALONE) -> None:
     async def serve() -> None:
         await App(settings, backend, worker).serve()
 
-    uvloop.run(serve())
+    with asyncio.Runner(loop_factory=wakeups.Loop) as runner:
+        runner.run(serve())
 
 
 class ServerEnded(Exception):

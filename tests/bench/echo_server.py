@@ -2,19 +2,25 @@
 
 python tests/bench/echo_server.py ANSWER_BYTES [--tuned]
 
-Untuned it is grpc.aio as it comes; tuned, it has what poolservice-server has: several accepts a method, the
-allocator's thresholds, uvloop.
+Untuned it is grpc.aio as it comes; tuned, it has what poolservice-server has: several accepts a method, its
+loop, the allocator's thresholds, one thread that reads.
 """
 
+# ruff: noqa: E402 - what is chosen of gRPC has to be chosen before it is imported
 import asyncio
 import sys
 from typing import Any
 
+from poolservice_server import sockets
+
+IS_TUNED = "--tuned" in sys.argv
+if IS_TUNED:
+    sockets.read_where_completions_are_awaited()
+
 import grpc
 import grpc.aio
-import uvloop
 
-from poolservice_server import accepts, allocator
+from poolservice_server import accepts, allocator, wakeups
 
 SERVICE = "poolservice.v1.PoolService"
 
@@ -37,9 +43,7 @@ async def serve(answer_bytes: int, *, tuned: bool) -> None:
 
 
 if __name__ == "__main__":
-    is_tuned = "--tuned" in sys.argv
-    run = asyncio.run
-    if is_tuned:
+    if IS_TUNED:
         allocator.keep_large_messages()
-        run = uvloop.run
-    run(serve(int(sys.argv[1]), tuned=is_tuned))
+    with asyncio.Runner(loop_factory=wakeups.Loop if IS_TUNED else None) as runner:
+        runner.run(serve(int(sys.argv[1]), tuned=IS_TUNED))
