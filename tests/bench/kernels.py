@@ -3,9 +3,9 @@
     python tests/bench/kernels.py [--json FILE] [--only WORD] [--rounds N]
 
 Each row is one operator, shape and type. Ours, which is all that the CPU device does with an item, torch's and the
-copy take turns in every round, and the median of the rounds counts. Time is the thread's own processor time, so that a
-busy machine disturbs less. Where torch's kernel lacks the type, or torch lacks the operator, its column is what a user
-would write: widen, pool, narrow.
+copy take turns in every round, each time in another order, and the median of the rounds counts. Time is the thread's
+own processor time, so that a busy machine disturbs less. Where torch's kernel lacks the type, or torch lacks the
+operator, its column is what a user would write: widen, pool, narrow.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import cycle, islice, permutations
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,9 @@ def measure(case: Case, rounds: int) -> Row:
     )
     times: list[list[float]] = [[], [], []]
     repeats = [_repeats(contender) for contender in contenders]
-    for _ in range(rounds):
-        for contender, repeat, taken in zip(contenders, repeats, times, strict=True):
+    # In every order in turn: whoever comes after the copy finds its input out of the caches.
+    for turns in islice(cycle(permutations(zip(contenders, repeats, times, strict=True))), rounds):
+        for contender, repeat, taken in turns:
             start = time.thread_time_ns()
             for _ in range(repeat):
                 contender()
@@ -205,7 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
     parser.add_argument("--only", default="", metavar="WORD", help="only rows that hold this word")
-    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="how often each takes its turn")
+    parser.add_argument("--rounds", type=int, default=18, metavar="N", help="how often each takes its turn")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

@@ -15,9 +15,9 @@ Fold = Callable[[Array], Array]
 
 _SINGLE = np.dtype(np.float32)
 
-# Values that are added in 4 to 16 sums side by side without drifting, and int16s of which float32 holds each such sum.
+# Values that are added in 4 to 16 sums side by side without drifting, and int16s whose sum float32 holds.
 _LONGEST_BLOCK = 1024
-_LONGEST_BLOCK_OF_INT16 = 512
+_LONGEST_BLOCK_OF_WHOLE = 512
 
 # uint16 holds the sum of 257 bytes.
 _BYTES_IN_UINT16 = 256
@@ -41,15 +41,12 @@ def mean(spatial: tuple[int, ...], dtype: np.dtype) -> Fold:
 
     int64 for which `in_float64` holds of a plane's values.
 
-    Blocks of a plane are summed in 4 to 16 sums side by side, too short to drift, and the blocks' sums in float64. That
-    takes less than half of torch's time where the planes are short.
+    Blocks of a plane are summed in 4 to 16 sums side by side, too short to drift, and then the blocks' sums.
     """
     if dtype.kind == "f":
         return float_mean(spatial, dtype)
-    if dtype == np.int16:
-        return _of_singles(float_mean(spatial, _SINGLE, _LONGEST_BLOCK_OF_INT16))
-    if dtype == np.int8:
-        return _of_singles(float_mean(spatial, _SINGLE))
+    if dtype in (np.int8, np.int16):
+        return _of_singles(spatial)
     if dtype == np.uint8:
         return _byte_mean(spatial)
     return _whole_mean(spatial)
@@ -73,8 +70,12 @@ def extreme(spatial: tuple[int, ...], combine: np.ufunc) -> Fold:
     return fold
 
 
-def float_mean(spatial: tuple[int, ...], dtype: np.dtype, longest: int = _LONGEST_BLOCK) -> Fold:
-    """The mean of each plane of float32 or float64, of blocks of at most so many values."""
+def float_mean(spatial: tuple[int, ...], dtype: np.dtype, *, whole: bool = False) -> Fold:
+    """The mean of each plane of float32 or float64; exact but for one rounding where they are `whole` numbers.
+
+    Those are of at most 16 bits, and float32.
+    """
+    longest = _LONGEST_BLOCK_OF_WHOLE if whole else _LONGEST_BLOCK
     count, ones = math.prod(spatial), (1,) * len(spatial)
     if count <= longest:
         divisor = np.array(count, dtype)
@@ -87,16 +88,19 @@ def float_mean(spatial: tuple[int, ...], dtype: np.dtype, longest: int = _LONGES
         return fold
     # The longest that leaves no rest, unless that is short.
     block = next((size for size in range(longest, longest // 4, -1) if count % size == 0), longest)
-    blocks = count // block
+    blocks, rest = divmod(count, block)
+    # So few sums of blocks drift no more than a block's values do.
+    added_in = dtype if blocks <= longest and not whole else np.dtype(np.float64)
 
     def fold_blocks(planes: Array) -> Array:
         rows = _in_order(planes).reshape(len(planes), count)
-        sums = np.einsum("pbn->pb", rows[:, : blocks * block].reshape(len(planes), blocks, block))
         # einsum, unlike a sum, does not warn of infinities of both signs, which give NaN as they should.
-        total: Array = np.einsum("pb->p", sums.astype(np.float64))
-        if blocks * block < count:
-            total = np.einsum("pb->p", np.stack((total, np.einsum("pn->p", rows[:, blocks * block :])), 1))
-        return (total / count).astype(dtype, copy=False).reshape(len(planes), *ones)
+        sums = np.einsum("pbn->pb", rows[:, : blocks * block].reshape(len(planes), blocks, block))
+        total: Array = np.einsum("pb->p", sums.astype(added_in, copy=False))
+        if rest:
+            total = np.einsum("pb->p", np.stack((total, np.einsum("pn->p", rows[:, -rest:])), 1))
+        np.divide(total, count, total)
+        return total.astype(dtype, copy=False).reshape(len(planes), *ones)
 
     return fold_blocks
 
@@ -107,13 +111,15 @@ def _in_order(planes: Array) -> Array:
     return planes if flags.c_contiguous and flags.aligned else planes.copy("C")
 
 
-def _of_singles(fold: Fold) -> Fold:
+def _of_singles(spatial: tuple[int, ...]) -> Fold:
+    """The mean of planes of integers of at most 16 bits."""
+    fold = float_mean(spatial, _SINGLE, whole=True)
     return lambda planes: fold(planes.astype(_SINGLE, "C"))
 
 
 def _byte_mean(spatial: tuple[int, ...]) -> Fold:
     count, ones = math.prod(spatial), (1,) * len(spatial)
-    of_singles = _of_singles(float_mean(spatial, _SINGLE))
+    of_singles = _of_singles(spatial)
 
     def fold(planes: Array) -> Array:
         if not interleaved(planes):

@@ -19,12 +19,13 @@ def are_open(planes: Array, pooled: Array) -> bool:
     """Whether some extreme in `pooled` may be a zero of the other sign than the first one of its window."""
     if planes.dtype.kind != "f":
         return False
-    # The smaller of the two is sooner looked through, and mostly settles it; few values are sooner counted as they are.
-    if 2 * pooled.size < planes.size:
-        few = pooled.size < _FEW
-        zeros = pooled.size - np.count_nonzero(pooled) if few else np.count_nonzero(pooled == 0)
-        if not zeros:
+    size = pooled.size
+    # The smaller of the two is sooner looked through, and mostly settles it.
+    if size < _FEW:
+        if np.count_nonzero(pooled) == size:
             return False
+    elif 2 * size < planes.size and not np.count_nonzero(pooled == 0):
+        return False
     return holds_negative_zero(planes)
 
 

@@ -13,9 +13,11 @@ from poolservice_server.pooling.operators import Pooled, pool
 from poolservice_server.pooling.views import to_array, to_tensor
 
 PooledArrays = tuple[np.ndarray, np.ndarray | None]
+Way = Callable[[np.ndarray], PooledArrays]
 
-_WHITE = 255
 _SINGLE = np.dtype(np.float32)
+_WHITE = 255
+_WHITE_ARRAY = np.array(_WHITE, _SINGLE)
 
 
 @dataclass(frozen=True)
@@ -60,33 +62,41 @@ class PoolStage:
 
 
 @lru_cache(maxsize=1024)
-def _ways(
-    stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype
-) -> tuple[Callable[[np.ndarray], PooledArrays], ...]:
+def _ways(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[Way, ...]:
     """What pools planes of this shape and type with each of the specs."""
     return tuple(_way(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
 
 
-def _way(
-    spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype
-) -> Callable[[np.ndarray], PooledArrays]:
-    scaled_before = unit_scale and not _commutes_with_scale(spec)
-    direct = arrays.way(spec, spatial, _SINGLE if scaled_before else dtype)
-    by_torch = PoolStage((spec,), unit_scale)
+def _way(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> Way:
+    if unit_scale:
+        return _scaled_way(spec, spatial, dtype)
+    direct = arrays.way(spec, spatial, dtype)
+    if direct is None:
+        return lambda planes: _by_torch(planes, spec)
 
     def pooled(planes: np.ndarray) -> PooledArrays:
-        values = None
-        if direct is not None and len(planes):
-            values = direct(planes / np.float32(_WHITE) if scaled_before else planes)
-        if values is None:
-            ((tensor, where),) = by_torch(to_tensor(planes))
-            return to_array(tensor), None if where is None else to_array(where)
-        if unit_scale and not scaled_before:
-            values = values.astype(_SINGLE, copy=False)
-            values /= np.float32(_WHITE)
-        return values, None
+        values = direct(planes) if len(planes) else None
+        return _by_torch(planes, spec) if values is None else (values, None)
 
     return pooled
+
+
+def _scaled_way(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Way:
+    commutes = _commutes_with_scale(spec)
+    way = _way(spec, False, spatial, dtype if commutes else _SINGLE)
+
+    def pooled(planes: np.ndarray) -> PooledArrays:
+        if not commutes:
+            return way(np.divide(planes, _WHITE_ARRAY, dtype=_SINGLE))
+        values, indices = way(planes)
+        return np.divide(values, _WHITE_ARRAY, dtype=_SINGLE), indices
+
+    return pooled
+
+
+def _by_torch(planes: np.ndarray, spec: PoolSpec) -> PooledArrays:
+    values, indices = pool(to_tensor(planes), spec)
+    return to_array(values), None if indices is None else to_array(indices)
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:

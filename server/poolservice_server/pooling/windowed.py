@@ -25,8 +25,6 @@ _MOST_GATHERED = 2**16
 _MOST_GATHERED_OF_SOME = 2**17
 # torch.max_pool1d takes many windows of floats at a time.
 _MOST_GATHERED_OF_A_ROW = 2**12
-# Fewer are sooner added in one call of torch's than in three of numpy's.
-_FEWEST_ADDED = 2**11
 
 # Values looked at from which on slices are worth their calls, and what windows and rows they are worth them for.
 _FEWEST_SLICED = 20_000
@@ -134,7 +132,7 @@ def blend(alpha: float, largest: Way | None, average: Way | None) -> Way | None:
 
 def _total(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
     """The sum of each window, in the type that its mean is computed in, exact of integers."""
-    size, steps = math.prod(window.kernel_size), slices.steps(window, spatial)
+    size = math.prod(window.kernel_size)
     sliced = (
         math.inf if _are_skipped(window, spatial, dtype) else _fewest_sliced(window, spatial, _LONGEST_KERNEL_TO_ADD)
     )
@@ -145,8 +143,6 @@ def _total(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -> Way | N
 
     def pooled(planes: Array) -> Array | None:
         count = len(planes)
-        if count * steps < _FEWEST_ADDED:
-            return None
         if dtype == _INT64 and not folds.in_float64(planes, size):
             return None
         if count <= gathered:
