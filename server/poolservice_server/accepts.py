@@ -48,7 +48,7 @@ def supported() -> bool:
         and all(
             hasattr(server, name) for name in ("_make_request_call_future", "_request_registered_call", "_request_call")
         )
-        and all(hasattr(cygrpc, name) for name in ("_MethodResolver", "ExecuteBatchError", *_CALLED))
+        and all(hasattr(cygrpc, name) for name in ("_MethodResolver", "AbortError", "ExecuteBatchError", *_CALLED))
         and all(
             tuple(inspect.signature(getattr(cygrpc, name)).parameters) == parameters
             for name, parameters in _CALLED.items()
@@ -155,6 +155,10 @@ async def _sent_or_lost(handling: Coroutine[Any, Any, None]) -> None:
         await handling
     except cygrpc.ExecuteBatchError:
         return
+    except cygrpc.AbortError as refused:
+        # The call keeps this exception, whose traceback keeps the handler's frame, its message and the call: a circle,
+        # which would keep the messages of two seconds of refusals until Python's collector comes by.
+        raise refused.with_traceback(None) from None
 
 
 def _unknown_method(handlers: dict[str, Any]) -> grpc.RpcMethodHandler[Any, Any]:

@@ -1,6 +1,8 @@
 """The server with several accepts: calls whose callers leave, sooner or later."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +14,10 @@ import pytest
 from poolservice_server import accepts
 
 
+class Memory:
+    """What a handler's frame holds, its message for one."""
+
+
 class Service:
     """A method that answers when it is told to, and others that do at once."""
 
@@ -20,6 +26,7 @@ class Service:
         self.go_on = asyncio.Event()
         self.ended = asyncio.Event()
         self.outcome = ""
+        self.memories: list[weakref.ref[Memory]] = []
 
     async def wait(self, message: bytes, _context: Any) -> bytes:
         self.started.set()
@@ -37,6 +44,8 @@ class Service:
         return message
 
     async def refuse(self, _message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        memory = Memory()
+        self.memories.append(weakref.ref(memory))
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
         raise AssertionError
 
@@ -82,6 +91,23 @@ async def test_calls_beyond_the_accepts_are_answered_each_with_its_own_answer() 
         await service.started.wait()
         service.go_on.set()
         assert await asyncio.gather(*calls) == [b"%d" % number for number in range(len(calls))]
+
+
+async def test_a_refused_call_gives_its_memory_back_without_the_collector() -> None:
+    service = Service()
+    gc.disable()
+    try:
+        async with serving(service) as method:
+            calls = [method("Refuse")(b"x") for _ in range(20)]
+            for call in calls:
+                assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+            # The caller is told before the handler's end.
+            async with asyncio.timeout(30):
+                while any(memory() is not None for memory in service.memories):  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0)
+    finally:
+        gc.enable()
+    assert len(service.memories) == 20
 
 
 async def test_callers_who_leave_before_anybody_listens_are_no_error(caplog: pytest.LogCaptureFixture) -> None:
