@@ -17,8 +17,12 @@ from poolservice.specs import PoolSpec
 from poolservice_server.pooling import folds, signs, tiles, windowed
 from poolservice_server.pooling.views import HALVES, narrowed, widened
 from poolservice_server.pooling.windowed import Array, Way
+from poolservice_server.pooling.windows import adaptive_counts
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+
+# float32 holds the sum of so many bytes.
+_BYTES_IN_FLOAT32 = 2**16
 
 # Values from which on halves are worth widening.
 _FEWEST_HALVES = 4096
@@ -72,10 +76,12 @@ def _adaptive_avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> 
         return None
     if dtype.kind == "f":
         return tiles.mean(spatial, sizes, dtype)
-    average = tiles.mean(spatial, sizes, _DOUBLE)
+    few = dtype.itemsize == 1 and adaptive_counts(spatial, sizes).max() <= _BYTES_IN_FLOAT32
+    wide = _SINGLE if few else _DOUBLE
+    average = tiles.mean(spatial, sizes, wide, whole=True)
     if average is None:
         return None
-    return _of_integers(lambda planes: average(planes.astype(_DOUBLE)).astype(_SINGLE), spatial, dtype)
+    return _of_integers(lambda planes: average(planes.astype(wide)).astype(_SINGLE, copy=False), spatial, dtype)
 
 
 def _adaptive_max_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:

@@ -93,12 +93,14 @@ def float_mean(spatial: tuple[int, ...], dtype: np.dtype, *, whole: bool = False
     added_in = dtype if blocks <= longest and not whole else np.dtype(np.float64)
 
     def fold_blocks(planes: Array) -> Array:
-        rows = _in_order(planes).reshape(len(planes), count)
+        values = _in_order(planes)
+        rows = values.reshape(len(planes), count)[:, : count - rest] if rest else values
         # einsum, unlike a sum, does not warn of infinities of both signs, which give NaN as they should.
-        sums = np.einsum("pbn->pb", rows[:, : blocks * block].reshape(len(planes), blocks, block))
+        sums = np.einsum("pbn->pb", rows.reshape(len(planes), blocks, block))
         total: Array = np.einsum("pb->p", sums.astype(added_in, copy=False))
         if rest:
-            total = np.einsum("pb->p", np.stack((total, np.einsum("pn->p", rows[:, -rest:])), 1))
+            behind = np.einsum("pn->p", values.reshape(len(planes), count)[:, -rest:])
+            total = np.einsum("pb->p", np.stack((total, behind), 1))
         np.divide(total, count, total)
         return total.astype(dtype, copy=False).reshape(len(planes), *ones)
 

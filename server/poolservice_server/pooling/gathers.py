@@ -82,10 +82,14 @@ def laid(axes: Sequence[Array], spatial: tuple[int, ...], once: bool) -> Places:
 def window_extreme(planes: Array, where: Places, combine: np.ufunc) -> Array:
     """The extreme of each window; of several zeros not always the one that counts."""
     rows = planes.reshape(len(planes), math.prod(planes.shape[1:]))
-    if len(planes) < _MANY_PLANES:
-        pooled: Array = combine.reduce(rows.take(where.at, 1, None, "clip"), 1)
-    else:
+    values, windows = where.at.shape
+    if len(planes) >= _MANY_PLANES and values <= _MANY_PLANES:
         pooled = _one_by_one(rows, where.at, combine)
+    elif values > windows:
+        # The longer side in one run.
+        pooled = combine.reduce(rows.take(where.at.T, 1, None, "clip"), 2)
+    else:
+        pooled = combine.reduce(rows.take(where.at, 1, None, "clip"), 1)
     return pooled.reshape(len(planes), *where.out)
 
 

@@ -16,29 +16,49 @@ from poolservice_server.pooling.windows import adaptive_counts
 Array = np.ndarray[Any, Any]
 Tiled = Callable[[Array], Array]
 
-# Values in all tiles of a plane up to which gathering them is sooner.
-_FEW = 1024
+# Values in all tiles of a plane up to which gathering them is sooner: where an extreme is looked for, where tiles that
+# are alike overlap, and where they do not.
+_FEW_COMPARED = 4096
+_FEW_OVERLAPPING = 1024
+_FEW_APART = 512
+
+# More rows of tiles take longer than torch's walk.
+_MOST_ROWS = 32
 
 
-def mean(spatial: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype) -> Tiled | None:
-    """What gives the mean of each tile of planes (P, *spatial) of this float; None where torch is to do that."""
+def mean(spatial: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype, *, whole: bool = False) -> Tiled | None:
+    """What gives the mean of each tile of planes (P, *spatial) of this float; None where torch is to do that.
+
+    Args:
+        spatial: the planes' shape.
+        sizes: how many tiles there are in each dimension.
+        dtype: float32 or float64.
+        whole: whether values are whole numbers of which the float holds each tile's sum, so that the order of adding
+            is free.
+    """
     counts = adaptive_counts(spatial, sizes).numpy().astype(dtype)
-    alike = bool((counts == counts.flat[0]).all())
-    if alike and counts.sum() <= _FEW:
+    apart = all(size % tiles == 0 for size, tiles in zip(spatial, sizes, strict=True))
+    if (counts == counts.flat[0]).all() and counts.sum() <= (_FEW_APART if apart else _FEW_OVERLAPPING):
         return _gathered_mean(spatial, sizes, counts.flat[0])
-    if len(sizes) > 2:
+    (height, width), (down, across) = (1, *spatial)[-2:], (1, *sizes)[-2:]
+    if len(sizes) > 2 or down > _MOST_ROWS:
         return None
-    height, width = (1, *spatial)[-2:]
-    down, across = (1, *sizes)[-2:]
     rows, columns = _spans(height, down), _columns(width, across, once=True)
 
     def pooled(planes: Array) -> Array:
-        values = np.ascontiguousarray(planes).reshape(len(planes), height, width)
-        # Behind the columns one of zeros, which fills narrower tiles up. No sum here warns of infinities.
-        sums = np.zeros((len(planes), down, width + 1), dtype)
-        for i, (start, end) in enumerate(rows):
-            np.einsum("phw->pw", values[:, start:end], out=sums[:, i, :-1])
-        total: Array = np.einsum("phwk->phw", sums.take(columns, 2, None, "clip")).reshape(len(planes), *sizes)
+        values, inner = _laid_out(planes, height, width, kept=whole)
+        outer = len(values)
+        # No sum by einsum warns of infinities.
+        if apart:
+            tiles = np.einsum("phaw->phw", values.reshape(outer, down, -1, width * inner))
+            tiles = tiles.reshape(outer, down, across, -1, inner)
+        else:
+            # Behind the columns one of zeros, which fills narrower tiles up.
+            sums = np.zeros((outer, down, (width + 1) * inner), dtype)
+            for i, (start, end) in enumerate(rows):
+                np.einsum("phw->pw", values[:, start:end], out=sums[:, i, : width * inner])
+            tiles = sums.reshape(outer, down, width + 1, inner).take(columns, 2, None, "clip")
+        total = _as_planes(np.einsum("phwki->phwi", tiles), sizes)
         np.divide(total, counts, total)
         return total
 
@@ -51,35 +71,42 @@ def extreme(spatial: tuple[int, ...], sizes: tuple[int, ...], combine: np.ufunc)
     Of several zeros it is not always the one that counts.
     """
     counts = adaptive_counts(spatial, sizes).numpy()
-    if counts.max() * counts.size <= _FEW:
-        axes = [_axis(size, count) for size, count in zip(spatial, sizes, strict=True)]
-        places = gathers.laid(axes, spatial, once=False)
+    if counts.max() * counts.size <= _FEW_COMPARED:
+        places = gathers.laid(_axes(spatial, sizes), spatial, once=False)
         return lambda planes: gathers.window_extreme(planes, places, combine)
-    if len(sizes) > 2:
+    (height, width), (down, across) = (1, *spatial)[-2:], (1, *sizes)[-2:]
+    if len(sizes) > 2 or down > _MOST_ROWS:
         return None
-    height, width = (1, *spatial)[-2:]
-    down, across = (1, *sizes)[-2:]
     rows, columns = _spans(height, down), _columns(width, across, once=False)
 
     def pooled(planes: Array) -> Array:
-        inner = len(planes) if folds.interleaved(planes) else 1
-        values = np.moveaxis(planes, 0, -1) if inner > 1 else np.ascontiguousarray(planes)
-        outer = len(planes) // inner
-        values = values.reshape(outer, height, width * inner)
-        extremes = np.empty((outer, down, width * inner), values.dtype)
+        values, inner = _laid_out(planes, height, width, kept=True)
+        extremes = np.empty((len(values), down, width * inner), values.dtype)
         for i, (start, end) in enumerate(rows):
             combine.reduce(values[:, start:end], 1, out=extremes[:, i])
-        taken = extremes.reshape(outer, down, width, inner).take(columns, 2, None, "clip")
-        combined = combine.reduce(taken, 3)
-        return np.ascontiguousarray(np.moveaxis(combined, -1, 1)).reshape(len(planes), *sizes)
+        tiles = extremes.reshape(len(values), down, width, inner).take(columns, 2, None, "clip")
+        return _as_planes(combine.reduce(tiles, 3), sizes)
 
     return pooled
 
 
+def _laid_out(planes: Array, height: int, width: int, *, kept: bool) -> tuple[Array, int]:
+    """As (outer, height, width * inner), and inner: 1, or where order is kept the number of interleaved planes."""
+    if kept and folds.interleaved(planes):
+        return np.moveaxis(planes, 0, -1).reshape(1, height, -1), len(planes)
+    return np.ascontiguousarray(planes).reshape(len(planes), height, width), 1
+
+
+def _as_planes(pooled: Array, sizes: tuple[int, ...]) -> Array:
+    """(outer, down, across, inner) as planes (P, *sizes), contiguous."""
+    if pooled.shape[-1] == 1:
+        return pooled.reshape(len(pooled), *sizes)
+    return np.ascontiguousarray(np.moveaxis(pooled[0], -1, 0)).reshape(-1, *sizes)
+
+
 def _gathered_mean(spatial: tuple[int, ...], sizes: tuple[int, ...], count: float) -> Tiled:
-    axes = [_axis(size, tiles) for size, tiles in zip(spatial, sizes, strict=True)]
     # Tile by tile: a tile is added in one run.
-    at = np.ascontiguousarray(gathers.laid(axes, spatial, once=True).at.T)
+    at = np.ascontiguousarray(gathers.laid(_axes(spatial, sizes), spatial, once=True).at.T)
     size = math.prod(spatial)
 
     def pooled(planes: Array) -> Array:
@@ -100,6 +127,10 @@ def _axis(size: int, count: int) -> Array:
     starts, ends = np.array(_spans(size, count)).T
     reached = starts + np.arange((ends - starts).max())[:, None]
     return np.where(reached < ends, reached, -1)
+
+
+def _axes(spatial: tuple[int, ...], sizes: tuple[int, ...]) -> list[Array]:
+    return [_axis(size, count) for size, count in zip(spatial, sizes, strict=True)]
 
 
 def _columns(width: int, count: int, *, once: bool) -> Array:

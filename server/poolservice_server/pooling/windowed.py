@@ -14,6 +14,7 @@ import torch
 
 from poolservice.specs import PoolSpec, Window
 from poolservice_server.pooling import folds, gathers, signs, slices
+from poolservice_server.pooling.views import to_tensor
 from poolservice_server.pooling.windows import see_input, window_counts
 
 Array = np.ndarray[Any, Any]
@@ -23,8 +24,6 @@ Way = Callable[[Array], Array | None]
 # which slices look at too.
 _MOST_GATHERED = 2**16
 _MOST_GATHERED_OF_SOME = 2**17
-# torch.max_pool1d takes many windows of floats at a time.
-_MOST_GATHERED_OF_A_ROW = 2**12
 
 # Values looked at from which on slices are worth their calls, and what windows and rows they are worth them for.
 _FEWEST_SLICED = 20_000
@@ -43,11 +42,10 @@ _BYTES_IN_FLOAT32 = 2**16
 
 def extreme(window: Window, spatial: tuple[int, ...], dtype: np.dtype, combine: np.ufunc) -> Way | None:
     """The maximum or minimum of each window, by np.maximum or np.minimum."""
-    in_a_row = dtype.kind == "f" and len(spatial) == 1
-    sliced = math.inf if in_a_row else _fewest_sliced(window, spatial, _LONGEST_KERNEL)
+    if dtype.kind == "f" and len(spatial) == 1:
+        return _in_a_row(window, spatial) if combine is np.maximum else None
+    sliced = _fewest_sliced(window, spatial, _LONGEST_KERNEL)
     gathered = _most_gathered(window, spatial, sliced)
-    if in_a_row:
-        gathered = min(gathered, _MOST_GATHERED_OF_A_ROW // slices.steps(window, spatial))
     if not see_input(window) or (gathered == 0 and sliced == math.inf):
         return None
 
@@ -128,6 +126,14 @@ def blend(alpha: float, largest: Way | None, average: Way | None) -> Way | None:
         return blended
 
     return pooled
+
+
+def _in_a_row(window: Window, spatial: tuple[int, ...]) -> Way | None:
+    """The maximum of windows of floats in one dimension, many of which torch.max_pool1d takes at a time."""
+    # It walks through the whole length of a window, which may be 2^30.
+    if window.kernel_size[0] > spatial[0]:
+        return None
+    return lambda planes: torch.max_pool1d(to_tensor(planes).contiguous(), *window).numpy()
 
 
 def _total(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:

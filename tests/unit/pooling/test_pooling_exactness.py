@@ -1,11 +1,13 @@
 """Integers against counting by hand, and the values at the edges of floats."""
 
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from poolservice.specs import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool1d,
+    AvgPool3d,
     GlobalAvgPool1d,
     GlobalAvgPool2d,
     GlobalMaxPool1d,
@@ -27,7 +30,7 @@ from poolservice.specs import (
     MixedPool1d,
     PoolSpec,
 )
-from poolservice_server.pooling import pool
+from poolservice_server.pooling import PoolStage, pool
 from poolservice_server.shapes import output_shape
 
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -165,3 +168,39 @@ def test_a_vast_kernel_takes_no_longer_than_a_small_one(kernel: int) -> None:
     assert output_shape(spec, (1, 12)) == (1, 1)
     assert pool(planes, spec)[0].tolist() == [[11.0]]
     assert pool(planes, AvgPool1d(kernel, stride=2**31 - 1, ceil_mode=True))[0].tolist() == [[5.5]]
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+@pytest.mark.parametrize("spatial", [(9, 8), (30, 41), (300, 301)])
+def test_means_over_arrays_lose_nothing_of_integers(dtype: torch.dtype, spatial: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(9)
+    info = torch.iinfo(torch.int32 if dtype == torch.int64 else dtype)
+    # Of the greatest magnitude, and of sums that nearly cancel.
+    signs = torch.randint(0, 2, (3, *spatial), generator=generator, dtype=torch.bool)
+    planes = torch.where(signs, info.min, info.max).to(dtype)
+    planes[1] = torch.where(signs[1], info.max, 0)
+    for sizes in (1, 2, 7):
+        ((means, _),) = PoolStage((AdaptiveAvgPool2d(sizes),)).on_arrays(planes.numpy())
+        assert means.dtype == np.float32
+        for i, j in itertools.product(range(sizes), repeat=2):
+            (top, left), (bottom, right) = (
+                [at * size // sizes for at, size in zip((i, j), spatial, strict=True)],
+                [-(-(at + 1) * size // sizes) for at, size in zip((i, j), spatial, strict=True)],
+            )
+            for mean, tile in zip(means[:, i, j].tolist(), planes[:, top:bottom, left:right], strict=True):
+                exact = sum(tile.flatten().tolist()) / tile.numel()
+                assert mean == pytest.approx(exact, rel=1e-6, abs=1e-30)
+
+
+@pytest.mark.parametrize("count", [49, 1024, 1031, 4096, 4099, 50_176, 150_000])
+def test_the_mean_of_equal_floats_is_near_them(count: int) -> None:
+    for value in (0.1, 0.3, 0.7, 1 / 3, 0.9):
+        planes = np.full((2, count), value, np.float32)
+        ((means, _),) = PoolStage((GlobalAvgPool1d(),)).on_arrays(planes)
+        assert means[:, 0].tolist() == pytest.approx([float(planes[0, 0])] * 2, rel=1e-6)
+
+
+def test_windows_of_many_bytes_are_added_in_more_than_sixteen_bits() -> None:
+    planes = np.full((2, 20, 20, 20), 255, np.uint8)
+    ((means, _),) = PoolStage((AvgPool3d(7, 1),)).on_arrays(planes)
+    assert (means == 255).all()
