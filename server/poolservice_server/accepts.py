@@ -34,10 +34,15 @@ _LISTEN_AFTER_SECONDS = 0.02
 
 # What is called of grpcio's, with its parameters.
 _CALLED = {
+    "_handle_unary_unary_rpc": ("method_handler", "rpc_state", "loop"),
     "_handle_rpc": ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
     "_handle_exceptions": ("rpc_state", "rpc_coro", "loop", "method_name"),
     "_handle_cancellation_from_core": ("rpc_task", "rpc_state", "loop"),
 }
+
+
+# From an accepted call to the coroutine that handles it.
+Handle = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 def supported() -> bool:
@@ -100,26 +105,36 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
         """
         stopped = self._own_loop.create_future()
         if method is None:
-            name, resolver = "", cygrpc._MethodResolver([], {"": _unknown_method(self._handlers)})
+            name = ""
+            handle = self._handle(name, {name: _unknown_method(self._handlers)})
             accept: Callable[[], Awaitable[Any]] = self._request_call
             count = 1
         else:
-            name, resolver = method.decode(), cygrpc._MethodResolver([], self._handlers)
+            name = method.decode()
+            handle = self._handle(name, self._handlers)
             accept = lambda: self._request_registered_call(method)  # noqa: E731 - one name, two forms
             count = ACCEPTS_PER_METHOD
         for _ in range(count):
-            task = self._own_loop.create_task(self._accept(accept, name, resolver, stopped))
+            task = self._own_loop.create_task(self._accept(accept, name, handle, stopped))
             self._accepting.add(task)
             task.add_done_callback(self._accepting.discard)
         return stopped
 
+    def _handle(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> Handle:
+        """How a call of a method is handled: a unary one without being looked for again, which grpc.aio would do."""
+        handler, loop = handlers[name], self._own_loop
+        if not handler.request_streaming and not handler.response_streaming:
+            return lambda call: cygrpc._handle_unary_unary_rpc(handler, call, loop)
+        resolver = cygrpc._MethodResolver([], handlers)
+        return lambda call: cygrpc._handle_rpc(name, resolver, (), call, loop, False)
+
     async def _accept(
-        self, accept: Callable[[], Awaitable[Any]], name: str, resolver: Any, stopped: asyncio.Future[None]
+        self, accept: Callable[[], Awaitable[Any]], name: str, handle: Handle, stopped: asyncio.Future[None]
     ) -> None:
         try:
             while True:
                 call = await accept()
-                handling = _sent_or_lost(cygrpc._handle_rpc(name, resolver, (), call, self._own_loop, False))
+                handling = _sent_or_lost(handle(call))
                 self._start(call, cygrpc._handle_exceptions(call, handling, self._own_loop, name))
         except Exception as error:  # noqa: BLE001 - whatever ends an accept ends the server, in the main loop's hands
             if not stopped.done():
