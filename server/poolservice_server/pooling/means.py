@@ -38,10 +38,15 @@ Mean = Callable[[torch.Tensor], torch.Tensor]
 
 _AVG_POOL: dict[int, Callable[..., torch.Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVG_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
-_LP_POOL = {1: F.lp_pool1d, 2: F.lp_pool2d, 3: F.lp_pool3d}
 
 # Floats in which torch's kernels add without loss of more than rounding.
 _COMPUTED_AS_THEY_ARE = (torch.float32, torch.float64)
+
+# Multiplied or rooted, without a series.
+_POWERS_BY_ARITHMETIC = (0.5, 1.0, 2.0, 3.0)
+# A multiple of what the widest instructions hold, and of that, what torch does not part among its threads.
+_POWERS_AT_A_TIME = 64
+_POWERS_IN_A_PIECE = 2**15
 
 # float64 holds every whole number up to here.
 _WHOLE_IN_FLOAT64 = 2**53
@@ -73,10 +78,10 @@ def lp_pool(planes: torch.Tensor, spec: LPPool1d | LPPool2d | LPPool3d) -> Poole
         (P, *spatial) to (P, *out), as `shapes.windows` counts them.
     """
     kernel_size, stride, _, _, ceil_mode = window_of(spec)
-    size: Any = kernel_size[0] if spec.spatial_dims == 1 else kernel_size
     values = planes.to(_computed_in(planes, 2**63)).contiguous()
-    pooled: torch.Tensor = _LP_POOL[spec.spatial_dims](values, spec.norm_type, size, stride, ceil_mode)
-    return _narrowed(pooled, planes), None
+    mean = _AVG_POOL[spec.spatial_dims](_power(values, spec.norm_type), kernel_size, stride, 0, ceil_mode)
+    total = (mean.sign() * mean.abs().relu_()).mul_(math.prod(kernel_size))
+    return _narrowed(_power(total, 1.0 / spec.norm_type), planes), None
 
 
 def mixed_pool(planes: torch.Tensor, spec: MixedPool1d | MixedPool2d | MixedPool3d) -> Pooled:
@@ -140,6 +145,22 @@ OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], Pooled]] = MappingProxyTyp
         "global_avg_pool": global_avg_pool,
     }
 )
+
+
+def _power(values: torch.Tensor, exponent: float) -> torch.Tensor:
+    """Each value to a power, the same bits wherever it lies.
+
+    The processor's kernel computes many at a time and what is left over one by one, with other last bits; so it is
+    given whole pieces, filled up, of a size that is not parted among threads.
+    """
+    if not values.is_cpu or exponent in _POWERS_BY_ARITHMETIC:
+        return values.pow(exponent)
+    count = values.numel()
+    filled = values.new_ones(count + -count % _POWERS_AT_A_TIME)
+    filled[:count] = values.reshape(-1)
+    for piece in filled.split(_POWERS_IN_A_PIECE):
+        piece.pow_(exponent)
+    return filled[:count].view(values.shape)
 
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:

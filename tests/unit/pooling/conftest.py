@@ -57,7 +57,7 @@ def _parameters(random: Random, dims: int, operator: str) -> dict[str, Any]:
         if dims > 1:
             given["divisor_override"] = random.choice((None, None, 1, -3, 7))
     elif operator == "lp_pool":
-        given["norm_type"] = random.choice((1.0, 2.0, 3.0, 0.5))
+        given["norm_type"] = random.choice((1.0, 2.0, 3.0, 0.5, 1.7, -1.5))
     elif operator == "mixed_pool":
         given["alpha"] = random.choice((0.0, 0.25, 0.5, 1.0))
     return given

@@ -6,6 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from poolservice.specs import (
     OPERATORS,
@@ -15,6 +16,7 @@ from poolservice.specs import (
     GlobalAvgPool1d,
     GlobalAvgPool2d,
     GlobalAvgPool3d,
+    LPPool2d,
     MaxPool2d,
     MinPool2d,
     MinPool3d,
@@ -139,7 +141,7 @@ def test_over_arrays_company_and_strides_change_nothing_and_the_answer_is_torchs
         assert together.flags.c_contiguous
         expected, expected_indices = pool(tensor, spec)
         # Whole planes and tiles are added in an order of our own.
-        if operator.endswith("_avg_pool") or (tensor.is_floating_point() and getattr(spec, "norm_type", 2) != 2):
+        if operator.endswith("_avg_pool"):
             rounding = {torch.float16: 2e-3, torch.bfloat16: 2e-2}.get(tensor.dtype, 2e-6)
             torch.testing.assert_close(to_tensor(together), expected, rtol=rounding, atol=rounding * 40, equal_nan=True)
         else:
@@ -147,9 +149,6 @@ def test_over_arrays_company_and_strides_change_nothing_and_the_answer_is_torchs
         assert (indices is None) == (expected_indices is None)
         if indices is not None and expected_indices is not None:
             assert_same_bits(torch.from_numpy(indices), expected_indices)
-        # torch's roots other than the square one depend on where in memory a value lies.
-        if getattr(spec, "norm_type", 2.0) not in (1.0, 2.0):
-            continue
         interleaved = np.moveaxis(np.ascontiguousarray(np.moveaxis(planes, 0, -1)), -1, 0)
         for laid, picked in (
             (interleaved, slice(None)),
@@ -175,3 +174,20 @@ def test_the_mean_of_a_plane_that_torch_would_split_among_threads(side: int, dty
         exact = planes.double().mean((1, 2), keepdim=True)
         rounding = 1e-6 if dtype == torch.float32 else 2**-10
         torch.testing.assert_close(together.double(), exact, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("norm_type", [0.5, 1.7, 3.0, 7.0, -1.5])
+def test_a_power_sum_is_the_same_wherever_its_plane_lies(norm_type: float, dtype: torch.dtype) -> None:
+    # 9 values a plane: each plane begins at another place among those that are computed at a time.
+    planes = torch.rand((4000, 6, 6), generator=torch.Generator().manual_seed(1)).add_(0.1).to(dtype)
+    spec = LPPool2d(norm_type, 2)
+    torch.set_num_threads(1)
+    together, _ = pool(planes, spec)
+    torch.set_num_threads(2)
+    assert torch.equal(pool(planes, spec)[0], together)
+    for at in range(70):
+        assert torch.equal(pool(planes[at : at + 1], spec)[0], together[at : at + 1])
+        assert torch.equal(pool(planes[at:], spec)[0], together[at:])
+    if dtype != torch.float16:
+        torch.testing.assert_close(together, F.lp_pool2d(planes, norm_type, 2), rtol=2e-6, atol=0)
