@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from poolservice import __version__
-from poolservice_server import accepts, access, allocator, info, log, metrics, wakeups
+from poolservice_server import accepts, access, allocator, info, log, metrics, sockets, wakeups
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.base import NoDevice
 from poolservice_server.batcher import Batcher
@@ -232,4 +232,5 @@ def _options(settings: Settings, *, shared: bool) -> list[tuple[str, Any]]:
         ("grpc.absolute_max_metadata_size", 16384),
         # Workers share a port on purpose; two servers on one port would share its callers without a word.
         ("grpc.so_reuseport", int(shared)),
+        *sockets.OPTIONS,
     ]

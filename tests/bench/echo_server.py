@@ -3,7 +3,7 @@
 python tests/bench/echo_server.py ANSWER_BYTES [--tuned]
 
 Untuned it is grpc.aio as it comes; tuned, it has what poolservice-server has: several accepts a method, its
-loop, the allocator's thresholds, one thread that reads.
+loop, the allocator's thresholds, how sockets are read.
 """
 
 # ruff: noqa: E402 - what is chosen of gRPC has to be chosen before it is imported
@@ -32,7 +32,7 @@ async def serve(answer_bytes: int, *, tuned: bool) -> None:
         return answer
 
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Pool": grpc.unary_unary_rpc_method_handler(echo)}
-    server = accepts.server([]) if tuned else grpc.aio.server()
+    server = accepts.server(sockets.OPTIONS) if tuned else grpc.aio.server()
     if not tuned:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     server.add_registered_method_handlers(SERVICE, handlers)
