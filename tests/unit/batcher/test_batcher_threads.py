@@ -103,9 +103,10 @@ async def test_many_items_at_once_leave_the_loop_its_turns(runner_that_takes: Ca
     batcher = Batcher(runner_that_takes(0.001), inline_bytes=100, inline_seconds=0.005, solo_bytes=50)
     await batcher.submit(Work("a", 0, 50))
     counting = asyncio.create_task(count_turns())
-    futures = [batcher.submit(Work("a", number, 50)) for number in range(40)]
+    futures = [batcher.submit(Work("a", number, 50)) for number in range(80)]
+    assert futures[0].done()
     assert not futures[-1].done()
-    assert [(await future).result for future in futures] == list(range(40))
+    assert [(await future).result for future in futures] == list(range(80))
     assert turns >= 5
     running = False
     await counting
