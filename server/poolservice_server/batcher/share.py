@@ -3,7 +3,6 @@
 from poolservice_server.batcher.pace import Pace
 from poolservice_server.batcher.work import Work
 
-
 # What runs as it comes may take this many times what runs from the line in one go. Its message is in the processor's
 # caches, and it would take up to twice as long later: at 32 callers of 602 kB each, who came faster than the line was
 # worked off, calls took a tenth more of the processor with one share.
