@@ -17,12 +17,15 @@ from poolservice.specs import PoolSpec
 from poolservice_server.pooling import folds, signs, tiles, windowed
 from poolservice_server.pooling.views import HALVES, narrowed, widened
 from poolservice_server.pooling.windowed import Array, Way
-from poolservice_server.pooling.windows import adaptive_counts
+from poolservice_server.pooling.windows import largest_tile
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 # float32 holds the sum of so many bytes.
 _BYTES_IN_FLOAT32 = 2**16
+
+# Operators that add in another order than torch's.
+_IN_OUR_ORDER = ("adaptive_avg_pool", "global_avg_pool")
 
 # Values from which on halves are worth widening.
 _FEWEST_HALVES = 4096
@@ -76,7 +79,7 @@ def _adaptive_avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> 
         return None
     if dtype.kind == "f":
         return tiles.mean(spatial, sizes, dtype)
-    few = dtype.itemsize == 1 and adaptive_counts(spatial, sizes).max() <= _BYTES_IN_FLOAT32
+    few = dtype.itemsize == 1 and largest_tile(spatial, sizes) <= _BYTES_IN_FLOAT32
     wide = _SINGLE if few else _DOUBLE
     average = tiles.mean(spatial, sizes, wide, whole=True)
     if average is None:
@@ -162,7 +165,7 @@ def _of_halves(choose: Any, spec: PoolSpec, spatial: tuple[int, ...], dtype: np.
     if of_singles is None:
         return None
     # The order in which whole planes and tiles are added is not torch's, and so is the same however few there are.
-    fewest = 0 if spec.operator.endswith("avg_pool") and spec.operator != "avg_pool" else _FEWEST_HALVES
+    fewest = 0 if spec.operator in _IN_OUR_ORDER else _FEWEST_HALVES
 
     def pooled(planes: Array) -> Array | None:
         values = of_singles(widened(planes)) if planes.size >= fewest else None

@@ -21,8 +21,10 @@ Array = np.ndarray[Any, Any]
 _MOST_PLACES = 2**14
 _KINDS = 128
 
-# From so many planes on, a call for each place in the window is sooner than one that walks from plane to plane.
+# From so many planes on, a call for each place in the window is sooner than one that walks from plane to plane, for
+# windows of so few places.
 _MANY_PLANES = 32
+FEW_PLACES = 32
 
 
 class Places(NamedTuple):
@@ -83,7 +85,7 @@ def window_extreme(planes: Array, where: Places, combine: np.ufunc) -> Array:
     """The extreme of each window; of several zeros not always the one that counts."""
     rows = planes.reshape(len(planes), math.prod(planes.shape[1:]))
     values, windows = where.at.shape
-    if len(planes) >= _MANY_PLANES and values <= _MANY_PLANES:
+    if len(planes) >= _MANY_PLANES and values <= FEW_PLACES:
         pooled = _one_by_one(rows, where.at, combine)
     elif values > windows:
         # The longer side in one run.

@@ -110,9 +110,7 @@ def adaptive_avg_pool(planes: torch.Tensor, spec: AdaptiveAvgPool1d | AdaptiveAv
         (P, *spatial) to (P, *output_size), where None keeps the input's size.
     """
     spatial = planes.shape[1:]
-    sizes = spec.sizes
-    if None in sizes:
-        sizes = tuple(size if wanted is None else wanted for wanted, size in zip(sizes, spatial, strict=True))
+    sizes = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
     if sizes.count(1) == len(sizes):
         return _narrowed(_plane_mean(planes), planes), None
     target: Any = sizes if len(sizes) > 1 else sizes[0]
@@ -120,7 +118,9 @@ def adaptive_avg_pool(planes: torch.Tensor, spec: AdaptiveAvgPool1d | AdaptiveAv
     if len(sizes) < 3 and planes.is_floating_point():
         return mean(planes.contiguous()), None
     # adaptive_avg_pool3d would add halves as halves.
-    return _narrowed(_exactly(planes, mean, math.prod(spatial), partial(adaptive_counts, spatial, sizes)), planes), None
+    return _narrowed(
+        _exactly(planes, mean, math.prod(spatial), lambda: torch.from_numpy(adaptive_counts(spatial, sizes))), planes
+    ), None
 
 
 def global_avg_pool(planes: torch.Tensor, spec: GlobalSpec) -> Pooled:
@@ -182,7 +182,7 @@ def _divisor(window: Window, spatial: tuple[int, ...], count_include_pad: bool, 
     """What the sum of each window is divided by, as float64."""
     if divisor is not None:
         return torch.tensor(divisor, dtype=torch.float64)
-    return window_counts(window, spatial, count_include_pad)
+    return torch.from_numpy(window_counts(window, spatial, count_include_pad))
 
 
 def _plane_mean(planes: torch.Tensor) -> torch.Tensor:

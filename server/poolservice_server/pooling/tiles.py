@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from poolservice_server.pooling import folds, gathers
-from poolservice_server.pooling.windows import adaptive_counts
+from poolservice_server.pooling.windows import adaptive_counts, largest_tile
 
 Array = np.ndarray[Any, Any]
 Tiled = Callable[[Array], Array]
@@ -21,6 +21,9 @@ Tiled = Callable[[Array], Array]
 _FEW_COMPARED = 4096
 _FEW_OVERLAPPING = 1024
 _FEW_APART = 512
+
+# What is kept of tiles is as large as there are many, for each kind of planes.
+_MOST_TILES = 2**12
 
 # More rows of tiles take longer than torch's walk.
 _MOST_ROWS = 32
@@ -36,7 +39,9 @@ def mean(spatial: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype, *, w
         whole: whether values are whole numbers of which the float holds each tile's sum, so that the order of adding
             is free.
     """
-    counts = adaptive_counts(spatial, sizes).numpy().astype(dtype)
+    if math.prod(sizes) > _MOST_TILES:
+        return None
+    counts = adaptive_counts(spatial, sizes).astype(dtype)
     apart = all(size % tiles == 0 for size, tiles in zip(spatial, sizes, strict=True))
     if (counts == counts.flat[0]).all() and counts.sum() <= (_FEW_APART if apart else _FEW_OVERLAPPING):
         return _gathered_mean(spatial, sizes, counts.flat[0])
@@ -70,8 +75,9 @@ def extreme(spatial: tuple[int, ...], sizes: tuple[int, ...], combine: np.ufunc)
 
     Of several zeros it is not always the one that counts.
     """
-    counts = adaptive_counts(spatial, sizes).numpy()
-    if counts.max() * counts.size <= _FEW_COMPARED:
+    if math.prod(sizes) > _MOST_TILES:
+        return None
+    if largest_tile(spatial, sizes) * math.prod(sizes) <= _FEW_COMPARED:
         places = gathers.laid(_axes(spatial, sizes), spatial, once=False)
         return lambda planes: gathers.window_extreme(planes, places, combine)
     (height, width), (down, across) = (1, *spatial)[-2:], (1, *sizes)[-2:]

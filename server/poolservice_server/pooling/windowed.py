@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, Window
+from poolservice_server import shapes
 from poolservice_server.pooling import folds, gathers, signs, slices
 from poolservice_server.pooling.views import to_tensor
 from poolservice_server.pooling.windows import see_input, window_counts
@@ -24,6 +25,9 @@ Way = Callable[[Array], Array | None]
 # which slices look at too.
 _MOST_GATHERED = 2**16
 _MOST_GATHERED_OF_SOME = 2**17
+
+# Windows of a plane whose counts are kept.
+_MOST_COUNTS_KEPT = 2**12
 
 # Values looked at from which on slices are worth their calls, and what windows and rows they are worth them for.
 _FEWEST_SLICED = 20_000
@@ -46,6 +50,9 @@ def extreme(window: Window, spatial: tuple[int, ...], dtype: np.dtype, combine: 
         return _in_a_row(window, spatial) if combine is np.maximum else None
     sliced = _fewest_sliced(window, spatial, _LONGEST_KERNEL)
     gathered = _most_gathered(window, spatial, sliced)
+    if math.prod(window.kernel_size) > gathers.FEW_PLACES:
+        # All values of all windows lie beside one another before any is compared.
+        gathered = min(gathered, _MOST_GATHERED_OF_SOME // slices.steps(window, spatial))
     if not see_input(window) or (gathered == 0 and sliced == math.inf):
         return None
 
@@ -70,16 +77,16 @@ def mean(spec: PoolSpec, window: Window, spatial: tuple[int, ...], dtype: np.dty
     counted, given = getattr(spec, "count_include_pad", True), getattr(spec, "divisor_override", None)
     computed_in = _computed_in(dtype, size)
     if given is None and (window.ceil_mode or (any(window.padding) and not counted)):
-        divisor = window_counts(window, spatial, counted).numpy().astype(computed_in)
+        divisor = _kept_if_small(lambda: window_counts(window, spatial, counted).astype(computed_in), window, spatial)
     else:
-        divisor = np.array(given or size, computed_in)
+        divisor = _always(np.array(given or size, computed_in))
     zero = np.zeros((), computed_in)
 
     def pooled(planes: Array) -> Array | None:
         totals = total(planes)
         if totals is None:
             return None
-        np.divide(totals, divisor, totals)
+        np.divide(totals, divisor(), totals)
         # torch adds the quotient to zero, and 0.0 + -0.0 is 0.0.
         return np.add(totals, zero, totals)
 
@@ -126,6 +133,15 @@ def blend(alpha: float, largest: Way | None, average: Way | None) -> Way | None:
         return blended
 
     return pooled
+
+
+def _kept_if_small(counts: Callable[[], Array], window: Window, spatial: tuple[int, ...]) -> Callable[[], Array]:
+    """The counts of windows, made anew for each call where a thousand kinds of them would fill the memory."""
+    return counts if math.prod(shapes.windows(window, spatial)) > _MOST_COUNTS_KEPT else _always(counts())
+
+
+def _always(value: Array) -> Callable[[], Array]:
+    return lambda: value
 
 
 def _in_a_row(window: Window, spatial: tuple[int, ...]) -> Way | None:

@@ -1,12 +1,16 @@
 """Where windows lie: what each covers, and how many values it holds."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
-import torch
+import numpy as np
 
 from poolservice.specs import Window, WindowSpec
 from poolservice_server import shapes
+
+Array = np.ndarray[Any, Any]
 
 
 @lru_cache(maxsize=1024)
@@ -30,33 +34,39 @@ def see_input(window: Window) -> bool:
     return all(padding == 0 or dilation == 1 for padding, dilation in zip(window.padding, window.dilation, strict=True))
 
 
-@lru_cache(maxsize=256)
-def window_counts(window: Window, spatial: tuple[int, ...], count_include_pad: bool) -> torch.Tensor:
-    """How many values the mean of each window divides by, as float64 of the result's spatial shape."""
+def window_counts(window: Window, spatial: tuple[int, ...], count_include_pad: bool) -> Array:
+    """How many values the mean of each window divides by, as float64 of the result's spatial shape.
+
+    As large as a plane of the result, so nobody keeps it but where that is small.
+    """
     counts = []
     for dimension, (size, out) in enumerate(zip(spatial, shapes.windows(window, spatial), strict=True)):
         kernel, stride, padding = (values[dimension] for values in window[:3])
-        starts = [stride * i - padding for i in range(out)]
-        ends = [min(start + kernel, size + padding) for start in starts]
+        starts = stride * np.arange(out) - padding
+        ends = np.minimum(starts + kernel, size + padding)
         if not count_include_pad:
-            starts, ends = [max(start, 0) for start in starts], [min(end, size) for end in ends]
-        counts.append([end - start for start, end in zip(starts, ends, strict=True)])
+            starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
+        counts.append(ends - starts)
     return _product(counts)
 
 
-@lru_cache(maxsize=256)
-def adaptive_counts(spatial: tuple[int, ...], sizes: tuple[int, ...]) -> torch.Tensor:
+def adaptive_counts(spatial: tuple[int, ...], sizes: tuple[int, ...]) -> Array:
     """How many values each of the windows holds that tile a plane, as float64 of the result's spatial shape."""
-    return _product(
-        [
-            [-(-(i + 1) * size // out) - i * size // out for i in range(out)]
-            for size, out in zip(spatial, sizes, strict=True)
-        ]
-    )
+    return _product([_tile_lengths(size, out) for size, out in zip(spatial, sizes, strict=True)])
 
 
-def _product(counts: Sequence[Sequence[int]]) -> torch.Tensor:
-    product = torch.ones((), dtype=torch.float64)
+def largest_tile(spatial: tuple[int, ...], sizes: tuple[int, ...]) -> int:
+    """How many values the largest of the windows holds that tile a plane."""
+    return math.prod(int(_tile_lengths(size, out).max()) for size, out in zip(spatial, sizes, strict=True))
+
+
+def _tile_lengths(size: int, out: int) -> Array:
+    places = np.arange(out)
+    return -(-(places + 1) * size // out) - places * size // out
+
+
+def _product(counts: Sequence[Array]) -> Array:
+    product: Array = np.ones(())
     for one in counts:
-        product = product.unsqueeze(-1) * torch.tensor(one, dtype=torch.float64)
+        product = np.multiply.outer(product, one.astype(np.float64))
     return product

@@ -1,0 +1,68 @@
+"""What pooling on the processor keeps for later, and what it takes for a while."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from poolservice.specs import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+    MixedPool2d,
+    PoolSpec,
+)
+from poolservice_server.pooling import PoolStage
+
+
+def memory_of(work: Callable[[], object]) -> tuple[int, int]:
+    """The bytes that are kept after some work, and the most that were held during it."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AvgPool2d(3, 1, 1, count_include_pad=False),
+        AvgPool2d(3, 2, ceil_mode=True),
+        MixedPool2d(3, 2, 1, alpha=0.5),
+        AdaptiveAvgPool2d(200),
+        AdaptiveMaxPool2d(200),
+    ],
+    ids=str,
+)
+def test_pictures_of_all_sizes_leave_little_behind(spec: PoolSpec) -> None:
+    stage = PoolStage((spec,))
+
+    def pool_sizes(sides: range) -> None:
+        for side in sides:
+            stage.on_arrays(np.zeros((1, side, side), np.float32))
+
+    # What is made once for all kinds.
+    pool_sizes(range(300, 302))
+    kept, _ = memory_of(lambda: pool_sizes(range(400, 430)))
+    # A plane of the smallest result has 160 kB.
+    assert kept < 30 * 40_000
+
+
+@pytest.mark.parametrize(
+    ("spec", "planes"),
+    [
+        (MaxPool1d(128, 1), np.zeros((4000, 255), np.int8)),
+        (MaxPool2d((128, 1), 1), np.zeros((2000, 255, 1), np.float32)),
+        (MaxPool2d(8, 1, dilation=2), np.zeros((1000, 23, 23), np.float32)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, PoolSpec) else "",
+)
+def test_large_windows_take_no_more_than_some_copies_of_the_planes(spec: PoolSpec, planes: np.ndarray) -> None:
+    stage = PoolStage((spec,))
+    _, most = memory_of(lambda: stage.on_arrays(planes))
+    assert most < 8 * planes.nbytes
