@@ -14,6 +14,12 @@ _PLAIN = (
 )
 
 
+_SLOWER = (
+    "poolservice-server: this grpcio is not one whose way of reading sockets is known; left as it is, which costs an "
+    "eighth of the calls"
+)
+
+
 def main() -> int:
     """Start the server and serve until it is told to stop; the exit status says whether that went well."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
@@ -23,7 +29,8 @@ def main() -> int:
         print(f"poolservice-server {__version__}")  # noqa: T201 - a command's own output
         return 0
 
-    sockets.read_where_completions_are_awaited()
+    if not sockets.read_where_completions_are_awaited():
+        print(_SLOWER, file=sys.stderr)  # noqa: T201 - a command's own output
     # Only now: these import grpc and what was just looked for; torch comes last, since it takes seconds.
     from poolservice_server import accepts, ports
     from poolservice_server.config import SettingsError, load

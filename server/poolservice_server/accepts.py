@@ -91,7 +91,7 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
         self._looking = False
         self._listening: set[asyncio.Task[None]] = set()
         if isinstance(loop, wakeups.Loop):
-            loop.calls = lambda: len(self._young) + len(self._older)
+            loop.calls = lambda: len(self._young) + len(self._older) + len(self._listening)
 
     def add_registered_method_handlers(self, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
         super().add_registered_method_handlers(method_handlers)

@@ -27,11 +27,13 @@ def read_where_completions_are_awaited() -> bool:
     """Choose so, before grpc is imported.
 
     Returns:
-        Whether it was chosen: not where the operator has set the variable, nor for an unknown grpcio.
+        False for an unknown grpcio, which is left as it is. Where the operator has set the variable, that is the choice.
     """
+    if _VARIABLE in os.environ:
+        return True
     major, minor = version("grpcio").split(".")[:2]
     first, last = _KNOWN
-    if _VARIABLE in os.environ or not first <= (int(major), int(minor)) <= last:
-        return False
-    os.environ[_VARIABLE] = _CHOICE
-    return True
+    known = first <= (int(major), int(minor)) <= last
+    if known:
+        os.environ[_VARIABLE] = _CHOICE
+    return known

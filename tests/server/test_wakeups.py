@@ -119,7 +119,7 @@ def test_the_installed_grpc_knows_the_choice_of_who_reads_the_sockets() -> None:
 
 def test_what_the_operator_has_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRPC_EXPERIMENTS", "tcp_rcv_lowat")
-    assert not sockets.read_where_completions_are_awaited()
+    assert sockets.read_where_completions_are_awaited()
     assert os.environ["GRPC_EXPERIMENTS"] == "tcp_rcv_lowat"
 
 

@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
 
 from poolservice_server.batcher.admission import Admission, Place
 from poolservice_server.batcher.deadlines import Deadlines
 from poolservice_server.batcher.ledger import Ledger, Outcomes
 from poolservice_server.batcher.line import Line, Waiter
 from poolservice_server.batcher.pace import Pace
+from poolservice_server.batcher.run import ran, ran_apart
 from poolservice_server.batcher.share import LoopShare
 from poolservice_server.batcher.snapshot import Snapshot
 from poolservice_server.batcher.work import DeadlinePassed, Ran, Runner, Work
@@ -23,7 +23,8 @@ class Batcher:
 
     The first item starts as soon as a lane is free, with everything of its group that has gathered behind it. A lane
     is free where fewer than `threads` batches run. Items that are soon done, as far as their kind is known, borrow the
-    free lane to run on the event loop itself (see `LoopShare`). They never overtake older work.
+    free lane to run on the event loop itself (see `LoopShare`). They never overtake older work. What is prepared where
+    it runs (`submit_apart`) takes no lane and does not stand in line: it waits for the threads that prepare.
 
     Args:
         run: runs a batch.
@@ -34,7 +35,7 @@ class Batcher:
         max_batch_delay: seconds that an item waits for company while its batch is not full.
         max_queue_items: items that may be here at one time, waiting or running.
         max_queue_bytes: bytes that they may hold together.
-        threads: batches that run at one time.
+        threads: batches that run at one time, beside what runs apart.
         inline_bytes, inline_seconds, solo_bytes: see `LoopShare`.
         clock: seconds, on the time base of the loop's timers.
     """
@@ -132,10 +133,9 @@ class Batcher:
         """
         waiter = self._enter(work, place, self._clock())
         loop = waiter.get_loop()
-        self._ledger.batches[1] += 1
         self._running[waiter.number] = [waiter]
         self._deadlines.watch(loop, work.deadline)
-        threads.submit(self._run_on_thread, loop, [waiter], None, self._finish_apart)
+        threads.submit(self._run_apart, loop, waiter)
         return waiter
 
     async def drain(self) -> None:
@@ -206,7 +206,7 @@ class Batcher:
             self._ledger.batches[len(batch)] += 1
             self._free_lanes -= 1
             self._running[batch[0].number] = batch
-            self._threads.submit(self._run_on_thread, loop, batch, now, self._finish)
+            self._threads.submit(self._run_on_thread, loop, batch, now)
 
     def _runs_as_it_comes(self, work: Work) -> bool:
         free = self._free_lanes > 0 and not self._line and not self._max_batch_delay
@@ -230,52 +230,37 @@ class Batcher:
     def _run_inline(self, batch: list[Waiter], started: float) -> float:
         self._ledger.batches[len(batch)] += 1
         self._ledger.inline_batches += 1
-        outcomes, seconds = self._compute(batch[0].work.key, [waiter.work.payload for waiter in batch])
+        outcomes, seconds = ran(self._run, batch[0].work.key, [waiter.work.payload for waiter in batch])
         self._settle(batch, started, outcomes, seconds)
         return seconds
 
-    def _run_on_thread(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[Waiter],
-        started: float | None,
-        finish: Callable[[list[Waiter], float, Outcomes, float], None],
+    def _run_on_thread(self, loop: asyncio.AbstractEventLoop, batch: list[Waiter], started: float) -> None:
+        payloads = [waiter.work.payload for waiter in batch]
+        outcomes, seconds = ran(self._run, batch[0].work.key, payloads, caught=BaseException)
+        loop.call_soon_threadsafe(self._finish, loop, batch, started, outcomes, seconds)
+
+    def _run_apart(self, loop: asyncio.AbstractEventLoop, waiter: Waiter) -> None:
+        started = self._clock()
+        outcomes: Outcomes = [DeadlinePassed()]
+        seconds = 0.0
+        # Else its caller left or its deadline passed, and it has been told.
+        if not waiter.done():
+            outcomes, seconds = ran_apart(self._run, waiter.work)
+        loop.call_soon_threadsafe(self._finish_apart, waiter, started, outcomes, seconds)
+
+    def _finish(
+        self, loop: asyncio.AbstractEventLoop, batch: list[Waiter], started: float, outcomes: Outcomes, seconds: float
     ) -> None:
-        """Run a batch that was started, or without a time an item that starts now and has to be prepared."""
-        prepare = started is None
-        if started is None:
-            started = self._clock()
-        outcomes: Outcomes
-        try:
-            if prepare and batch[0].done():
-                raise DeadlinePassed  # or its caller left: nobody waits for it
-            payloads = [waiter.work.payload() if prepare else waiter.work.payload for waiter in batch]
-            outcomes, seconds = self._compute(batch[0].work.key, payloads)
-        except BaseException as error:  # noqa: BLE001 - SystemExit and such would leave the batch without an end
-            ended = error if isinstance(error, Exception) else RuntimeError(f"the batch's thread ended with {error!r}")
-            outcomes, seconds = [ended] * len(batch), 0.0
-        loop.call_soon_threadsafe(finish, batch, started, outcomes, seconds)
-
-    def _compute(self, key: Any, payloads: list[Any]) -> tuple[Outcomes, float]:
-        """What the runner makes of a batch, whatever it does, and the seconds that it took."""
-        started = time.perf_counter()
-        outcomes: Outcomes
-        try:
-            outcomes = self._run(key, payloads)
-            if len(outcomes) != len(payloads):
-                raise RuntimeError(f"a batch of {len(payloads)} came back with {len(outcomes)} outcomes")
-        except Exception as error:  # noqa: BLE001 - it is the outcome of each of them
-            outcomes = [error] * len(payloads)
-        return outcomes, time.perf_counter() - started
-
-    def _finish(self, batch: list[Waiter], started: float, outcomes: Outcomes, seconds: float) -> None:
-        self._free_lanes += 1
-        self._finish_apart(batch, started, outcomes, seconds)
-        self._dispatch_soon(batch[0].get_loop())
-
-    def _finish_apart(self, batch: list[Waiter], started: float, outcomes: Outcomes, seconds: float) -> None:
         del self._running[batch[0].number]
+        self._free_lanes += 1
         self._settle(batch, started, outcomes, seconds)
+        self._dispatch_soon(loop)
+
+    def _finish_apart(self, waiter: Waiter, started: float, outcomes: Outcomes, seconds: float) -> None:
+        del self._running[waiter.number]
+        if not isinstance(outcomes[0], Exception):
+            self._ledger.batches[1] += 1
+        self._settle([waiter], started, outcomes, seconds)
 
     def _settle(self, batch: list[Waiter], started: float, outcomes: Outcomes, seconds: float) -> None:
         if not isinstance(outcomes[0], Exception):

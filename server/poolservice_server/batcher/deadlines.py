@@ -32,8 +32,8 @@ class Deadlines:
     def watch(self, loop: asyncio.AbstractEventLoop, deadline: float | None) -> None:
         """Somebody came who waits until `deadline`."""
         if deadline is not None and deadline < self._next:
-            self._next = deadline
             self.forget()
+            self._next = deadline
             self._timer = loop.call_at(deadline, self.pass_by, loop)
 
     def passed(self, now: float) -> bool:
@@ -57,5 +57,6 @@ class Deadlines:
 
     def forget(self) -> None:
         """Nobody needs to be told any more."""
+        self._next = _NEVER
         if self._timer is not None:
             self._timer.cancel()

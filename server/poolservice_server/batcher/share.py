@@ -18,8 +18,8 @@ class LoopShare:
     Args:
         pace: what is known of each kind.
         inline_bytes: bytes up to which a batch of a kind that has not run yet runs on the event loop; 0 for never any.
-        inline_seconds: seconds that the event loop may be kept from everything else in one go; items that take more
-            than half of it each run on threads.
+        inline_seconds: seconds that a batch from the line may keep the event loop from everything else; items that take
+            more than half of it each run on threads. What runs as it comes may take four times that in a turn.
         solo_bytes: bytes from which an item gains nothing by company, since to copy it beside others takes as long as a
             batch of its own: it runs as it comes, before it has left the processor's caches.
     """

@@ -1,14 +1,17 @@
 """Items that are prepared where they run, by themselves."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poolservice.errors import InvalidRequest
 from poolservice_server.batcher import Batcher, DeadlinePassed, QueueFull, Work
 
 if TYPE_CHECKING:
@@ -83,6 +86,35 @@ async def test_what_cannot_be_prepared_fails_alone(runner: "Runner", apart: Subm
     assert batcher.snapshot().failed == 2
     await batcher.drain()
     assert batcher.snapshot().held_items == 0
+
+
+async def test_what_cannot_be_prepared_gives_its_memory_back_without_the_collector(
+    runner: "Runner", apart: Submit
+) -> None:
+    class Memory:
+        pass
+
+    batcher = Batcher(runner)
+    memories: list[weakref.ref[Memory]] = []
+
+    def refuse() -> None:
+        memory = Memory()
+        memories.append(weakref.ref(memory))
+        try:
+            raise OSError("as Pillow does")
+        except OSError:
+            raise InvalidRequest("is damaged") from None
+
+    gc.disable()
+    try:
+        for _ in range(10):
+            with pytest.raises(InvalidRequest):
+                await apart(batcher, refuse)
+        await batcher.drain()
+        await asyncio.sleep(0)
+        assert [memory() for memory in memories] == [None] * 10
+    finally:
+        gc.enable()
 
 
 async def test_whoever_leaves_or_expires_before_the_turn_costs_nothing(
