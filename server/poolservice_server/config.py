@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default=0,
         ge=0,
-        description="Threads that decode and encode pictures in each worker, and on the CPU pool the large ones; 0 for its "
-        "share of the cores",
+        description="Threads that decode and encode pictures in each worker, and on the CPU pool the large ones; 0 for "
+        "its share of the cores",
     )
     max_message_bytes: int = Field(
         default=64 * MEBIBYTE,

@@ -27,7 +27,8 @@ def read_where_completions_are_awaited() -> bool:
     """Choose so, before grpc is imported.
 
     Returns:
-        False for an unknown grpcio, which is left as it is. Where the operator has set the variable, that is the choice.
+        False for an unknown grpcio, which is left as it is. Where the operator has set the variable, that is what
+        was chosen.
     """
     if _VARIABLE in os.environ:
         return True
