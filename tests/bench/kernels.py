@@ -40,6 +40,7 @@ from poolservice.specs import (
     MixedPool2d,
     PoolSpec,
 )
+from poolservice_server import allocator
 from poolservice_server.backend.tensors import run_on_cpu
 from poolservice_server.pooling import PoolStage
 from poolservice_server.pooling.views import to_array
@@ -209,6 +210,8 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORD", help="only rows that hold this word")
     parser.add_argument("--rounds", type=int, default=18, metavar="N", help="how often each takes its turn")
     options = parser.parse_args()
+    # As the server does: memory that each call faults in anew would cost several times what pooling does.
+    allocator.keep_large_messages()
     torch.set_num_threads(1)
     rows = []
     print(f"torch {torch.__version__}, one thread; microseconds")
