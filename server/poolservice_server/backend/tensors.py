@@ -43,8 +43,8 @@ def _stacked_shape(items: Sequence[np.ndarray]) -> tuple[int, ...]:
 
 def run_on_cpu(stages: Stages, planes: np.ndarray) -> tuple[Pooled, ...]:
     """Run the one stage that a request has today on this thread, over planes of any strides."""
-    stage: TensorStage = stages[0]  # type: ignore[assignment]
-    return tuple([Pooled(values, indices) for values, indices in stage.on_arrays(planes)])
+    (stage,) = stages
+    return tuple([Pooled(values, indices) for values, indices in cast(TensorStage, stage).on_arrays(planes)])
 
 
 def run_stages(stages: Stages, planes: torch.Tensor) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
