@@ -2,12 +2,12 @@
 
 A call of torch's takes some ten microseconds where other code ran in between, since its way to a kernel leads through
 much of a large library that is not in the caches; numpy's takes one or two. That is most of what a small item costs.
-Which way is the soonest is found out once for each kind of planes, so that a call does little but pool.
+Which way is the soonest is found out once for each kind of planes, which `PoolStage` remembers, so that a call does
+little but pool.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -15,14 +15,12 @@ import numpy as np
 
 from poolservice.specs import PoolSpec
 from poolservice_server.pooling import folds, signs, tiles, windowed
+from poolservice_server.pooling.exact import BYTES_IN_FLOAT32
 from poolservice_server.pooling.views import HALVES, narrowed, widened
 from poolservice_server.pooling.windowed import Array, Way
 from poolservice_server.pooling.windows import largest_tile
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-
-# float32 holds the sum of so many bytes.
-_BYTES_IN_FLOAT32 = 2**16
 
 # Operators that add in another order than torch's.
 _IN_OUR_ORDER = ("adaptive_avg_pool", "global_avg_pool")
@@ -31,7 +29,6 @@ _IN_OUR_ORDER = ("adaptive_avg_pool", "global_avg_pool")
 _FEWEST_HALVES = 4096
 
 
-@lru_cache(maxsize=1024)
 def way(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Way | None:
     """How planes (P, *spatial) of this type are pooled in numpy; None where that is torch's to do.
 
@@ -79,7 +76,7 @@ def _adaptive_avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> 
         return None
     if dtype.kind == "f":
         return tiles.mean(spatial, sizes, dtype)
-    few = dtype.itemsize == 1 and largest_tile(spatial, sizes) <= _BYTES_IN_FLOAT32
+    few = dtype.itemsize == 1 and largest_tile(spatial, sizes) <= BYTES_IN_FLOAT32
     wide = _SINGLE if few else _DOUBLE
     average = tiles.mean(spatial, sizes, wide, whole=True)
     if average is None:

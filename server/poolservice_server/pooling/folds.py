@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from poolservice_server.pooling.exact import WHOLE_IN_FLOAT64
+
 Array = np.ndarray[Any, Any]
 Fold = Callable[[Array], Array]
 
@@ -22,9 +24,6 @@ _LONGEST_BLOCK_OF_WHOLE = 512
 # uint16 holds the sum of 257 bytes.
 _BYTES_IN_UINT16 = 256
 
-# float64 holds every whole number up to here.
-_WHOLE_IN_FLOAT64 = 2**53
-
 
 def interleaved(planes: Array) -> bool:
     """Whether the planes lie value beside value, as the channels of a picture do, not one behind the other."""
@@ -33,7 +32,7 @@ def interleaved(planes: Array) -> bool:
 
 def in_float64(planes: Array, values: int) -> bool:
     """Whether float64 holds the sum of any so many of these integers."""
-    return len(planes) == 0 or max(int(planes.max()), -int(planes.min())) * values < _WHOLE_IN_FLOAT64
+    return len(planes) == 0 or max(int(planes.max()), -int(planes.min())) * values < WHOLE_IN_FLOAT64
 
 
 def mean(spatial: tuple[int, ...], dtype: np.dtype) -> Fold:

@@ -30,6 +30,7 @@ from poolservice.specs import (
     Window,
 )
 from poolservice_server.pooling import folds
+from poolservice_server.pooling.exact import BYTES_IN_FLOAT32, WHOLE_IN_FLOAT64
 from poolservice_server.pooling.order import window_max
 from poolservice_server.pooling.windows import adaptive_counts, window_counts, window_of
 
@@ -47,12 +48,6 @@ _POWERS_BY_ARITHMETIC = (0.5, 1.0, 2.0, 3.0)
 # A multiple of what the widest instructions hold, and of that, what torch does not part among its threads.
 _POWERS_AT_A_TIME = 64
 _POWERS_IN_A_PIECE = 2**15
-
-# float64 holds every whole number up to here.
-_WHOLE_IN_FLOAT64 = 2**53
-
-# float32 holds the sums of this many bytes exactly.
-_BYTES_IN_FLOAT32 = 2**16
 
 
 def avg_pool(planes: torch.Tensor, spec: AvgPool1d | AvgPool2d | AvgPool3d) -> Pooled:
@@ -213,7 +208,7 @@ def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[],
     # Sums are whole numbers, and rounding undoes what the division took from them. float64 holds a sum of few or
     # small ones; else it holds those of the halves.
     divisor = counts().to(planes.device)
-    if planes.numel() == 0 or max(int(planes.amax()), -int(planes.amin())) * values < _WHOLE_IN_FLOAT64:
+    if planes.numel() == 0 or max(int(planes.amax()), -int(planes.amin())) * values < WHOLE_IN_FLOAT64:
         return mean(planes.to(torch.float64)).mul_(divisor).round_().div_(divisor)
     high, low = (mean(half.to(torch.float64)).mul_(divisor).round_() for half in (planes >> 32, planes & 0xFFFFFFFF))
     return (high * 2.0**32 + low) / divisor
@@ -222,7 +217,7 @@ def _exactly(planes: torch.Tensor, mean: Mean, values: int, counts: Callable[[],
 def _computed_in(planes: torch.Tensor, values: int) -> torch.dtype:
     if planes.dtype in (torch.float32, torch.float16, torch.bfloat16):
         return torch.float32
-    if planes.dtype in (torch.uint8, torch.int8) and values <= _BYTES_IN_FLOAT32:
+    if planes.dtype in (torch.uint8, torch.int8) and values <= BYTES_IN_FLOAT32:
         return torch.float32
     return torch.float64
 

@@ -25,12 +25,10 @@ from poolservice.specs import (
     MinPool3d,
     Window,
 )
+from poolservice_server.pooling.exact import WHOLE_IN_FLOAT64
 from poolservice_server.pooling.windows import as_width, window_of
 
 Pooled = tuple[torch.Tensor, torch.Tensor | None]
-# float64 holds every whole number up to here.
-_WHOLE_IN_FLOAT64 = 2**53
-
 Maximum = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 # A float of torch's kernels that holds every value of an integer type they lack; int64 has none.
@@ -159,7 +157,7 @@ def _through_floats(planes: torch.Tensor, largest: Maximum) -> tuple[torch.Tenso
     if planes.dtype in _FLOATS:
         values, indices = largest(planes.to(_FLOATS[planes.dtype]))
         return values.clamp_(min=lowest).to(planes.dtype), indices
-    if max(int(planes.amax()), -int(planes.amin())) < _WHOLE_IN_FLOAT64:
+    if max(int(planes.amax()), -int(planes.amin())) < WHOLE_IN_FLOAT64:
         values, indices = largest(planes.to(torch.float64))
         # -inf, which a window of padding alone gives, stands for the least integer.
         return values.clamp_(min=float(lowest)).to(planes.dtype), indices

@@ -15,6 +15,7 @@ import torch
 from poolservice.specs import PoolSpec, Window
 from poolservice_server import shapes
 from poolservice_server.pooling import folds, gathers, signs, slices
+from poolservice_server.pooling.exact import BYTES_IN_FLOAT32
 from poolservice_server.pooling.views import to_tensor
 from poolservice_server.pooling.windows import see_input, window_counts
 
@@ -39,9 +40,8 @@ _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
 _INT16, _INT32, _INT64 = np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64)
 
-# int16 holds the sum of so many bytes, and float32 of so many.
+# int16 holds the sum of so many bytes.
 _BYTES_IN_INT16 = 2**7
-_BYTES_IN_FLOAT32 = 2**16
 
 
 def extreme(window: Window, spatial: tuple[int, ...], dtype: np.dtype, combine: np.ufunc) -> Way | None:
@@ -201,7 +201,7 @@ def _are_skipped(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -> b
 
 def _computed_in(dtype: np.dtype, values: int) -> np.dtype:
     """A float that holds the sums of so many values, if they are integers."""
-    return _SINGLE if dtype == _SINGLE or (dtype in _BYTES and values <= _BYTES_IN_FLOAT32) else _DOUBLE
+    return _SINGLE if dtype == _SINGLE or (dtype in _BYTES and values <= BYTES_IN_FLOAT32) else _DOUBLE
 
 
 def _sliced_in(dtype: np.dtype, values: int) -> np.dtype:
