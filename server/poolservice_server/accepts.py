@@ -40,9 +40,8 @@ _CALLED = {
     "_handle_cancellation_from_core": ("rpc_task", "rpc_state", "loop"),
 }
 
-
 # From an accepted call to the coroutine that handles it.
-Handle = Callable[[Any], Coroutine[Any, Any, None]]
+_Handle = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 def supported() -> bool:
@@ -120,7 +119,7 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
             task.add_done_callback(self._accepting.discard)
         return stopped
 
-    def _handle(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> Handle:
+    def _handle(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> _Handle:
         """How a call of a method is handled: a unary one without being looked for again, which grpc.aio would do."""
         handler, loop = handlers[name], self._own_loop
         if not handler.request_streaming and not handler.response_streaming:
@@ -129,7 +128,7 @@ class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exten
         return lambda call: cygrpc._handle_rpc(name, resolver, (), call, loop, False)
 
     async def _accept(
-        self, accept: Callable[[], Awaitable[Any]], name: str, handle: Handle, stopped: asyncio.Future[None]
+        self, accept: Callable[[], Awaitable[Any]], name: str, handle: _Handle, stopped: asyncio.Future[None]
     ) -> None:
         try:
             while True:

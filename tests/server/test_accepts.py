@@ -26,7 +26,8 @@ class Service:
         self.go_on = asyncio.Event()
         self.ended = asyncio.Event()
         self.outcome = ""
-        self.memories: list[weakref.ref[Memory]] = []
+        self.kept: list[weakref.ref[Memory]] = []
+        self.given_back = asyncio.Semaphore(0)
 
     async def wait(self, message: bytes, _context: Any) -> bytes:
         self.started.set()
@@ -45,7 +46,7 @@ class Service:
 
     async def refuse(self, _message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         memory = Memory()
-        self.memories.append(weakref.ref(memory))
+        self.kept.append(weakref.ref(memory, lambda _: self.given_back.release()))
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
         raise AssertionError
 
@@ -103,11 +104,11 @@ async def test_a_refused_call_gives_its_memory_back_without_the_collector() -> N
                 assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
             # The caller is told before the handler's end.
             async with asyncio.timeout(30):
-                while any(memory() is not None for memory in service.memories):  # noqa: ASYNC110 - nothing tells
-                    await asyncio.sleep(0)
+                for _ in calls:
+                    await service.given_back.acquire()
     finally:
         gc.enable()
-    assert len(service.memories) == 20
+    assert [memory() for memory in service.kept] == [None] * len(calls)
 
 
 async def test_callers_who_leave_before_anybody_listens_are_no_error(caplog: pytest.LogCaptureFixture) -> None:

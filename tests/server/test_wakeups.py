@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from poolservice_server import accepts, sockets, wakeups
+from poolservice_server import __main__, accepts, sockets, wakeups
 
 
 class PollerCompletionQueue:
@@ -129,6 +129,18 @@ def test_an_unknown_grpcio_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, ver
     monkeypatch.setattr(sockets, "version", lambda _name: version)
     assert not sockets.read_where_completions_are_awaited()
     assert "GRPC_EXPERIMENTS" not in os.environ
+
+
+def test_whoever_starts_a_server_on_an_unknown_grpcio_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
+    monkeypatch.setattr(sockets, "version", lambda _name: "1.86.0")
+    monkeypatch.setattr(sys, "argv", ["poolservice-server", "--address", "nowhere"])
+    assert __main__.main() == 2
+    told, refused = capsys.readouterr().err.splitlines()
+    assert "way of reading sockets" in told
+    assert "address" in refused
 
 
 async def until_empty(waiting: socket.socket) -> None:

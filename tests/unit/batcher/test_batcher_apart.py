@@ -7,12 +7,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.batcher import Batcher, DeadlinePassed, QueueFull, Work
+from poolservice_server.batcher import Batcher, DeadlinePassed, QueueFull, Ran, Work, run
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import Runner
@@ -56,14 +57,34 @@ async def test_an_item_is_prepared_and_run_on_the_same_thread(
     await batcher.drain()
 
 
-async def test_the_time_that_preparing_takes_is_neither_waiting_nor_computing(runner: "Runner", apart: Submit) -> None:
-    batcher = Batcher(runner)
+async def test_the_time_that_preparing_takes_is_neither_waiting_nor_computing(
+    apart: Submit, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
 
-    def prepare() -> None:
-        time.sleep(0.2)
+    def take(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
-    ran = await apart(batcher, prepare)
-    assert ran.queue_seconds + ran.compute_seconds < 0.2
+    def compute(_key: str, payloads: list[Any]) -> list[Ran]:
+        take(10.0)
+        return [Ran(payload, "test", 1, 0.0, 0.0) for payload in payloads]
+
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: now))
+    batcher = Batcher(compute, clock=lambda: now)
+    occupied = threading.Event()
+
+    def keep_busy() -> None:
+        assert occupied.wait(60)
+        take(1.0)
+
+    # The only thread.
+    busy = threads.submit(keep_busy)
+    asked = apart(batcher, lambda: take(100.0))
+    occupied.set()
+    ran = await asked
+    busy.result()
+    assert (ran.queue_seconds, ran.compute_seconds) == (1.0, 10.0)
     await batcher.drain()
 
 

@@ -26,7 +26,7 @@ class Script:
         self.second = asyncio.Event()
         self._answer = answer
 
-    async def call(self, method: str, request: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
+    async def call(self, method: str, request: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109 - as transports have it
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.flights.append(ended)
         self.methods.append(method)
@@ -67,7 +67,7 @@ async def _start(*calls: Awaitable[Any]) -> list[asyncio.Task[Any]]:
     return tasks
 
 
-async def _ask(client: AsyncPoolClient, number: int, timeout: float | None = None, width: int = 4) -> bool:  # noqa: ASYNC109
+async def _ask(client: AsyncPoolClient, number: int, timeout: float | None = None, width: int = 4) -> bool:  # noqa: ASYNC109 - pool's own
     x = np.full((2, 4, width), number, np.float32)
     y = await client.pool(x, GlobalMaxPool2d(), timeout=timeout)
     return y.shape == (2, 1, 1) and bool((y == number).all()) and y.flags.owndata and y.flags.writeable
