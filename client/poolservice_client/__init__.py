@@ -40,13 +40,13 @@ from poolservice.specs import (
     MixedPool3d,
     PoolSpec,
 )
-from poolservice_client._aio_client import AsyncPoolClient
-from poolservice_client._client import PoolClient
-from poolservice_client._credentials import TLS
-from poolservice_client._reply import Execution, PoolReply
-from poolservice_client._retry import RetryPolicy
-from poolservice_client._server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
+from poolservice_client._clients.aio import AsyncPoolClient
+from poolservice_client._clients.blocking import PoolClient
+from poolservice_client._response.reader import Execution, PoolResponse
+from poolservice_client._response.server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
+from poolservice_client._settings.credentials import TLS
 from poolservice_client._stats import ClientStats
+from poolservice_client._transport.retry import RetryPolicy
 from poolservice_client.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -102,7 +102,7 @@ __all__ = [
     "ParameterInfo",
     "PoolClient",
     "PoolError",
-    "PoolReply",
+    "PoolResponse",
     "PoolSpec",
     "RetryPolicy",
     "ServerError",

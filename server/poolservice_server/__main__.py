@@ -4,7 +4,7 @@ import sys
 from importlib.util import find_spec
 
 from poolservice import __version__
-from poolservice_server import sockets
+from poolservice_server.grpc_adapter import environment
 
 _NEEDED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
 
@@ -29,22 +29,23 @@ def main() -> int:
         print(f"poolservice-server {__version__}")  # noqa: T201 - a command's own output
         return 0
 
-    if not sockets.read_where_completions_are_awaited():
+    if not environment.read_where_completions_are_awaited():
         print(_SLOWER, file=sys.stderr)  # noqa: T201 - a command's own output
     # Only now: these import grpc and what was just looked for; torch comes last, since it takes seconds.
-    from poolservice_server import accepts, ports
-    from poolservice_server.config import SettingsError, load
+    from poolservice_server import listen_check
+    from poolservice_server.grpc_adapter import multi_accept
+    from poolservice_server.settings import SettingsError, load
 
     try:
         settings = load(sys.argv[1:])
-        ports.check(settings)
-        if not settings.plain_server and not accepts.supported():
+        listen_check.check(settings)
+        if not settings.plain_server and not multi_accept.supported():
             print(_PLAIN, file=sys.stderr)  # noqa: T201 - a command's own output
             settings = settings.model_copy(update={"plain_server": True})
         if settings.supervised:
             from poolservice_server.supervisor import run
         else:
-            from poolservice_server.app import run
+            from poolservice_server.process import run
 
         run(settings)
     except SettingsError as error:

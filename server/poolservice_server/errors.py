@@ -21,9 +21,9 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.backend.base import NoDevice
+from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
-from poolservice_server.config import LARGEST_MESSAGE_BYTES
+from poolservice_server.settings import LARGEST_MESSAGE_BYTES
 
 _log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from poolservice_server.backend import Backend
 from poolservice_server.batcher import Batcher
-from poolservice_server.config import SettingsError
+from poolservice_server.settings import SettingsError
 
 _log = structlog.get_logger(__name__)
 
@@ -94,10 +94,10 @@ class WorkCollector(Collector):
         for outcome in ("accepted", "refused", "completed", "failed", "expired", "cancelled"):
             items.add_metric([outcome], getattr(now, outcome))
         yield items
-        yield GaugeMetricFamily("poolservice_waiting_items", "Requests that wait for a device.", now.waiting_items)
-        yield GaugeMetricFamily("poolservice_held_items", "Requests that wait or run.", now.held_items)
+        yield GaugeMetricFamily("poolservice_waiting_items", "Requests that wait for a device.", now.queued_requests)
+        yield GaugeMetricFamily("poolservice_held_items", "Requests that wait or run.", now.admitted_requests)
         yield GaugeMetricFamily(
-            "poolservice_held_bytes", "Bytes that waiting and running requests hold.", now.held_bytes
+            "poolservice_held_bytes", "Bytes that waiting and running requests hold.", now.admitted_bytes
         )
         yield CounterMetricFamily("poolservice_batches", "Batches that ran.", sum(now.batches.values()))
         yield CounterMetricFamily(

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import structlog
 
-from poolservice_server import log, ports
-from poolservice_server.config import Settings, SettingsError
+from poolservice_server import listen_check, log
+from poolservice_server.settings import Settings, SettingsError
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
     """
     log.configure(settings.log_level, settings.log_format)
     unix = settings.address.startswith("unix:")
-    port = nullcontext(settings.address) if unix else ports.listening(settings.address, shared=True)
+    port = nullcontext(settings.address) if unix else listen_check.listening(settings.address, shared=True)
     with port as address, _signals() as signals:
         _Supervisor(settings.model_copy(update={"address": address}), signals).run()
 
@@ -159,8 +159,8 @@ def _work(settings: Settings, number: int, pipe: Connection) -> None:
     """A worker's whole life."""
     # Ctrl-C reaches the whole process group; the supervisor alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from poolservice_server.app import ServerEnded, Worker
-    from poolservice_server.app import run as serve
+    from poolservice_server.process import ServerEnded, Worker
+    from poolservice_server.process import run as serve
 
     try:
         serve(settings, Worker(number, lambda banner: pipe.send(("serving", banner)), pipe.fileno()))

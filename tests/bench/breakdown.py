@@ -30,11 +30,12 @@ from jobs import Job, make_jobs
 from load import load_average
 from poolservice import codec
 from poolservice.v1 import pool_pb2
-from poolservice_server import allocator, convert
+from poolservice_server import allocator
 from poolservice_server.backend import Backend, choose_backend
 from poolservice_server.batcher import Batcher
-from poolservice_server.plan import read_head
-from poolservice_server.service import Call, PoolService
+from poolservice_server.core import response_builder
+from poolservice_server.core.plan import read_head
+from poolservice_server.core.service import Call, PoolService
 
 STEPS = ("parse", "decode", "queue", "compute", "encode", "between", "whole")
 MOST_DECODE_CPU = 1.15
@@ -128,7 +129,7 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
         (pooled,) = backend.run(plan.kind, [plan.planes_of(request.data)])
         if isinstance(pooled, Exception):
             raise pooled
-        measured["encode"] += _time(lambda: convert.results(plan, pooled.result), calls)
+        measured["encode"] += _time(lambda: response_builder.results(plan, pooled.result), calls)
     measured["between"] = whole - sum(measured.values())
     measured["whole"] = whole
     return measured

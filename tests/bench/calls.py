@@ -38,7 +38,9 @@ console = Console()
 
 def command(
     job: Annotated[list[str] | None, typer.Option(help="J1 to J4; all unless given. May be repeated.")] = None,
-    concurrency: Annotated[list[int] | None, typer.Option(help="Calls under way; 1, 8 and 32 unless given.")] = None,
+    concurrency: Annotated[
+        list[int] | None, typer.Option(help="Calls under kernel_for; 1, 8 and 32 unless given.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="Rounds over all servers.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds: a look, no figure.")] = False,

@@ -26,7 +26,8 @@ import children
 from children import Server
 from jobs import photograph
 from load import load_average, rotated
-from poolservice_client import AsyncPoolClient, GlobalAvgPool2d, PoolClient, _pack
+from poolservice_client import AsyncPoolClient, GlobalAvgPool2d, PoolClient
+from poolservice_client._coalescing import message
 
 CALLERS = (1, 8, 32)
 CLIENTS = ("asyncio", "threads")
@@ -87,7 +88,7 @@ def make_jobs() -> list[Job]:
 
 def command(
     job: Annotated[list[str] | None, typer.Option(help="J4c, J3, 64x8x8, 'JPEG 64x48', ...; all unless given.")] = None,
-    callers: Annotated[list[int] | None, typer.Option(help="Calls under way; 1, 8 and 32 unless given.")] = None,
+    callers: Annotated[list[int] | None, typer.Option(help="Calls under kernel_for; 1, 8 and 32 unless given.")] = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="Rounds over all of them.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds: a look, no figure.")] = False,
@@ -102,7 +103,7 @@ def command(
     levels = callers or list(CALLERS)
     if quick:
         seconds, rounds = 0.4, 2
-    _pack.SMALL_TENSOR_BYTES = _pack.SMALL_PICTURE_BYTES = _pack.MOST_BYTES
+    message.SMALL_TENSOR_BYTES = message.SMALL_IMAGE_BYTES = message.MOST_BYTES
     load_before = load_average()
     measured: Rounds = defaultdict(list)
     with children.running(*children.POOLSERVICE) as server, Progress(console=console, transient=True) as progress:

@@ -11,16 +11,17 @@ import asyncio
 import sys
 from typing import Any
 
-from poolservice_server import sockets
+from poolservice_server.grpc_adapter import environment
 
 IS_TUNED = "--tuned" in sys.argv
 if IS_TUNED:
-    sockets.read_where_completions_are_awaited()
+    environment.read_where_completions_are_awaited()
 
 import grpc
 import grpc.aio
 
-from poolservice_server import accepts, allocator, wakeups
+from poolservice_server import allocator
+from poolservice_server.grpc_adapter import event_loop, multi_accept
 
 SERVICE = "poolservice.v1.PoolService"
 
@@ -32,7 +33,7 @@ async def serve(answer_bytes: int, *, tuned: bool) -> None:
         return answer
 
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Pool": grpc.unary_unary_rpc_method_handler(echo)}
-    server = accepts.server(sockets.OPTIONS) if tuned else grpc.aio.server()
+    server = multi_accept.server(environment.OPTIONS) if tuned else grpc.aio.server()
     if not tuned:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     server.add_registered_method_handlers(SERVICE, handlers)
@@ -45,5 +46,5 @@ async def serve(answer_bytes: int, *, tuned: bool) -> None:
 if __name__ == "__main__":
     if IS_TUNED:
         allocator.keep_large_messages()
-    with asyncio.Runner(loop_factory=wakeups.Loop if IS_TUNED else None) as runner:
+    with asyncio.Runner(loop_factory=event_loop.EventLoop if IS_TUNED else None) as runner:
         runner.run(serve(int(sys.argv[1]), tuned=IS_TUNED))

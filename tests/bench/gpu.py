@@ -24,9 +24,9 @@ from rich.table import Table
 
 from poolservice.specs import GlobalAvgPool2d, MaxPool2d, PoolSpec
 from poolservice_server import allocator
-from poolservice_server.backend.base import Device, Stages
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.cuda import CudaDevice
+from poolservice_server.backend.device import Device, Stages
 from poolservice_server.pooling.stage import PoolStage
 
 JOBS: dict[str, tuple[str, PoolSpec, tuple[int, int, int]]] = {
@@ -50,7 +50,7 @@ def command(
         console.print(f"this needs a CUDA card, and torch {torch.__version__} finds none on this machine")
         raise typer.Exit(1)
     allocator.keep_large_messages()
-    lanes = threads or len(os.sched_getaffinity(0))
+    concurrency = threads or len(os.sched_getaffinity(0))
     devices: dict[str, Device] = {
         "cpu": CpuDevice(),
         "as served": CudaDevice(index),
@@ -59,7 +59,7 @@ def command(
     }
     console.print(
         f"{devices['as served'].description}, {devices['cpu'].description}, torch {torch.__version__}, "
-        f"{lanes} batches at a time"
+        f"{concurrency} batches at a time"
     )
     for name, (title, spec, shape) in JOBS.items():
         table = Table(title=f"{name}: {title}")
@@ -70,7 +70,7 @@ def command(
             random = np.random.default_rng(0)
             items = [random.random(shape, np.float32) for _ in range(size)]
             _check(devices, stages, items)
-            _add_rows(table, _measure(devices, stages, items, lanes, seconds, rounds), size, lanes)
+            _add_rows(table, _measure(devices, stages, items, concurrency, seconds, rounds), size, concurrency)
         console.print(table)
 
 
@@ -87,7 +87,7 @@ def _measure(
     devices: dict[str, Device],
     stages: Stages,
     items: Sequence[np.ndarray],
-    lanes: int,
+    concurrency: int,
     seconds: float,
     rounds: int,
 ) -> dict[str, list[float]]:
@@ -95,21 +95,21 @@ def _measure(
     rates: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, device in devices.items():
-            rates[name].append(_rate(device, stages, items, lanes, seconds))
+            rates[name].append(_rate(device, stages, items, concurrency, seconds))
     return rates
 
 
-def _rate(device: Device, stages: Stages, items: Sequence[np.ndarray], lanes: int, seconds: float) -> float:
-    """Batches a second when `lanes` threads run them one after another."""
-    done = [0] * lanes
+def _rate(device: Device, stages: Stages, items: Sequence[np.ndarray], concurrency: int, seconds: float) -> float:
+    """Batches a second when `concurrency` threads run them one after another."""
+    done = [0] * concurrency
     started = time.perf_counter()
 
-    def lane(number: int) -> None:
+    def slot(number: int) -> None:
         while time.perf_counter() < started + seconds:
             device.run(stages, items)
             done[number] += 1
 
-    threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
+    threads = [threading.Thread(target=slot, args=(number,)) for number in range(concurrency)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -117,7 +117,7 @@ def _rate(device: Device, stages: Stages, items: Sequence[np.ndarray], lanes: in
     return sum(done) / (time.perf_counter() - started)
 
 
-def _add_rows(table: Table, rates: dict[str, list[float]], size: int, lanes: int) -> None:
+def _add_rows(table: Table, rates: dict[str, list[float]], size: int, concurrency: int) -> None:
     for name, rounds in rates.items():
         rate = statistics.median(rounds)
         ratio = statistics.median(ours / cpu for ours, cpu in zip(rounds, rates["cpu"], strict=True))
@@ -125,7 +125,7 @@ def _add_rows(table: Table, rates: dict[str, list[float]], size: int, lanes: int
             str(size) if name == "cpu" else "",
             name,
             f"{rate * size:,.0f}",
-            f"{1000 * lanes / rate:.2f}",
+            f"{1000 * concurrency / rate:.2f}",
             "" if name == "cpu" else f"{ratio:.2f}",
             end_section=name == "in sequence",
         )

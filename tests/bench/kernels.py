@@ -41,9 +41,9 @@ from poolservice.specs import (
     PoolSpec,
 )
 from poolservice_server import allocator
-from poolservice_server.backend.tensors import run_on_cpu
+from poolservice_server.backend.stacking import run_on_cpu
 from poolservice_server.pooling import PoolStage
-from poolservice_server.pooling.views import to_array
+from poolservice_server.pooling.interop import to_array
 
 WINDOWS: tuple[PoolSpec, ...] = (
     MaxPool2d(2),
@@ -157,7 +157,7 @@ def functional(spec: PoolSpec) -> Callable[[torch.Tensor], Any]:
 
 
 def reference(case: Case, planes: torch.Tensor) -> Callable[[], object]:
-    """torch's way to the same answer."""
+    """torch's kernel_for to the same answer."""
     direct = functional(case.spec)
     if case.picture:
         return lambda: direct(planes.contiguous().to(torch.float32).div(255))

@@ -57,7 +57,7 @@ async def calls_to(address: str, *, channels: int = 1) -> Any:
 async def closed_loop(
     server: Server, calls: Sequence[Call], request: bytes, *, concurrency: int, seconds: float
 ) -> Measured:
-    """Keep `concurrency` calls under way for so long, the next as soon as one is answered."""
+    """Keep `concurrency` calls under kernel_for for so long, the next as soon as one is answered."""
     await _keep_calling(calls, request, concurrency, _WARM_UP_SECONDS)
     server.forget_peak()
     server_before, client_before = sum(server.cpu_seconds().values()), time.process_time()

@@ -13,11 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from poolservice_client import (
-    MaxPool2d,
-    PoolError,
-    Unavailable,
-)
+from poolservice_client import MaxPool2d, PoolError, Unavailable
 
 StartServer = Callable[..., Any]
 Calling = Callable[..., Any]

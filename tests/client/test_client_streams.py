@@ -10,12 +10,12 @@ import pytest
 
 from poolservice import codec
 from poolservice_client import MaxPool2d, Unavailable
-from poolservice_client._aio_transport import AsyncGrpcTransport
-from poolservice_client._payload import payload
-from poolservice_client._request import PoolQuery
-from poolservice_client._settings import Settings
+from poolservice_client._request.payload import payload
+from poolservice_client._request.query import PoolQuery
+from poolservice_client._settings.settings import Settings
 from poolservice_client._stats import Counters
-from poolservice_client._transport import POOL_STREAM, GrpcTransport
+from poolservice_client._transport.aio import AsyncGrpcTransport
+from poolservice_client._transport.blocking import POOL_STREAM, GrpcTransport
 
 StartServer = Callable[..., Any]
 
@@ -25,7 +25,7 @@ SPEC = MaxPool2d(2)
 
 def stream_messages(count: int) -> Iterator[bytes]:
     prepared = payload(X)
-    request = PoolQuery.of(SPEC, output="tensor").kind_of(prepared).request(prepared.data)
+    request = PoolQuery.of(SPEC, output="tensor").template_for(prepared).request(prepared.data)
     for number in range(count):
         yield codec.encode_stream_request(number, request)
 

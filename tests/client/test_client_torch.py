@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from poolservice_client import AsyncPoolClient, AvgPool2d, InvalidRequest, MaxPool2d, PoolClient, PoolReply
+from poolservice_client import AsyncPoolClient, AvgPool2d, InvalidRequest, MaxPool2d, PoolClient, PoolResponse
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])
@@ -26,7 +26,7 @@ def test_pairs_lists_and_replies_keep_their_form(client: PoolClient) -> None:
     x = torch.randn(2, 3, 8, 8)
     expected, where = F.max_pool2d(x, 2, return_indices=True)
     reply = client.pool(x, [MaxPool2d(2, return_indices=True), AvgPool2d(2)], returns="torch", execution=True)
-    assert isinstance(reply, PoolReply)
+    assert isinstance(reply, PoolResponse)
     assert reply.execution.device == "cpu"
     (values, indices), means = reply.result
     assert torch.equal(values, expected)

@@ -29,7 +29,7 @@ from poolservice_client import (
     MinPool3d,
     PoolClient,
     PoolError,
-    PoolReply,
+    PoolResponse,
     PoolSpec,
     ServerInfo,
 )
@@ -53,21 +53,21 @@ def test_one_spec(client: PoolClient, photograph: Path) -> None:
     assert_type(client.pool(X, AVG, returns="numpy", execution=False), Array)
     assert_type(client.pool(X, AVG, returns="torch"), Tensor)
     assert_type(client.pool(X, PAIR, returns="torch"), TensorPair)
-    assert_type(client.pool(X, AVG, execution=True), PoolReply[Array])
-    assert_type(client.pool(X, PAIR, execution=True), PoolReply[ArrayPair])
+    assert_type(client.pool(X, AVG, execution=True), PoolResponse[Array])
+    assert_type(client.pool(X, PAIR, execution=True), PoolResponse[ArrayPair])
     assert_type(client.pool(X, AVG, execution=True).execution, Execution)
-    assert_type(client.pool(X, AVG, returns="torch", execution=True), PoolReply[Tensor])
-    assert_type(client.pool(X, PAIR, returns="torch", execution=True), PoolReply[TensorPair])
+    assert_type(client.pool(X, AVG, returns="torch", execution=True), PoolResponse[Tensor])
+    assert_type(client.pool(X, PAIR, returns="torch", execution=True), PoolResponse[TensorPair])
 
 
 def test_several_specs(client: PoolClient) -> None:
     assert_type(client.pool(X, [AVG, MaxPool2d(2), GlobalAvgPool2d()], output="features"), list[Array])
     assert_type(client.pool(X, (AVG, MaxPool2d(2))), list[Array])
     assert_type(client.pool(X, [PAIR, MinPool2d(2, return_indices=True)]), list[ArrayPair])
-    assert_type(client.pool(X, [AVG], execution=True), PoolReply[list[Array]])
+    assert_type(client.pool(X, [AVG], execution=True), PoolResponse[list[Array]])
     assert_type(client.pool(X, [AVG], returns="torch"), list[Tensor])
     assert_type(client.pool(X, [PAIR], returns="torch"), list[TensorPair])
-    assert_type(client.pool(X, [AVG], returns="torch", execution=True), PoolReply[list[Tensor]])
+    assert_type(client.pool(X, [AVG], returns="torch", execution=True), PoolResponse[list[Tensor]])
     # What gives unlike things is for the caller to tell apart.
     assert_type(client.pool(X, MIXED), list[Array | Any])
     assert_type(client.pool(X, MIXED, returns="torch"), list[Tensor | Any])
@@ -128,12 +128,12 @@ async def test_the_asyncio_client(server_address: str, photograph: Path) -> None
         assert_type(await client.pool(X, MaxPool2d(2)), Array)
         assert_type(await client.pool(X, PAIR), ArrayPair)
         assert_type(await client.pool(X, AVG, returns="torch"), Tensor)
-        assert_type(await client.pool(X, PAIR, execution=True), PoolReply[ArrayPair])
-        assert_type(await client.pool(X, PAIR, returns="torch", execution=True), PoolReply[TensorPair])
+        assert_type(await client.pool(X, PAIR, execution=True), PoolResponse[ArrayPair])
+        assert_type(await client.pool(X, PAIR, returns="torch", execution=True), PoolResponse[TensorPair])
         assert_type(await client.pool(X, [AVG, MaxPool2d(2)]), list[Array])
         assert_type(await client.pool(X, [AVG], returns="torch"), list[Tensor])
-        assert_type(await client.pool(X, [PAIR], execution=True), PoolReply[list[ArrayPair]])
-        assert_type(await client.pool(X, [AVG], returns="torch", execution=True), PoolReply[list[Tensor]])
+        assert_type(await client.pool(X, [PAIR], execution=True), PoolResponse[list[ArrayPair]])
+        assert_type(await client.pool(X, [AVG], returns="torch", execution=True), PoolResponse[list[Tensor]])
         assert_type(await client.pool(X, MIXED), list[Array | Any])
         assert_type(await client.pool_image(photograph, MaxPool2d(2)), PIL.Image.Image)
         assert_type(await client.health(), Health)
@@ -146,11 +146,11 @@ def test_maps(client: PoolClient) -> None:
     assert_type(next(client.map(XS, PAIR, indexed=True)), tuple[int, ArrayPair])
     assert_type(next(client.map(XS, AVG, on_error="return")), Array | PoolError)
     assert_type(next(client.map(XS, AVG, indexed=True, on_error="return")), tuple[int, Array | PoolError])
-    assert_type(next(client.map(XS, AVG, execution=True)), PoolReply[Array])
-    assert_type(next(client.map(XS, AVG, execution=True, indexed=True)), tuple[int, PoolReply[Array]])
-    assert_type(next(client.map(XS, PAIR, execution=True, on_error="return")), PoolReply[ArrayPair] | PoolError)
+    assert_type(next(client.map(XS, AVG, execution=True)), PoolResponse[Array])
+    assert_type(next(client.map(XS, AVG, execution=True, indexed=True)), tuple[int, PoolResponse[Array]])
+    assert_type(next(client.map(XS, PAIR, execution=True, on_error="return")), PoolResponse[ArrayPair] | PoolError)
     index, outcome = next(client.map(XS, AVG, execution=True, indexed=True, on_error="return"))
-    assert_type((index, outcome), tuple[int, PoolReply[Array] | PoolError])
+    assert_type((index, outcome), tuple[int, PoolResponse[Array] | PoolError])
     assert index == 0
     assert not isinstance(outcome, PoolError)
     assert_type(outcome.result, Array)
@@ -162,11 +162,11 @@ def test_maps_of_several_specs(client: PoolClient) -> None:
     assert_type(next(client.map(XS, [AVG], indexed=True)), tuple[int, list[Array]])
     assert_type(next(client.map(XS, [PAIR], on_error="return")), list[ArrayPair] | PoolError)
     assert_type(next(client.map(XS, [AVG], indexed=True, on_error="return")), tuple[int, list[Array] | PoolError])
-    assert_type(next(client.map(XS, [AVG], execution=True)), PoolReply[list[Array]])
-    assert_type(next(client.map(XS, [AVG], execution=True, indexed=True)), tuple[int, PoolReply[list[Array]]])
-    assert_type(next(client.map(XS, [AVG], execution=True, on_error="return")), PoolReply[list[Array]] | PoolError)
+    assert_type(next(client.map(XS, [AVG], execution=True)), PoolResponse[list[Array]])
+    assert_type(next(client.map(XS, [AVG], execution=True, indexed=True)), tuple[int, PoolResponse[list[Array]]])
+    assert_type(next(client.map(XS, [AVG], execution=True, on_error="return")), PoolResponse[list[Array]] | PoolError)
     pair = next(client.map(XS, [AVG], execution=True, indexed=True, on_error="return"))
-    assert_type(pair, tuple[int, PoolReply[list[Array]] | PoolError])
+    assert_type(pair, tuple[int, PoolResponse[list[Array]] | PoolError])
 
 
 def test_maps_to_torch(client: PoolClient) -> None:
@@ -176,11 +176,11 @@ def test_maps_to_torch(client: PoolClient) -> None:
     assert_type(next(client.map(XS, PAIR, returns="torch")), TensorPair)
     assert_type(next(client.map(XS, AVG, returns="torch", indexed=True)), tuple[int, Tensor])
     assert_type(next(client.map(XS, AVG, returns="torch", on_error="return")), Tensor | PoolError)
-    assert_type(next(client.map(XS, PAIR, returns="torch", execution=True)), PoolReply[TensorPair])
+    assert_type(next(client.map(XS, PAIR, returns="torch", execution=True)), PoolResponse[TensorPair])
     assert_type(next(client.map(XS, [AVG], returns="torch")), list[Tensor])
     assert_type(next(client.map(XS, [PAIR], returns="torch", indexed=True)), tuple[int, list[TensorPair]])
     assert_type(next(client.map(XS, [AVG], returns="torch", on_error="return")), list[Tensor] | PoolError)
-    assert_type(next(client.map(XS, [AVG], returns="torch", execution=True)), PoolReply[list[Tensor]])
+    assert_type(next(client.map(XS, [AVG], returns="torch", execution=True)), PoolResponse[list[Tensor]])
 
 
 async def test_maps_of_the_twin(server_address: str) -> None:
@@ -190,9 +190,9 @@ async def test_maps_of_the_twin(server_address: str) -> None:
         assert_type(client.map(XS, MaxPool2d(2)), AsyncGenerator[Array, None])
         assert_type(client.map(XS, [AVG], indexed=True), AsyncGenerator[tuple[int, list[Array]], None])
         assert_type(client.map(XS, PAIR, on_error="return"), AsyncGenerator[ArrayPair | PoolError, None])
-        assert_type(client.map(XS, AVG, execution=True), AsyncGenerator[PoolReply[Array], None])
+        assert_type(client.map(XS, AVG, execution=True), AsyncGenerator[PoolResponse[Array], None])
         every = client.map(XS, PAIR, returns="torch", execution=True, indexed=True, on_error="return")
-        assert_type(every, AsyncGenerator[tuple[int, PoolReply[TensorPair] | PoolError], None])
+        assert_type(every, AsyncGenerator[tuple[int, PoolResponse[TensorPair] | PoolError], None])
         async for index, outcome in every:
             assert index in (0, 1)
             assert not isinstance(outcome, PoolError)

@@ -14,7 +14,7 @@ from google.rpc import code_pb2, error_details_pb2
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
-from poolservice_server.service import MAX_BATCH_ITEMS, STREAM_WINDOW_ITEMS
+from poolservice_server.core.service import MAX_BATCH_ITEMS, STREAM_WINDOW_ITEMS
 
 GAP = pb.PoolSpec(spatial_dims=2, global_avg_pool=pb.GlobalAvgPool())
 WRONG = pb.PoolRequest(specs=[GAP], image=pb.Image(data=b"no picture"))

@@ -22,7 +22,7 @@ from poolservice import __version__
 from poolservice.specs import OPERATORS
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
-from poolservice_server.config import Settings
+from poolservice_server.settings import Settings
 
 StartServer = Callable[..., Any]
 

@@ -15,7 +15,7 @@ import pytest
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
-from poolservice_server import accepts
+from poolservice_server.grpc_adapter import multi_accept
 
 StartServer = Callable[..., Any]
 
@@ -110,7 +110,7 @@ def test_workers_with_what_they_cannot_share_are_refused(
 
 
 def test_this_grpcio_offers_what_several_accepts_need() -> None:
-    assert accepts.supported()
+    assert multi_accept.supported()
 
 
 def answer_of_the_next(stub: PoolServiceStub) -> float:
@@ -144,7 +144,7 @@ def test_the_plain_server_serves_again_after_a_path_that_ends_it(
 
 def test_a_grpcio_that_lacks_what_several_accepts_need_serves_all_the_same(start_server: StartServer) -> None:
     code = (
-        "import sys; from poolservice_server import accepts; accepts.supported = lambda: False;"
+        "import sys; from poolservice_server import accepts; multi_accept.supported = lambda: False;"
         "from poolservice_server.__main__ import main; sys.exit(main())"
     )
     server = start_server(command=[sys.executable, "-c", code])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from poolservice_server.cores import usable_cores
+from poolservice_server.cpu_count import usable_cores
 
 ALL = len(os.sched_getaffinity(0))
 

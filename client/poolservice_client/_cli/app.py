@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from poolservice import __version__
-from poolservice_client._cli import bench, map_files, mistakes, wording
+from poolservice_client._cli import bench, error_messages, errors, map_files
 from poolservice_client._cli import pool as pooling
-from poolservice_client._cli.service import health, info
-from poolservice_client._credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
-from poolservice_client._settings import TOKEN_VARIABLE
+from poolservice_client._cli.info import health, info
+from poolservice_client._settings.credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
+from poolservice_client._settings.settings import TOKEN_VARIABLE
 from poolservice_client.errors import PoolError
 
 #: What `poolservice --help` ends with.
@@ -58,15 +58,15 @@ def main() -> None:
     """
     try:
         app(prog_name="poolservice")
-    except mistakes.Usage as error:
-        mistakes.say(error)
-        sys.exit(mistakes.USAGE)
-    except mistakes.Failure as error:
-        mistakes.say(error)
-        sys.exit(mistakes.FAILED)
+    except errors.Usage as error:
+        errors.say(error)
+        sys.exit(errors.USAGE)
+    except errors.Failure as error:
+        errors.say(error)
+        sys.exit(errors.FAILED)
     except PoolError as error:
-        mistakes.say(wording.sentence(error))
-        sys.exit(mistakes.USAGE if wording.is_usage(error) else mistakes.FAILED)
+        errors.say(error_messages.sentence(error))
+        sys.exit(errors.USAGE if error_messages.is_usage(error) else errors.FAILED)
     except OSError as error:
-        mistakes.say(f"{error.filename}: {error.strerror}" if error.filename else error)
-        sys.exit(mistakes.FAILED)
+        errors.say(f"{error.filename}: {error.strerror}" if error.filename else error)
+        sys.exit(errors.FAILED)

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from poolservice.dtypes import DTYPE_NAMES
 from poolservice_client import AsyncPoolClient, ServerInfo
-from poolservice_client._cli import mistakes, operators, options, source, wording
-from poolservice_client._cli.flags import Flags, Ops, takes_parameters
-from poolservice_client._cli.load import Measured, keep_calling
-from poolservice_client._cli.mistakes import Usage
+from poolservice_client._cli import error_messages, errors, input_data, operators, shared_options
+from poolservice_client._cli.errors import Usage
+from poolservice_client._cli.load_generator import Measured, keep_calling
+from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.operators import Operator
-from poolservice_client._request import ColorMode
-from poolservice_client._settings import ADDRESS_VARIABLE, DEFAULT_MAX_MESSAGE_BYTES
+from poolservice_client._request.query import ColorMode
+from poolservice_client._settings.settings import ADDRESS_VARIABLE, DEFAULT_MAX_MESSAGE_BYTES
 
 _CONCURRENCIES = (1, 8, 32)
 _SECONDS = 5.0
@@ -52,7 +52,7 @@ class _Job(NamedTuple):
 def bench(
     address: Annotated[
         str, typer.Argument(metavar="ADDRESS", envvar=ADDRESS_VARIABLE, help="HOST:PORT of the service.")
-    ] = options.ADDRESS,
+    ] = shared_options.ADDRESS,
     op: Ops = ["gap2d"],  # noqa: B006 - typer copies it
     input_file: Annotated[
         str | None,
@@ -66,7 +66,7 @@ def bench(
     ] = None,
     *,
     parameters: Flags,
-    color_mode: options.Colors = None,
+    color_mode: shared_options.Colors = None,
     features: Annotated[bool, typer.Option("--features", help="Flat feature vectors instead of tensors.")] = False,
     concurrency: Annotated[
         list[int] | None,
@@ -85,9 +85,9 @@ def bench(
     alone: Annotated[
         bool, typer.Option("--alone", help="Send each call by itself, where small ones else travel together.")
     ] = False,
-    timeout: options.Timeout = options.TIMEOUT,
-    max_message_bytes: options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
-    as_json: options.AsJson = False,
+    timeout: shared_options.Timeout = shared_options.TIMEOUT,
+    max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
+    as_json: shared_options.AsJson = False,
 ) -> None:
     """Measure a running service as its users call it: rate, latencies, and where the time went.
 
@@ -101,14 +101,14 @@ def bench(
         "color_mode": cast(ColorMode | None, color_mode and color_mode.value),
     }
     if input_file is not None:
-        given = source.read(input_file)
+        given = input_data.read(input_file)
         job = _Job(wanted, given.payload, given.name, asked)
     else:
         x = _random(shape or _SHAPE, dtype or "float32")
         job = _Job(wanted, x, f"{x.shape} {x.dtype.name}", asked)
     rows = [Measured(calls) for calls in concurrency or _CONCURRENCIES]
     client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes, coalesce=not alone)
-    with wording.refusals(wanted, job.name if input_file else f"--shape {shape or _SHAPE}"):
+    with error_messages.refusals(wanted, job.name if input_file else f"--shape {shape or _SHAPE}"):
         info, whole = asyncio.run(_measure(client, job, rows, duration, warm_up))
     rows = [row for row in rows if row.seconds]
     if as_json:
@@ -116,9 +116,9 @@ def bench(
     else:
         _show(client, info, job, rows)
     if not whole:
-        raise typer.Exit(mistakes.INTERRUPTED)
+        raise typer.Exit(errors.INTERRUPTED)
     if any(row.errors for row in rows):
-        raise typer.Exit(mistakes.FAILED)
+        raise typer.Exit(errors.FAILED)
 
 
 async def _measure(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolservice_client._cli.answers import check_folder, in_words
-from poolservice_client._cli.mistakes import Failure, Usage
+from poolservice_client._cli.errors import Failure, Usage
 from poolservice_client._cli.operators import Operator
+from poolservice_client._cli.results import check_folder, in_words
 
 #: A column's rows by its name, memory-mapped.
 Columns = Mapping[str, NDArray[Any]]

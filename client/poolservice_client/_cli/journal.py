@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from poolservice_client._cli.growing import GrowingArray, RowKind
-from poolservice_client._cli.mistakes import Failure, Usage
+from poolservice_client._cli.errors import Failure, Usage
+from poolservice_client._cli.growing_array import GrowingArray, RowKind
 
 _VERSION = 1
 _CHECKPOINT_SECONDS = 1.0

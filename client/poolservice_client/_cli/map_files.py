@@ -21,16 +21,16 @@ from poolservice_client import (
     PoolError,
     Unauthenticated,
     Unavailable,
-    _files,
 )
-from poolservice_client._cli import inputs, mistakes, operators, options, source, wording
-from poolservice_client._cli.answers import check_folder
+from poolservice_client._cli import error_messages, errors, input_data, input_files, operators, shared_options
+from poolservice_client._cli.errors import Failure, Usage
 from poolservice_client._cli.feature_file import FeatureFile
-from poolservice_client._cli.flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.journal import Journal
-from poolservice_client._cli.mistakes import Failure, Usage
-from poolservice_client._request import ColorMode
-from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES
+from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
+from poolservice_client._cli.results import check_folder
+from poolservice_client._request import files
+from poolservice_client._request.query import ColorMode
+from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 #: What `poolservice map --help` ends with.
 EPILOG = (
@@ -69,21 +69,21 @@ def map_files(
         typer.Option(metavar="LIST", help="Take paths from this file too, one a line; - is standard input."),
     ] = None,
     parameters: Flags,
-    color_mode: options.Colors = None,
+    color_mode: shared_options.Colors = None,
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Keep the results' shapes, instead of flat vectors.")
     ] = False,
-    normalize: options.Normalize = False,
-    float16: options.Float16 = False,
+    normalize: shared_options.Normalize = False,
+    float16: shared_options.Float16 = False,
     failures: Annotated[
         Path | None, typer.Option(metavar="FILE", help="List the files that failed and why, as CSV.")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Begin again, whatever an ended run has left.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no word of what is done.")] = False,
-    address: options.Address = options.ADDRESS,
-    timeout: options.Timeout = options.TIMEOUT,
-    max_message_bytes: options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
-    as_json: options.AsJson = False,
+    address: shared_options.Address = shared_options.ADDRESS,
+    timeout: shared_options.Timeout = shared_options.TIMEOUT,
+    max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
+    as_json: shared_options.AsJson = False,
 ) -> None:
     """Pool many files into one file of features, with the files' paths beside them."""
     wanted = operators.read(op, parameters)
@@ -92,7 +92,7 @@ def map_files(
     file = FeatureFile.of(output, wanted, flat=not tensors)
     if failures is not None:
         check_folder(f"--failures {failures}", failures)
-    paths = inputs.find(files or (), from_file or ())
+    paths = input_files.find(files or (), from_file or ())
     if file.suffix == ".npy" and (broken := next((path for path in paths if "\n" in path), None)):
         raise Usage(f"-o {output}: the list of paths has one a line, and {broken!r} has two; write an .npz file")
     asked: dict[str, Any] = {
@@ -107,12 +107,12 @@ def map_files(
     with closing(journal):
         before = journal.done
         if before and not quiet:
-            mistakes.say(f"{before:,} of {len(paths):,} files were done before; going on")
+            errors.say(f"{before:,} of {len(paths):,} files were done before; going on")
         with PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client:
             specs = [operator.spec for operator in wanted]
             _run(client, specs, asked, paths, journal, quiet=quiet)
-        failed = {inputs.readable(paths[index]): reason for index, reason in journal.failures.items()}
-        named = [inputs.readable(path) for index, path in enumerate(paths) if index not in journal.failures]
+        failed = {input_files.readable(paths[index]): reason for index, reason in journal.failures.items()}
+        named = [input_files.readable(path) for index, path in enumerate(paths) if index not in journal.failures]
         kinds = {name: str(column.kind) for name, column in journal.columns.items()}
         # Of failures alone there is no file to make.
         if named:
@@ -137,7 +137,7 @@ def map_files(
         rate = f"{(len(paths) - before) / seconds:,.0f} files/s"
         typer.echo(f"{len(named):,} of {len(paths):,} files -> {output}: {what} each; {seconds:.1f} s, {rate}")
     if failed:
-        raise typer.Exit(mistakes.FAILED)
+        raise typer.Exit(errors.FAILED)
 
 
 def _run(
@@ -165,7 +165,7 @@ def _run(
                 if isinstance(result, PoolError) and (gone := _service_gone(client, result)):
                     journal.checkpoint()
                     raise Failure(
-                        f"{wording.sentence(gone)}; {journal.kept:,} of {journal.total:,} files are done; {again}"
+                        f"{error_messages.sentence(gone)}; {journal.kept:,} of {journal.total:,} files are done; {again}"
                     )
                 if isinstance(result, PoolError):
                     journal.fail(_reason(result, paths[journal.done]))
@@ -176,8 +176,8 @@ def _run(
         journal.checkpoint()
     except KeyboardInterrupt:
         # What is on the disk stays as it is: this may have come in the middle of anything.
-        mistakes.say(f"interrupted; {journal.kept:,} of {journal.total:,} files are done; {again}")
-        raise typer.Exit(mistakes.INTERRUPTED) from None
+        errors.say(f"interrupted; {journal.kept:,} of {journal.total:,} files are done; {again}")
+        raise typer.Exit(errors.INTERRUPTED) from None
 
 
 def _service_gone(client: PoolClient, error: PoolError) -> PoolError | None:
@@ -187,7 +187,7 @@ def _service_gone(client: PoolClient, error: PoolError) -> PoolError | None:
     if isinstance(error, DeadlineExceeded):
         # A file that takes too long, or a service that is not there any more.
         try:
-            client.health(timeout=options.HEALTH_TIMEOUT)
+            client.health(timeout=shared_options.HEALTH_TIMEOUT)
         except PoolError as gone:
             return gone
     return None
@@ -212,7 +212,7 @@ class _Feed:
                 yield path
                 continue
             try:
-                payload = source.of_bytes(_files.read(path))
+                payload = input_data.of_bytes(files.read(path))
             except OSError as error:
                 self.read.append(error.strerror or str(error))
             except InvalidRequest as error:
@@ -231,8 +231,8 @@ def _settle(journal: Journal, feed: _Feed) -> None:
 def _reason(error: PoolError, path: str) -> str:
     """What is said beside the path, which the SDK says too."""
     if isinstance(error, InvalidRequest):
-        return wording.reason(error).removeprefix(f"{path}: ")
-    return wording.sentence(error)
+        return error_messages.reason(error).removeprefix(f"{path}: ")
+    return error_messages.sentence(error)
 
 
 def _arrays(results: Sequence[Any]) -> Iterator[NDArray[Any]]:
@@ -278,7 +278,7 @@ def _say_failures(failed: dict[str, str], total: int, output: Path, *, listed: P
         return
     where = f"; {listed} lists them" if listed else ""
     nothing = f", so {output} is not written" if len(failed) == total else ""
-    mistakes.say(f"{len(failed):,} of {total:,} files failed{nothing}{where}")
+    errors.say(f"{len(failed):,} of {total:,} files failed{nothing}{where}")
     for path, reason in list(failed.items())[:_SHOWN]:
         typer.echo(f"  {path}: {reason}", err=True)
     if len(failed) > _SHOWN:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, PoolSpec
-from poolservice_client._cli.mistakes import Usage
+from poolservice_client._cli.errors import Usage
 
 _ABBREVIATIONS = {"global_max_pool": "gmp", "global_avg_pool": "gap"}
 

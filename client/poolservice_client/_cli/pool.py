@@ -10,14 +10,14 @@ import numpy as np
 import typer
 
 from poolservice_client import Execution, PoolClient
-from poolservice_client._cli import operators, options, source, wording
-from poolservice_client._cli.answers import Answer, Destination, check_folder, in_words
-from poolservice_client._cli.flags import Flags, Ops, takes_parameters
-from poolservice_client._cli.mistakes import Failure, Usage
+from poolservice_client._cli import error_messages, input_data, operators, shared_options
+from poolservice_client._cli.errors import Failure, Usage
+from poolservice_client._cli.input_data import Source
+from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.operators import Operator
-from poolservice_client._cli.source import Source
-from poolservice_client._request import ColorMode
-from poolservice_client._settings import DEFAULT_MAX_MESSAGE_BYTES
+from poolservice_client._cli.results import Answer, Destination, check_folder, in_words
+from poolservice_client._request.query import ColorMode
+from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -46,18 +46,18 @@ def pool(
     ] = None,
     *,
     parameters: Flags,
-    color_mode: options.Colors = None,
+    color_mode: shared_options.Colors = None,
     features: Annotated[bool, typer.Option("--features", help="Flat feature vectors instead of tensors.")] = False,
-    normalize: options.Normalize = False,
-    float16: options.Float16 = False,
+    normalize: shared_options.Normalize = False,
+    float16: shared_options.Float16 = False,
     figure: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw before and after into a .png, .pdf or .svg (needs matplotlib)."),
     ] = None,
-    address: options.Address = options.ADDRESS,
-    timeout: options.Timeout = options.TIMEOUT,
-    max_message_bytes: options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
-    as_json: options.AsJson = False,
+    address: shared_options.Address = shared_options.ADDRESS,
+    timeout: shared_options.Timeout = shared_options.TIMEOUT,
+    max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
+    as_json: shared_options.AsJson = False,
 ) -> None:
     """Pool a picture or an array.
 
@@ -72,17 +72,17 @@ def pool(
         raise Usage(f"-o {output}: a picture has neither --features nor --float16; write to an .npy or .npz file")
     if figure:
         _check_figure(figure)
-    given = source.read(image)
+    given = input_data.read(image)
     mode = cast(ColorMode | None, color_mode and color_mode.value)
     with (
-        wording.refusals(wanted, given.name, output),
+        error_messages.refusals(wanted, given.name, output),
         PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client,
     ):
         specs = [operator.spec for operator in wanted]
         if as_picture:
             pictures = client.pool_image(given.payload, specs, color_mode=mode)
             answers = [
-                Answer(operator, source.planes(np.asarray(picture)), None, picture)
+                Answer(operator, input_data.planes(np.asarray(picture)), None, picture)
                 for operator, picture in zip(wanted, pictures, strict=True)
             ]
             execution = None
@@ -133,7 +133,7 @@ def _draw(path: Path, given: Source, answers: Sequence[Answer], *, color_mode: s
         dims = 0 if features else answer.operator.spec.spatial_dims
         panels.append(_figure.Panel(repr(answer.operator.spec), values, dims, before.shape))
     try:
-        _figure.save(path, panels, scale=(0.0, 1.0) if given.is_picture else None)
+        _figure.save(path, panels, scale=(0.0, 1.0) if given.is_image else None)
     except ValueError as error:
         raise Failure(f"--figure {path}: {error}") from None
 

@@ -7,14 +7,14 @@ from typing import Any, Literal, TypeAlias
 from poolservice.codec.wire import size_of
 from poolservice.errors import InvalidRequest, PoolError
 from poolservice.specs.base import integer
-from poolservice_client._files import naming, path_of
-from poolservice_client._kind import Kind
-from poolservice_client._payload import ImagePayload, payload
-from poolservice_client._reply import PoolReply
-from poolservice_client._request import PoolQuery
+from poolservice_client._request.files import naming, path_of
+from poolservice_client._request.payload import ImagePayload, payload
+from poolservice_client._request.query import PoolQuery
+from poolservice_client._request.template import RequestTemplate
+from poolservice_client._response.reader import PoolResponse
 
 OnError: TypeAlias = Literal["raise", "return", "skip"]
-Outcome: TypeAlias = PoolReply[Any] | PoolError
+Outcome: TypeAlias = PoolResponse[Any] | PoolError
 
 #: Larger items, in bytes, travel alone. Measured with tests/bench/map.py: a call of its own costs client and server
 #: together about as much as copying this twice.
@@ -80,7 +80,7 @@ class Item:
     index: int
     source: Any
     prepared: bool = False
-    kind: Kind | None = None
+    kind: RequestTemplate | None = None
     small: bool = False
     content: bytes = b""
     nbytes: int = 0
@@ -100,7 +100,7 @@ class Item:
         self.prepared = True
         try:
             prepared = payload(source)
-            self.kind = query.kind_of(prepared)
+            self.kind = query.template_for(prepared)
         except InvalidRequest as error:
             self.refusal = error
             return

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypedDict
 
-from poolservice_client._request import PoolOptions
+from poolservice_client._request.query import PoolOptions
 
 
 class MapKeywords(PoolOptions, total=False):
@@ -54,16 +54,16 @@ class IndexedKept(MapKeywords, _Bare, _Returning, _Numbered):
 
 
 class Replies(MapKeywords, _WithExecution, _Raising, _Unnumbered):
-    """A PoolReply."""
+    """A PoolResponse."""
 
 
 class IndexedReplies(MapKeywords, _WithExecution, _Raising, _Numbered):
-    """(index, PoolReply)."""
+    """(index, PoolResponse)."""
 
 
 class Outcomes(MapKeywords, _WithExecution, _Returning, _Unnumbered):
-    """A PoolReply, or the PoolError."""
+    """A PoolResponse, or the PoolError."""
 
 
 class IndexedOutcomes(MapKeywords, _WithExecution, _Returning, _Numbered):
-    """(index, PoolReply or PoolError)."""
+    """(index, PoolResponse or PoolError)."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from poolservice.codec import MalformedMessage, decode_batch_response, encode_batch_request
 from poolservice.errors import PoolError
 from poolservice_client._map.items import Item, Outcome
-from poolservice_client._reply import read_reply, read_stack
-from poolservice_client._request import PoolQuery
-from poolservice_client._status import error_of_status
-from poolservice_client._transport import POOL, POOL_BATCH
+from poolservice_client._request.query import PoolQuery
+from poolservice_client._response.reader import read_response, read_stack
+from poolservice_client._response.status import error_of_status
+from poolservice_client._transport.blocking import POOL, POOL_BATCH
 from poolservice_client.errors import ServerError
 
 
@@ -49,7 +49,7 @@ class Message:
         if self.stacked and kind is not None:
             return [*read_stack(answer, query, len(self.items), kind.rows)]
         if len(self.items) == 1:
-            return [read_reply(answer, query, execution=True)]
+            return [read_response(answer, query, execution=True)]
         return self._batch_outcomes(answer, query)
 
     def _batch_outcomes(self, answer: bytes, query: PoolQuery) -> list[Outcome]:
@@ -65,7 +65,7 @@ class Message:
                 outcomes.append(error_of_status(status))
                 continue
             try:
-                outcomes.append(read_reply(response or b"", query, execution=True))
+                outcomes.append(read_response(response or b"", query, execution=True))
             except PoolError as error:
                 outcomes.append(error)
         return outcomes

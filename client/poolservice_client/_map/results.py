@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from poolservice.errors import PoolError
 from poolservice_client._map.items import Item, MapOptions
-from poolservice_client._torch import as_tensors
+from poolservice_client._response.torch_tensors import as_tensors
 
 if TYPE_CHECKING:
     from poolservice_client._map.progress import Progress

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.base import DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import run_on_cpu, split, stack
+from poolservice_server.backend.device import DeviceOutOfMemory, SpecResult, Stages
+from poolservice_server.backend.stacking import run_on_cpu, split, stack
 
 # Items run in one call of up to this many bytes. Calls into torch are most of what a small item costs; beyond this
 # size the planes fall out of the caches between the passes over them, and the copying is not paid back.
@@ -28,7 +28,7 @@ class CpuDevice:
         self.description = _processor_name()
         torch.set_num_threads(1)
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
         """Run `stages` over `items`: small ones beside one another in one call, large ones one by one."""
         try:
             if len(items) == 1:
@@ -64,7 +64,7 @@ def _calls(items: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
     yield items[start:]
 
 
-def _run_call(stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+def _run_call(stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
     if len(items) == 1:
         return [run_on_cpu(stages, items[0])]
     return split(run_on_cpu(stages, stack(items)), items)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.base import DeviceFailed, DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, stack, stack_pinned
-from poolservice_server.pooling.views import to_tensor
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, SpecResult, Stages
+from poolservice_server.backend.stacking import pooled, run_stages, split, stack, stack_pinned
+from poolservice_server.pooling.interop import to_tensor
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_FAILURE = re.compile(r"\bCUDA (error|driver)|\bCUDNN|\bCUBLAS|\bNVML|No CUDA GPUs", re.IGNORECASE)
@@ -41,7 +41,7 @@ class CudaDevice:
         streams = [torch.cuda.Stream(self._device) for _ in range(3)]
         self._copy_in, self._compute, self._copy_out = streams if overlapped else streams[:1] * 3
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
         """Run `stages` over `items`, copied to the device beside one another."""
         try:
             with torch.inference_mode(), torch.cuda.device(self._device):
@@ -62,7 +62,7 @@ class CudaDevice:
         """Give back what torch keeps of the card's memory."""
         torch.cuda.empty_cache()
 
-    def _run(self, stages: Stages, items: Sequence[np.ndarray]) -> tuple[Pooled, ...]:
+    def _run(self, stages: Stages, items: Sequence[np.ndarray]) -> tuple[SpecResult, ...]:
         staging = stack_pinned(items) if self._pinned else to_tensor(stack(items))
         # What follows is only queued. Until all of it is done every tensor in it stays alive, since torch would give
         # its memory to the next batch of the stream that it was allocated on.

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.base import DeviceFailed, DeviceOutOfMemory, Pooled, Stages
-from poolservice_server.backend.tensors import pooled, run_stages, split, stack
-from poolservice_server.pooling.views import to_tensor
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, SpecResult, Stages
+from poolservice_server.backend.stacking import pooled, run_stages, split, stack
+from poolservice_server.pooling.interop import to_tensor
 
 
 class MpsDevice:
@@ -25,7 +25,7 @@ class MpsDevice:
         self.description = f"Apple GPU ({platform.machine()})"
         self._lock = threading.Lock()
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[Pooled, ...]]:
+    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
         """Run `stages` over `items`, copied to the device beside one another."""
         try:
             with self._lock, torch.inference_mode():

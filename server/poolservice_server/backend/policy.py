@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poolservice_server.backend.base import (
-    Computed,
+from poolservice_server.backend.circuit_breaker import CircuitBreaker
+from poolservice_server.backend.device import (
+    BatchKey,
     Device,
     DeviceFailed,
     DeviceOutOfMemory,
+    DeviceResult,
     DeviceState,
-    Kind,
     NoDevice,
-    Pooled,
+    SpecResult,
 )
-from poolservice_server.backend.guarded import GuardedDevice
 
-Outcome = Computed | Exception
+Outcome = DeviceResult | Exception
 
 # A batch of so many bytes, results included, takes the CPU 20 to 200 us, and handing it to a thread and back 50 to
 # 100. At 128 KiB the small and the middle-sized calls of the benchmark are faster than at 32, and no slower than at
@@ -26,8 +26,8 @@ Outcome = Computed | Exception
 _INLINE_BYTES = 128 * 1024
 
 # While one batch is copied in, another computes and a third is copied out. More would only make batches smaller, since
-# what waits for a free lane gathers.
-_GPU_LANES = 3
+# what waits for a free slot gathers.
+_GPU_CONCURRENCY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ class Backend:
         max_batch_bytes: int = 64 * 2**20,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._devices = tuple(GuardedDevice(device, clock) for device in devices)
+        self._devices = tuple(CircuitBreaker(device, clock) for device in devices)
         self._max_batch_bytes = max_batch_bytes
 
-    def run(self, kind: Kind, items: Sequence[np.ndarray]) -> list[Outcome]:
+    def run(self, kind: BatchKey, items: Sequence[np.ndarray]) -> list[Outcome]:
         """Run a batch.
 
         Args:
@@ -87,9 +87,9 @@ class Backend:
         """
         return self._run(kind, items, self._devices)
 
-    def lanes(self, cores: int) -> int:
+    def concurrency(self, cores: int) -> int:
         """How many batches are best run at a time: one a core, or on a GPU as many as there are steps to overlap."""
-        return cores if self._devices[0].name == "cpu" else _GPU_LANES
+        return cores if self._devices[0].name == "cpu" else _GPU_CONCURRENCY
 
     @property
     def inline_bytes(self) -> int:
@@ -112,7 +112,7 @@ class Backend:
             for device in self._devices
         }
 
-    def _run(self, kind: Kind, items: Sequence[np.ndarray], devices: Sequence[GuardedDevice]) -> list[Outcome]:
+    def _run(self, kind: BatchKey, items: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]) -> list[Outcome]:
         serving = _serving(devices)
         if serving is None:
             return [self._no_device() for _ in items]
@@ -138,9 +138,9 @@ class Backend:
                 error.__traceback__ = None
                 return self._run_halves(kind, items, devices)
             return self._run(kind, items, others) if others else [error]
-        return [Computed(result, device.name, len(items)) for result in results]
+        return [DeviceResult(result, device.name, len(items)) for result in results]
 
-    def _most_bytes(self, device: GuardedDevice, kind: Kind) -> int:
+    def _most_bytes(self, device: CircuitBreaker, kind: BatchKey) -> int:
         """How much of a kind runs on a device in one go."""
         ceiling = device.ceiling(kind)
         if ceiling is None:
@@ -150,7 +150,9 @@ class Backend:
             return self._max_batch_bytes
         return ceiling
 
-    def _run_halves(self, kind: Kind, items: Sequence[np.ndarray], devices: Sequence[GuardedDevice]) -> list[Outcome]:
+    def _run_halves(
+        self, kind: BatchKey, items: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]
+    ) -> list[Outcome]:
         if len(items) > 1:
             middle = len(items) // 2
             return self._run(kind, items[:middle], devices) + self._run(kind, items[middle:], devices)
@@ -169,7 +171,7 @@ class Backend:
         )
 
 
-def _serving(devices: Sequence[GuardedDevice]) -> int | None:
+def _serving(devices: Sequence[CircuitBreaker]) -> int | None:
     """The first that takes work."""
     for number, device in enumerate(devices):
         if device.serves():
@@ -182,14 +184,14 @@ def _halves(items: Sequence[np.ndarray]) -> bool:
     return len(items) > 1 or len(items[0]) > 1
 
 
-def _joined(upper: Computed, lower: Computed) -> Computed:
+def _joined(upper: DeviceResult, lower: DeviceResult) -> DeviceResult:
     """An item's result from those of its upper and its lower planes."""
     device = upper.device if upper.device == lower.device else f"{upper.device}+{lower.device}"
-    return Computed(tuple(_stacked(*pair) for pair in zip(upper.result, lower.result, strict=True)), device, 1)
+    return DeviceResult(tuple(_stacked(*pair) for pair in zip(upper.result, lower.result, strict=True)), device, 1)
 
 
-def _stacked(upper: Pooled, lower: Pooled) -> Pooled:
+def _stacked(upper: SpecResult, lower: SpecResult) -> SpecResult:
     indices = None
     if upper.indices is not None and lower.indices is not None:
         indices = np.concatenate((upper.indices, lower.indices))
-    return Pooled(np.concatenate((upper.values, lower.values)), indices)
+    return SpecResult(np.concatenate((upper.values, lower.values)), indices)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from poolservice_server.backend.base import Device
-from poolservice_server.pooling.views import to_array, to_tensor
+from poolservice_server.backend.device import Device
+from poolservice_server.pooling.interop import to_array, to_tensor
 
 
 @dataclass(frozen=True)

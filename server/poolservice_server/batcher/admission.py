@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.batcher.work import Draining, QueueFull
+from poolservice_server.batcher.request import Draining, QueueFull
 
 # What a refused caller is told before anything has been measured.
 _FIRST_RETRY_AFTER = 0.1
@@ -16,7 +16,7 @@ _LONGEST_RETRY_AFTER = 30.0
 _PACE_SECONDS = 0.05
 
 
-class Place:
+class Permit:
     """Room for one item, held from its admission until nobody needs its memory any more.
 
     As a context manager it is held until the end of the block and, beyond that, until the batch that it runs in ends.
@@ -29,23 +29,23 @@ class Place:
         self._holders = 1
         self.nbytes = nbytes
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         """One more holder."""
         self._holders += 1
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """One holder less; the last one gives the room back."""
         self._holders -= 1
         if not self._holders:
             self._admission.release(self.nbytes)
 
-    def __enter__(self) -> "Place":
+    def __enter__(self) -> "Permit":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.leave()
+        self.release()
 
 
 class Admission:
@@ -53,7 +53,7 @@ class Admission:
 
     Args:
         max_items: items that may be here at one time.
-        max_bytes: bytes that they may hold together.
+        max_bytes: bytes that they may acquire together.
         clock: seconds.
     """
 
@@ -64,7 +64,7 @@ class Admission:
         self.refused = 0
         self.draining = False
         #: Items and bytes that were worked off in a second while there was work; 0 until it is measured.
-        self.items_per_second = 0.0
+        self.requests_per_second = 0.0
         self.bytes_per_second = 0.0
         self._max_items = max_items
         self._max_bytes = max_bytes
@@ -75,7 +75,7 @@ class Admission:
         self._spell_bytes = 0
         self._emptied: asyncio.Future[None] | None = None
 
-    def admit(self, nbytes: int) -> Place:
+    def admit(self, nbytes: int) -> Permit:
         """Take room for an item of `nbytes`.
 
         Raises:
@@ -99,7 +99,7 @@ class Admission:
         self.items += 1
         self.nbytes += nbytes
         self.accepted += 1
-        return Place(self, nbytes)
+        return Permit(self, nbytes)
 
     def release(self, nbytes: int) -> None:
         """Give an item's room back."""
@@ -120,8 +120,8 @@ class Admission:
         self._spell_start = now
         if self._spell_seconds < _PACE_SECONDS:
             return
-        weight = 0.5 if self.items_per_second else 1.0
-        self.items_per_second += weight * (self._spell_items / self._spell_seconds - self.items_per_second)
+        weight = 0.5 if self.requests_per_second else 1.0
+        self.requests_per_second += weight * (self._spell_items / self._spell_seconds - self.requests_per_second)
         self.bytes_per_second += weight * (self._spell_bytes / self._spell_seconds - self.bytes_per_second)
         self._spell_seconds = 0.0
         self._spell_items = 0
@@ -135,8 +135,8 @@ class Admission:
             await asyncio.shield(self._emptied)
 
     def _retry_after(self) -> float:
-        if not self.items_per_second or not self.bytes_per_second:
+        if not self.requests_per_second or not self.bytes_per_second:
             return _FIRST_RETRY_AFTER
         # Half, so that those who come back find room and the device has not run dry.
-        seconds = max(self.items / self.items_per_second, self.nbytes / self.bytes_per_second) / 2
+        seconds = max(self.items / self.requests_per_second, self.nbytes / self.bytes_per_second) / 2
         return min(max(seconds, _SHORTEST_RETRY_AFTER), _LONGEST_RETRY_AFTER)

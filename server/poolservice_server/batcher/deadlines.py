@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
-from poolservice_server.batcher.line import Waiter
+from poolservice_server.batcher.queue import QueueEntry
 
 # A timer of the event loop may fire this much too early.
 _TIMER_GRAIN_SECONDS = 0.001
@@ -15,15 +15,18 @@ class Deadlines:
     """One timer for all, set to the earliest; to set one a call would cost more than most calls' work.
 
     Args:
-        waiters: all who wait or run now.
+        entries: all who wait or run now.
         expire: what to do with one whose deadline has passed.
         clock: seconds, on the time base of the loop's timers.
     """
 
     def __init__(
-        self, waiters: Callable[[], Iterable[Waiter]], expire: Callable[[Waiter], None], clock: Callable[[], float]
+        self,
+        entries: Callable[[], Iterable[QueueEntry]],
+        expire: Callable[[QueueEntry], None],
+        clock: Callable[[], float],
     ) -> None:
-        self._waiters = waiters
+        self._entries = entries
         self._expire = expire
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
@@ -45,12 +48,12 @@ class Deadlines:
         now = self._clock() + _TIMER_GRAIN_SECONDS
         self._next = _NEVER
         earliest = None
-        for waiter in list(self._waiters()):
-            deadline = waiter.work.deadline
-            if deadline is None or waiter.done():
+        for entry in list(self._entries()):
+            deadline = entry.work.deadline
+            if deadline is None or entry.done():
                 continue
             if deadline <= now:
-                self._expire(waiter)
+                self._expire(entry)
             elif earliest is None or deadline < earliest:
                 earliest = deadline
         self.watch(loop, earliest)

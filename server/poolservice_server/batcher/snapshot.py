@@ -16,10 +16,10 @@ class Snapshot:
         cancelled: items whose caller left.
         batches: by size, how many ran.
         inline_batches: how many of those ran on the event loop.
-        waiting_items: items in the line.
-        held_items: items that are here, waiting or running.
-        held_bytes: bytes that they hold.
-        items_per_second: the pace at which items were worked off while there was work.
+        queued_requests: items in the line.
+        admitted_requests: items that are here, waiting or running.
+        admitted_bytes: bytes that they hold.
+        requests_per_second: the pace at which items were worked off while there was work.
         bytes_per_second: the same in bytes.
     """
 
@@ -31,8 +31,8 @@ class Snapshot:
     cancelled: int
     batches: dict[int, int]
     inline_batches: int
-    waiting_items: int
-    held_items: int
-    held_bytes: int
-    items_per_second: float
+    queued_requests: int
+    admitted_requests: int
+    admitted_bytes: int
+    requests_per_second: float
     bytes_per_second: float

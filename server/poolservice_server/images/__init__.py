@@ -6,9 +6,9 @@ parts that make pixels. Only those reach a decoder, and only when the size is wi
 thumbnails and further frames are never unpacked, so a bomb among them costs nothing.
 """
 
-from poolservice_server.images.container import FORMATS, read_header, scan
 from poolservice_server.images.decoder import ColorMode, decode, decode_scanned
 from poolservice_server.images.encoder import encode_png
+from poolservice_server.images.formats import FORMATS, read_header, scan
 from poolservice_server.images.scan import Header, Scan
 
 __all__ = ["FORMATS", "ColorMode", "Header", "Scan", "decode", "decode_scanned", "encode_png", "read_header", "scan"]

@@ -20,8 +20,8 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from poolservice_server.images import turbo
-from poolservice_server.images.container import scan
+from poolservice_server.images import libjpeg_turbo
+from poolservice_server.images.formats import scan
 from poolservice_server.images.scan import Buffer, Header, Scan, refusal
 
 ColorMode = Literal["RGB", "GRAY", "RGBA"]
@@ -71,7 +71,7 @@ def decode_scanned(scanned: Scan, mode: ColorMode, *, max_pixels: int, interleav
     """
     header = scanned.header
     file = b"".join(scanned.parts)
-    planes = turbo.planes(file, header, mode, interleaved=interleaved)
+    planes = libjpeg_turbo.planes(file, header, mode, interleaved=interleaved)
     if planes is not None:
         return planes
     picture = _load(file, header, max_pixels)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from poolservice_server.images import ifd
+from poolservice_server.images import tiff_directory
 from poolservice_server.images.scan import MAX_BLOCKS, Buffer, Header, Scan, refusal, too_many_blocks, truncated
 
 MAGIC = b"\xff\xd8\xff"
@@ -50,7 +50,7 @@ def scan(view: memoryview) -> Scan:
                 raise refusal("the JPEG file has two frame headers before its pixels; save the picture again")
             frame = _frame(segment)
         elif segment.marker == _APP1 and orientation == 1 and bytes(segment.content[:6]) == _EXIF:
-            orientation = ifd.orientation(segment.content)
+            orientation = tiff_directory.orientation(segment.content)
         elif segment.marker == _START_OF_SCAN:
             if frame is None:
                 raise refusal("the JPEG file has pixels but no frame header that gives their size; save it again")

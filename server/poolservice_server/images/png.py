@@ -4,7 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from poolservice_server.images import ifd
+from poolservice_server.images import tiff_directory
 from poolservice_server.images.scan import MAX_BLOCKS, Buffer, Header, Scan, refusal, too_many_blocks, truncated
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -29,7 +29,7 @@ def scan(view: memoryview) -> Scan:
         if kind in _KEPT:
             kept.append(view[position:end])
         elif kind == b"eXIf":
-            orientation = ifd.orientation(view[position + 8 : end - 4])
+            orientation = tiff_directory.orientation(view[position + 8 : end - 4])
         elif not kind[0] & 0x20:
             raise refusal(f"the PNG file needs a {_name(kind)} chunk to be understood, which no PNG standard has")
         position = end

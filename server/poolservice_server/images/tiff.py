@@ -1,6 +1,6 @@
 """TIFF 6.0 and BigTIFF: directories of tags."""
 
-from poolservice_server.images import ifd
+from poolservice_server.images import tiff_directory
 from poolservice_server.images.scan import Header, Scan, refusal
 
 _WIDTH, _HEIGHT = 256, 257
@@ -40,11 +40,11 @@ MAX_TILE_PIXELS = 4096 * 4096
 def scan(view: memoryview) -> Scan:
     """Read the first directory and rewrite it with no tags but those of the pixels, and no directory after it."""
     try:
-        directory = ifd.read(view)
-    except ifd.MalformedDirectory:
+        directory = tiff_directory.read(view)
+    except tiff_directory.MalformedDirectory:
         raise refusal(
             f"the TIFF file's first directory lies outside of its {len(view)} bytes, or has more than "
-            f"{ifd.MAX_ENTRIES} entries; send the complete file"
+            f"{tiff_directory.MAX_ENTRIES} entries; send the complete file"
         ) from None
     _check(directory, len(view))
     compression = directory.integer(_COMPRESSION, 1)
@@ -57,7 +57,7 @@ def scan(view: memoryview) -> Scan:
         raise refusal(f"the TIFF file has tiles of {tile} pixels, and {MAX_TILE_PIXELS} is the most")
     if directory.integer(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO and directory.integer(_BITS_PER_SAMPLE, 1) > 8:
         raise refusal("the TIFF file stores more than 8 bits with white as zero; save it with black as zero")
-    turned = directory.integer(ifd.ORIENTATION, 1)
+    turned = directory.integer(tiff_directory.ORIENTATION, 1)
     header = Header(
         "TIFF", directory.integer(_WIDTH, 0), directory.integer(_HEIGHT, 0), turned if 1 <= turned <= 8 else 1
     )
@@ -66,7 +66,7 @@ def scan(view: memoryview) -> Scan:
     return Scan(header, [view[: directory.offset], rewritten, view[end:]])
 
 
-def _check(directory: ifd.Directory, file_nbytes: int) -> None:
+def _check(directory: tiff_directory.Directory, file_nbytes: int) -> None:
     nbytes = 0
     for tag in sorted(_PIXEL_TAGS & directory.entries.keys()):
         entry = directory.entries[tag]

@@ -2,7 +2,7 @@
 
 import struct
 
-from poolservice_server.images import ifd
+from poolservice_server.images import tiff_directory
 from poolservice_server.images.scan import MAX_BLOCKS, Header, Scan, refusal, too_many_blocks, truncated
 
 
@@ -32,6 +32,6 @@ def _orientation(view: memoryview) -> int:
             return 1
         kind, size = struct.unpack_from("<4sL", view, position)
         if kind == b"EXIF":
-            return ifd.orientation(view[position + 8 : min(position + 8 + size, end)])
+            return tiff_directory.orientation(view[position + 8 : min(position + 8 + size, end)])
         position += 8 + size + (size & 1)
     raise too_many_blocks("WEBP", "chunks")

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, WindowSpec
-from poolservice_server.pooling import arrays, order, windows
-from poolservice_server.pooling.operators import Pooled, pool
-from poolservice_server.pooling.views import to_array, to_tensor
+from poolservice_server.pooling import windows
+from poolservice_server.pooling.interop import to_array, to_tensor
+from poolservice_server.pooling.numpy_kernels import operators
+from poolservice_server.pooling.torch_operators import extremes
+from poolservice_server.pooling.torch_operators.dispatch import TensorResult, pool
 
-PooledArrays = tuple[np.ndarray, np.ndarray | None]
-Way = Callable[[np.ndarray], PooledArrays]
+ArrayResult = tuple[np.ndarray, np.ndarray | None]
+Kernel = Callable[[np.ndarray], ArrayResult]
 
 _SINGLE = np.dtype(np.float32)
 _WHITE = 255
@@ -36,7 +38,7 @@ class PoolStage:
     def __hash__(self) -> int:
         return self._hash
 
-    def __call__(self, planes: torch.Tensor) -> list[Pooled]:
+    def __call__(self, planes: torch.Tensor) -> list[TensorResult]:
         """Pool (P, *spatial) planes, of any strides; uint8 with unit_scale."""
         if not self.unit_scale:
             return [pool(planes, spec) for spec in self.specs]
@@ -51,9 +53,9 @@ class PoolStage:
                 results.append((_scaled(values), indices))
         return results
 
-    def on_arrays(self, planes: np.ndarray) -> list[PooledArrays]:
+    def on_arrays(self, planes: np.ndarray) -> list[ArrayResult]:
         """The same over arrays, on the processor: by numpy alone what is sooner so, the rest by torch."""
-        return [way(planes) for way in _ways(self, planes.shape[1:], planes.dtype)]
+        return [kernel_for(planes) for kernel_for in _kernels(self, planes.shape[1:], planes.dtype)]
 
     @cached_property
     def _hash(self) -> int:
@@ -62,46 +64,46 @@ class PoolStage:
 
 
 @lru_cache(maxsize=1024)
-def _ways(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[Way, ...]:
+def _kernels(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[Kernel, ...]:
     """What pools planes of this shape and type with each of the specs."""
-    return tuple(_way(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
+    return tuple(_kernel(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
 
 
-def _way(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> Way:
+def _kernel(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel:
     if unit_scale:
-        return _scaled_way(spec, spatial, dtype)
-    direct = arrays.way(spec, spatial, dtype)
+        return _scaled_kernel(spec, spatial, dtype)
+    direct = operators.kernel_for(spec, spatial, dtype)
     if direct is None:
         return lambda planes: _by_torch(planes, spec)
 
-    def pooled(planes: np.ndarray) -> PooledArrays:
+    def pooled(planes: np.ndarray) -> ArrayResult:
         values = direct(planes) if len(planes) else None
         return _by_torch(planes, spec) if values is None else (values, None)
 
     return pooled
 
 
-def _scaled_way(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Way:
+def _scaled_kernel(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel:
     commutes = _commutes_with_scale(spec)
-    way = _way(spec, False, spatial, dtype if commutes else _SINGLE)
+    kernel_for = _kernel(spec, False, spatial, dtype if commutes else _SINGLE)
 
-    def pooled(planes: np.ndarray) -> PooledArrays:
+    def pooled(planes: np.ndarray) -> ArrayResult:
         if not commutes:
-            return way(np.divide(planes, _WHITE_ARRAY, dtype=_SINGLE))
-        values, indices = way(planes)
+            return kernel_for(np.divide(planes, _WHITE_ARRAY, dtype=_SINGLE))
+        values, indices = kernel_for(planes)
         return np.divide(values, _WHITE_ARRAY, dtype=_SINGLE), indices
 
     return pooled
 
 
-def _by_torch(planes: np.ndarray, spec: PoolSpec) -> PooledArrays:
+def _by_torch(planes: np.ndarray, spec: PoolSpec) -> ArrayResult:
     values, indices = pool(to_tensor(planes), spec)
     return to_array(values), None if indices is None else to_array(indices)
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:
     """Whether pooling bytes and dividing after is the same as dividing first."""
-    if spec.operator in order.OPERATORS:
+    if spec.operator in extremes.OPERATORS:
         # A window of padding alone gives -inf of floats, which no byte stands for.
         return not isinstance(spec, WindowSpec) or windows.see_input(spec.window)
     return spec.operator != "lp_pool"

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from poolservice_server.batcher import Work
+from poolservice_server.batcher import Request
 
-MakeWork = Callable[..., Work]
+MakeWork = Callable[..., Request]
 
 
 class Answer(NamedTuple):
@@ -69,10 +69,10 @@ def runner_that_takes() -> Callable[[float], Runner]:
 @pytest.fixture(scope="session")
 def held() -> MakeWork:
     """Makes work that runs on a thread, until the runner is told to let it go."""
-    return lambda payload, *, nbytes=100_000, deadline=None: Work("held", payload, nbytes, deadline)
+    return lambda payload, *, nbytes=100_000, deadline=None: Request("held", payload, nbytes, deadline)
 
 
 @pytest.fixture(scope="session")
 def small() -> MakeWork:
     """Makes work of ten bytes."""
-    return lambda payload, *, key="small": Work(key, payload, 10)
+    return lambda payload, *, key="small": Request(key, payload, 10)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.batcher import Batcher, Draining, QueueFull, Ran
+from poolservice_server.batcher import Batcher, Completed, Draining, QueueFull
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeWork, Runner
@@ -30,15 +30,15 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
 async def test_retry_after_comes_from_the_measured_pace(small: "MakeWork") -> None:
     now = 0.0
 
-    def run(_: str, payloads: list[float]) -> list[Ran]:
+    def run(_: str, payloads: list[float]) -> list[Completed]:
         nonlocal now
         now += sum(payloads)
-        return [Ran(None, "test", 1, 0, 0) for _ in payloads]
+        return [Completed(None, "test", 1, 0, 0) for _ in payloads]
 
     batcher = Batcher(run, max_queue_items=20, clock=lambda: now)
     # 20 items of 10 bytes in 2 seconds: 10 items, 100 bytes a second.
     await asyncio.gather(*(batcher.submit(small(0.1)) for _ in range(20)))
-    assert batcher.snapshot().items_per_second == pytest.approx(10)
+    assert batcher.snapshot().requests_per_second == pytest.approx(10)
     assert batcher.snapshot().bytes_per_second == pytest.approx(100)
     for _ in range(20):
         batcher.submit(small(0.1))
@@ -68,15 +68,15 @@ async def test_who_leaves_the_line_is_not_run_and_holds_nothing(
     running = batcher.submit(held("running", nbytes=5000))
     await runner.has_started()
     waiting = batcher.submit(small("waiting"))
-    assert batcher.snapshot().held_bytes == 5010
+    assert batcher.snapshot().admitted_bytes == 5010
     waiting.cancel()
-    assert batcher.snapshot().held_bytes == 5000
+    assert batcher.snapshot().admitted_bytes == 5000
     running.cancel()
     # Its memory is in use until its batch ends.
-    assert batcher.snapshot().held_bytes == 5000
+    assert batcher.snapshot().admitted_bytes == 5000
     runner.let_go.set()
     await batcher.drain()
-    assert batcher.snapshot().held_bytes == 0
+    assert batcher.snapshot().admitted_bytes == 0
     assert runner.batches == [["running"]]
 
 
@@ -84,17 +84,17 @@ async def test_a_place_holds_room_until_both_its_owner_and_the_batch_are_done(
     runner: "Runner", held: "MakeWork"
 ) -> None:
     batcher = Batcher(runner, threads=1)
-    with batcher.reserve(5000) as place:
-        future = batcher.submit(held("mine", nbytes=5000), place)
+    with batcher.reserve(5000) as permit:
+        future = batcher.submit(held("mine", nbytes=5000), permit)
         await runner.has_started()
-    assert batcher.snapshot().held_bytes == 5000
+    assert batcher.snapshot().admitted_bytes == 5000
     runner.let_go.set()
     await future
-    assert batcher.snapshot().held_bytes == 0
-    with batcher.reserve(5000) as place:
-        await batcher.submit(held("mine", nbytes=5000), place)
-        assert batcher.snapshot().held_bytes == 5000
-    assert batcher.snapshot().held_bytes == 0
+    assert batcher.snapshot().admitted_bytes == 0
+    with batcher.reserve(5000) as permit:
+        await batcher.submit(held("mine", nbytes=5000), permit)
+        assert batcher.snapshot().admitted_bytes == 5000
+    assert batcher.snapshot().admitted_bytes == 0
     await batcher.drain()
 
 
@@ -103,7 +103,7 @@ async def test_draining_refuses_what_is_new_and_answers_what_was_accepted(
 ) -> None:
     batcher = Batcher(runner, threads=1)
     accepted = [batcher.submit(held(number)) for number in range(3)]
-    with batcher.reserve(10) as place:
+    with batcher.reserve(10) as permit:
         drain = asyncio.ensure_future(batcher.drain())
         await runner.has_started()
         with pytest.raises(Draining):
@@ -113,6 +113,6 @@ async def test_draining_refuses_what_is_new_and_answers_what_was_accepted(
         runner.let_go.set()
         assert [(await one).result for one in accepted] == [0, 1, 2]
         assert not drain.done()
-        assert (await batcher.submit(small("prepared meanwhile"), place)).result == "prepared meanwhile"
+        assert (await batcher.submit(small("prepared meanwhile"), permit)).result == "prepared meanwhile"
         assert not drain.done()
     await drain

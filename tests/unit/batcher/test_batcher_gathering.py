@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from poolservice_server.batcher import Batcher, Work
+from poolservice_server.batcher import Batcher, Request
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeWork, Runner
@@ -36,7 +36,7 @@ async def test_small_work_does_not_overtake_what_waits_for_a_lane(
     batcher = Batcher(runner, threads=1, inline_bytes=100)
     futures = [batcher.submit(held("running"))]
     await runner.has_started()
-    futures += [batcher.submit(Work("large", "waiting", 100_000)), batcher.submit(small("small"))]
+    futures += [batcher.submit(Request("large", "waiting", 100_000)), batcher.submit(small("small"))]
     runner.let_go.set()
     await asyncio.gather(*futures)
     assert runner.batches == [["running"], ["waiting"], ["small"]]
@@ -45,9 +45,9 @@ async def test_small_work_does_not_overtake_what_waits_for_a_lane(
 
 async def test_batches_are_cut_by_items_and_by_bytes(runner: "Runner") -> None:
     batcher = Batcher(runner, max_batch_size=3, max_batch_bytes=250)
-    await asyncio.gather(*(batcher.submit(Work("few", number, 10)) for number in range(4)))
-    await asyncio.gather(*(batcher.submit(Work("fat", number, 100)) for number in range(3)))
-    await batcher.submit(Work("fat", "more than a batch", 1000))
+    await asyncio.gather(*(batcher.submit(Request("few", number, 10)) for number in range(4)))
+    await asyncio.gather(*(batcher.submit(Request("fat", number, 100)) for number in range(3)))
+    await batcher.submit(Request("fat", "more than a batch", 1000))
     assert runner.batches == [[0, 1, 2], [3], [0, 1], [2], ["more than a batch"]]
     await batcher.drain()
 
@@ -68,8 +68,8 @@ async def test_an_item_waits_for_company_no_longer_than_the_delay(runner: "Runne
 
 
 async def test_with_a_delay_every_item_waits_for_company(runner: "Runner") -> None:
-    batcher = Batcher(runner, inline_bytes=100, solo_bytes=50, max_batch_size=2, max_batch_delay=60)
-    futures = [batcher.submit(Work("a", number, 50)) for number in range(2)]
+    batcher = Batcher(runner, inline_bytes=100, unbatched_bytes=50, max_batch_size=2, max_batch_delay=60)
+    futures = [batcher.submit(Request("a", number, 50)) for number in range(2)]
     assert [(await future).batch_size for future in futures] == [2, 2]
     await batcher.drain()
 

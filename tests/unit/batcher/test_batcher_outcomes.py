@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolservice_server.batcher import Batcher, DeadlinePassed, Ran, Work
+from poolservice_server.batcher import Batcher, Completed, DeadlinePassed, Request
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeWork, Runner
@@ -41,7 +41,7 @@ async def test_a_deadline_settles_whoever_waits_or_runs(runner: "Runner", held: 
     for late in (running, waiting):
         with pytest.raises(DeadlinePassed):
             await late
-    assert batcher.snapshot().waiting_items == 1
+    assert batcher.snapshot().queued_requests == 1
     runner.let_go.set()
     assert (await patient).result == "patient"
     assert runner.batches == [["running"], ["patient"]]
@@ -52,8 +52,8 @@ async def test_a_deadline_settles_whoever_waits_or_runs(runner: "Runner", held: 
 async def test_work_that_comes_too_late_is_refused(runner: "Runner") -> None:
     batcher = Batcher(runner)
     with pytest.raises(DeadlinePassed):
-        batcher.submit(Work("a", None, 10, time.monotonic() - 1))
-    assert batcher.snapshot().held_items == 0
+        batcher.submit(Request("a", None, 10, time.monotonic() - 1))
+    assert batcher.snapshot().admitted_requests == 0
     await batcher.drain()
 
 
@@ -61,7 +61,7 @@ async def test_an_item_that_fails_fails_alone(runner: "Runner", small: "MakeWork
     batcher = Batcher(runner)
     futures = [batcher.submit(small(payload)) for payload in (0, ValueError("mine"), 2, StopIteration())]
     results = await asyncio.gather(*futures, return_exceptions=True)
-    assert [result.result for result in results if isinstance(result, Ran)] == [0, 2]
+    assert [result.result for result in results if isinstance(result, Completed)] == [0, 2]
     assert str(results[1]) == "mine"
     assert str(results[3]) == "the item raised StopIteration"
     assert batcher.snapshot().failed == 2
@@ -70,11 +70,11 @@ async def test_an_item_that_fails_fails_alone(runner: "Runner", small: "MakeWork
 
 @pytest.mark.parametrize("nbytes", [10, 1000], ids=["on the loop", "on a thread"])
 async def test_a_batch_that_fails_is_everybodys_outcome(nbytes: int) -> None:
-    def run(_: str, payloads: list[Any]) -> list[Ran]:
+    def run(_: str, payloads: list[Any]) -> list[Completed]:
         raise OSError(f"{len(payloads)} items")
 
     batcher = Batcher(run, inline_bytes=100)
-    futures = [batcher.submit(Work("a", None, nbytes)) for _ in range(3)]
+    futures = [batcher.submit(Request("a", None, nbytes)) for _ in range(3)]
     for result in await asyncio.gather(*futures, return_exceptions=True):
         assert repr(result) == "OSError('3 items')"
     assert batcher.snapshot().inline_batches == (nbytes <= 100)
@@ -82,10 +82,10 @@ async def test_a_batch_that_fails_is_everybodys_outcome(nbytes: int) -> None:
 
 
 async def test_a_thread_that_is_told_to_exit_still_settles_its_batch() -> None:
-    def run(_: str, payloads: list[Any]) -> list[Ran]:
+    def run(_: str, payloads: list[Any]) -> list[Completed]:
         raise SystemExit(3)
 
     batcher = Batcher(run)
     with pytest.raises(RuntimeError, match=r"ended with SystemExit\(3\)"):
-        await batcher.submit(Work("a", None, 10))
+        await batcher.submit(Request("a", None, 10))
     await batcher.drain()

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from poolservice_server.batcher import Batcher, Work
+from poolservice_server.batcher import Batcher, Request
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeWork, Runner
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 async def test_of_unknown_kinds_small_batches_run_on_the_loop_and_large_ones_on_a_thread(runner: "Runner") -> None:
     batcher = Batcher(runner, inline_bytes=100)
-    await batcher.submit(Work("a", None, 100))
-    await batcher.submit(Work("b", None, 101))
+    await batcher.submit(Request("a", None, 100))
+    await batcher.submit(Request("b", None, 101))
     assert runner.threads[0] is threading.current_thread()
     assert runner.threads[1] is not threading.current_thread()
     assert batcher.snapshot().inline_batches == 1
@@ -25,7 +25,7 @@ async def test_large_batches_run_on_the_loop_once_their_kind_has_proved_quick(ru
     batcher = Batcher(runner, inline_bytes=100)
     # More than once, since a busy machine may hold the first one up.
     for _ in range(10):
-        await batcher.submit(Work("quick", None, 100_000))
+        await batcher.submit(Request("quick", None, 100_000))
     assert runner.threads[0] is not threading.current_thread()
     assert runner.threads[-1] is threading.current_thread()
     await batcher.drain()
@@ -60,10 +60,10 @@ async def test_batches_of_a_slow_kind_are_cut_by_the_time_that_they_take(
 
 async def test_an_item_that_gains_nothing_by_company_runs_as_it_comes(runner: "Runner") -> None:
     # With a minute to spare on the loop, since a busy machine may hold the first one up.
-    batcher = Batcher(runner, inline_bytes=100, inline_seconds=60, solo_bytes=50)
-    assert batcher.submit(Work("a", 1, 50)).done()
-    gains = batcher.submit(Work("a", 2, 49))
-    behind = batcher.submit(Work("a", 3, 50))
+    batcher = Batcher(runner, inline_bytes=100, inline_seconds=60, unbatched_bytes=50)
+    assert batcher.submit(Request("a", 1, 50)).done()
+    gains = batcher.submit(Request("a", 2, 49))
+    behind = batcher.submit(Request("a", 3, 50))
     assert not gains.done()
     assert not behind.done()
     assert (await behind).batch_size == 2
@@ -100,10 +100,10 @@ async def test_many_items_at_once_leave_the_loop_its_turns(runner_that_takes: Ca
             turns += 1
             await asyncio.sleep(0)
 
-    batcher = Batcher(runner_that_takes(0.001), inline_bytes=100, inline_seconds=0.005, solo_bytes=50)
-    await batcher.submit(Work("a", 0, 50))
+    batcher = Batcher(runner_that_takes(0.001), inline_bytes=100, inline_seconds=0.005, unbatched_bytes=50)
+    await batcher.submit(Request("a", 0, 50))
     counting = asyncio.create_task(count_turns())
-    futures = [batcher.submit(Work("a", number, 50)) for number in range(80)]
+    futures = [batcher.submit(Request("a", number, 50)) for number in range(80)]
     assert futures[0].done()
     assert not futures[-1].done()
     assert [(await future).result for future in futures] == list(range(80))

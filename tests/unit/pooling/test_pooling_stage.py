@@ -18,7 +18,8 @@ from poolservice.specs import (
     MinPool1d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage, arrays, pool
+from poolservice_server.pooling import PoolStage, pool
+from poolservice_server.pooling.numpy_kernels import operators
 
 
 def as_floats(picture: torch.Tensor) -> torch.Tensor:
@@ -76,8 +77,8 @@ def test_over_arrays_each_spec_goes_its_way_and_comes_back_in_its_place(
     planes = torch.randint(1, 256, (3, 128, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
     planes = planes if unit_scale else as_floats(planes)
     specs = (MaxPool2d(2), LPPool2d(3, 3), GlobalAvgPool2d(), MaxPool2d(2, return_indices=True), MaxPool2d(3, 2, 1))
-    ways = [arrays.way(spec, (128, 130), planes.numpy().dtype) for spec in specs]
-    assert [way is None for way in ways] == [False, True, False, True, False]
+    ways = [operators.kernel_for(spec, (128, 130), planes.numpy().dtype) for spec in specs]
+    assert [kernel_for is None for kernel_for in ways] == [False, True, False, True, False]
     stage = PoolStage(specs, unit_scale)
     for (values, indices), (expected, where) in zip(stage.on_arrays(planes.numpy()), stage(planes), strict=True):
         assert_same_bits(torch.from_numpy(values), expected)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from poolservice_server.batcher import Draining, Place, QueueFull, Ran
+from poolservice_server.batcher import Completed, Draining, Permit, QueueFull
 
 Behaviour = Literal["answers", "fails", "fails all", "loses one"]
 
@@ -24,7 +24,7 @@ class Limits(NamedTuple):
     max_queue_bytes: int = 1500
     threads: int = 2
     inline_bytes: int = 40
-    solo_bytes: int = 30
+    unbatched_bytes: int = 30
 
 
 class Answer(NamedTuple):
@@ -89,7 +89,7 @@ class Item:
     nbytes: int
     arrived: float
     deadline: float | None
-    future: "asyncio.Future[Ran]"
+    future: "asyncio.Future[Completed]"
     left: bool = False
     expired: bool = False
     batch: Batch | None = None
@@ -109,7 +109,7 @@ class Model:
         self.limits = Limits()
         self.delay = delay
         self.items: dict[int, Item] = {}
-        self.open_places: list[tuple[Place, int]] = []
+        self.open_places: list[tuple[Permit, int]] = []
         self.running: list[Batch] = []
         self.reserved = 0
         self.refused = 0
@@ -155,7 +155,7 @@ class Model:
         return Payload(next(self._numbers), behaviour)
 
     def accepted(
-        self, payload: Payload, key: str, nbytes: int, deadline: float | None, future: "asyncio.Future[Ran]"
+        self, payload: Payload, key: str, nbytes: int, deadline: float | None, future: "asyncio.Future[Completed]"
     ) -> Item:
         item = Item(payload.number, key, nbytes, self._clock(), deadline, future)
         self.items[item.number] = item
@@ -165,7 +165,7 @@ class Model:
         """An item was run while it was submitted; nobody waited before it."""
         assert not self.delay
         assert item.nbytes <= self.limits.inline_bytes
-        assert item.nbytes >= self.limits.solo_bytes or (self.lonely and first_of_its_turn)
+        assert item.nbytes >= self.limits.unbatched_bytes or (self.lonely and first_of_its_turn)
         assert [payload.number for payload in batch.payloads] == [item.number]
         assert item.future.done()
         self._kinds_run.add(item.key)

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from poolservice_server.batcher import Batcher, DeadlinePassed, QueueFull, Ran, Work
+from poolservice_server.batcher import Batcher, Completed, DeadlinePassed, QueueFull, Request
 
 if TYPE_CHECKING:
     from tests.unit.batcher.model.conftest import Batch, Behaviour, Model, Runner
@@ -94,9 +94,9 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule(nbytes=st.sampled_from([5, 390]))
     def reserve(self, nbytes: int) -> None:
-        place = self._admitted(nbytes, lambda: self.batcher.reserve(nbytes))
-        if place is not None:
-            self.model.open_places.append((place, nbytes))
+        permit = self._admitted(nbytes, lambda: self.batcher.reserve(nbytes))
+        if permit is not None:
+            self.model.open_places.append((permit, nbytes))
             self.model.reserved += 1
 
     @precondition(lambda self: self.model.open_places)
@@ -139,15 +139,15 @@ class BatcherMachine(RuleBasedStateMachine):
     def bounds_hold(self) -> None:
         held, limits = self.model.held(), self.model.limits
         snapshot = self.batcher.snapshot()
-        assert (snapshot.held_items, snapshot.held_bytes) == (len(held), sum(held))
-        assert snapshot.held_items <= limits.max_queue_items
-        assert snapshot.held_bytes <= limits.max_queue_bytes
+        assert (snapshot.admitted_requests, snapshot.admitted_bytes) == (len(held), sum(held))
+        assert snapshot.admitted_requests <= limits.max_queue_items
+        assert snapshot.admitted_bytes <= limits.max_queue_bytes
         assert len(self.model.running) <= limits.threads
 
     @invariant()
     def work_does_not_wait_for_nothing(self) -> None:
         waiting, limits = self.model.waiting(), self.model.limits
-        assert self.batcher.snapshot().waiting_items == len(waiting)
+        assert self.batcher.snapshot().queued_requests == len(waiting)
         if waiting and len(self.model.running) < limits.threads:
             assert not self.model.draining
             assert self.loop.now < waiting[0].arrived + self.model.delay
@@ -190,8 +190,8 @@ class BatcherMachine(RuleBasedStateMachine):
             self.loop.close()
 
     def _end(self) -> None:
-        for place, _ in self.model.open_places:
-            with place:
+        for permit, _ in self.model.open_places:
+            with permit:
                 pass
         self.model.open_places.clear()
         self.model.draining = True
@@ -201,7 +201,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self._finish(self.model.running[0])
         self.loop.run_until_complete(drain)
         assert not self.model.unsettled()
-        assert self.batcher.snapshot().held_items == 0
+        assert self.batcher.snapshot().admitted_requests == 0
         self.everybody_has_the_own_answer()
 
     # ---- how a step is taken
@@ -213,13 +213,13 @@ class BatcherMachine(RuleBasedStateMachine):
     def _submit(self, key: str, nbytes: int, patience: float | None, behaviour: "Behaviour", *, reserved: bool) -> None:
         payload = self.model.payload(behaviour)
         deadline = None if patience is None else self.loop.now + patience
-        work = Work(key, payload, nbytes, deadline)
+        work = Request(key, payload, nbytes, deadline)
 
-        def submit() -> "asyncio.Future[Ran]":
+        def submit() -> "asyncio.Future[Completed]":
             if not reserved:
                 return self.batcher.submit(work)
-            with self.batcher.reserve(nbytes) as place:
-                return self.batcher.submit(work, place)
+            with self.batcher.reserve(nbytes) as permit:
+                return self.batcher.submit(work, permit)
 
         alone = not self.model.waiting()
         future = self._admitted(nbytes, submit)
@@ -263,12 +263,12 @@ class BatcherMachine(RuleBasedStateMachine):
             self.model.started(batch, inline=batch in inline)
 
     def _finish(self, batch: "Batch") -> None:
-        held = self.batcher.snapshot().held_items
+        held = self.batcher.snapshot().admitted_requests
 
         async def until_it_is_over() -> None:
             # Nobody is told of the end of a batch whose callers have all left.
             until = time.monotonic() + 30
-            while self.batcher.snapshot().held_items == held:
+            while self.batcher.snapshot().admitted_requests == held:
                 assert time.monotonic() < until
                 await asyncio.sleep(0)
 

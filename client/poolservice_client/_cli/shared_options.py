@@ -1,0 +1,40 @@
+"""The options that several commands share."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from poolservice_client._settings.settings import ADDRESS_VARIABLE, DEFAULT_ADDRESS, DEFAULT_TIMEOUT
+
+Address = Annotated[
+    str,
+    typer.Option("--address", "-a", metavar="HOST:PORT", envvar=ADDRESS_VARIABLE, help="Where the service is."),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", help="How long to wait for the answer; inf waits for ever."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+
+ADDRESS = DEFAULT_ADDRESS
+TIMEOUT = DEFAULT_TIMEOUT
+#: A service that is well says so at once.
+HEALTH_TIMEOUT = 5.0
+
+
+class ColorMode(StrEnum):
+    """The channels to read a picture as."""
+
+    RGB = "RGB"
+    GRAY = "GRAY"
+    RGBA = "RGBA"
+
+
+Colors = Annotated[
+    ColorMode | None,
+    typer.Option("--color-mode", case_sensitive=False, help="Read a picture as RGB (the default), GRAY or RGBA."),
+]
+Normalize = Annotated[bool, typer.Option("--normalize", help="Divide each feature vector by its Euclidean norm.")]
+Float16 = Annotated[bool, typer.Option("--float16", help="Narrow floating results to float16.")]
+MaxMessageBytes = Annotated[int, typer.Option(metavar="BYTES", help="The largest message to send or take.")]

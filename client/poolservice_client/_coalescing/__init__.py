@@ -1,0 +1,1 @@
+"""Small concurrent calls combined into one message."""

@@ -1,0 +1,1 @@
+"""From the caller's input and options to an encoded request."""

@@ -1,0 +1,1 @@
+"""From an encoded response or status to results and errors."""

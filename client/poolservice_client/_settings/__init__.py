@@ -1,0 +1,1 @@
+"""A client's settings, checked once when it is made."""

@@ -1,0 +1,1 @@
+"""The service core: requests as bytes in, responses as bytes out, without any gRPC object."""

@@ -1,0 +1,1 @@
+"""The operators on numpy arrays, on the CPU, where that is faster than torch."""

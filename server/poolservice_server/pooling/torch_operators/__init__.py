@@ -1,0 +1,1 @@
+"""The operators on torch tensors, on any device."""

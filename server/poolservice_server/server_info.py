@@ -1,0 +1,82 @@
+"""What the server says of itself."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+
+from poolservice import __version__
+from poolservice.dtypes import NUMPY_DTYPES
+from poolservice.specs import LAYERS, OPERATORS, PoolSpec
+from poolservice.v1 import pool_pb2
+from poolservice_server import images
+from poolservice_server.backend import Backend, torch_version
+from poolservice_server.core.plan import MAX_SPECS
+from poolservice_server.core.service import MAX_BATCH_ITEMS
+from poolservice_server.settings import Settings
+
+# A size is what has one value for all dimensions or one a dimension; the other parameters are what Python calls them.
+_SIZES = {"kernel_size", "stride", "padding", "dilation"}
+
+
+def answer(settings: Settings, backend: Backend, *, worker: int) -> Callable[[], pool_pb2.GetServerInfoResponse]:
+    """What answers GetServerInfo: all that does not change is gathered once."""
+    lasting = pool_pb2.GetServerInfoResponse(
+        version=__version__,
+        torch_version=torch_version(),
+        operators=[_operator(name) for name in OPERATORS],
+        dtypes=NUMPY_DTYPES,
+        image_formats=images.FORMATS,
+        limits=pool_pb2.Limits(
+            max_message_bytes=settings.max_message_bytes,
+            max_specs=MAX_SPECS,
+            max_image_pixels=settings.max_image_pixels,
+            max_output_bytes=settings.max_message_bytes,
+            max_batch_items=MAX_BATCH_ITEMS,
+            max_queue_items=settings.max_queue_items,
+            max_queue_bytes=settings.max_queue_bytes,
+            max_batch_size=settings.max_batch_size,
+        ),
+        worker=worker,
+        workers=settings.workers,
+    )
+
+    def now() -> pool_pb2.GetServerInfoResponse:
+        info = pool_pb2.GetServerInfoResponse()
+        info.CopyFrom(lasting)
+        info.devices.extend(
+            pool_pb2.DeviceInfo(
+                name=device.name,
+                description=device.description,
+                state=pool_pb2.DEVICE_STATE_SUSPENDED if device.suspended else pool_pb2.DEVICE_STATE_SERVING,
+                reason=device.reason,
+            )
+            for device in backend.devices()
+        )
+        return info
+
+    return now
+
+
+def _operator(name: str) -> pool_pb2.OperatorInfo:
+    layers = [layer for (operator, _), layer in LAYERS.items() if operator == name]
+    # The 2-D layer has every parameter; what another lacks is refused there in words.
+    layer = LAYERS[name, 2]
+    return pool_pb2.OperatorInfo(
+        name=name,
+        description=(inspect.getdoc(layer) or "").split("\n\n")[0].replace("\n", " "),
+        spatial_dims=sorted(layer.spatial_dims for layer in layers),
+        parameters=[_parameter(layer, field) for field in fields(layer)],
+    )
+
+
+def _parameter(layer: type[PoolSpec], field: "Field[object]") -> pool_pb2.ParameterInfo:
+    if field.name in _SIZES:
+        kind = "int or one per dimension"
+    elif field.name == "output_size":
+        kind = "int or one per dimension, -1 keeps the input's"
+    else:
+        kind = inspect.formatannotation(field.type).replace(" | None", "")
+    parameter = pool_pb2.ParameterInfo(name=field.name, type=kind)
+    if field.default is not MISSING:
+        parameter.default_value = "kernel_size" if field.name == "stride" else str(field.default)
+    return parameter
