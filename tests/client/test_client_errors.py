@@ -41,7 +41,7 @@ def failing(code: int, message: str, *details: Message) -> Callable[[bytes, grpc
     def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
         status = status_pb2.Status(code=code, message=message)
         for detail in details:
-            status.details.add().CoalescedRequest(detail)
+            status.details.add().Pack(detail)
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(CODES[code], message)
         raise AssertionError

@@ -57,7 +57,7 @@ class Flaky:
         self._left = itertools.count(failures, -1)
         self._status = status_pb2.Status(code=code, message="the words")
         for detail in details:
-            self._status.details.add().CoalescedRequest(detail)
+            self._status.details.add().Pack(detail)
 
     def __call__(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self.called.append(time.monotonic())
