@@ -26,16 +26,22 @@ if _version_not_supported:
 
 
 class PoolServiceStub(object):
-    """Pools feature maps and pictures: shrinks each channel on its own.
+    """Pools feature maps and images. Each channel is pooled independently.
 
-    Errors are gRPC statuses with google.rpc details, never fields of a reply, except where one message carries
-    many items (PoolBatch, PoolStream) and each item has a status of its own:
-    INVALID_ARGUMENT    the request is wrong; BadRequest names the field and what would be right
-    RESOURCE_EXHAUSTED  the queue is full, RetryInfo says when to come back; or a message is over the size limit
-    DEADLINE_EXCEEDED   the call's deadline passed before an answer was there
-    UNAVAILABLE         the server is stopping; another one, or the same one later, will answer
-    UNIMPLEMENTED       no such method
-    INTERNAL            the server's own fault; the message carries an id that is also in its log
+    Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
+    PoolStream, where one call carries many requests and each request has its own status:
+    INVALID_ARGUMENT    the request is wrong; BadRequest names the field and states what is valid
+    RESOURCE_EXHAUSTED  the queue is full, and RetryInfo says when to retry; or a message exceeds the size limit
+    DEADLINE_EXCEEDED   the call's deadline passed before the response was ready
+    UNAUTHENTICATED     the server requires a token, and the call has none or a wrong one
+    UNAVAILABLE         the server is stopping; retry on another server, or later on the same one
+    UNIMPLEMENTED       the method does not exist
+    INTERNAL            the server failed; the message contains an id that is also in the server's log
+
+    Message size: the server receives and sends messages of up to Limits.max_message_bytes. gRPC libraries refuse to
+    receive more than 4 MB by default and then report RESOURCE_EXHAUSTED themselves. A client that expects larger
+    responses must raise its own receive limit: the channel option grpc.max_receive_message_length in C++, Python and
+    Node.js, MaxCallRecvMsgSize in Go, maxInboundMessageSize in Java.
     """
 
     def __init__(self, channel):
@@ -67,43 +73,49 @@ class PoolServiceStub(object):
 
 
 class PoolServiceServicer(object):
-    """Pools feature maps and pictures: shrinks each channel on its own.
+    """Pools feature maps and images. Each channel is pooled independently.
 
-    Errors are gRPC statuses with google.rpc details, never fields of a reply, except where one message carries
-    many items (PoolBatch, PoolStream) and each item has a status of its own:
-    INVALID_ARGUMENT    the request is wrong; BadRequest names the field and what would be right
-    RESOURCE_EXHAUSTED  the queue is full, RetryInfo says when to come back; or a message is over the size limit
-    DEADLINE_EXCEEDED   the call's deadline passed before an answer was there
-    UNAVAILABLE         the server is stopping; another one, or the same one later, will answer
-    UNIMPLEMENTED       no such method
-    INTERNAL            the server's own fault; the message carries an id that is also in its log
+    Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
+    PoolStream, where one call carries many requests and each request has its own status:
+    INVALID_ARGUMENT    the request is wrong; BadRequest names the field and states what is valid
+    RESOURCE_EXHAUSTED  the queue is full, and RetryInfo says when to retry; or a message exceeds the size limit
+    DEADLINE_EXCEEDED   the call's deadline passed before the response was ready
+    UNAUTHENTICATED     the server requires a token, and the call has none or a wrong one
+    UNAVAILABLE         the server is stopping; retry on another server, or later on the same one
+    UNIMPLEMENTED       the method does not exist
+    INTERNAL            the server failed; the message contains an id that is also in the server's log
+
+    Message size: the server receives and sends messages of up to Limits.max_message_bytes. gRPC libraries refuse to
+    receive more than 4 MB by default and then report RESOURCE_EXHAUSTED themselves. A client that expects larger
+    responses must raise its own receive limit: the channel option grpc.max_receive_message_length in C++, Python and
+    Node.js, MaxCallRecvMsgSize in Go, maxInboundMessageSize in Java.
     """
 
     def Pool(self, request, context):
-        """Pools one payload with 1 to 16 specs: it is decoded once and pooled by each of them.
+        """Pools one payload with 1 to 16 specs. The payload is decoded once, whatever the number of specs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PoolBatch(self, request, context):
-        """Pools many payloads sent in one message. The call succeeds as a whole; each item has its own status, and
-        an item that fails does not touch the others.
+        """Pools many payloads sent in one message. Each request has its own status: the call returns OK even if some of
+        its requests fail, and a failed request does not affect the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PoolStream(self, request_iterator, context):
-        """Pools payloads as they arrive and answers as they complete, in any order, each with its correlation id.
-        The server stops reading while the caller does not read.
+        """Pools payloads as they arrive. Responses are sent as they complete, in any order, each with the correlation id
+        of its request. The server stops reading requests while the caller does not read responses.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Says what this server is and can do: version, operators, types, image formats, limits, devices.
+        """Describes the server: version, operators, data types, image formats, limits, devices.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,16 +153,22 @@ def add_PoolServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PoolService(object):
-    """Pools feature maps and pictures: shrinks each channel on its own.
+    """Pools feature maps and images. Each channel is pooled independently.
 
-    Errors are gRPC statuses with google.rpc details, never fields of a reply, except where one message carries
-    many items (PoolBatch, PoolStream) and each item has a status of its own:
-    INVALID_ARGUMENT    the request is wrong; BadRequest names the field and what would be right
-    RESOURCE_EXHAUSTED  the queue is full, RetryInfo says when to come back; or a message is over the size limit
-    DEADLINE_EXCEEDED   the call's deadline passed before an answer was there
-    UNAVAILABLE         the server is stopping; another one, or the same one later, will answer
-    UNIMPLEMENTED       no such method
-    INTERNAL            the server's own fault; the message carries an id that is also in its log
+    Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
+    PoolStream, where one call carries many requests and each request has its own status:
+    INVALID_ARGUMENT    the request is wrong; BadRequest names the field and states what is valid
+    RESOURCE_EXHAUSTED  the queue is full, and RetryInfo says when to retry; or a message exceeds the size limit
+    DEADLINE_EXCEEDED   the call's deadline passed before the response was ready
+    UNAUTHENTICATED     the server requires a token, and the call has none or a wrong one
+    UNAVAILABLE         the server is stopping; retry on another server, or later on the same one
+    UNIMPLEMENTED       the method does not exist
+    INTERNAL            the server failed; the message contains an id that is also in the server's log
+
+    Message size: the server receives and sends messages of up to Limits.max_message_bytes. gRPC libraries refuse to
+    receive more than 4 MB by default and then report RESOURCE_EXHAUSTED themselves. A client that expects larger
+    responses must raise its own receive limit: the channel option grpc.max_receive_message_length in C++, Python and
+    Node.js, MaxCallRecvMsgSize in Go, maxInboundMessageSize in Java.
     """
 
     @staticmethod
