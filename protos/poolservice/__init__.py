@@ -1,3 +1,3 @@
-"""The contract of poolservice and what both sides of the wire share."""
+"""The contract of poolservice: everything that client and server share."""
 
 __version__ = "0.1.0"

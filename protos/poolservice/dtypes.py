@@ -1,4 +1,4 @@
-"""The types that a tensor may have: their name on the wire and in numpy."""
+"""The element types of tensors: their DataType on the wire and their dtype in numpy."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,10 +10,10 @@ import numpy as np
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 
-#: A type as the wire numbers it.
+#: A DataType of the proto.
 WireDtype: TypeAlias = pool_pb2.DataType.ValueType
 
-#: numpy's type of each type on the wire, little-endian as on the wire.
+#: The numpy dtype of each DataType, little-endian as on the wire.
 NUMPY_DTYPES: Mapping[WireDtype, np.dtype] = MappingProxyType(
     {
         pool_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
@@ -30,14 +30,14 @@ NUMPY_DTYPES: Mapping[WireDtype, np.dtype] = MappingProxyType(
 
 DTYPE_NAMES: tuple[str, ...] = tuple(dtype.name for dtype in NUMPY_DTYPES.values())
 
-# What to do about the types that are most often met beside those, by name and by numpy's letter of their kind.
+# What to do about the most common other dtypes, by numpy's name or by numpy's letter for the kind.
 _HINTS: Mapping[str, str] = MappingProxyType(
     {
         "bool": "a mask can be sent as uint8",
         "uint16": "int32 holds all its values",
         "uint32": "int64 holds all its values",
         "uint64": "int64 holds its values below 2**63",
-        "c": "its real and imaginary parts can be pooled each by itself",
+        "c": "its real and imaginary parts can be pooled separately",
         "U": "these are strings, not numbers",
         "S": "these are strings, not numbers",
         "O": "these are Python objects, not numbers",
@@ -48,25 +48,26 @@ _WIRE_DTYPES = {dtype: wire for wire, dtype in NUMPY_DTYPES.items()}
 
 
 def numpy_dtype(wire: WireDtype, *, field: str = "dtype") -> np.dtype:
-    """numpy's type for a DataType of the wire.
+    """Return the numpy dtype of a DataType.
 
     Raises:
-        InvalidRequest: `wire` is none of the types that a tensor may have.
+        InvalidRequest: `wire` is not a valid DataType of a tensor; the error names `field`.
     """
     try:
         return NUMPY_DTYPES[wire]
     except KeyError:
         known = ", ".join(pool_pb2.DataType.Name(value) for value in NUMPY_DTYPES)
         raise InvalidRequest(
-            f"{_wire_name(wire)} is not a type of a tensor; choose one of {known}", field=field
+            f"{_wire_name(wire)} is not a type that a tensor can have; choose one of {known}", field=field
         ) from None
 
 
 def wire_dtype(dtype: np.dtype, *, field: str = "dtype") -> WireDtype:
-    """The wire's DataType for a numpy type of either byte order.
+    """Return the DataType of a numpy dtype of either byte order.
 
     Raises:
-        InvalidRequest: tensors of this type are not pooled (bool, complex, strings, objects, ...).
+        InvalidRequest: tensors of this dtype cannot be pooled (bool, complex, strings, objects, ...); the error names
+            `field`.
     """
     try:
         return _WIRE_DTYPES[dtype.newbyteorder("<")]

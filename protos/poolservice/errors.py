@@ -1,22 +1,22 @@
-"""The errors that both sides of the wire raise.
+"""The errors that both client and server raise.
 
-PoolError                what every error of poolservice is
-└── InvalidRequest       the request is wrong: says which field, and what would be right
+PoolError                the base class of all poolservice errors
+└── InvalidRequest       the request is wrong; the error names the field and states what is valid
 """
 
 
 class PoolError(Exception):
-    """What every error of poolservice is."""
+    """The base class of all poolservice errors."""
 
 
 class InvalidRequest(PoolError, ValueError):
-    """The request is wrong, and sending it again cannot help.
+    """The request is wrong, and sending it again cannot succeed.
 
     Attributes:
-        field: the path of what is wrong, in the words of whom it is said to: of the contract in the server,
-            ``specs[0].max_pool.kernel_size``, of the SDK's parameters in the SDK, ``specs[0].kernel_size``; empty where
-            no single field is to blame.
-        reason: what is wrong with it and what would be right, in one sentence.
+        field: the path of the wrong field. The server names fields of the contract,
+            ``specs[0].max_pool.kernel_size``; the SDK names its own parameters, ``specs[0].kernel_size``. Empty if the
+            error does not concern a single field.
+        reason: what is wrong and what is valid, in one sentence.
     """
 
     def __init__(self, reason: str, *, field: str = "") -> None:
@@ -25,11 +25,11 @@ class InvalidRequest(PoolError, ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions are rebuilt from their positional arguments, which would lose the field.
+        # pickle and copy rebuild an exception from its positional arguments, which would lose the field.
         return _invalid_request, (self.reason, self.field)
 
     def within(self, prefix: str) -> "InvalidRequest":
-        """The same error with its field seen from a message that holds it under `prefix`."""
+        """Return the same error with its field path prefixed by `prefix`, the field of the enclosing message."""
         return InvalidRequest(self.reason, field=f"{prefix}.{self.field}" if self.field else prefix)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
-from poolservice.specs.base import MAX_SIZE
+from poolservice.specs.validation import MAX_SIZE
 
 # Padding beyond this and beyond the input changes nothing, yet torch's kernels walk through it value by value.
 _MAX_IDLE_PADDING = 2**16

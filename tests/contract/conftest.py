@@ -1,7 +1,6 @@
-"""Messages of the contract, as protobuf makes them and as anybody may write them.
+"""Random messages of the contract: as protobuf writes them, and in any other encoding.
 
-They are made by a random.Random that hypothesis seeds and not by its strategies, which are a hundred times slower
-at it.
+They are made by a random.Random that hypothesis seeds. hypothesis's own strategies would take a hundred times longer.
 """
 
 import struct
@@ -14,8 +13,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-MessageOf: TypeAlias = Callable[[type[Message], Random], Any]
-EncodingOf: TypeAlias = Callable[[type[Message], Random], bytes]
+RandomMessage: TypeAlias = Callable[[type[Message], Random], Any]
+RandomEncoding: TypeAlias = Callable[[type[Message], Random], bytes]
 
 VARINT, FIXED64, DELIMITED, START_GROUP, END_GROUP, FIXED32 = range(6)
 
@@ -35,15 +34,18 @@ VALUES: dict[int, Callable[[Random], Any]] = {
 
 
 @pytest.fixture(scope="session")
-def message_of() -> MessageOf:
-    """Any message of a type, as an object."""
+def random_message() -> RandomMessage:
+    """Make a random message of a type, as an object of the generated class."""
     return _message
 
 
 @pytest.fixture(scope="session")
-def encoding_of() -> EncodingOf:
-    """Any bytes that are a message of a type or nearly: fields in any order, repeated, unknown, padded, split."""
-    return lambda message_type, random: _fields(_descriptor(message_type), random)
+def random_encoding() -> RandomEncoding:
+    """Make random bytes that are a message of a type or nearly one.
+
+    Fields may be in any order, repeated, unknown or split, and varints may be padded.
+    """
+    return lambda message_type, random: _encode_fields(_descriptor(message_type), random)
 
 
 def _message(message_type: type[Message], random: Random) -> Message:
@@ -69,26 +71,26 @@ def _value(field: FieldDescriptor, random: Random) -> Any:
 
 
 def _descriptor(message_type: type[Message]) -> Descriptor:
-    # Typed as either runtime's own class, which are alike.
+    # The declared type differs between protobuf's runtimes; both have the same attributes.
     return cast(Descriptor, message_type.DESCRIPTOR)
 
 
-def _fields(descriptor: Descriptor, random: Random) -> bytes:
-    """Fields as they come: known ones more often in their order than not, unknown ones among them."""
+def _encode_fields(descriptor: Descriptor, random: Random) -> bytes:
+    """Encode some fields of a message: more often in order than not, and sometimes an unknown field among them."""
     known = random.choices(descriptor.fields, k=random.randint(0, 5)) if descriptor.fields else []
     if random.random() < 0.6:
         known.sort(key=lambda field: field.number)
-    pieces = [_known(field, random) for field in known]
+    pieces = [_encode_known(field, random) for field in known]
     if random.random() < 0.15:
         number = random.choice((1, 2, 3, 4, 5, 15, 16, 2**29 - 1))
-        pieces.insert(random.randint(0, len(pieces)), _unknown(number, random))
+        pieces.insert(random.randint(0, len(pieces)), _encode_unknown(number, random))
     return b"".join(pieces)
 
 
-def _known(field: FieldDescriptor, random: Random) -> bytes:
-    """A field as its type says."""
+def _encode_known(field: FieldDescriptor, random: Random) -> bytes:
+    """Encode a field with a value of its type."""
     if field.message_type is not None:
-        return _delimited(field.number, _fields(field.message_type, random), random)
+        return _delimited(field.number, _encode_fields(field.message_type, random), random)
     value = VALUES[field.type](random)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return _delimited(field.number, value, random)
@@ -97,16 +99,16 @@ def _known(field: FieldDescriptor, random: Random) -> bytes:
     if field.type == FieldDescriptor.TYPE_DOUBLE:
         return _key(field.number, FIXED64) + struct.pack("<d", value)
     if field.is_repeated and random.random() < 0.8:
-        packed = (_any_varint(VALUES[field.type](random), random) for _ in range(random.choice((0, 1, 3, 30))))
+        packed = (_padded_varint(VALUES[field.type](random), random) for _ in range(random.choice((0, 1, 3, 30))))
         return _delimited(field.number, b"".join(packed), random)
-    return _key(field.number, VARINT) + _any_varint(value, random)
+    return _key(field.number, VARINT) + _padded_varint(value, random)
 
 
-def _unknown(number: int, random: Random, depth: int = 0) -> bytes:
-    """A field of any type under a number, groups among them."""
+def _encode_unknown(number: int, random: Random, depth: int = 0) -> bytes:
+    """Encode a field of any wire type, a group included, with the given number."""
     match random.randint(0, 4 if depth < 3 else 3):
         case 0:
-            return _key(number, VARINT) + _any_varint(random.getrandbits(64), random)
+            return _key(number, VARINT) + _padded_varint(random.getrandbits(64), random)
         case 1:
             return _key(number, FIXED64) + random.randbytes(8)
         case 2:
@@ -114,16 +116,16 @@ def _unknown(number: int, random: Random, depth: int = 0) -> bytes:
         case 3:
             return _delimited(number, random.randbytes(random.randint(0, 8)), random)
         case _:
-            inner = (_unknown(random.randint(1, 5), random, depth + 1) for _ in range(random.randint(0, 2)))
+            inner = (_encode_unknown(random.randint(1, 5), random, depth + 1) for _ in range(random.randint(0, 2)))
             return b"".join((_key(number, START_GROUP), *inner, _key(number, END_GROUP)))
 
 
-def _any_varint(value: int, random: Random) -> bytes:
+def _padded_varint(value: int, random: Random) -> bytes:
     return _varint(value % 2**64, 0 if random.random() < 0.9 else random.randint(1, 3))
 
 
 def _delimited(number: int, content: bytes, random: Random) -> bytes:
-    return _key(number, DELIMITED) + _any_varint(len(content), random) + content
+    return _key(number, DELIMITED) + _padded_varint(len(content), random) + content
 
 
 def _key(number: int, wire_type: int) -> bytes:
@@ -131,7 +133,7 @@ def _key(number: int, wire_type: int) -> bytes:
 
 
 def _varint(value: int, padding: int = 0) -> bytes:
-    """A varint with `padding` bytes more than it needs, ten in all at most."""
+    """Encode a varint with `padding` bytes more than it needs, but at most ten bytes."""
     groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
     groups += [0] * min(padding, 10 - len(groups))
     return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])

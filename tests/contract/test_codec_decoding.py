@@ -1,4 +1,4 @@
-"""Whatever the bytes are, the codec reads what protobuf reads, and refuses what protobuf refuses."""
+"""For any bytes, the codec reads what protobuf reads and rejects what protobuf rejects."""
 
 from collections.abc import Callable
 from random import Random
@@ -15,14 +15,14 @@ from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2 as pb
 
 
-class Door(NamedTuple):
-    """A message and the way to read it through the codec."""
+class Decoder(NamedTuple):
+    """A message type, and a function that reads it with the codec."""
 
     message_type: type[Message]
     read: Callable[[bytes], Message]
 
 
-def filled(request: codec.Request) -> pb.PoolRequest:
+def to_request_message(request: codec.Request) -> pb.PoolRequest:
     message = codec.parse_head(request.head)
     if request.data:
         kind = message.WhichOneof("payload")
@@ -32,71 +32,74 @@ def filled(request: codec.Request) -> pb.PoolRequest:
 
 
 def read_request(raw: bytes) -> Message:
-    return filled(codec.decode_request(raw))
+    return to_request_message(codec.decode_request(raw))
 
 
 def read_batch_request(raw: bytes) -> Message:
-    return pb.PoolBatchRequest(requests=[filled(request) for request in codec.decode_batch_request(raw)])
+    return pb.PoolBatchRequest(requests=[to_request_message(request) for request in codec.decode_batch_request(raw)])
 
 
 def read_stream_request(raw: bytes) -> Message:
     correlation_id, request = codec.decode_stream_request(raw)
-    return pb.PoolStreamRequest(correlation_id=correlation_id, request=filled(request))
+    return pb.PoolStreamRequest(correlation_id=correlation_id, request=to_request_message(request))
 
 
-def with_data(value: codec.Value) -> Any:
+def to_value_message(value: codec.Value) -> Any:
     message = (pb.Tensor if value.kind == "tensor" else pb.Image).FromString(value.head)
     message.data = bytes(value.data)
     return message
 
 
-def response_message(raw: bytes | memoryview) -> pb.PoolResponse:
+def read_response(raw: bytes | memoryview) -> pb.PoolResponse:
     response = codec.decode_response(raw)
     results = [
         pb.PoolResult(
-            indices=with_data(result.indices) if result.indices else None,
-            **{result.value.kind: with_data(result.value)},
+            indices=to_value_message(result.indices) if result.indices else None,
+            **{result.value.kind: to_value_message(result.value)},
         )
         for result in response.results
     ]
     return pb.PoolResponse(execution=response.execution, results=results)
 
 
-def optional_response(view: memoryview | None) -> pb.PoolResponse | None:
+def parse_response(view: memoryview | None) -> pb.PoolResponse | None:
     return None if view is None else pb.PoolResponse.FromString(view.tobytes())
 
 
 def read_batch_response(raw: bytes) -> Message:
     outcomes = codec.decode_batch_response(raw)
     return pb.PoolBatchResponse(
-        results=[pb.PoolBatchResult(status=status, response=optional_response(view)) for status, view in outcomes]
+        results=[pb.PoolBatchResult(status=status, response=parse_response(view)) for status, view in outcomes]
     )
 
 
 def read_stream_response(raw: bytes) -> Message:
     correlation_id, status, view = codec.decode_stream_response(raw)
-    return pb.PoolStreamResponse(correlation_id=correlation_id, status=status, response=optional_response(view))
+    return pb.PoolStreamResponse(correlation_id=correlation_id, status=status, response=parse_response(view))
 
 
-DOORS = {
-    "request": Door(pb.PoolRequest, read_request),
-    "batch request": Door(pb.PoolBatchRequest, read_batch_request),
-    "stream request": Door(pb.PoolStreamRequest, read_stream_request),
-    "response": Door(pb.PoolResponse, response_message),
-    "batch response": Door(pb.PoolBatchResponse, read_batch_response),
-    "stream response": Door(pb.PoolStreamResponse, read_stream_response),
+DECODERS = {
+    "request": Decoder(pb.PoolRequest, read_request),
+    "batch request": Decoder(pb.PoolBatchRequest, read_batch_request),
+    "stream request": Decoder(pb.PoolStreamRequest, read_stream_request),
+    "response": Decoder(pb.PoolResponse, read_response),
+    "batch response": Decoder(pb.PoolBatchResponse, read_batch_response),
+    "stream response": Decoder(pb.PoolStreamResponse, read_stream_response),
 }
 
 RANDOMS = st.randoms(use_true_random=True)
 
-any_door = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+each_decoder = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
 
 
-def by_protobuf(door: Door, raw: bytes) -> Any:
-    """What protobuf reads, with what the codec gives even where it is not set; None where it is refused."""
+def read_by_protobuf(decoder: Decoder, raw: bytes) -> Any:
+    """Return what protobuf reads, or None if it rejects the bytes.
+
+    Fields that the codec always returns are set, even if the message does not have them.
+    """
     message: Any
     try:
-        message = door.message_type.FromString(raw)
+        message = decoder.message_type.FromString(raw)
     except DecodeError:
         return None
     if isinstance(message, pb.PoolResponse):
@@ -113,84 +116,87 @@ def by_protobuf(door: Door, raw: bytes) -> Any:
     return message
 
 
-def by_codec(door: Door, raw: bytes) -> Any:
+def read_by_codec(decoder: Decoder, raw: bytes) -> Any:
     try:
-        return door.read(raw)
+        return decoder.read(raw)
     except (InvalidRequest, codec.MalformedMessage, DecodeError):
         return None
 
 
-def same(door: Door, raw: bytes) -> None:
-    """Fail unless both read the same, or both refuse. By their bytes: a message with NaN is not equal to itself."""
-    messages = by_protobuf(door, raw), by_codec(door, raw)
+def assert_reads_same(decoder: Decoder, raw: bytes) -> None:
+    """Fail unless codec and protobuf read the same message, or both reject it."""
+    messages = read_by_protobuf(decoder, raw), read_by_codec(decoder, raw)
     for message in messages:
         if message is not None:
             message.DiscardUnknownFields()
+    # Encoded messages are compared, since a message with NaN is not equal to itself.
     expected, read = (None if one is None else one.SerializeToString(deterministic=True) for one in messages)
     assert read == expected
 
 
-@any_door
+@each_decoder
 @given(random=RANDOMS)
-def test_what_protobuf_writes_is_read(door: Door, random: Random, message_of: Any) -> None:
-    same(door, message_of(door.message_type, random).SerializeToString(deterministic=True))
+def test_messages_written_by_protobuf_are_read(decoder: Decoder, random: Random, random_message: Any) -> None:
+    assert_reads_same(decoder, random_message(decoder.message_type, random).SerializeToString(deterministic=True))
 
 
-@any_door
+@each_decoder
 @settings(max_examples=500)
 @given(random=RANDOMS)
-def test_any_encoding_is_read_as_protobuf_reads_it(door: Door, random: Random, encoding_of: Any) -> None:
-    same(door, encoding_of(door.message_type, random))
+def test_any_encoding_is_read_as_protobuf_reads_it(decoder: Decoder, random: Random, random_encoding: Any) -> None:
+    assert_reads_same(decoder, random_encoding(decoder.message_type, random))
 
 
-@any_door
+@each_decoder
 @settings(max_examples=500)
 @given(random=RANDOMS)
-def test_a_damaged_message_is_read_or_refused_as_by_protobuf(door: Door, random: Random, message_of: Any) -> None:
-    whole = message_of(door.message_type, random).SerializeToString(deterministic=True)
-    same(door, whole)  # so that its layout is one that the codec knows
+def test_a_damaged_message_is_read_or_rejected_as_by_protobuf(
+    decoder: Decoder, random: Random, random_message: Any
+) -> None:
+    whole = random_message(decoder.message_type, random).SerializeToString(deterministic=True)
+    assert_reads_same(decoder, whole)  # so that the codec has its layout in the cache
     raw = bytearray(whole[: random.choice((None, len(whole) - 1, random.randint(0, len(whole))))])
     for _ in range(random.randint(0, 3)):
         at = random.randint(0, min(len(raw), 60))
         raw[at : at + random.randint(0, 3)] = random.randbytes(random.randint(0, 3))
-    same(door, bytes(raw))
+    assert_reads_same(decoder, bytes(raw))
 
 
-@any_door
+@each_decoder
 @given(raw=st.binary(max_size=40))
 @example(raw=b"")
 @example(raw=b"\x00\x00")  # field number 0
-@example(raw=b"\x0c")  # the end of a group that did not begin
+@example(raw=b"\x0c")  # the end of a group that was not started
 @example(raw=b"\x7b\x7c")  # an empty group
-@example(raw=b"\x7b\x84\x01")  # a group that ends with another's end
-@example(raw=b"\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00")  # a length of too many bytes
+@example(raw=b"\x7b\x84\x01")  # a group that ends with the number of another
+@example(raw=b"\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00")  # a length that takes too many bytes
 @example(raw=b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01")  # 2**63, ten bytes
 @example(raw=b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02")  # ten bytes and more than 64 bits
-@example(raw=b"\x7b" * 99 + b"\x7c" * 99)  # nested as deep as may be
-@example(raw=b"\x7b" * 101 + b"\x7c" * 101)  # and deeper
-def test_any_bytes_are_read_or_refused_as_by_protobuf(door: Door, raw: bytes) -> None:
-    same(door, raw)
+@example(raw=b"\x7b" * 99 + b"\x7c" * 99)  # nested as deeply as allowed
+@example(raw=b"\x7b" * 101 + b"\x7c" * 101)  # nested more deeply
+def test_any_bytes_are_read_or_rejected_as_by_protobuf(decoder: Decoder, raw: bytes) -> None:
+    assert_reads_same(decoder, raw)
 
 
 @given(random=RANDOMS)
-def test_a_usual_request_is_not_copied(random: Random, message_of: Any) -> None:
-    message = message_of(pb.PoolRequest, random)
+def test_the_data_of_a_request_written_by_protobuf_is_not_copied(random: Random, random_message: Any) -> None:
+    message = random_message(pb.PoolRequest, random)
     message.tensor.CopyFrom(pb.Tensor(dtype=pb.DATA_TYPE_INT64, shape=[2**63 - 1] * 5, data=bytes(1000)))
     raw = message.SerializeToString(deterministic=True)
     assume(all(spec.ByteSize() < 128 for spec in message.specs))
     assert codec.decode_request(raw).data.obj is raw
 
 
-def test_data_of_every_message_is_a_view_of_it() -> None:
+def test_the_data_of_every_message_type_is_a_view_of_it() -> None:
     tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 300, 300], data=bytes(90_000))
     request = pb.PoolRequest(specs=[pb.PoolSpec(spatial_dims=2)], tensor=tensor)
     response = pb.PoolResponse(results=[pb.PoolResult(indices=tensor, tensor=tensor)])
     raw = request.SerializeToString()
     assert codec.decode_request(raw).data.obj is raw
     batch = codec.encode_batch_request([raw, raw])
-    assert [item.data.obj for item in codec.decode_batch_request(batch)] == [batch, batch]
-    item = codec.encode_stream_request(7, raw)
-    assert codec.decode_stream_request(item)[1].data.obj is item
+    assert [decoded.data.obj for decoded in codec.decode_batch_request(batch)] == [batch, batch]
+    stream_request = codec.encode_stream_request(7, raw)
+    assert codec.decode_stream_request(stream_request)[1].data.obj is stream_request
     for raw in (response.SerializeToString(), codec.encode_batch_response([(Status(), response.SerializeToString())])):
         view = memoryview(raw) if raw.startswith(b"\x12") else codec.decode_batch_response(raw)[0][1]
         assert view is not None
@@ -199,7 +205,7 @@ def test_data_of_every_message_is_a_view_of_it() -> None:
         assert all(isinstance(one.data, memoryview) and one.data.obj is raw for one in (value, indices))
 
 
-def test_equal_requests_have_equal_heads_whatever_their_data() -> None:
+def test_requests_that_differ_only_in_their_data_have_equal_heads() -> None:
     def head(**tensor: Any) -> bytes:
         request = pb.PoolRequest(
             specs=[pb.PoolSpec(spatial_dims=2)], tensor=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, **tensor)
@@ -212,7 +218,7 @@ def test_equal_requests_have_equal_heads_whatever_their_data() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"\x0a\x00" * 10_000, b"\x10\x00" * 10_000, b"\x1a\x02\x10\x00" * 5_000])
-def test_a_request_of_small_fields_is_refused_before_it_is_built(raw: bytes) -> None:
+def test_a_request_full_of_small_fields_is_rejected_before_it_is_parsed(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="everything but the payload's bytes must take at most 16384 bytes"):
         codec.decode_request(raw)
     with pytest.raises(InvalidRequest, match="must take at most 16384 bytes"):
@@ -221,13 +227,13 @@ def test_a_request_of_small_fields_is_refused_before_it_is_built(raw: bytes) -> 
         codec.decode_batch_request(b"\x78\x00" + codec.encode_batch_request([raw] * 20))
 
 
-def test_the_bytes_of_a_payload_do_not_count_as_overhead() -> None:
+def test_payload_bytes_do_not_count_as_overhead() -> None:
     raw = pb.PoolRequest(image=pb.Image(data=bytes(1_000_000))).SerializeToString() + b"\x78\x00"
     assert len(codec.decode_request(raw).data) == 1_000_000
     assert len(codec.decode_batch_request(codec.encode_batch_request([raw] * 3))) == 3
 
 
-def test_a_batch_has_a_most() -> None:
+def test_a_batch_with_too_many_requests_is_rejected() -> None:
     raw = codec.encode_batch_request([b""] * 3)
     assert len(codec.decode_batch_request(raw, max_items=3)) == 3
     for batch in (raw, raw + b"\x78\x00"):
@@ -235,16 +241,16 @@ def test_a_batch_has_a_most() -> None:
             codec.decode_batch_request(batch, max_items=2)
 
 
-def test_refusals_name_the_message() -> None:
+def test_errors_name_the_message() -> None:
     for decode, name in (
         (codec.decode_request, "PoolRequest"),
         (codec.parse_head, "PoolRequest"),
         (codec.decode_batch_request, "PoolBatchRequest"),
         (codec.decode_stream_request, "PoolStreamRequest"),
     ):
-        with pytest.raises(InvalidRequest, match=f"^this is not a poolservice.v1.{name} message: ") as refusal:
+        with pytest.raises(InvalidRequest, match=f"^this is not a poolservice.v1.{name} message: ") as caught:
             decode(b"not protobuf")
-        assert refusal.value.field == ""
+        assert caught.value.field == ""
     for read, name in (
         (codec.decode_response, "PoolResponse"),
         (codec.decode_batch_response, "PoolBatchResponse"),
@@ -254,7 +260,7 @@ def test_refusals_name_the_message() -> None:
             read(b"not protobuf")
 
 
-def test_a_result_without_a_value_is_refused() -> None:
+def test_a_result_without_a_value_is_rejected() -> None:
     raw = pb.PoolResponse(results=[pb.PoolResult(indices=pb.Tensor(data=b"1"))]).SerializeToString()
     with pytest.raises(codec.MalformedMessage, match=r"^results\[0\] has no value, neither a tensor nor an image$"):
         codec.decode_response(raw)

@@ -1,4 +1,4 @@
-"""What the codec writes is what protobuf would write, to the byte."""
+"""The codec writes every message byte for byte as protobuf would."""
 
 from random import Random
 from typing import Any
@@ -16,21 +16,21 @@ from poolservice.v1 import pool_pb2 as pb
 RANDOMS = st.randoms(use_true_random=True)
 
 
-def written(message: Any) -> bytes:
+def encode(message: Any) -> bytes:
     raw = message.SerializeToString(deterministic=True)
     assert isinstance(raw, bytes)
     return raw
 
 
-def value(message: pb.Tensor | pb.Image) -> codec.Value:
+def split_value(message: pb.Tensor | pb.Image) -> codec.Value:
     data = message.data
     message.ClearField("data")
-    return codec.Value("tensor" if isinstance(message, pb.Tensor) else "image", written(message), data)
+    return codec.Value("tensor" if isinstance(message, pb.Tensor) else "image", encode(message), data)
 
 
 @given(random=RANDOMS)
-def test_requests(random: Random, message_of: Any) -> None:
-    request = message_of(pb.PoolRequest, random)
+def test_requests_are_written_as_by_protobuf(random: Random, random_message: Any) -> None:
+    request = random_message(pb.PoolRequest, random)
     kind = request.WhichOneof("payload")
     if kind is None:
         request.tensor.SetInParent()
@@ -42,21 +42,21 @@ def test_requests(random: Random, message_of: Any) -> None:
     for payload in (getattr(request, kind).data, b"", b"12", b"34", bytes(300)):
         getattr(request, kind).data = payload
         for buffer in (payload, bytearray(payload), memoryview(payload)):
-            assert encoder.encode(buffer) == written(request)
+            assert encoder.encode(buffer) == encode(request)
 
 
 @given(random=RANDOMS)
-def test_responses(random: Random, message_of: Any) -> None:
-    response = message_of(pb.PoolResponse, random)
+def test_responses_are_written_as_by_protobuf(random: Random, random_message: Any) -> None:
+    response = random_message(pb.PoolResponse, random)
     response.execution.SetInParent()
     for result in response.results:
         if result.WhichOneof("value") is None:
             result.image.SetInParent()
-    raw = written(response)
+    raw = encode(response)
     results = [
         codec.Result(
-            value(result.image if result.WhichOneof("value") == "image" else result.tensor),
-            value(result.indices) if result.HasField("indices") else None,
+            split_value(result.image if result.WhichOneof("value") == "image" else result.tensor),
+            split_value(result.indices) if result.HasField("indices") else None,
         )
         for result in response.results
     ]
@@ -64,30 +64,30 @@ def test_responses(random: Random, message_of: Any) -> None:
 
 
 @given(random=RANDOMS)
-def test_batches(random: Random, message_of: Any) -> None:
-    batch = message_of(pb.PoolBatchRequest, random)
-    assert codec.encode_batch_request([written(request) for request in batch.requests]) == written(batch)
-    answer = message_of(pb.PoolBatchResponse, random)
-    for result in answer.results:
+def test_batches_are_written_as_by_protobuf(random: Random, random_message: Any) -> None:
+    request = random_message(pb.PoolBatchRequest, random)
+    assert codec.encode_batch_request([encode(one) for one in request.requests]) == encode(request)
+    response = random_message(pb.PoolBatchResponse, random)
+    for result in response.results:
         result.status.SetInParent()
     outcomes = [
-        (result.status, written(result.response) if result.HasField("response") else None) for result in answer.results
+        (result.status, encode(result.response) if result.HasField("response") else None) for result in response.results
     ]
-    assert codec.encode_batch_response(outcomes) == written(answer)
+    assert codec.encode_batch_response(outcomes) == encode(response)
 
 
 @given(random=RANDOMS)
-def test_items_of_a_stream(random: Random, message_of: Any) -> None:
-    item = message_of(pb.PoolStreamRequest, random)
-    item.request.SetInParent()
-    assert codec.encode_stream_request(item.correlation_id, written(item.request)) == written(item)
-    answer = message_of(pb.PoolStreamResponse, random)
-    answer.status.SetInParent()
-    response = written(answer.response) if answer.HasField("response") else None
-    assert codec.encode_stream_response(answer.correlation_id, answer.status, response) == written(answer)
+def test_stream_messages_are_written_as_by_protobuf(random: Random, random_message: Any) -> None:
+    request = random_message(pb.PoolStreamRequest, random)
+    request.request.SetInParent()
+    assert codec.encode_stream_request(request.correlation_id, encode(request.request)) == encode(request)
+    response = random_message(pb.PoolStreamResponse, random)
+    response.status.SetInParent()
+    inner = encode(response.response) if response.HasField("response") else None
+    assert codec.encode_stream_response(response.correlation_id, response.status, inner) == encode(response)
 
 
-def test_the_memory_of_an_array_is_written_as_it_lies() -> None:
+def test_the_memory_of_a_contiguous_array_is_written() -> None:
     array = np.arange(24, dtype="<f4").reshape(2, 3, 4)
     request = pb.PoolRequest(tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape))
     raw = codec.RequestEncoder(request).encode(array.data)
@@ -96,11 +96,11 @@ def test_the_memory_of_an_array_is_written_as_it_lies() -> None:
         codec.RequestEncoder(request).encode(array[:, ::2].data)
     result = codec.Result(codec.Value("tensor", b"", array.data))
     indexed = codec.Result(result.value, result.value)
-    for answer in codec.decode_response(codec.encode_response(pb.Execution(), [result, indexed])).results:
-        assert answer.value.data == array.tobytes()
+    for decoded in codec.decode_response(codec.encode_response(pb.Execution(), [result, indexed])).results:
+        assert decoded.value.data == array.tobytes()
 
 
-def test_a_head_without_payload_or_with_data_is_refused() -> None:
+def test_a_head_without_payload_or_with_data_is_rejected() -> None:
     with pytest.raises(ValueError, match="needs its payload set"):
         codec.RequestEncoder(pb.PoolRequest())
     with pytest.raises(ValueError, match="must not hold data"):
@@ -114,8 +114,8 @@ def test_the_head_is_copied() -> None:
     assert pb.PoolRequest.FromString(encoder.encode(b"GIF")).image.color_mode == pb.COLOR_MODE_GRAY
 
 
-def test_a_message_past_two_gibibytes_is_refused() -> None:
-    # A view of one element that claims to be many: nothing of this size is made.
+def test_a_message_of_more_than_2_gib_is_rejected() -> None:
+    # A view of one element repeated 2**31 times, which takes no memory.
     huge = np.broadcast_to(np.zeros(1, "u1"), (2**31,)).data
     encoder = codec.RequestEncoder(pb.PoolRequest(tensor=pb.Tensor()))
     with pytest.raises(InvalidRequest, match="2147483648 bytes of payload do not fit into one message"):
@@ -123,7 +123,7 @@ def test_a_message_past_two_gibibytes_is_refused() -> None:
 
 
 @pytest.mark.parametrize("correlation_id", [-1, 2**64])
-def test_a_correlation_id_outside_64_bits_is_refused(correlation_id: int) -> None:
+def test_a_correlation_id_outside_64_bits_is_rejected(correlation_id: int) -> None:
     with pytest.raises(ValueError, match=r"from 0 to 2\*\*64 - 1"):
         codec.encode_stream_request(correlation_id, b"")
     with pytest.raises(ValueError, match=r"from 0 to 2\*\*64 - 1"):

@@ -1,4 +1,4 @@
-"""The rest of the contract: types, errors, and what the proto promises of itself."""
+"""The rest of the contract: dtypes, errors, and the rules that the proto states about itself."""
 
 import copy
 import pickle
@@ -16,11 +16,11 @@ from poolservice.v1 import pool_pb2 as pb
 STUBS = "import poolservice.v1.pool_pb2, poolservice.v1.pool_pb2_grpc"
 
 
-def test_the_stubs_import_without_a_warning() -> None:
+def test_the_stubs_are_imported_without_warnings() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", STUBS], check=True, timeout=60)
 
 
-def test_the_bytes_of_a_payload_come_last_in_their_message() -> None:
+def test_payload_bytes_come_last_in_their_message() -> None:
     holders = []
     for message in pb.DESCRIPTOR.message_types_by_name.values():
         numbers = [field.number for field in message.fields if field.type == FieldDescriptor.TYPE_BYTES]
@@ -34,11 +34,13 @@ def test_the_bytes_of_a_payload_come_last_in_their_message() -> None:
     ("message", "fields"),
     [(pb.PoolRequest, ["tensor", "image"]), (pb.PoolResult, ["tensor", "image"]), (pb.PoolStreamRequest, ["request"])],
 )
-def test_so_do_the_messages_that_hold_them(message: type[pb.PoolRequest], fields: list[str]) -> None:
+def test_messages_with_payload_bytes_come_last_in_their_parent(
+    message: type[pb.PoolRequest], fields: list[str]
+) -> None:
     assert [field.name for field in message.DESCRIPTOR.fields][-len(fields) :] == fields
 
 
-def test_every_type_of_the_wire_but_none_is_a_type_of_numpy() -> None:
+def test_every_data_type_but_unspecified_has_a_numpy_dtype() -> None:
     assert set(NUMPY_DTYPES) == set(pb.DataType.values()) - {pb.DATA_TYPE_UNSPECIFIED}
     for wire, dtype in NUMPY_DTYPES.items():
         assert pb.DataType.Name(wire) == f"DATA_TYPE_{dtype.name.upper()}"
@@ -48,7 +50,7 @@ def test_every_type_of_the_wire_but_none_is_a_type_of_numpy() -> None:
 
 
 @pytest.mark.parametrize("code", ["f4", "f8", "f2", "i2", "i4", "i8"])
-def test_either_byte_order_has_the_same_type(code: str) -> None:
+def test_both_byte_orders_have_the_same_data_type(code: str) -> None:
     assert wire_dtype(np.dtype(f">{code}")) == wire_dtype(np.dtype(f"<{code}"))
 
 
@@ -65,28 +67,35 @@ def test_either_byte_order_has_the_same_type(code: str) -> None:
         ("f4,i4", "^tensor.dtype: void64 cannot be pooled"),
     ],
 )
-def test_other_types_of_numpy_are_refused_in_words(dtype: str, sentence: str) -> None:
+def test_other_numpy_dtypes_are_rejected_with_a_hint(dtype: str, sentence: str) -> None:
     with pytest.raises(InvalidRequest, match=sentence):
         wire_dtype(np.dtype(dtype), field="tensor.dtype")
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "DATA_TYPE_UNSPECIFIED"), (99, "DataType 99"), (-1, "DataType -1")])
-def test_other_types_of_the_wire_are_refused_in_words(number: int, name: str) -> None:
-    # A message may hold any number there.
+def test_other_data_types_are_rejected(number: int, name: str) -> None:
+    # An enum field of a message may hold any number.
     tensor = pb.Tensor.FromString(b"\x08" + (bytes([number]) if number >= 0 else b"\xff" * 9 + b"\x01"))
-    with pytest.raises(InvalidRequest, match=f"^dtype: {name} is not a type of a tensor; choose one of DATA_TYPE_FL"):
+    with pytest.raises(
+        InvalidRequest, match=f"^dtype: {name} is not a type that a tensor can have; choose one of DATA_TYPE_FL"
+    ):
         numpy_dtype(tensor.dtype)
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("is wrong", field="specs[0].alpha"), InvalidRequest("is wrong")])
-def test_an_error_survives_pickling_and_copying(error: InvalidRequest) -> None:
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert (type(twin), str(twin), twin.reason, twin.field) == (type(error), str(error), error.reason, error.field)
+def test_an_error_can_be_pickled_and_copied(error: InvalidRequest) -> None:
+    for restored in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(restored), str(restored), restored.reason, restored.field) == (
+            type(error),
+            str(error),
+            error.reason,
+            error.field,
+        )
     assert isinstance(error, PoolError)
     assert isinstance(error, ValueError)
 
 
-def test_an_error_is_seen_from_the_message_around_it() -> None:
+def test_within_prefixes_the_field_of_an_error() -> None:
     inner = InvalidRequest("must be 1", field="alpha").within("mixed_pool").within("specs[2]")
     assert str(inner) == "specs[2].mixed_pool.alpha: must be 1"
     assert InvalidRequest("is required").within("payload").field == "payload"

@@ -1,4 +1,4 @@
-"""The layers: torch's signatures, the rules with their sentences, and the way to the wire and back."""
+"""Specs: the signatures of torch.nn, the error messages, and the conversion to messages and back."""
 
 import copy
 import dataclasses
@@ -19,21 +19,21 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, OPERATORS, PoolSpec, from_message, to_message
 from poolservice.v1 import pool_pb2 as pb
 
-TORCHS = sorted(layer.__name__ for layer in LAYERS.values() if hasattr(torch.nn, layer.__name__))
+TORCH_LAYERS = sorted(layer.__name__ for layer in LAYERS.values() if hasattr(torch.nn, layer.__name__))
 
 SIZES = st.integers(1, 9) | st.just(2**31 - 1)
 
 
-def layer(name: str) -> Callable[..., PoolSpec]:
+def layer_named(name: str) -> Callable[..., PoolSpec]:
     found: Callable[..., PoolSpec] = getattr(specs, name)
     return found
 
 
 @st.composite
 def any_spec(draw: st.DrawFn) -> PoolSpec:
-    """A valid spec of any layer with any of its parameters."""
-    kind = draw(st.sampled_from(sorted(LAYERS)))
-    dims = LAYERS[kind].spatial_dims
+    """Draw a valid spec of any layer with any of its parameters."""
+    layer = LAYERS[draw(st.sampled_from(sorted(LAYERS)))]
+    dims = layer.spatial_dims
 
     def size(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return one | st.lists(one, min_size=dims, max_size=dims)
@@ -52,13 +52,13 @@ def any_spec(draw: st.DrawFn) -> PoolSpec:
     }
     parameters = {
         field.name: draw(known.get(field.name, st.booleans()))
-        for field in dataclasses.fields(LAYERS[kind])
+        for field in dataclasses.fields(layer)
         if field.default is dataclasses.MISSING or draw(st.booleans())
     }
-    return LAYERS[kind](**parameters)
+    return layer(**parameters)
 
 
-def test_there_are_thirty_layers_and_all_are_exported() -> None:
+def test_all_thirty_layers_are_exported_and_documented() -> None:
     assert len(LAYERS) == 30
     assert {operator for operator, _ in LAYERS} == set(OPERATORS)
     assert {dims for _, dims in LAYERS} == {1, 2, 3}
@@ -68,24 +68,26 @@ def test_there_are_thirty_layers_and_all_are_exported() -> None:
         assert found.__name__.endswith(f"{found.spatial_dims}d")
         assert found.__doc__
         assert "Shape: (C, " in found.__doc__
+        for field in dataclasses.fields(found):
+            assert f"\n        {field.name}: " in found.__doc__, (found.__name__, field.name)
     assert sorted(specs.__all__) == sorted(set(specs.__all__))
     assert all(hasattr(specs, name) for name in specs.__all__)
 
 
-def test_fifteen_layers_are_torchs() -> None:
-    assert len(TORCHS) == 15
+def test_torch_has_fifteen_of_the_layers() -> None:
+    assert len(TORCH_LAYERS) == 15
 
 
-@pytest.mark.parametrize("name", TORCHS)
-def test_parameters_are_torchs_by_name_order_and_default(name: str) -> None:
-    def parameters(of: Any) -> list[tuple[str, object]]:
-        return [(one.name, one.default) for one in inspect.signature(of).parameters.values()]
+@pytest.mark.parametrize("name", TORCH_LAYERS)
+def test_parameters_have_the_names_order_and_defaults_of_torch(name: str) -> None:
+    def parameters(layer: Any) -> list[tuple[str, object]]:
+        return [(one.name, one.default) for one in inspect.signature(layer).parameters.values()]
 
-    assert parameters(layer(name)) == parameters(getattr(torch.nn, name))
+    assert parameters(layer_named(name)) == parameters(getattr(torch.nn, name))
 
 
 @pytest.mark.parametrize("name", sorted(found.__name__ for found in LAYERS.values()))
-def test_every_parameter_has_its_field_on_the_wire(name: str) -> None:
+def test_every_parameter_has_a_field_in_its_message(name: str) -> None:
     found = getattr(specs, name)
     message = pb.PoolSpec.DESCRIPTOR.fields_by_name[found.operator].message_type
     assert message is not None
@@ -94,7 +96,7 @@ def test_every_parameter_has_its_field_on_the_wire(name: str) -> None:
 
 
 @given(spec=any_spec())
-def test_the_wire_and_back(spec: PoolSpec) -> None:
+def test_a_spec_survives_the_conversion_to_a_message_and_back(spec: PoolSpec) -> None:
     message = pb.PoolSpec.FromString(to_message(spec).SerializeToString())
     back = from_message(message)
     assert (back, type(back), hash(back)) == (spec, type(spec), hash(spec))
@@ -102,7 +104,7 @@ def test_the_wire_and_back(spec: PoolSpec) -> None:
 
 
 @given(spec=any_spec())
-def test_a_spec_is_a_value(spec: PoolSpec) -> None:
+def test_specs_are_immutable_and_can_be_evaluated_pickled_and_copied(spec: PoolSpec) -> None:
     assert eval(repr(spec), vars(specs)) == spec
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert copy.deepcopy(spec) == copy.copy(spec) == dataclasses.replace(spec) == spec
@@ -111,22 +113,22 @@ def test_a_spec_is_a_value(spec: PoolSpec) -> None:
             setattr(spec, field.name, 3)
 
 
-def test_what_pools_alike_is_equal_and_nothing_else() -> None:
+def test_specs_are_equal_if_and_only_if_they_have_the_same_meaning() -> None:
     two = specs.MaxPool2d(2)
-    alike = [
+    same = [
         specs.MaxPool2d((2, 2)),
         specs.MaxPool2d([2], 2),
         specs.MaxPool2d(torch.Size([2, 2]), []),
         specs.MaxPool2d(np.int64(2), np.uint8(2), np.int32(0)),  # type: ignore[call-overload]
         from_message(pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[2]))),
     ]
-    assert all(one == two and hash(one) == hash(two) for one in alike)
+    assert all(one == two and hash(one) == hash(two) for one in same)
     others = [specs.MaxPool2d(3), specs.MaxPool2d(2, 1), specs.MinPool2d(2), specs.MaxPool1d(2), specs.MaxPool3d(2)]
     assert all(one != two for one in others)
     assert len({specs.GlobalMaxPool2d(), specs.GlobalMinPool2d(), specs.GlobalMaxPool1d()}) == 3
 
 
-def test_a_spec_is_written_as_it_would_be_by_hand() -> None:
+def test_repr_is_the_shortest_constructor_call() -> None:
     assert repr(specs.MaxPool2d(2)) == "MaxPool2d(kernel_size=2)"
     assert repr(specs.AvgPool3d((2, 1, 1), 1, ceil_mode=True)) == (
         "AvgPool3d(kernel_size=(2, 1, 1), stride=1, ceil_mode=True)"
@@ -135,7 +137,7 @@ def test_a_spec_is_written_as_it_would_be_by_hand() -> None:
     assert repr(specs.GlobalMinPool1d()) == "GlobalMinPool1d()"
 
 
-def test_a_window_has_every_default_filled_in() -> None:
+def test_the_window_has_every_default_filled_in() -> None:
     assert specs.LPPool2d(2, (3, 4)).window == ((3, 4), (3, 4), (0, 0), (1, 1), False)
     assert specs.MaxPool3d(3, 2, 1, 4, ceil_mode=True).window == ((3,) * 3, (2,) * 3, (1,) * 3, (4,) * 3, True)
     assert specs.AdaptiveMaxPool2d((None, 3)).sizes == (None, 3)
@@ -147,13 +149,16 @@ RANGE = "must be from {} to 2147483647; got "
 RULES: dict[str, tuple[Callable[[], object], str]] = {
     "kernel 0": (lambda: specs.MaxPool2d(0), f"kernel_size: {RANGE.format(1)}0"),
     "kernel below 0": (lambda: specs.MinPool2d((2, -1)), f"kernel_size: {RANGE.format(1)}-1"),
-    "kernel past 32 bits": (lambda: specs.MaxPool1d(2**31), f"kernel_size: {RANGE.format(1)}2147483648"),
-    "kernel without end": (lambda: specs.AvgPool2d(10**5000), f"kernel_size: {RANGE.format(1)}an int of thousands"),
-    "kernel of a float": (lambda: specs.MaxPool2d(2.0), f"kernel_size: {INT}2.0"),  # type: ignore[call-overload]
-    "kernel of a bool": (lambda: specs.MaxPool2d(True), f"kernel_size: {INT}True"),
-    "kernel of text": (lambda: specs.MaxPool2d("2"), f"kernel_size: {INT}'2'"),  # type: ignore[arg-type]
-    "kernel of bytes": (lambda: specs.MaxPool2d(b"22"), f"kernel_size: {INT}b'22'"),
-    "kernel of an array": (
+    "kernel of 33 bits": (lambda: specs.MaxPool1d(2**31), f"kernel_size: {RANGE.format(1)}2147483648"),
+    "kernel of thousands of digits": (
+        lambda: specs.AvgPool2d(10**5000),
+        f"kernel_size: {RANGE.format(1)}an int of thousands",
+    ),
+    "kernel is a float": (lambda: specs.MaxPool2d(2.0), f"kernel_size: {INT}2.0"),  # type: ignore[call-overload]
+    "kernel is a bool": (lambda: specs.MaxPool2d(True), f"kernel_size: {INT}True"),
+    "kernel is text": (lambda: specs.MaxPool2d("2"), f"kernel_size: {INT}'2'"),  # type: ignore[arg-type]
+    "kernel is bytes": (lambda: specs.MaxPool2d(b"22"), f"kernel_size: {INT}b'22'"),
+    "kernel is an array": (
         lambda: specs.MaxPool2d(np.ones(2, int)),  # type: ignore[call-overload]
         f"kernel_size: {INT}array([1, 1])",
     ),
@@ -163,60 +168,60 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no kernel": (
         lambda: specs.MaxPool2d(()),
-        "kernel_size: MaxPool2d takes one value, or 2, one a dimension; got 0 in ()",
+        "kernel_size: MaxPool2d takes one value, or 2 values, one per dimension; got 0 in ()",
     ),
     "kernel for 3-D": (
         lambda: specs.AvgPool2d((1, 2, 3)),
-        "kernel_size: AvgPool2d takes one value, or 2, one a dimension; got 3 in (1, 2, 3)",
+        "kernel_size: AvgPool2d takes one value, or 2 values, one per dimension; got 3 in (1, 2, 3)",
     ),
     "kernel for 2-D": (lambda: specs.MaxPool1d((1, 2)), "kernel_size: MaxPool1d takes one value; got 2 in (1, 2)"),
-    "kernel of thousands": (lambda: specs.MaxPool2d([2] * 9999), "got 9999 in [2, 2, 2, 2, 2, 2, ...]"),
+    "kernel of thousands of sizes": (lambda: specs.MaxPool2d([2] * 9999), "got 9999 in [2, 2, 2, 2, 2, 2, ...]"),
     "stride 0": (lambda: specs.LPPool2d(2, 2, 0), f"stride: {RANGE.format(1)}0"),
     "padding below 0": (lambda: specs.MixedPool2d(2, padding=-1), f"padding: {RANGE.format(0)}-1"),
-    "no padding": (lambda: specs.MaxPool2d(2, padding=None), f"padding: {INT}None"),  # type: ignore[call-overload]
-    "padding past half": (
+    "padding is None": (lambda: specs.MaxPool2d(2, padding=None), f"padding: {INT}None"),  # type: ignore[call-overload]
+    "padding larger than half": (
         lambda: specs.AvgPool2d((4, 3), padding=2),
         "padding: must be at most half the kernel, 1 for a kernel_size of 3; got 2",
     ),
     "dilation 0": (lambda: specs.MinPool1d(2, dilation=0), f"dilation: {RANGE.format(1)}0"),
-    "flag of an int": (
+    "flag is an int": (
         lambda: specs.MaxPool2d(2, ceil_mode=1),  # type: ignore[call-overload]
         "ceil_mode: must be True or False; got 1",
     ),
-    "indices of text": (
+    "flag is text": (
         lambda: specs.AdaptiveMaxPool2d(2, "yes"),  # type: ignore[call-overload]
         "return_indices: must be True or False; got 'yes'",
     ),
-    "padding counted by None": (
+    "flag is None": (
         lambda: specs.AvgPool2d(2, count_include_pad=None),  # type: ignore[arg-type]
         "count_include_pad: must be True or False; got None",
     ),
     "divisor 0": (
         lambda: specs.AvgPool2d(2, divisor_override=0),
-        "divisor_override: must be an int of 64 bits other than 0; got 0",
+        "divisor_override: must be a 64-bit int other than 0; got 0",
     ),
-    "divisor past 64 bits": (
+    "divisor of 65 bits": (
         lambda: specs.AvgPool3d(2, divisor_override=2**63),
-        "divisor_override: must be an int of 64 bits other than 0; got 9223372036854775808",
+        "divisor_override: must be a 64-bit int other than 0; got 9223372036854775808",
     ),
-    "divisor of a float": (
+    "divisor is a float": (
         lambda: specs.AvgPool2d(2, divisor_override=2.0),  # type: ignore[arg-type]
         "divisor_override: must be an int or None; got 2.0",
     ),
     "power 0": (lambda: specs.LPPool1d(0, 2), "norm_type: must be finite and other than 0"),
-    "power of infinity": (lambda: specs.LPPool2d(float("inf"), 2), "(its limit at infinity is MaxPool); got inf"),
-    "power of NaN": (lambda: specs.LPPool3d(float("nan"), 2), "norm_type: must be finite and other than 0"),
-    "power of text": (
+    "power is infinity": (lambda: specs.LPPool2d(float("inf"), 2), "(its limit at infinity is MaxPool); got inf"),
+    "power is NaN": (lambda: specs.LPPool3d(float("nan"), 2), "norm_type: must be finite and other than 0"),
+    "power is text": (
         lambda: specs.LPPool2d("2", 2),  # type: ignore[arg-type]
         "norm_type: must be a number; got '2'",
     ),
-    "share past 1": (
+    "alpha above 1": (
         lambda: specs.MixedPool2d(2, alpha=1.5),
         "alpha: must be from 0 (the mean) to 1 (the maximum); got 1.5",
     ),
-    "share of NaN": (lambda: specs.MixedPool2d(2, alpha=float("nan")), "alpha: must be from 0 (the mean) to 1"),
-    "output below 0": (lambda: specs.AdaptiveAvgPool2d(-1), f"output_size: {RANGE.format(0)}-1"),
-    "output of a float": (
+    "alpha is NaN": (lambda: specs.MixedPool2d(2, alpha=float("nan")), "alpha: must be from 0 (the mean) to 1"),
+    "output size below 0": (lambda: specs.AdaptiveAvgPool2d(-1), f"output_size: {RANGE.format(0)}-1"),
+    "output size is a float": (
         lambda: specs.AdaptiveAvgPool2d(2.0),  # type: ignore[arg-type]
         "output_size: must be an int, or a list or tuple of ints, or None to keep the input's; got 2.0",
     ),
@@ -224,15 +229,15 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize(("make", "sentence"), RULES.values(), ids=RULES)
-def test_what_no_input_could_make_right_is_refused_in_words(make: Callable[[], object], sentence: str) -> None:
-    with pytest.raises(InvalidRequest, match=re.escape(sentence)) as refusal:
+def test_invalid_parameters_are_rejected(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(sentence)) as caught:
         make()
-    assert refusal.value.field
-    assert len(str(refusal.value)) < 200
+    assert caught.value.field
+    assert len(str(caught.value)) < 200
 
 
 MESSAGES: dict[str, tuple[pb.PoolSpec, str]] = {
-    "nothing": (pb.PoolSpec(), "operator: is required: one of max_pool, avg_pool, min_pool, lp_pool, "),
+    "no operator": (pb.PoolSpec(), "operator: is required: one of max_pool, avg_pool, min_pool, lp_pool, "),
     "no dimensions": (
         pb.PoolSpec(max_pool=pb.MaxPool(kernel_size=[2])),
         "spatial_dims: must be 1, 2 or 3, the number of dimensions to pool; got 0",
@@ -247,19 +252,19 @@ MESSAGES: dict[str, tuple[pb.PoolSpec, str]] = {
         pb.PoolSpec(spatial_dims=2, lp_pool=pb.LpPool(kernel_size=[2])),
         "lp_pool.norm_type: is required",
     ),
-    "a divisor in 1-D": (
+    "divisor in 1-D": (
         pb.PoolSpec(spatial_dims=1, avg_pool=pb.AvgPool(kernel_size=[2], divisor_override=0)),
         "avg_pool.divisor_override: is not a parameter of AvgPool1d; leave it out",
     ),
-    "a rule": (
+    "kernel of 0": (
         pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[2, 0])),
         f"max_pool.kernel_size: {RANGE.format(1)}0",
     ),
-    "sizes by the thousand": (
+    "thousands of sizes": (
         pb.PoolSpec(spatial_dims=2, mixed_pool=pb.MixedPool(kernel_size=[-(2**63)] * 2000)),
-        "mixed_pool.kernel_size: MixedPool2d takes one value, or 2, one a dimension; got 2000 in (-922",
+        "mixed_pool.kernel_size: MixedPool2d takes one value, or 2 values, one per dimension; got 2000 in (-922",
     ),
-    "an output of -2": (
+    "output size of -2": (
         pb.PoolSpec(spatial_dims=2, adaptive_avg_pool=pb.AdaptiveAvgPool(output_size=[-1, -2])),
         f"adaptive_avg_pool.output_size: {RANGE.format(0)}-2",
     ),
@@ -267,13 +272,13 @@ MESSAGES: dict[str, tuple[pb.PoolSpec, str]] = {
 
 
 @pytest.mark.parametrize(("message", "sentence"), MESSAGES.values(), ids=MESSAGES)
-def test_a_wrong_message_is_refused_by_its_field(message: pb.PoolSpec, sentence: str) -> None:
-    with pytest.raises(InvalidRequest, match="^" + re.escape(sentence)) as refusal:
+def test_an_invalid_message_is_rejected_with_the_path_of_its_field(message: pb.PoolSpec, sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match="^" + re.escape(sentence)) as caught:
         from_message(message)
-    assert len(str(refusal.value)) < 300
+    assert len(str(caught.value)) < 300
 
 
-def test_what_has_presence_keeps_its_zero() -> None:
+def test_an_optional_field_keeps_its_zero() -> None:
     mixed = pb.PoolSpec(spatial_dims=2, mixed_pool=pb.MixedPool(kernel_size=[2], alpha=0))
     assert from_message(mixed) == specs.MixedPool2d(2, alpha=0)
     mean = pb.PoolSpec(spatial_dims=2, avg_pool=pb.AvgPool(kernel_size=[2], count_include_pad=False))

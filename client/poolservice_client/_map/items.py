@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from poolservice.codec.wire import size_of
 from poolservice.errors import InvalidRequest, PoolError
-from poolservice.specs.base import integer
+from poolservice.specs.validation import integer
 from poolservice_client._request.files import naming, path_of
 from poolservice_client._request.payload import ImagePayload, payload
 from poolservice_client._request.query import PoolQuery

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, PoolSpec
-from poolservice.specs.base import shown
+from poolservice.specs.validation import shown
 
 # Every layer by its name, which is torch.nn's where torch has it.
 _BY_NAME: Mapping[str, type[PoolSpec]] = MappingProxyType({layer.__name__: layer for layer in LAYERS.values()})

@@ -17,7 +17,7 @@ R = TypeVar("R", bound="Array | Tensor | tuple[Any, ...]")
 
 
 class _Gives(Protocol[A_contra, R_co]):
-    """What a poolservice.specs.results.Result is to who has arrays of one type."""
+    """What a poolservice.specs.result_types.ResultType is to who has arrays of one type."""
 
     def of(self, array: A_contra, /) -> R_co: ...
 

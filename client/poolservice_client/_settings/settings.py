@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import integer
+from poolservice.specs.validation import integer
 from poolservice_client._settings.addresses import ADDRESS_VARIABLE, DEFAULT_ADDRESS, addresses_of
 from poolservice_client._settings.credentials import TLS, check_token, metadata_of, tls_of
 from poolservice_client._transport.retry import RetryPolicy

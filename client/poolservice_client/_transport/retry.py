@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import integer
+from poolservice.specs.validation import integer
 from poolservice_client._stats import Counters
 from poolservice_client.errors import PoolError
 

@@ -1,20 +1,16 @@
-"""The few messages that carry tensors' bytes, written and read without copying those bytes more than once.
+"""Read and write the messages that carry tensors and images, copying their payload bytes at most once.
 
-The wire format is protobuf's own. What is written equals what protobuf would write, byte for byte. What is read
-fast is the layout that protobuf writes; any other is left to the generated classes, so that whatever is valid is
-read, and as they read it.
+The wire format is protobuf's. The codec writes each message byte for byte as protobuf would. When reading, it splits
+the layout that protobuf itself writes and passes any other layout on to the generated classes, so that every valid
+message is read exactly as protobuf reads it.
 """
 
-from poolservice.codec.envelopes import (
+from poolservice.codec.batches import (
     MAX_BATCH_ITEMS,
     decode_batch_request,
     decode_batch_response,
-    decode_stream_request,
-    decode_stream_response,
     encode_batch_request,
     encode_batch_response,
-    encode_stream_request,
-    encode_stream_response,
 )
 from poolservice.codec.requests import MAX_HEAD_BYTES, Request, RequestEncoder, decode_request, parse_head
 from poolservice.codec.responses import (
@@ -24,6 +20,12 @@ from poolservice.codec.responses import (
     Value,
     decode_response,
     encode_response,
+)
+from poolservice.codec.streams import (
+    decode_stream_request,
+    decode_stream_response,
+    encode_stream_request,
+    encode_stream_response,
 )
 from poolservice.codec.wire import MAX_MESSAGE_BYTES, Buffer
 

@@ -1,80 +1,93 @@
-"""A Tensor or an Image on the wire: a small head, and the bytes that come last."""
+"""Tensor and Image messages on the wire: a small head, followed by the payload bytes."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
-from poolservice.codec.wire import Parts, Unusual, read_varint, tag, varint
+from poolservice.codec.wire import PayloadFields, UnusualLayout, encode_varint, field_tag, read_varint
 from poolservice.v1 import pool_pb2
 
-Kind: TypeAlias = Literal["tensor", "image"]
+#: The name of a payload's field in PoolRequest and PoolResult.
+PayloadKind: TypeAlias = Literal["tensor", "image"]
 
-#: The tag in front of the bytes of each.
-DATA_TAGS = {"tensor": tag(pool_pb2.Tensor, "data"), "image": tag(pool_pb2.Image, "data")}
+#: The tag in front of the payload bytes in each message.
+DATA_TAGS = {"tensor": field_tag(pool_pb2.Tensor, "data"), "image": field_tag(pool_pb2.Image, "data")}
 
-TENSOR_PARTS, IMAGE_PARTS = (Parts({data_tag >> 3: Parts()}) for data_tag in DATA_TAGS.values())
+TENSOR_FIELDS, IMAGE_FIELDS = (PayloadFields({tag >> 3: PayloadFields()}) for tag in DATA_TAGS.values())
 
 NO_DATA = memoryview(b"")
 
-# Tensor.dtype and Image.color_mode are both a varint of field 1.
-_ENUM = 0x08
-_SHAPE = tag(pool_pb2.Tensor, "shape")
+# Tensor.dtype and Image.color_mode are both a varint with field number 1.
+_ENUM_TAG = 0x08
+_SHAPE_TAG = field_tag(pool_pb2.Tensor, "shape")
 
 
 class Layout(NamedTuple):
-    """What was read of a message of some length: all that lies before its payload's bytes, and what it meant.
+    """How a message of some length was read: everything in front of its payload bytes, and the meaning of that.
 
-    Another message of that length that begins alike means the same, and is not read again.
+    Another message of the same length with the same prefix has the same meaning and need not be parsed again.
     """
 
-    before: bytes
-    kind: Kind
+    prefix: bytes
+    kind: PayloadKind
     head: bytes
 
 
-class Layouts(dict[int, Layout]):
-    """The last layout of each length of message. Callers cut at few layers, so few lengths make most of the traffic."""
+class LayoutCache(dict[int, Layout]):
+    """The last layout seen for each message length.
 
-    _MOST = 256
+    Callers cut their networks at few layers, so that few lengths make up most of the traffic.
+    """
+
+    _MAX_LAYOUTS = 256
 
     def remember(self, length: int, layout: Layout) -> None:
-        """Keep a layout of tensors; encoded pictures are of every length."""
+        """Keep the layout of a tensor. Image files vary in length, so their layouts would not be found again."""
         if layout.kind == "tensor":
-            if len(self) >= self._MOST:
+            if len(self) >= self._MAX_LAYOUTS:
                 self.clear()
             self[length] = layout
 
 
-def split(kind: Kind, message: bytes | memoryview, at: int, stop: int) -> tuple[int, int]:
-    """Where the head of the Tensor or Image at `at` to `stop` ends, and where its bytes begin; they end at `stop`.
+def find_data(kind: PayloadKind, message: bytes | memoryview, at: int, stop: int) -> tuple[int, int]:
+    """Find the payload bytes of the Tensor or Image between positions `at` and `stop`.
+
+    Returns:
+        The position after the head, and the position of the first payload byte. The payload bytes end at `stop`.
 
     Raises:
-        Unusual, IndexError: it is not laid out as protobuf writes it.
+        UnusualLayout, IndexError: the message is not laid out as protobuf writes it.
     """
-    if at < stop and message[at] == _ENUM:
+    if at < stop and message[at] == _ENUM_TAG:
         if message[at + 1] >= 0x80:
-            raise Unusual
+            raise UnusualLayout
         at += 2
-    if kind == "tensor" and at < stop and message[at] == _SHAPE:
-        at += 2 + short_length(message, at)
+    if kind == "tensor" and at < stop and message[at] == _SHAPE_TAG:
+        at += 2 + read_short_length(message, at)
     if at == stop:
         return at, at
     if message[at] != DATA_TAGS[kind]:
-        raise Unusual
+        raise UnusualLayout
     size, start = read_varint(message, at + 1)
     if start + size != stop:
-        raise Unusual
+        raise UnusualLayout
     return at, start
 
 
-def short_length(message: bytes | memoryview, at: int) -> int:
-    """The length of the field whose tag is at `at`, where it takes one byte; else Unusual."""
+def read_short_length(message: bytes | memoryview, at: int) -> int:
+    """Return the length of the field whose tag is at position `at`.
+
+    Raises:
+        UnusualLayout: the length takes more than one byte.
+        IndexError: the message ends before the length.
+    """
     length = message[at + 1]
     if length >= 0x80:
-        raise Unusual
+        raise UnusualLayout
     return length
 
 
-def opening(field_tag: int, kind: Kind, head: bytes, size: int) -> bytes:
-    """A Tensor or Image as a field of another message, up to its `size` bytes; no bytes are not written."""
+def encode_prefix(tag: int, kind: PayloadKind, head: bytes, size: int) -> bytes:
+    """Write a Tensor or Image as a field of another message, up to its `size` payload bytes."""
+    # protobuf does not write an empty field.
     if size:
-        head += varint(DATA_TAGS[kind]) + varint(size)
-    return varint(field_tag) + varint(len(head) + size) + head
+        head += encode_varint(DATA_TAGS[kind]) + encode_varint(size)
+    return encode_varint(tag) + encode_varint(len(head) + size) + head

@@ -1,4 +1,4 @@
-"""PoolRequest on the wire: a small head and the payload's bytes."""
+"""PoolRequest on the wire: a small head and the payload bytes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,46 +6,47 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from poolservice.codec import payload
-from poolservice.codec.payload import Kind
+from poolservice.codec.payload import PayloadKind
 from poolservice.codec.wire import (
-    GARBLED,
+    MALFORMED_REASON,
     MAX_MESSAGE_BYTES,
     Buffer,
-    Parts,
-    Unusual,
-    overhead,
+    PayloadFields,
+    UnusualLayout,
+    count_overhead,
+    encode_varint,
+    field_tag,
     read_varint,
     size_of,
-    tag,
-    varint,
 )
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 
-#: What specs, output options and shape may take together. Sixteen specs with every parameter take 1.5 KiB at most.
+#: The limit of a request's head: specs, output options and shape. Sixteen specs with every parameter take at most
+#: 1.5 KiB.
 MAX_HEAD_BYTES = 16 * 1024
 
-_SPECS = tag(pool_pb2.PoolRequest, "specs")
-_OUTPUT = tag(pool_pb2.PoolRequest, "output")
-_TENSOR = tag(pool_pb2.PoolRequest, "tensor")
-_IMAGE = tag(pool_pb2.PoolRequest, "image")
-_KINDS: dict[int, Kind] = {_TENSOR: "tensor", _IMAGE: "image"}
-_PAYLOAD_TAGS = {kind: field_tag for field_tag, kind in _KINDS.items()}
+_SPECS_TAG = field_tag(pool_pb2.PoolRequest, "specs")
+_OUTPUT_TAG = field_tag(pool_pb2.PoolRequest, "output")
+_TENSOR_TAG = field_tag(pool_pb2.PoolRequest, "tensor")
+_IMAGE_TAG = field_tag(pool_pb2.PoolRequest, "image")
+_KINDS: dict[int, PayloadKind] = {_TENSOR_TAG: "tensor", _IMAGE_TAG: "image"}
+_PAYLOAD_TAGS = {kind: tag for tag, kind in _KINDS.items()}
 
-#: Where a request holds bytes that the head leaves out.
-REQUEST_PARTS = Parts({_TENSOR >> 3: payload.TENSOR_PARTS, _IMAGE >> 3: payload.IMAGE_PARTS})
+#: The fields of a PoolRequest that hold the payload bytes.
+REQUEST_PAYLOAD_FIELDS = PayloadFields({_TENSOR_TAG >> 3: payload.TENSOR_FIELDS, _IMAGE_TAG >> 3: payload.IMAGE_FIELDS})
 
-_LAYOUTS = payload.Layouts()
+_LAYOUTS = payload.LayoutCache()
 
 
 class Request(NamedTuple):
-    """A PoolRequest, its payload's bytes apart from the rest.
+    """A PoolRequest whose payload bytes are separated from the rest.
 
     Attributes:
-        head: a PoolRequest message without them. Two requests of a writer that writes as protobuf does have equal
-            heads when they ask for the same thing of payloads of the same type and shape. Its length is bounded
-            by MAX_HEAD_BYTES; it is not checked inside: `parse_head` does that.
-        data: the payload's bytes, a view of the message that was decoded; empty where there are none.
+        head: the PoolRequest message without its payload bytes. Requests with the same specs, output options, dtype
+            and shape have equal heads if their writer lays messages out as protobuf does. The head is at most
+            MAX_HEAD_BYTES long. Its content is not validated yet; `parse_head` parses it.
+        data: the payload bytes, as a view of the decoded message. Empty if the request has none.
     """
 
     head: bytes
@@ -53,43 +54,43 @@ class Request(NamedTuple):
 
 
 def decode_request(message: bytes | memoryview) -> Request:
-    """Take a PoolRequest apart without copying its payload's bytes.
+    """Split a PoolRequest into head and payload bytes, without copying the payload bytes.
 
-    What lies inside the specs, the output options and the shape is left to `parse_head`; whatever else a valid
-    PoolRequest may look like is read as protobuf reads it.
+    The content of the specs, the output options and the shape is left to `parse_head`. Any valid PoolRequest is read
+    as protobuf reads it, whatever its layout.
 
     Args:
-        message: the encoded message; a memoryview must be one of single bytes.
+        message: the encoded message. A memoryview must have single bytes as items.
 
     Raises:
-        InvalidRequest: it is no PoolRequest message, or its head is larger than MAX_HEAD_BYTES.
+        InvalidRequest: `message` is not a PoolRequest, or its head is larger than MAX_HEAD_BYTES.
     """
     try:
-        return split(message)
-    except (IndexError, Unusual):
-        bound_overhead(message, REQUEST_PARTS, MAX_HEAD_BYTES)
-        return taken_apart(_parsed(bytes(message)))
+        return split_request(message)
+    except (IndexError, UnusualLayout):
+        check_overhead(message, REQUEST_PAYLOAD_FIELDS, MAX_HEAD_BYTES)
+        return split_parsed_request(_parse_request(bytes(message)))
 
 
 def parse_head(head: bytes) -> pool_pb2.PoolRequest:
-    """The message that a head is.
+    """Parse the head of a request.
 
     Raises:
-        InvalidRequest: it is no PoolRequest message.
+        InvalidRequest: `head` is not a PoolRequest message.
     """
-    return _parsed(head)
+    return _parse_request(head)
 
 
 class RequestEncoder:
-    """Writes PoolRequests that differ in their payload's bytes only.
+    """Writes PoolRequests that differ only in their payload bytes.
 
-    Safe to share between threads.
+    Threads may share one.
 
     Args:
-        head: the request, its payload set and the payload's `data` empty. It is copied.
+        head: the request with its payload set and the payload's `data` empty. It is copied.
 
     Raises:
-        ValueError: the head has no payload, or one with data.
+        ValueError: `head` has no payload, or its payload has data.
     """
 
     def __init__(self, head: pool_pb2.PoolRequest) -> None:
@@ -102,48 +103,49 @@ class RequestEncoder:
         rest = pool_pb2.PoolRequest()
         rest.CopyFrom(head)
         rest.ClearField(kind)
-        self._before = rest.SerializeToString(deterministic=True)
-        self._kind: Kind = kind
-        self._payload = message.SerializeToString(deterministic=True)
-        # The bytes of a tensor have one size as long as its head has one shape.
-        self._prepared = 0, self._opening(0)
+        self._rest = rest.SerializeToString(deterministic=True)
+        self._kind: PayloadKind = kind
+        self._payload_head = message.SerializeToString(deterministic=True)
+        # Tensors of one shape have one size, so that the last prefix nearly always fits the next request.
+        self._last_prefix = 0, self._encode_prefix(0)
 
     def encode(self, data: Buffer) -> bytes:
-        """The message, byte for byte what protobuf would write.
+        """Write the message, byte for byte as protobuf would write it.
 
         Args:
-            data: the payload's bytes, contiguous.
+            data: the payload bytes, contiguous.
 
         Raises:
-            InvalidRequest: the message would be larger than protobuf allows, 2 GiB.
+            InvalidRequest: the message would exceed protobuf's limit of 2 GiB.
         """
         return self.encode_joined((data,))
 
     def encode_joined(self, pieces: Sequence[Buffer]) -> bytes:
-        """The message whose payload's bytes are those of all the pieces, one after the other.
+        """Write the message with payload bytes that are given in pieces.
 
         Args:
-            pieces: each contiguous.
+            pieces: the parts of the payload bytes in their order, each contiguous.
 
         Raises:
-            InvalidRequest: as for `encode`.
+            InvalidRequest: the message would exceed protobuf's limit of 2 GiB.
         """
         size = sum(map(size_of, pieces))
-        prepared, opening = self._prepared
-        if size != prepared:
-            opening = self._opening(size)
-            self._prepared = size, opening
-        return b"".join((opening, *pieces))
+        last_size, prefix = self._last_prefix
+        if size != last_size:
+            prefix = self._encode_prefix(size)
+            self._last_prefix = size, prefix
+        return b"".join((prefix, *pieces))
 
-    def _opening(self, size: int) -> bytes:
-        opening = self._before + payload.opening(_PAYLOAD_TAGS[self._kind], self._kind, self._payload, size)
-        if len(opening) + size > MAX_MESSAGE_BYTES:
+    def _encode_prefix(self, size: int) -> bytes:
+        tag = _PAYLOAD_TAGS[self._kind]
+        prefix = self._rest + payload.encode_prefix(tag, self._kind, self._payload_head, size)
+        if len(prefix) + size > MAX_MESSAGE_BYTES:
             raise InvalidRequest(f"{size} bytes of payload do not fit into one message, which holds 2 GiB at most")
-        return opening
+        return prefix
 
 
-def taken_apart(message: pool_pb2.PoolRequest) -> Request:
-    """The Request of a parsed message, which loses its data."""
+def split_parsed_request(message: pool_pb2.PoolRequest) -> Request:
+    """Split a parsed message. Its data is removed from it."""
     kind = message.WhichOneof("payload")
     if kind is None:
         return Request(message.SerializeToString(deterministic=True), payload.NO_DATA)
@@ -153,43 +155,43 @@ def taken_apart(message: pool_pb2.PoolRequest) -> Request:
     return Request(message.SerializeToString(deterministic=True), memoryview(data))
 
 
-def split(message: bytes | memoryview) -> Request:
-    """Take apart what protobuf itself writes: fields in order, lengths as short as they can be, the payload last.
+def split_request(message: bytes | memoryview) -> Request:
+    """Split a message that protobuf wrote: fields in order, lengths as short as possible, the payload last.
 
     Raises:
-        Unusual, IndexError: it is something else, which may be valid.
+        UnusualLayout, IndexError: the message has another layout. It may still be valid.
     """
     end, at = len(message), 0
     layout = _LAYOUTS.get(end)
-    if layout is not None and message[: len(layout.before)] == layout.before:
-        return Request(layout.head, memoryview(message)[len(layout.before) :])
-    while at < end and message[at] == _SPECS and at < MAX_HEAD_BYTES:
-        at += 2 + payload.short_length(message, at)
-    if at < end and message[at] == _OUTPUT:
-        at += 2 + payload.short_length(message, at)
+    if layout is not None and message[: len(layout.prefix)] == layout.prefix:
+        return Request(layout.head, memoryview(message)[len(layout.prefix) :])
+    while at < end and message[at] == _SPECS_TAG and at < MAX_HEAD_BYTES:
+        at += 2 + payload.read_short_length(message, at)
+    if at < end and message[at] == _OUTPUT_TAG:
+        at += 2 + payload.read_short_length(message, at)
     if at == end:
         return Request(bytes(message), payload.NO_DATA)
     kind = _KINDS.get(message[at])
     if kind is None:
-        raise Unusual
-    opening_stop = at + 1
-    size, start = read_varint(message, opening_stop)
+        raise UnusualLayout
+    length_start = at + 1
+    size, start = read_varint(message, length_start)
     if start + size != end:
-        raise Unusual
-    head_stop, data_start = payload.split(kind, message, start, end)
-    head = b"".join((message[:opening_stop], varint(head_stop - start), message[start:head_stop]))
+        raise UnusualLayout
+    head_stop, data_start = payload.find_data(kind, message, start, end)
+    head = b"".join((message[:length_start], encode_varint(head_stop - start), message[start:head_stop]))
     _LAYOUTS.remember(end, payload.Layout(bytes(message[:data_start]), kind, head))
     return Request(head, memoryview(message)[data_start:])
 
 
-def bound_overhead(message: bytes | memoryview, parts: Parts, limit: int) -> None:
-    """Refuse a message of which more than `limit` bytes are not payloads' bytes."""
-    if overhead(message, parts, limit) > limit:
+def check_overhead(message: bytes | memoryview, payload_fields: PayloadFields, limit: int) -> None:
+    """Raise InvalidRequest if more than `limit` bytes of a message are not payload bytes."""
+    if count_overhead(message, payload_fields, limit) > limit:
         raise InvalidRequest(f"everything but the payload's bytes must take at most {limit} bytes; it takes more")
 
 
-def _parsed(message: bytes) -> pool_pb2.PoolRequest:
+def _parse_request(message: bytes) -> pool_pb2.PoolRequest:
     try:
         return pool_pb2.PoolRequest.FromString(message)
     except DecodeError:
-        raise InvalidRequest(f"this is not a poolservice.v1.PoolRequest message: {GARBLED}") from None
+        raise InvalidRequest(f"this is not a poolservice.v1.PoolRequest message: {MALFORMED_REASON}") from None

@@ -1,7 +1,7 @@
-"""The pieces of protobuf's wire format that the codec writes and reads by hand: tags, varints, lengths.
+"""Tags, varints and lengths: the parts of protobuf's wire format that the codec reads and writes itself.
 
-Nothing here decides what is valid. A reader that meets anything but the layout that protobuf itself writes raises
-`Unusual`, and the generated classes read the message instead.
+Nothing here decides what is valid. A reader that meets any layout but the one that protobuf itself writes raises
+`UnusualLayout`, and the generated classes read the message instead.
 """
 
 from typing import TypeAlias
@@ -13,28 +13,28 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 #: protobuf's own limit: the length of a message is an int of 32 bits.
 MAX_MESSAGE_BYTES = 2**31 - 1
 
-#: What is said of a message that protobuf refuses, which does not say why.
-GARBLED = "it is garbled, cut short, or something else"
+#: The reason given for a message that protobuf rejects, since protobuf does not say why.
+MALFORMED_REASON = "it is garbled, cut short, or something else"
 
 _VARINT, _DELIMITED = 0, 2
-# The wire types of fixed size; a group's start and end are their tags only.
-_FIXED = {1: 8, 5: 4}
+# The wire types of fixed size, in bytes. The start and the end of a group have a tag only.
+_FIXED_SIZES = {1: 8, 5: 4}
 
 
-class Unusual(Exception):
-    """The message is not laid out as protobuf writes it; it may still be valid."""
+class UnusualLayout(Exception):
+    """The message is not laid out as protobuf writes it. It may still be valid."""
 
 
-def tag(message: type[Message], field: str) -> int:
-    """The byte in front of a message, string or bytes field of a number up to 15."""
+def field_tag(message: type[Message], field: str) -> int:
+    """Return the tag of a message, string or bytes field whose number is at most 15, so that the tag is one byte."""
     number: int = message.DESCRIPTOR.fields_by_name[field].number
     return number << 3 | _DELIMITED
 
 
-def varint(value: int) -> bytes:
-    """`value`, 0 or more, in groups of seven bits, the lowest first."""
+def encode_varint(value: int) -> bytes:
+    """Return `value`, 0 or more, in groups of seven bits, the lowest first."""
     if value < 0x80:
-        return _SHORT[value]
+        return _SHORT_VARINTS[value]
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
@@ -43,20 +43,20 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-_SHORT = tuple(bytes((value,)) for value in range(0x80))
+_SHORT_VARINTS = tuple(bytes((value,)) for value in range(0x80))
 
 
 def size_of(data: Buffer) -> int:
-    """The bytes of a buffer; a memoryview's len() counts rows."""
+    """Return the size of a buffer in bytes. len() of a memoryview counts rows instead."""
     return data.nbytes if isinstance(data, memoryview) else len(data)
 
 
 def read_varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
-    """The varint at `at`, and where it ends.
+    """Return the varint at position `at` and the position after it.
 
     Raises:
-        Unusual: it is longer than its value needs, or longer than nine bytes.
-        IndexError: the message ends within it.
+        UnusualLayout: the varint is longer than its value needs, or longer than nine bytes.
+        IndexError: the message ends within the varint.
     """
     byte = message[at]
     if byte < 0x80:
@@ -68,50 +68,51 @@ def read_varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             if byte == 0:
-                raise Unusual
+                raise UnusualLayout
             return value, at + 1
-    raise Unusual
+    raise UnusualLayout
 
 
-class Parts(dict[int, "Parts"]):
-    """Which fields of a message hold a payload's bytes, or messages with such fields: field number to parts.
+class PayloadFields(dict[int, "PayloadFields"]):
+    """The fields of a message that hold payload bytes, or messages that do: field number to the fields within.
 
-    A field without parts of its own is a payload's bytes.
+    A field that maps to an empty PayloadFields holds the payload bytes themselves.
     """
 
 
-def overhead(message: bytes | memoryview, parts: Parts, limit: int) -> int:
-    """How many bytes of a message are not a payload's bytes, counted until `limit` is passed.
+def count_overhead(message: bytes | memoryview, payload_fields: PayloadFields, limit: int) -> int:
+    """Count the bytes of a message that are not payload bytes, until the count exceeds `limit`.
 
-    The generated classes make many times its size of a message that is full of small fields, so what they are
-    given is bounded by this. What is malformed is counted as far as it can be read: they refuse it there.
+    The generated classes need many times the size of a message that is full of small fields. Callers compare this
+    count with a limit before they pass a message on to them. A malformed message is counted as far as it can be read;
+    the generated classes reject it afterwards.
     """
-    counted, unread = 0, [(0, len(message), parts)]
-    while unread and counted <= limit:
-        at, stop, known = unread.pop()
+    counted, pending = 0, [(0, len(message), payload_fields)]
+    while pending and counted <= limit:
+        at, stop, known_fields = pending.pop()
         while at < stop and counted <= limit:
             start = at
-            key, at = _any_varint(message, at, stop)
-            kind = key & 7
-            if kind == _VARINT:
-                _, at = _any_varint(message, at, stop)
-            elif kind == _DELIMITED:
-                length, at = _any_varint(message, at, stop)
-                field = known.get(key >> 3)
-                if field is not None:
+            key, at = _read_any_varint(message, at, stop)
+            wire_type = key & 7
+            if wire_type == _VARINT:
+                _, at = _read_any_varint(message, at, stop)
+            elif wire_type == _DELIMITED:
+                length, at = _read_any_varint(message, at, stop)
+                inner_fields = known_fields.get(key >> 3)
+                if inner_fields is not None:
                     counted += at - start
                     start = at + length
-                    if field:
-                        unread.append((at, min(start, stop), field))
+                    if inner_fields:
+                        pending.append((at, min(start, stop), inner_fields))
                 at += length
             else:
-                at += _FIXED.get(kind, 0)
+                at += _FIXED_SIZES.get(wire_type, 0)
             counted += max(0, min(at, stop) - start)
     return counted
 
 
-def _any_varint(message: bytes | memoryview, at: int, stop: int) -> tuple[int, int]:
-    """The varint at `at`, as short or long as it may be, and where it ends."""
+def _read_any_varint(message: bytes | memoryview, at: int, stop: int) -> tuple[int, int]:
+    """Return the varint at position `at`, whatever its length, and the position after it."""
     value = shift = 0
     while at < stop and shift < 70:
         byte = message[at]

@@ -625,9 +625,10 @@ class OutputOptions(google.protobuf.message.Message):
     Only with FEATURE_VECTOR. Default: false.
     """
     dtype: global___DataType.ValueType
-    """DATA_TYPE_FLOAT16 converts floating-point results to float16, and values beyond its range to infinity. No other
-    type is allowed, and none with IMAGE. Default: the operator's own result type. That is the input's type for
-    maxima, minima and floating-point input, and float32 for means and power sums of integers.
+    """DATA_TYPE_FLOAT16 converts floating-point results to float16; values beyond its range become infinite. It is
+    invalid for integer results and with IMAGE, and no other type is valid. Default: the operator's own result type,
+    which is the input's type for maxima, minima and floating-point input, and float32 for means, power sums and
+    mixed pooling of integers.
     """
     def __init__(
         self,

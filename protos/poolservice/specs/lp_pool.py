@@ -1,0 +1,118 @@
+"""LPPool1d, LPPool2d and LPPool3d: the power sum of each window."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from poolservice.errors import InvalidRequest
+from poolservice.specs.base import Size, WindowSpec
+from poolservice.specs.result_types import Values
+from poolservice.specs.validation import real
+
+
+@dataclass(frozen=True, repr=False)
+class _LPPool(WindowSpec[Values]):
+    operator: ClassVar[str] = "lp_pool"
+    norm_type: float
+    kernel_size: Size
+    stride: Size | None = None
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("norm_type", real("norm_type", self.norm_type))
+        if self.norm_type == 0 or not math.isfinite(self.norm_type):
+            raise InvalidRequest(
+                f"must be finite and other than 0 (its limit at infinity is MaxPool); got {self.norm_type}",
+                field="norm_type",
+            )
+
+
+@dataclass(frozen=True, repr=False)
+class LPPool1d(_LPPool):
+    """Power sum of each window, as torch.nn.LPPool1d.
+
+    out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
+    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
+    input keeps its dtype; integer input gives float32.
+
+    Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+
+    Args:
+        norm_type: the power p, finite and other than 0. p = 1 gives the sum; for the limit at infinity use max
+            pooling. Required.
+        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
+            Required.
+        stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
+            `kernel_size`.
+        ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
+            False.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.LPPool1d; Sermanet, Chintala and LeCun, "Convolutional Neural Networks Applied to House Numbers
+    Digit Classification", 2012.
+    """
+
+    spatial_dims = 1
+
+
+@dataclass(frozen=True, repr=False)
+class LPPool2d(_LPPool):
+    """Power sum of each window, as torch.nn.LPPool2d.
+
+    out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
+    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
+    input keeps its dtype; integer input gives float32.
+
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+
+    Args:
+        norm_type: the power p, finite and other than 0. p = 1 gives the sum; for the limit at infinity use max
+            pooling. Required.
+        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
+            Required.
+        stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
+            `kernel_size`.
+        ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
+            False.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.LPPool2d; Sermanet, Chintala and LeCun, "Convolutional Neural Networks Applied to House Numbers
+    Digit Classification", 2012.
+    """
+
+    spatial_dims = 2
+
+
+@dataclass(frozen=True, repr=False)
+class LPPool3d(_LPPool):
+    """Power sum of each window, as torch.nn.LPPool3d.
+
+    out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
+    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
+    input keeps its dtype; integer input gives float32.
+
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+
+    Args:
+        norm_type: the power p, finite and other than 0. p = 1 gives the sum; for the limit at infinity use max
+            pooling. Required.
+        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
+            Required.
+        stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
+            `kernel_size`.
+        ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
+            False.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.LPPool3d; Sermanet, Chintala and LeCun, "Convolutional Neural Networks Applied to House Numbers
+    Digit Classification", 2012.
+    """
+
+    spatial_dims = 3

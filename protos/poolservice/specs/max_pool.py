@@ -1,0 +1,220 @@
+"""MaxPool1d, MaxPool2d and MaxPool3d: the maximum of each window.
+
+Each layer repeats the overloads of its constructor, because mypy honors the annotation of `self` only in the class
+that declares it.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+
+from poolservice.specs.base import Size, WindowSpec
+from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIndices
+
+
+@dataclass(frozen=True, repr=False)
+class _MaxPool(WindowSpec[R_co]):
+    operator: ClassVar[str] = "max_pool"
+    kernel_size: Size
+    stride: Size | None = None
+    padding: Size = 0
+    dilation: Size = 1
+    return_indices: bool = False
+    ceil_mode: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class MaxPool1d(_MaxPool[R_co]):
+    """Maximum of each window, as torch.nn.MaxPool1d; padding counts as -infinity.
+
+    out(i) = max of x over W(i), where W(i) is the window at output position i. A NaN in the window gives NaN. The
+    result has the input's dtype.
+
+    Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+
+    Args:
+        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
+            Required.
+        stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
+            `kernel_size`.
+        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They count as
+            -infinity, or as the lowest value of an integer dtype, so that they are never chosen. Default: 0.
+        dilation: distance between the elements of a window, at least 1: one int, or one per dimension. Default: 1.
+        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
+            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
+            last. Default: False.
+        ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
+            False.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.MaxPool1d; Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
+    """
+
+    spatial_dims = 1
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "MaxPool1d[Values]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: Literal[False] = False,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "MaxPool1d[ValuesAndIndices]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: Literal[True] = True,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "MaxPool1d[ResultType]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: bool = False,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...
+
+
+@dataclass(frozen=True, repr=False)
+class MaxPool2d(_MaxPool[R_co]):
+    """Maximum of each window, as torch.nn.MaxPool2d; padding counts as -infinity.
+
+    out(i) = max of x over W(i), where W(i) is the window at output position i. A NaN in the window gives NaN. The
+    result has the input's dtype.
+
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+
+    Args:
+        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
+            Required.
+        stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
+            `kernel_size`.
+        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They count as
+            -infinity, or as the lowest value of an integer dtype, so that they are never chosen. Default: 0.
+        dilation: distance between the elements of a window, at least 1: one int, or one per dimension. Default: 1.
+        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
+            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
+            last. Default: False.
+        ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
+            False.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.MaxPool2d; Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
+    """
+
+    spatial_dims = 2
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "MaxPool2d[Values]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: Literal[False] = False,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "MaxPool2d[ValuesAndIndices]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: Literal[True] = True,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "MaxPool2d[ResultType]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: bool = False,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...
+
+
+@dataclass(frozen=True, repr=False)
+class MaxPool3d(_MaxPool[R_co]):
+    """Maximum of each window, as torch.nn.MaxPool3d; padding counts as -infinity.
+
+    out(i) = max of x over W(i), where W(i) is the window at output position i. A NaN in the window gives NaN. The
+    result has the input's dtype.
+
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+
+    Args:
+        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
+            Required.
+        stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
+            `kernel_size`.
+        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They count as
+            -infinity, or as the lowest value of an integer dtype, so that they are never chosen. Default: 0.
+        dilation: distance between the elements of a window, at least 1: one int, or one per dimension. Default: 1.
+        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
+            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
+            last. Default: False.
+        ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
+            False.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.MaxPool3d; Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
+    """
+
+    spatial_dims = 3
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "MaxPool3d[Values]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: Literal[False] = False,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "MaxPool3d[ValuesAndIndices]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: Literal[True] = True,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "MaxPool3d[ResultType]",
+            kernel_size: Size,
+            stride: Size | None = None,
+            padding: Size = 0,
+            dilation: Size = 1,
+            return_indices: bool = False,
+            ceil_mode: bool = False,
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...

@@ -1,0 +1,97 @@
+"""Checks and conversions of single parameters, shared by the specs and the SDK."""
+
+import operator as operators
+import reprlib
+from collections.abc import Sequence
+from typing import Any, TypeGuard, cast
+
+from poolservice.errors import InvalidRequest
+
+# torch stores sizes in 32 bits in places and overflows silently beyond them.
+MAX_SIZE = 2**31 - 1
+
+
+def per_dimension(
+    layer: str, dims: int, name: str, value: object, *, minimum: int, allow_none: bool = False
+) -> tuple[int | None, ...]:
+    """Return `value` as a tuple of one int per spatial dimension.
+
+    Args:
+        layer: the layer's name, for the error.
+        dims: the number of spatial dimensions.
+        name: the parameter's name.
+        value: an int for all dimensions, or a sequence of one int for all or one per dimension.
+        minimum: the lowest valid int. The highest is MAX_SIZE.
+        allow_none: accept None in place of an int.
+
+    Raises:
+        InvalidRequest: `value` has another type or length, or an int is out of range.
+    """
+    if not is_list(value):
+        return (_size(name, value, "an int, or a list or tuple of ints", minimum, allow_none),) * dims
+    if len(value) not in (1, dims):
+        takes = "one value" if dims == 1 else f"one value, or {dims} values, one per dimension"
+        raise InvalidRequest(f"{layer} takes {takes}; got {len(value)} in {shown(value)}", field=name)
+    sizes = tuple(_size(name, one, "an int", minimum, allow_none) for one in value)
+    return sizes * dims if len(sizes) == 1 else sizes
+
+
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    """Return True if `value` is a sequence of values; a string or bytes object is a single value."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
+
+
+def _size(name: str, value: object, takes: str, minimum: int, allow_none: bool) -> int | None:
+    if allow_none and value is None:
+        return None
+    size = integer(name, value, takes=f"{takes}, or None to keep the input's" if allow_none else takes)
+    if not minimum <= size <= MAX_SIZE:
+        raise InvalidRequest(f"must be from {minimum} to {MAX_SIZE}; got {shown(size)}", field=name)
+    return size
+
+
+def integer(name: str, value: object, *, takes: str = "an int") -> int:
+    """Return `value` as an int. numpy's integers are accepted; floats and bools are not.
+
+    Raises:
+        InvalidRequest: `value` is not an integer; the error names the parameter and says what it `takes`.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operators.index(cast(Any, value))
+    except TypeError:
+        raise InvalidRequest(f"must be {takes}; got {shown(value)}", field=name) from None
+
+
+def real(name: str, value: object) -> float:
+    """Return `value` as a float. numpy's numbers are accepted; bools and strings are not.
+
+    Raises:
+        InvalidRequest: `value` is not a number, or too large for a float.
+    """
+    try:
+        if isinstance(value, str | bytes | bytearray | bool):
+            raise TypeError
+        return float(cast(Any, value))
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequest(f"must be a number; got {shown(value)}", field=name) from None
+
+
+def flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        InvalidRequest: `value` is anything else, 0 and 1 included.
+    """
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"must be True or False; got {shown(value)}", field=name)
+    return value
+
+
+def shown(value: object) -> str:
+    """Return the repr of `value` for an error message, shortened: it may be an array or thousands of sizes."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to write an int of thousands of digits.
+        return "an int of thousands of digits"
