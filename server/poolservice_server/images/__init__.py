@@ -1,9 +1,9 @@
-"""Pictures: encoded files in, planes of uint8 out; and planes in, PNG files out.
+"""Decode image files to uint8 planes, and encode planes as PNG files.
 
-A request's picture comes from strangers, so its file is read twice. First one of our scanners (jpeg, png, webp, gif,
-bmp, tiff) walks the container: it finds the size and the orientation, refuses what lies about itself, and picks the
-parts that make pixels. Only those reach a decoder, and only when the size is within the limit. Text, colour profiles,
-thumbnails and further frames are never unpacked, so a bomb among them costs nothing.
+Requests may contain malicious files, so each file is read twice. First, a scanner of this package (jpeg, png, webp,
+gif, bmp, tiff) walks the container: it reads the size and the orientation, rejects inconsistent files, and selects the
+parts that the pixels need. Then a decoder receives only those parts, and only if the size is within the limit. Text,
+color profiles, thumbnails and further frames are never decompressed, so a decompression bomb in them has no effect.
 """
 
 from poolservice_server.images.decoder import ColorMode, decode, decode_scanned

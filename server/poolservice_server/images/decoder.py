@@ -1,4 +1,4 @@
-"""From an encoded picture to planes."""
+"""Decode image files to planes."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -7,8 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-# Importing a plugin registers its format. Pillow would otherwise import every plugin that it has, and in the middle of
-# the first request.
+# Importing a plugin registers its format. Otherwise Pillow would import all of its plugins during the first request.
 from PIL import (  # noqa: F401
     BmpImagePlugin,
     GifImagePlugin,
@@ -22,13 +21,13 @@ from PIL import (  # noqa: F401
 
 from poolservice_server.images import libjpeg_turbo
 from poolservice_server.images.formats import scan
-from poolservice_server.images.scan import Buffer, Header, Scan, refusal
+from poolservice_server.images.scan import Buffer, Header, Scan, invalid_image
 
 ColorMode = Literal["RGB", "GRAY", "RGBA"]
 
 _PILLOW_MODES: Mapping[str, str] = MappingProxyType({"RGB": "RGB", "GRAY": "L", "RGBA": "RGBA"})
 
-_TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
+_TRANSPOSES: Mapping[int, Image.Transpose] = MappingProxyType(
     {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -42,106 +41,109 @@ _TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
 
 
 def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
-    """`decode_scanned` of a file that was not walked yet.
+    """Scan and decode a file; see `decode_scanned`.
 
     Args:
-        data: the encoded file, one of FORMATS.
-        mode: the channels to read it as.
-        max_pixels: the most pixels, width times height, that its header may claim.
+        data: the encoded file, in one of the FORMATS.
+        mode: the channels to decode to.
+        max_pixels: the limit for width times height as the file declares them.
     """
     return decode_scanned(scan(data, max_pixels=max_pixels), mode, max_pixels=max_pixels)
 
 
 def decode_scanned(scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False) -> np.ndarray:
-    """The first frame of an encoded picture, upright.
+    """Decode the first frame of an image, upright.
 
-    May be called from several threads at a time; they run side by side while they decode.
+    Thread-safe: several threads can decode in parallel.
 
     Args:
-        scanned: the file, walked by `scan`; its parts are used up.
-        mode: the channels to read it as.
-        max_pixels: what it was scanned with.
-        interleaved: whether the planes may lie interleaved, (H, W, C) in memory, which saves a pass over the pixels.
+        scanned: the result of `scan`. Its parts are consumed.
+        mode: the channels to decode to.
+        max_pixels: the limit that the file was scanned with.
+        interleaved: allow the planes to be interleaved, (H, W, C) in memory, which saves a pass over the pixels.
 
     Returns:
-        uint8 planes, (C, H, W), in memory too unless `interleaved`, so that pooling reads each channel in one run.
+        uint8 planes, (C, H, W). Unless `interleaved`, the array is C-contiguous, so that pooling reads each channel
+        sequentially.
 
     Raises:
-        InvalidRequest: the file is not read, too large, damaged or incomplete. There are no partial pictures.
+        InvalidRequest: the file is unsupported, too large, damaged or incomplete. A partial image is never returned.
+            The error's `field` is image.data.
     """
     header = scanned.header
     file = b"".join(scanned.parts)
-    planes = libjpeg_turbo.planes(file, header, mode, interleaved=interleaved)
+    planes = libjpeg_turbo.decode_jpeg(file, header, mode, interleaved=interleaved)
     if planes is not None:
         return planes
-    picture = _load(file, header, max_pixels)
-    if header.orientation in _TURNS:
-        picture = picture.transpose(_TURNS[header.orientation])
-    return _planes(_convert(picture, header, _PILLOW_MODES[mode]))
+    image = _load(file, header, max_pixels)
+    if header.orientation in _TRANSPOSES:
+        image = image.transpose(_TRANSPOSES[header.orientation])
+    return _to_planes(_convert(image, header, _PILLOW_MODES[mode]))
 
 
 def _load(file: bytes, header: Header, max_pixels: int) -> Image.Image:
-    # Pillow's own limit is one for the whole process. It is only ever raised, and only when the operator allows more;
-    # the limit that counts was compared with the header already.
+    # Pillow has one limit for the whole process. It is raised if the server's own limit is higher. The server's limit
+    # was checked against the header before.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        picture = Image.open(BytesIO(file), formats=(header.format,))
-        if picture.size == (header.width, header.height):
-            # In one piece: fed by blocks, Pillow copies all that a decoder left over for each further block, and a JPEG
-            # of 64 MB with one endless marker took it two minutes.
-            picture.decodermaxblock = max(len(file), picture.decodermaxblock)
-            picture.load()
+        image = Image.open(BytesIO(file), formats=(header.format,))
+        if image.size == (header.width, header.height):
+            # Decode the file as one block. With several blocks, Pillow copies the remaining bytes once per block: a
+            # JPEG of 64 MB with one endless marker took two minutes.
+            image.decodermaxblock = max(len(file), image.decodermaxblock)
+            image.load()
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise refusal(
-            f"the {header.format} file is damaged, or stores its pixels in a way that is not read; "
-            "save the picture again, as PNG for example"
+        raise invalid_image(
+            f"the {header.format} file is damaged, or stores its pixels in an unsupported way; "
+            "save the image again, for example as PNG"
         ) from None
-    except Exception as error:  # noqa: BLE001  Pillow raises whatever its parsers stumble into
-        raise refusal(
+    except Exception as error:  # noqa: BLE001  Pillow raises any type of exception for damaged files
+        raise invalid_image(
             f"the {header.format} file cannot be decoded ({error}); send a complete, undamaged file"
         ) from None
-    if picture.size != (header.width, header.height):
-        raise refusal(
-            f"the {header.format} file's header says {header.width} x {header.height} pixels and its picture is "
-            f"{picture.width} x {picture.height}; send an undamaged file"
+    if image.size != (header.width, header.height):
+        raise invalid_image(
+            f"the {header.format} file's header declares {header.width} x {header.height} pixels, and its image has "
+            f"{image.width} x {image.height}; send an undamaged file"
         )
-    return picture
+    return image
 
 
-def _convert(picture: Image.Image, header: Header, mode: str) -> Image.Image:
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and header.format == "PNG"):
-        picture = _high_byte(picture, mode)
-    if picture.mode in ("I", "F"):
-        raise refusal(
-            f"the {header.format} file stores floating-point, signed or 32-bit numbers, whose black and white it does "
-            "not say; send them as a tensor"
+def _convert(image: Image.Image, header: Header, mode: str) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and header.format == "PNG"):
+        image = _high_byte(image, mode)
+    if image.mode in ("I", "F"):
+        raise invalid_image(
+            f"the {header.format} file stores floating-point, signed or 32-bit numbers and does not define which "
+            "values are black and white; send them as a tensor"
         )
     if mode != "RGBA":
-        # Without it Pillow has nothing to warn of: the transparency is dropped on purpose.
-        picture.info.pop("transparency", None)
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.mode == "LAB":
-        picture = picture.convert("RGB")
-    return picture if picture.mode == mode else picture.convert(mode)
+        # Transparency is dropped on purpose. Removing it here avoids Pillow's warning.
+        image.info.pop("transparency", None)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode == "LAB":
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
-def _high_byte(picture: Image.Image, mode: str) -> Image.Image:
-    """16 bits a sample as 8: Pillow would clip all but the darkest 256 of 65536 values to white."""
-    values = np.asarray(picture)
+def _high_byte(image: Image.Image, mode: str) -> Image.Image:
+    """Reduce 16-bit samples to their high byte. Pillow would clip all values above 255 to white."""
+    values = np.asarray(image)
     gray = Image.fromarray((values >> 8).astype(np.uint8))
-    key = picture.info.get("transparency")
-    if mode != "RGBA" or not isinstance(key, int):
+    transparent_value = image.info.get("transparency")
+    if mode != "RGBA" or not isinstance(transparent_value, int):
         return gray
-    gray.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    gray.putalpha(Image.fromarray(np.where(values == transparent_value, 0, 255).astype(np.uint8)))
     return gray
 
 
-def _planes(picture: Image.Image) -> np.ndarray:
-    # Pillow packs one band faster than it packs all of them, and planes pool many times faster than interleaved bytes.
-    bands = picture.getbands()
-    planes = b"".join(picture.tobytes("raw", band) for band in bands)
-    return np.frombuffer(planes, np.uint8).reshape(len(bands), picture.height, picture.width)
+def _to_planes(image: Image.Image) -> np.ndarray:
+    # Exporting bands one by one is faster than exporting them interleaved, and planes pool many times faster than
+    # interleaved bytes.
+    bands = image.getbands()
+    planes = b"".join(image.tobytes("raw", band) for band in bands)
+    return np.frombuffer(planes, np.uint8).reshape(len(bands), image.height, image.width)

@@ -1,16 +1,16 @@
-"""Which kind of file it is, and what its header says."""
+"""Detect the format of an image file and call the scanner of that format."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from poolservice_server.images import bmp, gif, jpeg, png, tiff, webp
-from poolservice_server.images.scan import Buffer, Header, Scan, refusal
+from poolservice_server.images.scan import Buffer, Header, Scan, invalid_image
 
 _SCANNERS: Mapping[str, Callable[[memoryview], Scan]] = MappingProxyType(
     {"JPEG": jpeg.scan, "PNG": png.scan, "WEBP": webp.scan, "BMP": bmp.scan, "TIFF": tiff.scan, "GIF": gif.scan}
 )
 
-#: The formats that are read, by Pillow's names.
+#: The supported input formats, by Pillow's names.
 FORMATS: tuple[str, ...] = tuple(_SCANNERS)
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -28,44 +28,47 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def read_header(data: Buffer, *, max_pixels: int) -> Header:
-    """What the encoded picture `data` says of itself; costs microseconds and decodes nothing.
+    """Read the header of an encoded image. This takes microseconds and decodes no pixels.
 
     Args:
         data: the encoded file.
-        max_pixels: the most pixels, width times height, that the picture may have.
+        max_pixels: the limit for width times height.
 
     Raises:
-        InvalidRequest: it is none of FORMATS, lies about its parts, is empty, or is larger than `max_pixels`.
+        InvalidRequest: the file is empty, has none of the FORMATS or is inconsistent, or the image exceeds
+            `max_pixels`. The error's `field` is image.data.
     """
     return scan(data, max_pixels=max_pixels).header
 
 
 def scan(data: Buffer, *, max_pixels: int) -> Scan:
-    """`read_header`, with the parts of the file that make pixels."""
+    """Scan an encoded image: `read_header`, plus the parts of the file that the pixels need."""
     view = memoryview(data).cast("B")
-    found = _SCANNERS[_format(view)](view)
-    header = found.header
+    scanned = _SCANNERS[_detect_format(view)](view)
+    header = scanned.header
     if header.width < 1 or header.height < 1:
-        raise refusal(
-            f"the {header.format} picture is {header.width} x {header.height} pixels; both must be at least 1"
+        raise invalid_image(
+            f"the {header.format} image is {header.width} x {header.height} pixels; both must be at least 1"
         )
     if header.width * header.height > max_pixels:
-        raise refusal(
-            f"the {header.format} picture is {header.width} x {header.height} = {header.width * header.height} pixels, "
+        raise invalid_image(
+            f"the {header.format} image is {header.width} x {header.height} = {header.width * header.height} pixels, "
             f"and this server reads at most {max_pixels}; scale it down first"
         )
-    return found
+    return scanned
 
 
-def _format(view: memoryview) -> str:
+def _detect_format(view: memoryview) -> str:
     if not view:
-        raise refusal(f"there are no bytes; send a {_accepted()} file")
+        raise invalid_image(f"there are no bytes; send a {_format_list()} file")
     prefix = bytes(view[:12])
     for magic, name in _MAGIC:
         if prefix.startswith(magic) and (name != "WEBP" or prefix[8:] == b"WEBP"):
             return name
-    raise refusal(f"these {len(view)} bytes are no {_accepted()} file; convert the picture to one of these")
+    raise invalid_image(
+        f"these {len(view)} bytes are not a {_format_list()} file; convert the image to one of these formats"
+    )
 
 
-def _accepted() -> str:
+def _format_list() -> str:
     return f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"

@@ -1,7 +1,7 @@
-"""The pixels of plain JPEG files by libjpeg-turbo itself, which takes three quarters of the time that it takes Pillow.
+"""Decode common JPEG files with libjpeg-turbo directly, which takes three quarters of Pillow's time.
 
-Pillow decodes with the same library and unpacks row by row. Whatever is not plain or not whole is left to it, so that
-the pixels, and what is refused, are the same with and without.
+Pillow uses the same library and converts row by row. Uncommon and damaged files are left to Pillow, so that the pixels
+and the errors are the same with and without this module.
 """
 
 import numpy as np
@@ -10,58 +10,59 @@ from poolservice_server.images.scan import Header
 
 try:
     import simplejpeg
-except ImportError:  # It has no wheels for some machines.
+except ImportError:  # simplejpeg has no wheels for some platforms.
     simplejpeg = None
 
-# Colours that it converts to RGB as Pillow does.
-_COLOURED = ("YCbCr", "RGB")
+# The color spaces that libjpeg-turbo converts to RGB exactly as Pillow does.
+_COLOR_SPACES = ("YCbCr", "RGB")
 
 
-def planes(file: bytes, header: Header, mode: str, *, interleaved: bool) -> np.ndarray | None:
-    """The picture's planes, (C, H, W) of uint8, as stored, not turned; None where Pillow should look at it.
+def decode_jpeg(file: bytes, header: Header, mode: str, *, interleaved: bool) -> np.ndarray | None:
+    """Decode a file to uint8 planes, (C, H, W), or return None if Pillow has to decode it.
 
     Args:
-        file: the file, of a JPEG or not.
-        header: what was read of it.
+        file: the file, in any format.
+        header: its header. Only upright images are decoded here.
         mode: RGB, RGBA or GRAY.
-        interleaved: whether the planes of an RGB picture may lie interleaved.
+        interleaved: allow the planes of an RGB image to be interleaved in memory.
     """
     if simplejpeg is None or header.format != "JPEG" or header.orientation != 1:
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(file)
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(file)
         if (width, height) != (header.width, header.height):
             return None
-        if colours in _COLOURED and mode == "RGB" and interleaved:
+        if color_space in _COLOR_SPACES and mode == "RGB" and interleaved:
             pixels: np.ndarray = simplejpeg.decode_jpeg(file)
             return np.moveaxis(pixels, -1, 0)
-        if colours in _COLOURED and mode != "GRAY":
-            return _coloured(simplejpeg.decode_jpeg(file, "RGBX"), mode)
-        if colours == "Gray":
+        if color_space in _COLOR_SPACES and mode != "GRAY":
+            return _rgbx_to_planes(simplejpeg.decode_jpeg(file, "RGBX"), mode)
+        if color_space == "Gray":
             gray = simplejpeg.decode_jpeg(file, "GRAY")[:, :, 0]
-            return gray[None] if mode == "GRAY" else _opaque(np.stack((gray, gray, gray)), mode)
+            return gray[None] if mode == "GRAY" else _add_alpha(np.stack((gray, gray, gray)), mode)
     except ValueError:
-        # Damaged, or unlike what this library reads: Pillow reads some of it, and says what is wrong with the rest.
+        # Damaged, or unsupported by simplejpeg. Pillow decodes some of these files and explains the other errors.
         return None
     return None
 
 
-def _coloured(pixels: np.ndarray, mode: str) -> np.ndarray:
-    """Planes of (H, W, 4) pixels, whose last byte is none."""
+def _rgbx_to_planes(pixels: np.ndarray, mode: str) -> np.ndarray:
+    """Convert (H, W, 4) pixels to planes. The fourth byte of a pixel is unused."""
     height, width, _ = pixels.shape
     data = pixels.reshape(-1)
     size = height * width
     planes = np.empty((3, size), np.uint8)
     for channel, plane in enumerate(planes):
-        # Of each pixel from this byte on, read as one little-endian integer, a narrowing cast keeps the byte: one
-        # instruction for many. The last pixel reaches beyond the end.
+        # The four bytes from this channel on are read as a little-endian integer. A cast to uint8 keeps its lowest
+        # byte, which is the channel's, for many pixels per instruction. The last pixel has no four bytes left.
         shifted = np.ndarray((size - 1,), np.uint32, data.data, channel)
         np.copyto(plane[:-1], shifted, casting="unsafe")
         plane[-1] = data[4 * (size - 1) + channel]
-    return _opaque(planes.reshape(3, height, width), mode)
+    return _add_alpha(planes.reshape(3, height, width), mode)
 
 
-def _opaque(planes: np.ndarray, mode: str) -> np.ndarray:
+def _add_alpha(planes: np.ndarray, mode: str) -> np.ndarray:
+    """Add an opaque alpha plane if the mode is RGBA."""
     if mode != "RGBA":
         return planes
     return np.concatenate((planes, np.full_like(planes[:1], 255)))

@@ -1,4 +1,4 @@
-"""What a scanner finds in a file, and how it refuses one."""
+"""The result of scanning an image file, and the errors that scanners raise."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from poolservice.errors import InvalidRequest
 
 Buffer = bytes | bytearray | memoryview
 
-#: The chunks, segments or sub-blocks that a file may have. Honest files stay far below, and walking more would let a
-#: file of empty ones hold a thread for seconds.
+#: The limit for the number of chunks, segments or sub-blocks of a file. Real files have far fewer. Without a limit, a
+#: file of empty blocks would occupy a thread for seconds.
 MAX_BLOCKS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of its picture before a pixel is decoded.
+    """The properties of an image that its file declares, read without decoding a pixel.
 
     Attributes:
         format: one of FORMATS.
         width: the stored width in pixels, before the orientation is applied.
-        height: the stored height in pixels.
-        orientation: how EXIF says the picture is to be turned, 1 (as it is) to 8.
+        height: the stored height in pixels, before the orientation is applied.
+        orientation: the EXIF orientation, 1 (upright as stored) to 8.
     """
 
     format: str
@@ -31,27 +31,29 @@ class Header:
 
     @property
     def upright(self) -> tuple[int, int]:
-        """Height and width of the picture once it is turned, as `decode` returns it."""
+        """Height and width in pixels after the orientation is applied, as `decode` returns the image."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 class Scan(NamedTuple):
-    """A file that was walked: its header, and the parts that make pixels, which joined are a file again."""
+    """A scanned file: its header, and the parts that the pixels need. Joined, the parts are a valid file."""
 
     header: Header
     parts: Iterable[Buffer]
 
 
-def refusal(reason: str) -> InvalidRequest:
-    """The error for a picture that is not read."""
+def invalid_image(reason: str) -> InvalidRequest:
+    """Return the error for an image that cannot be decoded."""
     return InvalidRequest(reason, field="image.data")
 
 
-def truncated(format: str, where: str) -> InvalidRequest:
-    """The error for a file that ends too early."""
-    return refusal(f"the {format} file ends inside {where}; send the complete file")
+def truncated_file(format: str, where: str) -> InvalidRequest:
+    """Return the error for a file that ends too early."""
+    return invalid_image(f"the {format} file ends inside {where}; send the complete file")
 
 
 def too_many_blocks(format: str, blocks: str) -> InvalidRequest:
-    """The error for a file that is all structure and no picture."""
-    return refusal(f"the {format} file has more than {MAX_BLOCKS} {blocks}; save the picture again without metadata")
+    """Return the error for a file with more blocks than MAX_BLOCKS."""
+    return invalid_image(
+        f"the {format} file has more than {MAX_BLOCKS} {blocks}; save the image again without metadata"
+    )

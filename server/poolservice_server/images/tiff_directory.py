@@ -1,32 +1,32 @@
-"""Image file directories: the tables of tags that a TIFF file and an EXIF block are made of."""
+"""Image file directories: the tables of tags in TIFF files and EXIF blocks."""
 
 import struct
 from typing import NamedTuple
 
 ORIENTATION = 0x0112
 
-# There are fewer tags than this in all of TIFF and EXIF.
+# TIFF and EXIF together define fewer tags than this.
 MAX_ENTRIES = 4096
 
-# Bytes an element of each type; what is not listed is no type.
+# The size of one element in bytes, by type. Entries of other types are ignored.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q"}
 
 
 class MalformedDirectory(ValueError):
-    """The directory is too long or does not lie within the bytes, or they begin with no TIFF header."""
+    """There is no TIFF header, or the directory is too long or lies outside of the bytes."""
 
 
 class Entry(NamedTuple):
-    """One tag: its entry as it stands, and what that says of its data."""
+    """One tag of a directory: the bytes of its entry, and the size, value and position of its data."""
 
     raw: bytes
     elements: int
-    #: Bytes of the data.
+    #: The size of the data in bytes.
     nbytes: int
-    #: The data where it is one integer, else None.
+    #: The value if the data is a single integer, else None.
     integer: int | None
-    #: Where the data ends in the file; 0 where it stands in the entry itself.
+    #: The end of the data in the file; 0 if the data is stored in the entry itself.
     end: int
 
 
@@ -39,22 +39,24 @@ class Directory(NamedTuple):
     entries: dict[int, Entry]
 
     def integer(self, tag: int, default: int) -> int:
-        """The value of `tag` where it is one integer."""
+        """Return the value of `tag`, or `default` if the tag is missing or not a single integer."""
         entry = self.entries.get(tag)
         return default if entry is None or entry.integer is None else entry.integer
 
     def with_only(self, tags: frozenset[int]) -> bytes:
-        """The directory as bytes, with no entries but those of `tags`, and no directory after it."""
-        kept = [entry.raw for tag, entry in self.entries.items() if tag in tags]
-        count, following = ("Q", "Q") if self.big else ("H", "L")
-        return b"".join((struct.pack(self.order + count, len(kept)), *kept, struct.pack(self.order + following, 0)))
+        """Return the directory as bytes with the entries of `tags` only, and without a next directory."""
+        entries = [entry.raw for tag, entry in self.entries.items() if tag in tags]
+        count, next_offset = ("Q", "Q") if self.big else ("H", "L")
+        return b"".join(
+            (struct.pack(self.order + count, len(entries)), *entries, struct.pack(self.order + next_offset, 0))
+        )
 
 
 def read(view: memoryview) -> Directory:
-    """The first directory of the TIFF file or EXIF block `view`.
+    """Read the first directory of a TIFF file or EXIF block.
 
     Raises:
-        MalformedDirectory: there is none.
+        MalformedDirectory: `view` has no TIFF header, or its first directory is too long or lies outside of it.
     """
     order = {b"II": "<", b"MM": ">"}.get(bytes(view[:2]))
     if order is None or len(view) < 8:
@@ -71,7 +73,7 @@ def read(view: memoryview) -> Directory:
         raise MalformedDirectory from None
     entries: dict[int, Entry] = {}
     for tag, kind, elements, data in layout.iter_unpack(view[start : start + count * layout.size]):
-        # The first of equal tags counts, as in Pillow.
+        # If a tag is repeated, the first one counts, as in Pillow.
         if kind in _SIZES and tag not in entries:
             raw = layout.pack(tag, kind, elements, data)
             entries[tag] = _entry(raw, kind, elements, data, order)
@@ -89,7 +91,7 @@ def _entry(raw: bytes, kind: int, elements: int, data: bytes, order: str) -> Ent
 
 
 def orientation(exif: memoryview) -> int:
-    """How an EXIF block says that the picture is to be turned, 1 to 8; 1 where it does not say so or is damaged."""
+    """Return the orientation in an EXIF block, 1 to 8; 1 if it has none or is damaged."""
     if bytes(exif[:6]) == b"Exif\0\0":
         exif = exif[6:]
     try:

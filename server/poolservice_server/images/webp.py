@@ -1,15 +1,15 @@
-"""WebP (RFC 9649): a RIFF file of chunks."""
+"""Scanner for WebP files (RFC 9649): a RIFF file of chunks."""
 
 import struct
 
 from poolservice_server.images import tiff_directory
-from poolservice_server.images.scan import MAX_BLOCKS, Header, Scan, refusal, too_many_blocks, truncated
+from poolservice_server.images.scan import MAX_BLOCKS, Header, Scan, invalid_image, too_many_blocks, truncated_file
 
 
 def scan(view: memoryview) -> Scan:
-    """Read the canvas's size, and the orientation where there is an EXIF chunk."""
+    """Read the size of the canvas, and the orientation if there is an EXIF chunk."""
     if len(view) < 30 or 8 + int.from_bytes(view[4:8], "little") > len(view):
-        raise truncated("WEBP", f"the RIFF chunk, after {len(view)} bytes")
+        raise truncated_file("WEBP", f"the RIFF chunk, after {len(view)} bytes")
     kind = bytes(view[12:16])
     orientation = 1
     if kind == b"VP8X":
@@ -21,7 +21,7 @@ def scan(view: memoryview) -> Scan:
     elif kind == b"VP8 " and bytes(view[23:26]) == b"\x9d\x01\x2a":
         width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", view, 26))
     else:
-        raise refusal("the WEBP file does not begin with a VP8, VP8L or VP8X chunk; send an undamaged file")
+        raise invalid_image("the WEBP file does not begin with a VP8, VP8L or VP8X chunk; send an undamaged file")
     return Scan(Header("WEBP", width, height, orientation), [view])
 
 

@@ -1,4 +1,4 @@
-"""Pictures to read: a real photograph, small pictures of every kind, and a writer of PNG files chunk by chunk."""
+"""Image files for tests: a photograph, a small file of every supported variant, and a writer of arbitrary PNG files."""
 
 import struct
 import zlib
@@ -15,11 +15,11 @@ Save = Callable[..., bytes]
 WritePng = Callable[..., bytes]
 
 
-def _save(picture: Image.Image, format: str, **options: object) -> bytes:
+def _save(image: Image.Image, format: str, **options: object) -> bytes:
     file = BytesIO()
-    picture.save(file, format, **options)
-    # The options of one format stay on a picture that it was saved in, where another's encoder trips over them.
-    picture.encoderconfig = ()
+    image.save(file, format, **options)
+    # Saving leaves the options of one format on the image, and the encoders of other formats fail on them.
+    image.encoderconfig = ()
     return file.getvalue()
 
 
@@ -37,67 +37,67 @@ def _png(
 
 @pytest.fixture(scope="session")
 def save() -> Save:
-    """Encode a Pillow picture as a file of a format, with Pillow's options."""
+    """Encode a Pillow image in a format, with Pillow's options."""
     return _save
 
 
 @pytest.fixture(scope="session")
 def write_png() -> WritePng:
-    """A PNG of width, height, bits a sample, colour type and the pixels' compressed bytes."""
+    """Write a PNG from width, height, bits per sample, color type and the compressed pixels."""
     return _png
 
 
 @pytest.fixture(scope="session")
 def photograph() -> bytes:
-    """Grace Hopper, a JPEG of 512 x 600 pixels."""
+    """A photograph of Grace Hopper, a JPEG of 512 x 600 pixels."""
     return Path(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).read_bytes()
 
 
 @pytest.fixture(scope="session")
-def picture(photograph: bytes) -> Image.Image:
-    """An RGB picture of 67 x 45 pixels: neither a multiple of anything nor square."""
+def image(photograph: bytes) -> Image.Image:
+    """An RGB image of 67 x 45 pixels: not square, and no multiple of a block size."""
     return Image.open(BytesIO(photograph)).resize((67, 45))
 
 
 @pytest.fixture(scope="session")
-def files(picture: Image.Image) -> Mapping[str, bytes]:
-    """One file of each kind that is read."""
-    palette, turned = picture.quantize(30), picture.rotate(90)
+def files(image: Image.Image) -> Mapping[str, bytes]:
+    """One file of each supported variant, by name."""
+    palette, rotated = image.quantize(30), image.rotate(90)
     exif = Image.Exif()
     exif[0x0112] = 6
     samples = np.arange(67 * 45, dtype=np.uint16).reshape(45, 67) * 21
-    made = {
-        "jpeg": _save(picture, "JPEG", exif=exif),
-        "jpeg_progressive": _save(picture, "JPEG", progressive=True),
-        "jpeg_gray": _save(picture.convert("L"), "JPEG"),
-        "jpeg_cmyk": _save(picture.convert("CMYK"), "JPEG"),
-        "mpo": _save(picture, "MPO", save_all=True, append_images=[picture.rotate(90)]),
-        "png": _save(picture, "PNG", exif=exif),
+    variants = {
+        "jpeg": _save(image, "JPEG", exif=exif),
+        "jpeg_progressive": _save(image, "JPEG", progressive=True),
+        "jpeg_gray": _save(image.convert("L"), "JPEG"),
+        "jpeg_cmyk": _save(image.convert("CMYK"), "JPEG"),
+        "mpo": _save(image, "MPO", save_all=True, append_images=[image.rotate(90)]),
+        "png": _save(image, "PNG", exif=exif),
         "png_palette": _save(palette, "PNG", transparency=2),
         "png_palette_alpha": _save(palette, "PNG", transparency=bytes(range(0, 240, 8))),
-        "png_1_bit": _save(picture.convert("1"), "PNG"),
-        "png_gray": _save(picture.convert("L"), "PNG", transparency=100),
-        "png_gray_alpha": _save(picture.convert("LA"), "PNG"),
-        "png_alpha": _save(picture.convert("RGBA"), "PNG"),
+        "png_1_bit": _save(image.convert("1"), "PNG"),
+        "png_gray": _save(image.convert("L"), "PNG", transparency=100),
+        "png_gray_alpha": _save(image.convert("LA"), "PNG"),
+        "png_alpha": _save(image.convert("RGBA"), "PNG"),
         "png_16_bit": _save(Image.fromarray(samples), "PNG"),
-        "apng": _save(picture, "PNG", save_all=True, append_images=[turned]),
-        "webp": _save(picture, "WEBP", exif=exif),
-        "webp_lossless": _save(picture.convert("RGBA"), "WEBP", lossless=True),
-        "webp_animated": _save(picture, "WEBP", save_all=True, append_images=[turned]),
-        "bmp": _save(picture, "BMP"),
+        "apng": _save(image, "PNG", save_all=True, append_images=[rotated]),
+        "webp": _save(image, "WEBP", exif=exif),
+        "webp_lossless": _save(image.convert("RGBA"), "WEBP", lossless=True),
+        "webp_animated": _save(image, "WEBP", save_all=True, append_images=[rotated]),
+        "bmp": _save(image, "BMP"),
         "bmp_palette": _save(palette, "BMP"),
-        "bmp_1_bit": _save(picture.convert("1"), "BMP"),
+        "bmp_1_bit": _save(image.convert("1"), "BMP"),
         "gif": _save(palette, "GIF", comment=b"hello" * 100),
-        "gif_animated": _save(palette, "GIF", save_all=True, append_images=[turned.quantize(9)], transparency=3),
-        "tiff": _save(picture, "TIFF"),
-        "tiff_big": _save(picture, "TIFF", big_tiff=True),
-        "tiff_pages": _save(picture, "TIFF", save_all=True, append_images=[turned]),
+        "gif_animated": _save(palette, "GIF", save_all=True, append_images=[rotated.quantize(9)], transparency=3),
+        "tiff": _save(image, "TIFF"),
+        "tiff_big": _save(image, "TIFF", big_tiff=True),
+        "tiff_pages": _save(image, "TIFF", save_all=True, append_images=[rotated]),
         "tiff_16_bit": _save(Image.fromarray(samples), "TIFF"),
-        "tiff_fax": _save(picture.convert("1"), "TIFF", compression="group4"),
+        "tiff_fax": _save(image.convert("1"), "TIFF", compression="group4"),
     }
     for mode in ("1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr"):
-        source = palette.convert(mode) if mode in ("P", "PA") else picture.convert(mode)
-        made[f"tiff_{mode}"] = _save(source, "TIFF")
+        source = palette.convert(mode) if mode in ("P", "PA") else image.convert(mode)
+        variants[f"tiff_{mode}"] = _save(source, "TIFF")
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "zstd"):
-        made[f"tiff_{compression}"] = _save(picture, "TIFF", compression=compression)
-    return made
+        variants[f"tiff_{compression}"] = _save(image, "TIFF", compression=compression)
+    return variants

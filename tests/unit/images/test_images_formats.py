@@ -1,4 +1,4 @@
-"""What becomes of each kind of picture: compared with Pillow, and by hand where Pillow's own reading is no use."""
+"""Decoded images have the pixels that Pillow gives, or computed values where Pillow does not decode usefully."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ Save = Callable[..., bytes]
 WritePng = Callable[..., bytes]
 
 
-def pillow(file: bytes, mode: ColorMode) -> np.ndarray:
+def decode_with_pillow(file: bytes, mode: ColorMode) -> np.ndarray:
     opened = Image.open(BytesIO(file))
     opened.load()
     if mode != "RGBA":
@@ -29,48 +29,48 @@ def pillow(file: bytes, mode: ColorMode) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", PILLOW_MODES)
-def test_reads_8_bit_pictures_as_pillow_does(files: Mapping[str, bytes], mode: ColorMode) -> None:
+def test_8_bit_images_are_decoded_as_by_pillow(files: Mapping[str, bytes], mode: ColorMode) -> None:
     for kind, file in files.items():
         if "16_bit" not in kind:
             planes = decode(file, mode, max_pixels=MAX_PIXELS)
             assert planes.dtype == np.uint8, kind
             assert planes.flags.c_contiguous, kind
-            assert np.array_equal(planes, pillow(file, mode)), kind
+            assert np.array_equal(planes, decode_with_pillow(file, mode)), kind
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
-def test_reads_a_real_photograph(photograph: bytes, wrap: Callable[[bytes], bytes]) -> None:
+def test_a_photograph_is_decoded_from_any_buffer(photograph: bytes, wrap: Callable[[bytes], bytes]) -> None:
     planes = decode(wrap(photograph), "RGB", max_pixels=MAX_PIXELS)
     assert planes.shape == (3, 600, 512)
-    assert np.array_equal(planes, pillow(photograph, "RGB"))
+    assert np.array_equal(planes, decode_with_pillow(photograph, "RGB"))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turns_pictures_upright(picture: Image.Image, save: Save, format: str, orientation: int) -> None:
+def test_the_exif_orientation_is_applied(image: Image.Image, save: Save, format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    file = save(picture, format, exif=exif)
+    file = save(image, format, exif=exif)
     header = read_header(file, max_pixels=MAX_PIXELS)
     assert (header.width, header.height, header.orientation) == (67, 45, orientation)
     planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
     assert planes.shape[1:] == header.upright == ((67, 45) if orientation >= 5 else (45, 67))
-    assert np.array_equal(planes, pillow(file, "RGB"))
+    assert np.array_equal(planes, decode_with_pillow(file, "RGB"))
 
 
-def test_reads_damaged_exif_as_no_orientation(picture: Image.Image, save: Save) -> None:
+def test_damaged_exif_is_ignored(image: Image.Image, save: Save) -> None:
     for exif in (
         b"Exif\0\0",
         b"Exif\0\0II*\0\xff\xff\xff\xff",
         b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
         b"Exif\0\0hello, world",
     ):
-        file = save(picture, "JPEG", exif=exif)
+        file = save(image, "JPEG", exif=exif)
         assert read_header(file, max_pixels=MAX_PIXELS).orientation == 1
         assert decode(file, "RGB", max_pixels=MAX_PIXELS).shape == (3, 45, 67)
 
 
-def test_header_names_the_format(files: Mapping[str, bytes]) -> None:
+def test_the_header_has_format_and_size(files: Mapping[str, bytes]) -> None:
     seen = set()
     for kind, file in files.items():
         header = read_header(file, max_pixels=MAX_PIXELS)
@@ -81,14 +81,14 @@ def test_header_names_the_format(files: Mapping[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mpo", "apng", "webp_animated", "gif_animated", "tiff_pages"])
-def test_reads_the_first_frame(files: Mapping[str, bytes], picture: Image.Image, kind: str) -> None:
+def test_only_the_first_frame_is_decoded(files: Mapping[str, bytes], image: Image.Image, kind: str) -> None:
     planes = decode(files[kind], "RGB", max_pixels=MAX_PIXELS)
-    first = np.asarray(picture).transpose(2, 0, 1).astype(int)
+    first = np.asarray(image).transpose(2, 0, 1).astype(int)
     assert planes.shape == first.shape
     assert np.abs(planes - first).mean() < 12
 
 
-def test_transparency_is_dropped_or_kept(files: Mapping[str, bytes]) -> None:
+def test_the_color_mode_decides_on_transparency(files: Mapping[str, bytes]) -> None:
     planes = decode(files["png_palette_alpha"], "RGBA", max_pixels=MAX_PIXELS)
     assert len(np.unique(planes[3])) > 8
     assert np.array_equal(decode(files["png_palette_alpha"], "RGB", max_pixels=MAX_PIXELS), planes[:3])
@@ -138,59 +138,59 @@ def test_16_bit_tiff_keeps_the_high_byte(order: str) -> None:
         decode(tiff(order, 7, 5, values.tobytes(), {258: (16,), 262: (0,)}), "GRAY", max_pixels=MAX_PIXELS)
 
 
-def test_premultiplied_tiff_is_divided_by_its_alpha() -> None:
-    # Gray 50 under alpha 127 was 100 before it was multiplied; extra sample 1 says that it was.
+def test_premultiplied_alpha_in_a_tiff_is_undone() -> None:
+    # Gray 50 with alpha 127 was 100 before premultiplication, which extra sample type 1 declares.
     file = tiff("<", 2, 1, bytes([50, 127, 80, 255]), {258: (8, 8), 262: (1,), 277: (2,), 338: (1,)})
     assert decode(file, "GRAY", max_pixels=MAX_PIXELS).tolist() == [[[100, 80]]]
     assert decode(file, "RGBA", max_pixels=MAX_PIXELS)[3].tolist() == [[127, 255]]
 
 
-def test_lab_tiff_is_read_through_rgb(picture: Image.Image, save: Save) -> None:
+def test_a_lab_tiff_is_converted_through_rgb(image: Image.Image, save: Save) -> None:
     lab = ImageCms.profileToProfile(
-        picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
     assert lab is not None
     file = save(lab, "TIFF")
     planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
-    assert np.abs(planes.astype(int) - np.asarray(picture).transpose(2, 0, 1)).mean() < 3
+    assert np.abs(planes.astype(int) - np.asarray(image).transpose(2, 0, 1)).mean() < 3
     assert decode(file, "GRAY", max_pixels=MAX_PIXELS).shape == (1, 45, 67)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_refuses_numbers_without_black_and_white(picture: Image.Image, save: Save, mode: str) -> None:
+def test_numbers_without_defined_black_and_white_are_rejected(image: Image.Image, save: Save, mode: str) -> None:
     with pytest.raises(InvalidRequest, match="send them as a tensor") as caught:
-        decode(save(picture.convert("L").convert(mode), "TIFF"), "RGB", max_pixels=MAX_PIXELS)
+        decode(save(image.convert("L").convert(mode), "TIFF"), "RGB", max_pixels=MAX_PIXELS)
     assert caught.value.field == "image.data"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
 @pytest.mark.parametrize("format", FORMATS)
-def test_reads_extreme_shapes(save: Save, format: str, size: tuple[int, int]) -> None:
+def test_extreme_shapes_are_decoded(save: Save, format: str, size: tuple[int, int]) -> None:
     file = save(Image.linear_gradient("L").resize(size).convert("RGB"), format)
     planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
     assert planes.shape == (3, size[1], size[0])
-    assert np.array_equal(planes, pillow(file, "RGB"))
+    assert np.array_equal(planes, decode_with_pillow(file, "RGB"))
 
 
-def test_a_gif_frame_over_the_screen_enlarges_it(files: Mapping[str, bytes]) -> None:
+def test_a_gif_frame_beyond_the_screen_enlarges_the_image(files: Mapping[str, bytes]) -> None:
     file = bytearray(files["gif"])
     file[6:10] = struct.pack("<HH", 10, 10)
     planes = decode(file, "RGB", max_pixels=MAX_PIXELS)
     assert planes.shape == (3, 45, 67)
-    assert np.array_equal(planes, pillow(bytes(file), "RGB"))
+    assert np.array_equal(planes, decode_with_pillow(bytes(file), "RGB"))
 
 
-def test_several_threads_read_at_a_time(files: Mapping[str, bytes]) -> None:
+def test_several_threads_decode_at_the_same_time(files: Mapping[str, bytes]) -> None:
     names = list(files) * 4
     with ThreadPoolExecutor(8) as threads:
-        read = threads.map(lambda name: decode(files[name], "RGB", max_pixels=MAX_PIXELS), names)
-        for name, planes in zip(names, read, strict=True):
+        decoded = threads.map(lambda name: decode(files[name], "RGB", max_pixels=MAX_PIXELS), names)
+        for name, planes in zip(names, decoded, strict=True):
             assert np.array_equal(planes, decode(files[name], "RGB", max_pixels=MAX_PIXELS)), name
 
 
-def test_an_operator_may_allow_more_than_pillow_does(
-    picture: Image.Image, save: Save, monkeypatch: pytest.MonkeyPatch
+def test_the_pixel_limit_may_exceed_that_of_pillow(
+    image: Image.Image, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    file = save(picture, "WEBP")
+    file = save(image, "WEBP")
     assert decode(file, "RGB", max_pixels=MAX_PIXELS).shape == (3, 45, 67)

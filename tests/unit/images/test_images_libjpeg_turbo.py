@@ -1,4 +1,4 @@
-"""JPEG files by libjpeg-turbo itself: the pixels that Pillow gives, or Pillow's turn."""
+"""libjpeg-turbo gives exactly the pixels of Pillow, or leaves the file to Pillow."""
 
 from io import BytesIO
 from random import Random
@@ -15,8 +15,8 @@ from poolservice_server.images import ColorMode, libjpeg_turbo
 PIXELS = 10**6
 
 
-def a_picture(size: tuple[int, int], seed: int) -> Image.Image:
-    """Smooth colours with noise, so that every coefficient counts."""
+def random_image(size: tuple[int, int], seed: int) -> Image.Image:
+    """Return smooth colors with noise, which uses all JPEG coefficients."""
     width, height = size
     across, down = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 7, height))
     waves = np.stack((np.sin(across + down), np.cos(across * 1.7), np.sin(down * 2.3)), axis=-1)
@@ -24,88 +24,95 @@ def a_picture(size: tuple[int, int], seed: int) -> Image.Image:
     return Image.fromarray(np.clip(waves * 100 + 128 + noise, 0, 255).astype(np.uint8))
 
 
-def encoded(picture: Image.Image, **options: Any) -> bytes:
+def encode_jpeg(image: Image.Image, **options: Any) -> bytes:
     file = BytesIO()
-    picture.save(file, "JPEG", **options)
+    image.save(file, "JPEG", **options)
     return file.getvalue()
 
 
-def by_pillow(file: bytes, mode: ColorMode, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    with monkeypatch.context() as without:
-        without.setattr(libjpeg_turbo, "simplejpeg", None)
+def decode_with_pillow(file: bytes, mode: ColorMode, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    with monkeypatch.context() as patch:
+        patch.setattr(libjpeg_turbo, "simplejpeg", None)
         return images.decode(file, mode, max_pixels=PIXELS)
 
 
-def outcome(file: bytes) -> np.ndarray | str:
-    """The planes, or in which words they are refused."""
+def decode_or_error(file: bytes) -> np.ndarray | str:
+    """Return the planes, or the error message."""
     try:
         return images.decode(file, "RGB", max_pixels=PIXELS)
-    except InvalidRequest as refusal:
-        return str(refusal)
+    except InvalidRequest as error:
+        return str(error)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (33, 17), (7, 130), (200, 121)])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_the_pixels_are_pillows(
+def test_pixels_are_those_of_pillow(
     size: tuple[int, int], subsampling: int, progressive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for quality in (5, 75, 95):
-        file = encoded(a_picture(size, quality), quality=quality, subsampling=subsampling, progressive=progressive)
+        file = encode_jpeg(
+            random_image(size, quality), quality=quality, subsampling=subsampling, progressive=progressive
+        )
         scanned = images.scan(file, max_pixels=PIXELS)
-        assert libjpeg_turbo.planes(file, scanned.header, "RGB", interleaved=False) is not None
+        assert libjpeg_turbo.decode_jpeg(file, scanned.header, "RGB", interleaved=False) is not None
         modes: tuple[ColorMode, ...] = ("RGB", "RGBA", "GRAY")
         for mode in modes:
-            expected = by_pillow(file, mode, monkeypatch)
+            expected = decode_with_pillow(file, mode, monkeypatch)
             planes = images.decode(file, mode, max_pixels=PIXELS)
             np.testing.assert_array_equal(planes, expected, strict=True)
             assert planes.flags.c_contiguous
         interleaved = images.decode_scanned(scanned, "RGB", max_pixels=PIXELS, interleaved=True)
-        np.testing.assert_array_equal(interleaved, by_pillow(file, "RGB", monkeypatch), strict=True)
+        np.testing.assert_array_equal(interleaved, decode_with_pillow(file, "RGB", monkeypatch), strict=True)
         assert np.moveaxis(interleaved, 0, -1).flags.c_contiguous
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "GRAY"])
-def test_gray_files_are_read_too(mode: ColorMode, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = encoded(a_picture((45, 31), 1).convert("L"))
-    assert libjpeg_turbo.planes(file, images.read_header(file, max_pixels=PIXELS), mode, interleaved=True) is not None
+def test_gray_files_are_decoded_in_every_mode(mode: ColorMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = encode_jpeg(random_image((45, 31), 1).convert("L"))
+    assert (
+        libjpeg_turbo.decode_jpeg(file, images.read_header(file, max_pixels=PIXELS), mode, interleaved=True) is not None
+    )
     planes = images.decode(file, mode, max_pixels=PIXELS)
-    np.testing.assert_array_equal(planes, by_pillow(file, mode, monkeypatch), strict=True)
+    np.testing.assert_array_equal(planes, decode_with_pillow(file, mode, monkeypatch), strict=True)
 
 
-def test_what_is_not_plain_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotated_and_cmyk_files_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = encoded(a_picture((40, 30), 2), exif=exif)
-    four = encoded(a_picture((40, 30), 3).convert("CMYK"))
-    for file, shape in ((turned, (3, 40, 30)), (four, (3, 30, 40))):
-        assert libjpeg_turbo.planes(file, images.read_header(file, max_pixels=PIXELS), "RGB", interleaved=True) is None
+    rotated = encode_jpeg(random_image((40, 30), 2), exif=exif)
+    cmyk = encode_jpeg(random_image((40, 30), 3).convert("CMYK"))
+    for file, shape in ((rotated, (3, 40, 30)), (cmyk, (3, 30, 40))):
+        assert (
+            libjpeg_turbo.decode_jpeg(file, images.read_header(file, max_pixels=PIXELS), "RGB", interleaved=True)
+            is None
+        )
         planes = images.decode(file, "RGB", max_pixels=PIXELS)
         assert planes.shape == shape
-        np.testing.assert_array_equal(planes, by_pillow(file, "RGB", monkeypatch), strict=True)
+        np.testing.assert_array_equal(planes, decode_with_pillow(file, "RGB", monkeypatch), strict=True)
 
 
-def test_damaged_files_are_read_and_refused_as_pillow_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_are_decoded_or_rejected_as_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(4)
-    whole = [encoded(a_picture((64, 48), seed), progressive=bool(seed % 2)) for seed in range(4)]
-    read = refused = 0
+    intact = [encode_jpeg(random_image((64, 48), seed), progressive=bool(seed % 2)) for seed in range(4)]
+    decoded = rejected = 0
     for _ in range(400):
-        file = bytearray(random.choice(whole))
+        file = bytearray(random.choice(intact))
         for _ in range(random.choice((1, 1, 3))):
             at = random.randrange(len(file))
             if random.random() < 0.7:
                 file[at] = random.randrange(256)
             else:
                 del file[at : at + random.randrange(1, 40)]
-        with monkeypatch.context() as without:
-            without.setattr(libjpeg_turbo, "simplejpeg", None)
-            expected = outcome(bytes(file))
-        got = outcome(bytes(file))
+        with monkeypatch.context() as patch:
+            patch.setattr(libjpeg_turbo, "simplejpeg", None)
+            expected = decode_or_error(bytes(file))
+        got = decode_or_error(bytes(file))
         if isinstance(expected, str):
-            refused += 1
+            rejected += 1
             assert got == expected
         else:
-            read += 1
+            decoded += 1
             np.testing.assert_array_equal(got, expected, strict=True)
-    assert read > 50
-    assert refused > 50
+    assert decoded > 50
+    assert rejected > 50
