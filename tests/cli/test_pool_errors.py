@@ -142,7 +142,7 @@ def test_a_saved_array_of_objects_is_never_unpickled(entry: Command, tmp_path: P
 
 def test_what_the_service_refuses_is_said_in_its_words(command: Command, tmp_path: Path, photograph: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
-    refused = "poolservice: notes.txt: these 10 bytes are no JPEG"
+    refused = "poolservice: notes.txt: these 10 bytes are not a JPEG"
     _one_sentence(command("pool", "notes.txt", "--op", "gap2d"), FAILED, refused)
     _one_sentence(command("bench", "--input", "notes.txt", "--op", "gap2d"), FAILED, refused)
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), dtype=bool))

@@ -25,7 +25,7 @@ _WIRE = re.compile(
         (X > 1, MaxPool2d(2), {}, "x.dtype: bool cannot be pooled"),
         (X, [MaxPool2d(1)] * 17, {}, "specs: must be 1 to 16 specs; got 17"),
         (X.astype(np.int64), MaxPool2d(2), {"dtype": "float16"}, "dtype: float16 narrows floating results"),
-        (b"no picture", MaxPool2d(2), {}, "x: these 10 bytes are no JPEG"),
+        (b"no picture", MaxPool2d(2), {}, "x: these 10 bytes are not a JPEG"),
         (np.float32(3), MaxPool2d(2), {}, "x.shape: a scalar has nothing to pool"),
         ({}, MaxPool2d(2), {}, "x: dict cannot be pooled"),
         (["a.jpg", "b.jpg"], MaxPool2d(2), {}, "x: pool takes one picture at a time, and map takes many"),

@@ -82,7 +82,7 @@ def _save(folder: Path, name: str) -> Path:
         ("torn.npy", "x", "this .npy file cannot be read .*give a complete one"),
         ("strings.npy", "x.dtype", "str32 cannot be pooled; .*these are strings, not numbers"),
         ("flat.npy", "x.shape", "GlobalAvgPool2d takes 3 dimensions"),
-        ("notes.txt", "x", "these 10 bytes are no JPEG"),
+        ("notes.txt", "x", "these 10 bytes are not a JPEG"),
         ("empty.jpg", "x", "there are no bytes; send a JPEG"),
     ],
 )
@@ -96,7 +96,7 @@ async def test_what_is_wrong_with_a_file_is_said_with_its_name(
 
 
 async def test_the_same_bytes_without_a_path_have_no_name(pool: Pool) -> None:
-    with pytest.raises(InvalidRequest, match=r"^x: these 10 bytes are no JPEG"):
+    with pytest.raises(InvalidRequest, match=r"^x: these 10 bytes are not a JPEG"):
         await pool(b"no picture", GlobalAvgPool2d())
 
 

@@ -59,7 +59,7 @@ def mixed(folder: Path) -> dict[int, tuple[Any, str]]:
     return {
         3: (object(), "object cannot be pooled"),
         7: (np.ones((3, 1, 1), np.float32), "no window fits"),
-        11: (b"no picture", "^x: these 10 bytes are no JPEG"),
+        11: (b"no picture", "^x: these 10 bytes are not a JPEG"),
         12: (folder / "missing.jpg", "^x: .*missing.jpg: No such file or directory$"),
         20: (np.ones((3, 8, 8), np.complex64), "complex64 cannot be pooled"),
         21: (np.float32(3), "scalar"),
