@@ -54,7 +54,9 @@ def scan(view: memoryview) -> Scan:
         )
     tile = directory.integer(_TILE_WIDTH, 0) * directory.integer(_TILE_HEIGHT, 0)
     if tile > MAX_TILE_PIXELS:
-        raise invalid_image(f"the TIFF file has tiles of {tile} pixels, and the limit is {MAX_TILE_PIXELS}")
+        raise invalid_image(
+            f"the TIFF file has tiles of {tile} pixels, and the limit is {MAX_TILE_PIXELS}; save it with smaller tiles"
+        )
     if directory.integer(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO and directory.integer(_BITS_PER_SAMPLE, 1) > 8:
         raise invalid_image("the TIFF file stores more than 8 bits with white as zero; save it with black as zero")
     orientation = directory.integer(tiff_directory.ORIENTATION, 1)
