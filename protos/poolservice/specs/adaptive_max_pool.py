@@ -29,9 +29,9 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool[R_co]):
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
             keeps the input's size. Required.
-        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
-            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
-            last. Default: False.
+        return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
+            dimensions in row-major order: int64, of the result's shape. Of several equal maxima it is the first, of
+            several NaNs the last. Default: False.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.
@@ -71,9 +71,9 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool[R_co]):
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
             keeps the input's size. Required.
-        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
-            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
-            last. Default: False.
+        return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
+            dimensions in row-major order: int64, of the result's shape. Of several equal maxima it is the first, of
+            several NaNs the last. Default: False.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.
@@ -113,9 +113,9 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool[R_co]):
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
             keeps the input's size. Required.
-        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
-            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
-            last. Default: False.
+        return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
+            dimensions in row-major order: int64, of the result's shape. Of several equal maxima it is the first, of
+            several NaNs the last. Default: False.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.

@@ -39,9 +39,9 @@ class MaxPool1d(_MaxPool[R_co]):
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They count as
             -infinity, or as the lowest value of an integer dtype, so that they are never chosen. Default: 0.
         dilation: distance between the elements of a window, at least 1: one int, or one per dimension. Default: 1.
-        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
-            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
-            last. Default: False.
+        return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
+            dimensions in row-major order: int64, of the result's shape. Of several equal maxima it is the first, of
+            several NaNs the last. Default: False.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 
@@ -105,9 +105,9 @@ class MaxPool2d(_MaxPool[R_co]):
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They count as
             -infinity, or as the lowest value of an integer dtype, so that they are never chosen. Default: 0.
         dilation: distance between the elements of a window, at least 1: one int, or one per dimension. Default: 1.
-        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
-            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
-            last. Default: False.
+        return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
+            dimensions in row-major order: int64, of the result's shape. Of several equal maxima it is the first, of
+            several NaNs the last. Default: False.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 
@@ -171,9 +171,9 @@ class MaxPool3d(_MaxPool[R_co]):
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They count as
             -infinity, or as the lowest value of an integer dtype, so that they are never chosen. Default: 0.
         dilation: distance between the elements of a window, at least 1: one int, or one per dimension. Default: 1.
-        return_indices: also return the position of each maximum in its spatial plane of the input, as a flat index in
-            row-major order: int64, of the result's shape. Of several equal maxima it is the first, of several NaNs the
-            last. Default: False.
+        return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
+            dimensions in row-major order: int64, of the result's shape. Of several equal maxima it is the first, of
+            several NaNs the last. Default: False.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 
