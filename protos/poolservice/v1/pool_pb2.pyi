@@ -177,8 +177,8 @@ class Tensor(google.protobuf.message.Message):
     """The elements, row-major, little-endian, without padding: exactly product(shape) * size of dtype bytes."""
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The size of each dimension, outermost first: (C, ...) or (N, C, ...), with PoolSpec.spatial_dims spatial dimensions.
-        A size may be 0 only where torch allows it.
+        """The size of each dimension, outermost first: (C, ...) or (N, C, ...), see PoolSpec.spatial_dims. A size may be 0
+        only where torch allows it.
         """
 
     def __init__(
