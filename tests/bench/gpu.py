@@ -26,8 +26,8 @@ from poolservice.specs import GlobalAvgPool2d, MaxPool2d, PoolSpec
 from poolservice_server import allocator
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.cuda import CudaDevice
-from poolservice_server.backend.device import Device, Stages
-from poolservice_server.pooling.stage import PoolStage
+from poolservice_server.backend.device import Device
+from poolservice_server.stages import PoolStage
 
 JOBS: dict[str, tuple[str, PoolSpec, tuple[int, int, int]]] = {
     "J1": ("float32 3x224x224, max 2x2", MaxPool2d(2), (3, 224, 224)),
@@ -65,27 +65,27 @@ def command(
         table = Table(title=f"{name}: {title}")
         for column in ("items in a batch", "device", "items/s", "ms a batch", "it / cpu"):
             table.add_column(column, justify="left" if column == "device" else "right")
-        stages: Stages = (PoolStage((spec,)),)
+        stage = PoolStage((spec,))
         for size in batch or (1, 8, 64):
             random = np.random.default_rng(0)
             items = [random.random(shape, np.float32) for _ in range(size)]
-            _check(devices, stages, items)
-            _add_rows(table, _measure(devices, stages, items, concurrency, seconds, rounds), size, concurrency)
+            _check(devices, stage, items)
+            _add_rows(table, _measure(devices, stage, items, concurrency, seconds, rounds), size, concurrency)
         console.print(table)
 
 
-def _check(devices: dict[str, Device], stages: Stages, items: Sequence[np.ndarray]) -> None:
+def _check(devices: dict[str, Device], stage: PoolStage, items: Sequence[np.ndarray]) -> None:
     """Every device must give the CPU's answer."""
-    expected = devices["cpu"].run(stages, items)
+    expected = devices["cpu"].run(stage, items)
     for name, device in devices.items():
-        for (got,), (right,) in zip(device.run(stages, items), expected, strict=True):
+        for (got,), (right,) in zip(device.run(stage, items), expected, strict=True):
             if not np.allclose(got.values, right.values, rtol=1e-6, atol=0):
                 raise ValueError(f"{name} answered wrongly: {got.values.flat[:4]} for {right.values.flat[:4]}")
 
 
 def _measure(
     devices: dict[str, Device],
-    stages: Stages,
+    stage: PoolStage,
     items: Sequence[np.ndarray],
     concurrency: int,
     seconds: float,
@@ -95,18 +95,18 @@ def _measure(
     rates: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, device in devices.items():
-            rates[name].append(_rate(device, stages, items, concurrency, seconds))
+            rates[name].append(_rate(device, stage, items, concurrency, seconds))
     return rates
 
 
-def _rate(device: Device, stages: Stages, items: Sequence[np.ndarray], concurrency: int, seconds: float) -> float:
+def _rate(device: Device, stage: PoolStage, items: Sequence[np.ndarray], concurrency: int, seconds: float) -> float:
     """Batches a second when `concurrency` threads run them one after another."""
     done = [0] * concurrency
     started = time.perf_counter()
 
     def slot(number: int) -> None:
         while time.perf_counter() < started + seconds:
-            device.run(stages, items)
+            device.run(stage, items)
             done[number] += 1
 
     threads = [threading.Thread(target=slot, args=(number,)) for number in range(concurrency)]

@@ -41,9 +41,9 @@ from poolservice.specs import (
     PoolSpec,
 )
 from poolservice_server import allocator
-from poolservice_server.backend.stacking import run_on_cpu
-from poolservice_server.pooling import PoolStage
+from poolservice_server.pooling import run_on_arrays
 from poolservice_server.pooling.interop import to_array
+from poolservice_server.stages import PoolStage
 
 WINDOWS: tuple[PoolSpec, ...] = (
     MaxPool2d(2),
@@ -175,9 +175,9 @@ def measure(case: Case, rounds: int) -> Row:
     planes = (torch.rand(case.shape, generator=generator) * 100).to(case.dtype)
     if case.picture:
         planes = planes.movedim(0, -1).contiguous().movedim(-1, 0)
-    stages, array = (PoolStage((case.spec,), unit_scale=case.picture),), to_array(planes)
+    stage, array = PoolStage((case.spec,), unit_scale=case.picture), to_array(planes)
     contenders: tuple[Callable[[], object], ...] = (
-        partial(run_on_cpu, stages, array),
+        partial(run_on_arrays, stage, array),
         reference(case, planes),
         planes.clone,
     )

@@ -8,14 +8,12 @@ import numpy as np
 import structlog
 
 from poolservice_server.backend.device import (
-    BatchKey,
     Device,
     DeviceFailed,
     DeviceOutOfMemory,
     DeviceState,
-    SpecResult,
-    Stages,
 )
+from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
 _log = structlog.get_logger(__name__)
 
@@ -88,7 +86,7 @@ class CircuitBreaker:
             _log.warning("device computes rightly again, taking it back", device=self.name)
         return right
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: PoolStage, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
         """Run a batch, a second time if the device fails, and suspend the device if it fails again.
 
         Raises:
@@ -97,13 +95,13 @@ class CircuitBreaker:
             Exception: anything else is an item's fault.
         """
         try:
-            results = self._device.run(stages, items)
+            results = self._device.run(stage, items)
         except DeviceOutOfMemory:
             self._ran_out_of_memory()
             raise
         except DeviceFailed as error:
             _log.warning("device failed, trying once more", device=self.name, error=str(error))
-            results = self._run_again(stages, items)
+            results = self._run_again(stage, items)
         with self._lock:
             self.items += len(items)
         return results
@@ -135,11 +133,11 @@ class CircuitBreaker:
         with self._lock:
             self._ceilings.pop(kind, None)
 
-    def _run_again(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def _run_again(self, stage: PoolStage, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
         with self._lock:
             self.failures += 1
         try:
-            return self._device.run(stages, items)
+            return self._device.run(stage, items)
         except DeviceOutOfMemory:
             self._ran_out_of_memory()
             raise

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.device import DeviceOutOfMemory, SpecResult, Stages
-from poolservice_server.backend.stacking import run_on_cpu, split, stack
+from poolservice_server.backend.device import DeviceOutOfMemory
+from poolservice_server.backend.stacking import split, stack
+from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stages import PoolStage, SpecResult
 
 # Items run in one call of up to this many bytes. Calls into torch are most of what a small item costs; beyond this
 # size the planes fall out of the caches between the passes over them, and the copying is not paid back.
@@ -28,12 +30,12 @@ class CpuDevice:
         self.description = _processor_name()
         torch.set_num_threads(1)
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Run `stages` over `items`: small ones beside one another in one call, large ones one by one."""
+    def run(self, stage: PoolStage, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        """Run `stage` over `items`: small ones beside one another in one call, large ones one by one."""
         try:
             if len(items) == 1:
-                return [run_on_cpu(stages, items[0])]
-            return [result for call in _calls(items) for result in _run_call(stages, call)]
+                return [run_on_arrays(stage, items[0])]
+            return [result for call in _calls(items) for result in _run_call(stage, call)]
         except MemoryError:
             pass
         except RuntimeError as error:
@@ -45,7 +47,7 @@ class CpuDevice:
 
     def probe(self) -> bool:
         """Whether a known answer comes out right."""
-        return probe.computes_rightly(self)
+        return probe.computes_correctly(self)
 
     def free_memory(self) -> None:
         """Nothing: torch keeps no cache of the CPU's memory."""
@@ -64,10 +66,10 @@ def _calls(items: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
     yield items[start:]
 
 
-def _run_call(stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+def _run_call(stage: PoolStage, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
     if len(items) == 1:
-        return [run_on_cpu(stages, items[0])]
-    return split(run_on_cpu(stages, stack(items)), items)
+        return [run_on_arrays(stage, items[0])]
+    return split(run_on_arrays(stage, stack(items)), items)
 
 
 def _processor_name() -> str:

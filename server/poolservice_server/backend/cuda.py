@@ -7,9 +7,11 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, SpecResult, Stages
-from poolservice_server.backend.stacking import pooled, run_stages, split, stack, stack_pinned
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory
+from poolservice_server.backend.stacking import pooled, split, stack, stack_pinned
+from poolservice_server.pooling import run_on_tensors
 from poolservice_server.pooling.interop import to_tensor
+from poolservice_server.stages import PoolStage, SpecResult
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_FAILURE = re.compile(r"\bCUDA (error|driver)|\bCUDNN|\bCUBLAS|\bNVML|No CUDA GPUs", re.IGNORECASE)
@@ -41,11 +43,11 @@ class CudaDevice:
         streams = [torch.cuda.Stream(self._device) for _ in range(3)]
         self._copy_in, self._compute, self._copy_out = streams if overlapped else streams[:1] * 3
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Run `stages` over `items`, copied to the device beside one another."""
+    def run(self, stage: PoolStage, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        """Run `stage` over `items`, copied to the device beside one another."""
         try:
             with torch.inference_mode(), torch.cuda.device(self._device):
-                return split(self._run(stages, items), items)
+                return split(self._run(stage, items), items)
         except RuntimeError as error:
             told = device_error(error)
             if told is None:
@@ -56,13 +58,13 @@ class CudaDevice:
 
     def probe(self) -> bool:
         """Whether a known answer comes out right."""
-        return probe.computes_rightly(self)
+        return probe.computes_correctly(self)
 
     def free_memory(self) -> None:
         """Give back what torch keeps of the card's memory."""
         torch.cuda.empty_cache()
 
-    def _run(self, stages: Stages, items: Sequence[np.ndarray]) -> tuple[SpecResult, ...]:
+    def _run(self, stage: PoolStage, items: Sequence[np.ndarray]) -> tuple[SpecResult, ...]:
         staging = stack_pinned(items) if self._pinned else to_tensor(stack(items))
         # What follows is only queued. Until all of it is done every tensor in it stays alive, since torch would give
         # its memory to the next batch of the stream that it was allocated on.
@@ -73,7 +75,7 @@ class CudaDevice:
             with torch.cuda.stream(self._compute):
                 outputs = [
                     (values.contiguous(), None if indices is None else indices.contiguous())
-                    for values, indices in run_stages(stages, planes)
+                    for values, indices in run_on_tensors(stage, planes)
                 ]
             self._copy_out.wait_event(self._compute.record_event())
             with torch.cuda.stream(self._copy_out):

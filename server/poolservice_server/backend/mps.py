@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, SpecResult, Stages
-from poolservice_server.backend.stacking import pooled, run_stages, split, stack
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory
+from poolservice_server.backend.stacking import pooled, split, stack
+from poolservice_server.pooling import run_on_tensors
 from poolservice_server.pooling.interop import to_tensor
+from poolservice_server.stages import PoolStage, SpecResult
 
 
 class MpsDevice:
@@ -25,11 +27,11 @@ class MpsDevice:
         self.description = f"Apple GPU ({platform.machine()})"
         self._lock = threading.Lock()
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Run `stages` over `items`, copied to the device beside one another."""
+    def run(self, stage: PoolStage, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        """Run `stage` over `items`, copied to the device beside one another."""
         try:
             with self._lock, torch.inference_mode():
-                outputs = run_stages(stages, to_tensor(stack(items)).to("mps"))
+                outputs = run_on_tensors(stage, to_tensor(stack(items)).to("mps"))
                 fetched = [(values.cpu(), None if indices is None else indices.cpu()) for values, indices in outputs]
             return split(pooled(fetched), items)
         except RuntimeError as error:
@@ -43,7 +45,7 @@ class MpsDevice:
 
     def probe(self) -> bool:
         """Whether a known answer comes out right."""
-        return probe.computes_rightly(self)
+        return probe.computes_correctly(self)
 
     def free_memory(self) -> None:
         """Give back what torch keeps of the device's memory."""

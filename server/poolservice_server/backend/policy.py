@@ -8,15 +8,14 @@ import numpy as np
 
 from poolservice_server.backend.circuit_breaker import CircuitBreaker
 from poolservice_server.backend.device import (
-    BatchKey,
     Device,
     DeviceFailed,
     DeviceOutOfMemory,
     DeviceResult,
     DeviceState,
     NoDevice,
-    SpecResult,
 )
+from poolservice_server.stages import BatchKey, SpecResult
 
 Outcome = DeviceResult | Exception
 
@@ -124,7 +123,7 @@ class Backend:
         if nbytes > self._most_bytes(device, kind) and _halves(items):
             return self._run_halves(kind, items, devices)
         try:
-            results = device.run(kind.stages, items)
+            results = device.run(kind.stage, items)
         except DeviceOutOfMemory as error:
             device.lower_ceiling(kind, nbytes // 2)
             if _halves(items):

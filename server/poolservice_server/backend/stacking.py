@@ -1,23 +1,12 @@
 """Items beside one another, and what runs on them."""
 
 from collections.abc import Sequence
-from typing import Protocol, cast
 
 import numpy as np
 import torch
 
-from poolservice_server.backend.device import SpecResult, Stages
 from poolservice_server.pooling.interop import to_array, to_tensor
-
-
-class TensorStage(Protocol):
-    """A stage as a device runs it."""
-
-    def __call__(self, planes: torch.Tensor, /) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
-        """Pool planes (P, *spatial): values, and indices where they were asked for, of each spec."""
-
-    def on_arrays(self, planes: np.ndarray, /) -> Sequence[tuple[np.ndarray, np.ndarray | None]]:
-        """The same over arrays, on the processor, which may be sooner without torch."""
+from poolservice_server.stages import SpecResult
 
 
 def stack(items: Sequence[np.ndarray]) -> np.ndarray:
@@ -39,18 +28,6 @@ def stack_pinned(items: Sequence[np.ndarray]) -> torch.Tensor:
 
 def _stacked_shape(items: Sequence[np.ndarray]) -> tuple[int, ...]:
     return (sum(map(len, items)), *items[0].shape[1:])
-
-
-def run_on_cpu(stages: Stages, planes: np.ndarray) -> tuple[SpecResult, ...]:
-    """Run the one stage that a request has today on this thread, over planes of any strides."""
-    (stage,) = stages
-    return tuple([SpecResult(values, indices) for values, indices in cast(TensorStage, stage).on_arrays(planes)])
-
-
-def run_stages(stages: Stages, planes: torch.Tensor) -> Sequence[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Run the one stage that a request has today."""
-    (stage,) = stages
-    return cast(TensorStage, stage)(planes)
 
 
 def pooled(outputs: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> tuple[SpecResult, ...]:

@@ -7,22 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from poolservice_server.backend.device import (
-    BatchKey,
-    DeviceFailed,
-    DeviceOutOfMemory,
-    DeviceResult,
-    SpecResult,
-    Stages,
-)
+from poolservice.specs import GlobalMaxPool1d
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, DeviceResult
+from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
-
-@dataclass(frozen=True)
-class Doubling:
-    """What the fake device does to an item, with the index of each plane beside it."""
-
-
-KIND = BatchKey((Doubling(),), (2,), np.dtype(np.float32))
+KIND = BatchKey(PoolStage((GlobalMaxPool1d(),)), (2,), np.dtype(np.float32))
 
 POISON = -1.0
 
@@ -49,8 +38,8 @@ class FakeDevice:
     freed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        assert stages == KIND.stages
+    def run(self, stage: PoolStage, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        assert stage == KIND.stage
         with self.lock:
             self.launches.append([len(one) for one in items])
             number = len(self.launches)

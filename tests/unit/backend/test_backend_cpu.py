@@ -3,7 +3,7 @@
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import ml_dtypes
@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from poolservice.dtypes import NUMPY_DTYPES
-from poolservice.specs import LAYERS, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d, PoolSpec
+from poolservice.specs import LAYERS, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool1d, GlobalMaxPool2d, MaxPool2d, PoolSpec
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.cpu import CpuDevice
-from poolservice_server.backend.device import BatchKey, DeviceOutOfMemory, DeviceResult, NoDevice, SpecResult
+from poolservice_server.backend.device import DeviceOutOfMemory, DeviceResult, NoDevice
 from poolservice_server.backend.stacking import stack
+from poolservice_server.pooling import run_on_arrays
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.pooling.stage import PoolStage
+from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
 # A value for each parameter that has no default.
 _PARAMETERS: dict[str, Any] = {"kernel_size": 2, "output_size": 2, "norm_type": 2.0, "alpha": 0.25}
@@ -29,7 +30,7 @@ LAYER_SPECS = [
 
 
 def run(backend: Backend, items: list[np.ndarray], *specs: PoolSpec) -> list[tuple[SpecResult, ...]]:
-    kind = BatchKey((PoolStage(specs),), items[0].shape[1:], items[0].dtype)
+    kind = BatchKey(PoolStage(specs), items[0].shape[1:], items[0].dtype)
     results = []
     for outcome in backend.run(kind, items):
         assert isinstance(outcome, DeviceResult), outcome
@@ -141,40 +142,41 @@ def test_a_probe_that_comes_out_wrong_or_not_at_all_says_so(monkeypatch: pytest.
     assert not device.probe()
 
 
-@dataclass(frozen=True)
-class Greedy:
-    """A stage that takes more memory than there is for more than two planes."""
+@pytest.fixture
+def memory_for_two_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pooling ask torch for more memory than any machine has, for batches of more than two planes."""
 
-    def __call__(self, planes: torch.Tensor) -> list[tuple[torch.Tensor, None]]:
+    def run(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...]:
         if len(planes) > 2:
             torch.empty(2**60, dtype=torch.uint8)
-        return [(planes + 1, None)]
+        return run_on_arrays(stage, planes)
 
-    def on_arrays(self, planes: np.ndarray) -> list[tuple[np.ndarray, None]]:
-        return [(to_array(values), None) for values, _ in self(to_tensor(planes))]
+    monkeypatch.setattr("poolservice_server.backend.cpu.run_on_arrays", run)
 
 
-def test_too_little_memory_is_told_from_an_items_fault() -> None:
+@pytest.mark.usefixtures("memory_for_two_planes")
+def test_a_batch_that_does_not_fit_into_memory_is_halved() -> None:
     backend = choose_backend("cpu")
     items = [np.full((1, 4), number, np.float32) for number in range(8)]
-    outcomes = backend.run(BatchKey((Greedy(),), (4,), items[0].dtype), items)
+    outcomes = backend.run(BatchKey(PoolStage((GlobalMaxPool1d(),)), (4,), items[0].dtype), items)
     for number, outcome in enumerate(outcomes):
         assert isinstance(outcome, DeviceResult)
         assert outcome.batch_size == 2
-        np.testing.assert_array_equal(outcome.result[0].values, items[number] + 1)
+        np.testing.assert_array_equal(outcome.result[0].values, [[number]])
     assert backend.counts()["cpu"].out_of_memory == 2
 
 
-def test_an_error_does_not_keep_the_memory_that_it_is_about() -> None:
+@pytest.mark.usefixtures("memory_for_two_planes")
+def test_an_out_of_memory_error_does_not_keep_the_memory_of_the_batch() -> None:
     with pytest.raises(DeviceOutOfMemory) as caught:
-        CpuDevice().run((Greedy(),), [np.zeros((3, 4), np.float32)])
+        CpuDevice().run(PoolStage((GlobalMaxPool1d(),)), [np.zeros((3, 4), np.float32)])
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
 
 
 def test_a_stage_that_fails_is_the_items_fault() -> None:
     with pytest.raises(IndexError):
-        CpuDevice().run((PoolStage((MaxPool2d(2),)),), [np.zeros((), np.float32)])
+        CpuDevice().run(PoolStage((MaxPool2d(2),)), [np.zeros((), np.float32)])
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolservice_server.backend import Backend
-from poolservice_server.backend.device import BatchKey, DeviceResult, NoDevice
+from poolservice_server.backend.device import DeviceResult, NoDevice
+from poolservice_server.stages import BatchKey
 
 if TYPE_CHECKING:
-    from tests.unit.policy.conftest import Clock, FakeDevice
+    from tests.unit.backend.conftest import Clock, FakeDevice
 
 MakeDevice = Callable[..., "FakeDevice"]
 MakeItem = Callable[..., np.ndarray]

@@ -7,10 +7,11 @@ import ml_dtypes
 import numpy as np
 
 from poolservice_server.backend import Backend
-from poolservice_server.backend.device import BatchKey, DeviceResult
+from poolservice_server.backend.device import DeviceResult
+from poolservice_server.stages import BatchKey
 
 if TYPE_CHECKING:
-    from tests.unit.policy.conftest import Clock, FakeDevice
+    from tests.unit.backend.conftest import Clock, FakeDevice
 
 MakeDevice = Callable[..., "FakeDevice"]
 MakeItem = Callable[..., np.ndarray]
@@ -45,7 +46,7 @@ def test_the_ceiling_is_of_one_kind_of_work(gpu: MakeDevice, kind: BatchKey, ite
     backend.run(kind, [item(value) for value in range(4)])
     card.launches.clear()
     card.room = float("inf")
-    backend.run(BatchKey(kind.stages, (3,), kind.dtype), [np.zeros((1, 3), np.float32)] * 4)
+    backend.run(BatchKey(kind.stage, (3,), kind.dtype), [np.zeros((1, 3), np.float32)] * 4)
     assert card.launches == [[1, 1, 1, 1]]
 
 
@@ -84,7 +85,7 @@ def test_a_large_item_is_run_in_parts_and_put_together(gpu: MakeDevice, kind: Ba
 def test_a_large_item_of_bfloat16_keeps_its_type(gpu: MakeDevice, kind: BatchKey) -> None:
     planes = np.arange(8).reshape(4, 2).astype(ml_dtypes.bfloat16)
     card = gpu()
-    (outcome,) = Backend([card], max_batch_bytes=8).run(BatchKey(kind.stages, (2,), planes.dtype), [planes])
+    (outcome,) = Backend([card], max_batch_bytes=8).run(BatchKey(kind.stage, (2,), planes.dtype), [planes])
     assert len(card.launches) > 1
     assert isinstance(outcome, DeviceResult)
     assert outcome.result[0].values.dtype == ml_dtypes.bfloat16

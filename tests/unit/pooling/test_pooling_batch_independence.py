@@ -22,9 +22,10 @@ from poolservice.specs import (
     MinPool3d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage, pool
+from poolservice_server.pooling import pool, run_on_arrays
 from poolservice_server.pooling.interop import to_array, to_tensor
 from poolservice_server.pooling.numpy_kernels import operators
+from poolservice_server.stages import PoolStage
 
 FLOATS = (torch.float32, torch.float16)
 TYPES = (
@@ -138,7 +139,7 @@ def test_over_arrays_company_and_strides_change_nothing_and_the_answer_is_torchs
         tensor = some_values(random, (40, *spatial), random.choice(TYPES))
         planes = to_array(tensor)
         stage = PoolStage((spec,))
-        ((together, indices),) = stage.on_arrays(planes)
+        ((together, indices),) = run_on_arrays(stage, planes)
         assert together.flags.c_contiguous
         expected, expected_indices = pool(tensor, spec)
         # Whole planes and tiles are added in an order of our own.
@@ -158,7 +159,7 @@ def test_over_arrays_company_and_strides_change_nothing_and_the_answer_is_torchs
             (planes[::2], slice(None, None, 2)),
             (planes[:0], slice(0)),
         ):
-            ((values, _),) = stage.on_arrays(laid)
+            ((values, _),) = run_on_arrays(stage, laid)
             assert_same_bits(to_tensor(values), to_tensor(together[picked]))
 
 

@@ -30,8 +30,9 @@ from poolservice.specs import (
     MixedPool1d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage, pool
+from poolservice_server.pooling import pool, run_on_arrays
 from poolservice_server.shapes import output_shape
+from poolservice_server.stages import PoolStage
 
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 BIG = 2**62 + 1
@@ -180,7 +181,7 @@ def test_means_over_arrays_lose_nothing_of_integers(dtype: torch.dtype, spatial:
     planes = torch.where(signs, info.min, info.max).to(dtype)
     planes[1] = torch.where(signs[1], info.max, 0)
     for sizes in (1, 2, 7):
-        ((means, _),) = PoolStage((AdaptiveAvgPool2d(sizes),)).on_arrays(planes.numpy())
+        ((means, _),) = run_on_arrays(PoolStage((AdaptiveAvgPool2d(sizes),)), planes.numpy())
         assert means.dtype == np.float32
         for i, j in itertools.product(range(sizes), repeat=2):
             (top, left), (bottom, right) = (
@@ -196,11 +197,11 @@ def test_means_over_arrays_lose_nothing_of_integers(dtype: torch.dtype, spatial:
 def test_the_mean_of_equal_floats_is_near_them(count: int) -> None:
     for value in (0.1, 0.3, 0.7, 1 / 3, 0.9):
         planes = np.full((2, count), value, np.float32)
-        ((means, _),) = PoolStage((GlobalAvgPool1d(),)).on_arrays(planes)
+        ((means, _),) = run_on_arrays(PoolStage((GlobalAvgPool1d(),)), planes)
         assert means[:, 0].tolist() == pytest.approx([float(planes[0, 0])] * 2, rel=1e-6)
 
 
 def test_windows_of_many_bytes_are_added_in_more_than_sixteen_bits() -> None:
     planes = np.full((2, 20, 20, 20), 255, np.uint8)
-    ((means, _),) = PoolStage((AvgPool3d(7, 1),)).on_arrays(planes)
+    ((means, _),) = run_on_arrays(PoolStage((AvgPool3d(7, 1),)), planes)
     assert (means == 255).all()

@@ -15,7 +15,8 @@ from poolservice.specs import (
     MixedPool2d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage
+from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stages import PoolStage
 
 
 def memory_of(work: Callable[[], object]) -> tuple[int, int]:
@@ -44,7 +45,7 @@ def test_pictures_of_all_sizes_leave_little_behind(spec: PoolSpec) -> None:
 
     def pool_sizes(sides: range) -> None:
         for side in sides:
-            stage.on_arrays(np.zeros((1, side, side), np.float32))
+            run_on_arrays(stage, np.zeros((1, side, side), np.float32))
 
     # What is made once for all kinds.
     pool_sizes(range(300, 302))
@@ -64,5 +65,5 @@ def test_pictures_of_all_sizes_leave_little_behind(spec: PoolSpec) -> None:
 )
 def test_large_windows_take_no_more_than_some_copies_of_the_planes(spec: PoolSpec, planes: np.ndarray) -> None:
     stage = PoolStage((spec,))
-    _, most = memory_of(lambda: stage.on_arrays(planes))
+    _, most = memory_of(lambda: run_on_arrays(stage, planes))
     assert most < 8 * planes.nbytes
