@@ -7,14 +7,15 @@ import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, WindowSpec
-from poolservice_server.pooling import windows
+from poolservice_server.pooling.array_types import TensorResult
+from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool
+from poolservice_server.pooling.geometry import every_window_holds_input, window_of
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.pooling.numpy_kernels import operators
-from poolservice_server.pooling.torch_operators import extremes
-from poolservice_server.pooling.torch_operators.dispatch import TensorResult, pool
+from poolservice_server.shapes import ORDER_STATISTICS
 from poolservice_server.stages import PoolStage, SpecResult
 
-_ArrayFunction = Callable[[np.ndarray], SpecResult]
+# A kernel and whatever surrounds it: torch where the kernel declines, and the division by 255.
+_SpecFunction = Callable[[np.ndarray], SpecResult]
 
 _FLOAT32 = np.dtype(np.float32)
 _WHITE = 255
@@ -51,15 +52,15 @@ def run_on_arrays(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...
 
 
 @lru_cache(maxsize=1024)
-def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[_ArrayFunction, ...]:
+def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[_SpecFunction, ...]:
     """Return the function of each spec for planes of this spatial shape and dtype."""
     return tuple(_function(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
 
 
-def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> _ArrayFunction:
+def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     if unit_scale:
         return _scaled_function(spec, spatial, dtype)
-    kernel = operators.kernel_for(spec, spatial, dtype)
+    kernel = kernel_for(spec, spatial, dtype)
     if kernel is None:
         return lambda planes: _run_in_torch(planes, spec)
 
@@ -70,7 +71,7 @@ def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype:
     return run
 
 
-def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> _ArrayFunction:
+def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     if not _commutes_with_scale(spec):
         of_floats = _function(spec, False, spatial, _FLOAT32)
         return lambda planes: of_floats(np.divide(planes, _WHITE_ARRAY, dtype=_FLOAT32))
@@ -89,11 +90,11 @@ def _run_in_torch(planes: np.ndarray, spec: PoolSpec) -> SpecResult:
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:
-    """Return True if pooling the bytes and dividing the result equals dividing first."""
-    if spec.operator in extremes.OPERATORS:
+    """Return True if pooling the bytes and dividing the result by 255 equals dividing first."""
+    if spec.operator in ORDER_STATISTICS and isinstance(spec, WindowSpec):
         # A window that lies in the padding alone gives -inf for floats, and no byte stands for that.
-        return not isinstance(spec, WindowSpec) or windows.see_input(spec.window)
-    return spec.operator != "lp_pool"
+        return every_window_holds_input(window_of(spec))
+    return OPERATORS[spec.operator].commutes_with_scale
 
 
 def _scale(values: torch.Tensor) -> torch.Tensor:
