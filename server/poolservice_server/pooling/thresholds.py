@@ -19,12 +19,12 @@ GATHER_MAX_VALUES = 2**16
 GATHER_MAX_VALUES_STRIDED = 2**17
 
 #: Planes from which one call per position in the window is faster than one call that walks from plane to plane.
-#: Rows: --only "512x7x7" against "8x8x8".
+#: Rows: --only "64x8x8" against "8x8x8".
 GATHER_MANY_PLANES = 32
 
 #: Positions in a window up to which `GATHER_MANY_PLANES` holds. Larger windows are gathered whole, up to
 #: `GATHER_MAX_VALUES_STRIDED` values, because all their values lie in memory before any is compared.
-#: Rows: --only "MaxPool2d(kernel_size=5".
+#: Rows: --only "64x8x8".
 GATHER_MAX_POSITIONS = 32
 
 # --- Sliding windows by slices: numpy_kernels/slicing.py, chosen in numpy_kernels/windows.py ---
@@ -35,10 +35,10 @@ SLICE_MIN_VALUES = 20_000
 #: Values in a row of a plane from which slices are worth it. Rows: --only "64x8x14x14", "512x7x7".
 SLICE_MIN_ROW = 14
 
-#: Kernel size up to which slices find extremes faster than torch. Rows: --only "MaxPool2d(".
+#: Kernel size up to which slices find extremes faster than torch. Rows: --only "3x64x64".
 SLICE_MAX_EXTREME_KERNEL = 32
 
-#: Kernel size up to which slices add faster than torch. Rows: --only "AvgPool2d(".
+#: Kernel size up to which slices add faster than torch. Rows: --only "3x64x64".
 SLICE_MAX_SUM_KERNEL = 7
 
 #: Bytes of planes that are pooled at a time: about one core's share of the cache, so that each pass over them finds
@@ -46,7 +46,7 @@ SLICE_MAX_SUM_KERNEL = 7
 SLICE_BYTES_PER_PASS = 2**20
 
 #: Values in a contiguous run up to which torch combines strided rows faster than numpy, whose cost per run dominates
-#: if runs are short. Rows: --only "stride=2".
+#: if runs are short. Rows: --only "64x56x56" against "3x224x224".
 SLICE_MAX_TORCH_RUN = 128
 
 # --- Tiles of the adaptive operators: numpy_kernels/adaptive.py ---
@@ -58,7 +58,7 @@ TILE_GATHER_MAX_EXTREME = 4096
 TILE_GATHER_MAX_OVERLAPPING = 1024
 TILE_GATHER_MAX_DISJOINT = 512
 
-#: Rows of tiles above which torch is faster. Rows: --only "AdaptiveMaxPool2d(", "AdaptiveAvgPool2d(".
+#: Rows of tiles above which torch is faster. Rows: --only "output_size=3".
 TILE_MAX_ROWS = 32
 
 # --- All operators ---
@@ -68,7 +68,7 @@ TILE_MAX_ROWS = 32
 ZERO_CHECK_MAX_COUNTED = 2048
 
 #: Values from which float16 and bfloat16 are worth converting to float32 and back, see numpy_kernels/half_precision.py.
-#: Rows: --only "float16" (bfloat16 included).
+#: Rows: --only "x32x32 torch.float16", "x32x32 torch.bfloat16".
 HALF_MIN_VALUES = 4096
 
 # --- Bounds on the memory of caches, of which each holds up to a thousand entries unless it says otherwise ---
