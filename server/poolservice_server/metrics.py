@@ -118,7 +118,7 @@ class WorkCollector(Collector):
             "poolservice_device_events", "What happened on a device, by kind.", labels=["device", "event"]
         )
         for name, counts in self._backend.counts().items():
-            for event in ("items", "out_of_memory", "failures", "suspensions", "probes"):
+            for event in ("payloads", "out_of_memory", "failures", "suspensions", "probes"):
                 events.add_metric([name, event], getattr(counts, event))
         yield events
 

@@ -1,6 +1,7 @@
-"""What shape and type a pooled tensor has, and which tensors an operator takes: torch's rules, in words.
+"""The shapes and dtypes that each operator accepts and returns: torch's rules, with readable errors.
 
-Nothing here touches a tensor, so a request can be refused, or its answer's size known, before it queues.
+Nothing here touches a tensor, so the service can refuse a request, or compute the size of its response, before the
+request enters the queue.
 """
 
 import math
@@ -11,18 +12,18 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
 from poolservice.specs.validation import MAX_SIZE
 
-# Padding beyond this and beyond the input changes nothing, yet torch's kernels walk through it value by value.
+# Padding larger than this and than the input has no effect, yet torch's kernels visit it value by value.
 _MAX_IDLE_PADDING = 2**16
 
-# No machine holds a tensor of more values, and torch's own counts overflow not far above.
+# No machine holds a tensor of more values, and torch's own counters overflow not far above.
 _MAX_VALUES = 2**47
 
-# The operators whose result is one of the input's values, and so of the input's type.
-_ORDER_STATISTICS = frozenset(
+#: The operators whose results are values of the input, and therefore have its dtype.
+ORDER_STATISTICS = frozenset(
     {"max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "global_min_pool"},
 )
 
-# torch's avg_pool3d, which these stand on, takes no kernel larger than the input, whatever the padding.
+# These use torch's avg_pool3d, which accepts no kernel larger than the input, whatever the padding.
 _KERNEL_WITHIN_INPUT = frozenset({("avg_pool", 3), ("lp_pool", 3), ("mixed_pool", 3)})
 
 _FLOAT32 = np.dtype(np.float32)
@@ -30,15 +31,15 @@ _AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 
 def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of what `spec` makes of a tensor of `shape`.
+    """Return the shape of the result of `spec` for a tensor of `shape`.
 
     Shape:
-        (C, *) gives (C, *out), (N, C, *) gives (N, C, *out), with as many spatial dimensions as the spec has.
+        (C, *) gives (C, *out) and (N, C, *) gives (N, C, *out), with as many spatial dimensions as the spec has.
 
     Raises:
-        InvalidRequest: torch's operator of that name refuses the shape, or would run into its own size limits; the
-            field is ``tensor.shape`` or the parameter's name. Where torch has no such operator, MinPool follows
-            MaxPool, MixedPool both MaxPool and AvgPool, and a global one takes any plane that is not empty.
+        InvalidRequest: torch's operator of that name refuses the shape, or would exceed its own size limits. The field
+            is ``tensor.shape`` or the parameter's name. For operators that torch lacks, MinPool follows MaxPool,
+            MixedPool follows both MaxPool and AvgPool, and a global operator accepts any plane that is not empty.
     """
     dims = spec.spatial_dims
     if len(shape) - dims not in (1, 2):
@@ -48,40 +49,40 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
             f"got {len(shape)} in {shape}",
             field="tensor.shape",
         )
-    lead, spatial = shape[:-dims], shape[-dims:]
+    leading, spatial = shape[:-dims], shape[-dims:]
     if isinstance(spec, AdaptiveSpec):
         out = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
-        _check_count(lead + out)
+        _check_count(leading + out)
         if spec.operator == "adaptive_avg_pool" and out == (1,) * dims:
-            return lead + out  # torch takes the mean of whatever is there; of nothing, it is NaN.
+            return leading + out  # torch accepts empty planes here; their mean is NaN.
     if 0 in spatial:
         raise InvalidRequest(
-            f"{type(spec).__name__} takes no empty plane, each of the last {_count(dims)} must be at least 1; "
+            f"{type(spec).__name__} takes no empty plane: each of the last {_count(dims)} must be at least 1; "
             f"got {spatial} in {shape}",
             field="tensor.shape",
         )
-    if lead[-1] == 0 and not _takes_no_channels(spec, batched=len(lead) == 2):
+    if leading[-1] == 0 and not _takes_no_channels(spec, batched=len(leading) == 2):
         raise InvalidRequest(
             f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
         )
     if isinstance(spec, WindowSpec):
         if (spec.operator, dims) in _KERNEL_WITHIN_INPUT:
             _check_kernel_within(spec, spatial)
-        out = windows(spec.window, spatial)
+        out = window_grid(spec.window, spatial)
     elif isinstance(spec, GlobalSpec):
         out = (1,) * dims
-    return lead + out
+    return leading + out
 
 
-def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
-    """How many windows fit into each spatial dimension.
+def window_grid(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
+    """Return how many windows fit into each spatial dimension.
 
     Formula:
-        floor((size + 2 * padding - dilation * (kernel_size - 1) - 1) / stride) + 1, rounded up with ceil_mode, where
-        a last window that would start beyond the input and its left padding is left out.
+        floor((size + 2 * padding - dilation * (kernel_size - 1) - 1) / stride) + 1. With ceil_mode the division rounds
+        up, but a last window that would start beyond the input and its left padding is left out.
 
     Raises:
-        InvalidRequest: in some dimension none does.
+        InvalidRequest: no window fits into one of the dimensions.
     """
     kernels, strides, paddings, dilations, ceil_mode = window
     out = []
@@ -89,13 +90,13 @@ def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
         extent = dilation * (kernel - 1) + 1
         if extent > MAX_SIZE:
             raise InvalidRequest(
-                f"a window may reach over at most {MAX_SIZE} values; "
-                f"a kernel_size of {kernel} with a dilation of {dilation} reaches over {extent}",
+                f"a window may span at most {MAX_SIZE} values; "
+                f"a kernel_size of {kernel} with a dilation of {dilation} spans {extent}",
                 field="dilation",
             )
         if padding > _MAX_IDLE_PADDING and padding > size:
             raise InvalidRequest(
-                f"must be at most {_MAX_IDLE_PADDING} where it is larger than the input, here {size}; got {padding}",
+                f"must be at most {_MAX_IDLE_PADDING} if it is larger than the input, here {size}; got {padding}",
                 field="padding",
             )
         room = size + 2 * padding - extent
@@ -106,7 +107,7 @@ def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
             gaps = f", {extent} with a dilation of {dilation}," if dilation > 1 else ""
             raise InvalidRequest(
                 f"no window fits: a kernel_size of {kernel}{gaps} is larger than the input, "
-                f"{size} with {padding} of padding on either side",
+                f"{size} with a padding of {padding} on either side",
                 field="kernel_size" if dilation == 1 else "dilation",
             )
         out.append(count)
@@ -114,18 +115,18 @@ def windows(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def result_dtype(spec: PoolSpec, dtype: np.dtype) -> np.dtype:
-    """The type of what `spec` makes of a tensor of `dtype`.
+    """Return the dtype of the result of `spec` for a tensor of `dtype`.
 
-    An order statistic is one of the input's values and keeps its type. A mean or a power sum keeps a float's type
-    and makes float32 of integers.
+    An order statistic is a value of the input and keeps its dtype. A mean or a power sum keeps a float dtype and gives
+    float32 for integers.
     """
-    if spec.operator in _ORDER_STATISTICS or dtype.kind not in "iu":
+    if spec.operator in ORDER_STATISTICS or dtype.kind not in "iu":
         return dtype
     return _FLOAT32
 
 
 def _takes_no_channels(spec: PoolSpec, *, batched: bool) -> bool:
-    # Not a design: what torch's checks come to.
+    # This follows from torch's checks; there is no rule behind it.
     if isinstance(spec, GlobalSpec):
         return True
     if spec.operator == "adaptive_max_pool":
@@ -137,7 +138,7 @@ def _check_kernel_within(spec: WindowSpec, spatial: tuple[int, ...]) -> None:
     kernel = spec.window.kernel_size
     if any(size < length for size, length in zip(spatial, kernel, strict=True)):
         raise InvalidRequest(
-            f"{type(spec).__name__} takes no kernel larger than the input, even where padding makes room; "
+            f"{type(spec).__name__} takes no kernel larger than the input, even if padding makes room; "
             f"got {kernel} for {spatial}",
             field="kernel_size",
         )
@@ -146,7 +147,7 @@ def _check_kernel_within(spec: WindowSpec, spatial: tuple[int, ...]) -> None:
 def _check_count(shape: tuple[int, ...]) -> None:
     count = math.prod(max(size, 1) for size in shape)
     if count > _MAX_VALUES:
-        raise InvalidRequest(f"the result would have {count} values, which no machine holds", field="output_size")
+        raise InvalidRequest(f"the result would have {count} values, more than any machine holds", field="output_size")
 
 
 def _count(dims: int) -> str:

@@ -1,11 +1,11 @@
-"""How long pooling takes on one thread of the processor, beside torch.nn.functional and beside copying the input.
+"""Compare the service's pooling on one CPU thread with torch.nn.functional and with copying the input.
 
     python tests/bench/kernels.py [--json FILE] [--only WORD] [--rounds N]
 
-Each row is one operator, shape and type. Ours, which is all that the CPU device does with an item, torch's and the
-copy take turns in every round, each time in another order, and the median of the rounds counts. Time is the thread's
-own processor time, so that a busy machine disturbs less. Where torch's kernel lacks the type, or torch lacks the
-operator, its column is what a user would write: widen, pool, narrow.
+Each row is one operator, shape and dtype. A round measures all that the CPU device does with a payload (ours), torch,
+and the copy, each round in another order; the table shows the median of the rounds. Times are CPU times of the thread,
+so that a busy machine disturbs less. If torch's kernel lacks the dtype, or torch lacks the operator, its column
+measures what a user would write instead: convert to a wider dtype, pool, convert back.
 """
 
 import argparse
@@ -41,9 +41,9 @@ from poolservice.specs import (
     PoolSpec,
 )
 from poolservice_server import allocator
-from poolservice_server.backend.stacking import run_on_cpu
-from poolservice_server.pooling import PoolStage
+from poolservice_server.pooling import run_on_arrays
 from poolservice_server.pooling.interop import to_array
+from poolservice_server.stages import PoolStage
 
 WINDOWS: tuple[PoolSpec, ...] = (
     MaxPool2d(2),
@@ -62,7 +62,7 @@ WINDOWS: tuple[PoolSpec, ...] = (
     MixedPool2d(2),
     LPPool2d(2, 2),
 )
-TILES: tuple[PoolSpec, ...] = (
+PLANES_AND_TILES: tuple[PoolSpec, ...] = (
     AdaptiveAvgPool2d(10),
     AdaptiveMaxPool2d(10),
     GlobalAvgPool2d(),
@@ -81,7 +81,7 @@ SMALL: tuple[PoolSpec, ...] = (
     AdaptiveAvgPool2d(2),
     AdaptiveMaxPool2d(2),
 )
-TYPES = (
+DTYPES = (
     torch.float32,
     torch.float64,
     torch.float16,
@@ -96,17 +96,17 @@ TYPES = (
 
 @dataclass(frozen=True)
 class Case:
-    """One row: what is pooled, and whether it is a picture's bytes, read as 0 to 1 and lying interleaved."""
+    """One row: a spec, a shape and a dtype. `image` means interleaved bytes that stand for 0 to 1."""
 
     spec: PoolSpec
     shape: tuple[int, ...]
     dtype: torch.dtype
-    picture: bool = False
+    image: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """Microseconds of one case."""
+    """The median times of one case in microseconds."""
 
     operator: str
     shape: tuple[int, ...]
@@ -117,11 +117,18 @@ class Row:
 
 
 def cases() -> Iterator[Case]:
-    """Every row, in the order of the table."""
-    for spec in (*WINDOWS, *TILES):
+    """Yield every row, in the order of the table."""
+    for spec in (*WINDOWS, *PLANES_AND_TILES):
         yield Case(spec, (3, 224, 224), torch.float32)
-    for dtype in TYPES[1:]:
-        for spec in (MaxPool2d(2), MaxPool2d(3, 2, 1), MinPool2d(2), AvgPool2d(2), AvgPool2d(3, 1, 1), *TILES):
+    for dtype in DTYPES[1:]:
+        for spec in (
+            MaxPool2d(2),
+            MaxPool2d(3, 2, 1),
+            MinPool2d(2),
+            AvgPool2d(2),
+            AvgPool2d(3, 1, 1),
+            *PLANES_AND_TILES,
+        ):
             yield Case(spec, (3, 224, 224), dtype)
     for shape in ((8, 8, 8), (512, 7, 7), (64, 28, 28), (64, 56, 56), (1, 64, 64), (1, 32, 32)):
         for spec in SMALL:
@@ -135,34 +142,45 @@ def cases() -> Iterator[Case]:
     for spec in (MaxPool3d(2), MaxPool3d(3, 2, 1), AvgPool3d(2), AvgPool3d(3, 1, 1)):
         yield Case(spec, (8, 16, 32, 32), torch.float32)
         yield Case(spec, (64, 8, 14, 14), torch.float32)
-    for spec in (*WINDOWS, *TILES):
-        yield Case(spec, (3, 480, 640), torch.uint8, picture=True)
+    for spec in (*WINDOWS, *PLANES_AND_TILES):
+        yield Case(spec, (3, 480, 640), torch.uint8, image=True)
+    # On both sides of thresholds that no row above is near to, see poolservice_server/pooling/thresholds.py.
+    for spec in (MaxPool2d(5, 1), MaxPool2d(6, 1)):
+        yield Case(spec, (8, 8, 8), torch.float32)
+        yield Case(spec, (64, 8, 8), torch.float32)
+    for spec in (MaxPool2d(32, 1), MaxPool2d(33, 1), AvgPool2d(7, 1), AvgPool2d(8, 1)):
+        yield Case(spec, (3, 64, 64), torch.float32)
+    for spec in (AdaptiveAvgPool2d(32), AdaptiveAvgPool2d(33), AdaptiveMaxPool2d(32), AdaptiveMaxPool2d(33)):
+        yield Case(spec, (3, 224, 224), torch.float32)
+    for dtype in (torch.float16, torch.bfloat16):
+        yield Case(MaxPool2d(2), (3, 32, 32), dtype)
+        yield Case(MaxPool2d(2), (4, 32, 32), dtype)
 
 
 def functional(spec: PoolSpec) -> Callable[[torch.Tensor], Any]:
-    """What a user of torch.nn.functional would write for a float."""
-    dims, given = spec.spatial_dims, dict(vars(spec))
-    largest = getattr(F, f"max_pool{dims}d")
+    """Return what a user of torch.nn.functional would write for floats."""
+    dims, parameters = spec.spatial_dims, dict(vars(spec))
+    max_pool = getattr(F, f"max_pool{dims}d")
     if spec.operator == "min_pool":
-        return lambda x: -largest(-x, **given)
+        return lambda x: -max_pool(-x, **parameters)
     if spec.operator == "mixed_pool":
-        alpha, mean = given.pop("alpha"), getattr(F, f"avg_pool{dims}d")
-        return lambda x: alpha * largest(x, **given) + (1 - alpha) * mean(x, **given)
+        alpha, mean = parameters.pop("alpha"), getattr(F, f"avg_pool{dims}d")
+        return lambda x: alpha * max_pool(x, **parameters) + (1 - alpha) * mean(x, **parameters)
     if spec.operator.startswith("global"):
-        kind = "avg" if "avg" in spec.operator else "max"
-        tiles = getattr(F, f"adaptive_{kind}_pool{dims}d")
-        return (lambda x: -tiles(-x, 1)) if "min" in spec.operator else (lambda x: tiles(x, 1))
+        statistic = "avg" if "avg" in spec.operator else "max"
+        adaptive_pool = getattr(F, f"adaptive_{statistic}_pool{dims}d")
+        return (lambda x: -adaptive_pool(-x, 1)) if "min" in spec.operator else (lambda x: adaptive_pool(x, 1))
     function = getattr(F, f"{spec.operator}{dims}d")
-    return lambda x: function(x, **given)
+    return lambda x: function(x, **parameters)
 
 
 def reference(case: Case, planes: torch.Tensor) -> Callable[[], object]:
-    """torch's kernel_for to the same answer."""
+    """Return what a user of torch would write for the case."""
     direct = functional(case.spec)
-    if case.picture:
+    if case.image:
         return lambda: direct(planes.contiguous().to(torch.float32).div(255))
-    whole = not planes.is_floating_point()
-    if whole and case.spec.operator != "max_pool":
+    integers = not planes.is_floating_point()
+    if integers and case.spec.operator != "max_pool":
         wide = torch.float64 if planes.dtype in (torch.int32, torch.int64) else torch.float32
         narrow = planes.dtype if "max" in case.spec.operator or "min" in case.spec.operator else torch.float32
         return lambda: direct(planes.to(wide)).to(narrow)
@@ -170,54 +188,54 @@ def reference(case: Case, planes: torch.Tensor) -> Callable[[], object]:
 
 
 def measure(case: Case, rounds: int) -> Row:
-    """Time the three in turn."""
+    """Measure the three functions in turn."""
     generator = torch.Generator().manual_seed(0)
     planes = (torch.rand(case.shape, generator=generator) * 100).to(case.dtype)
-    if case.picture:
+    if case.image:
         planes = planes.movedim(0, -1).contiguous().movedim(-1, 0)
-    stages, array = (PoolStage((case.spec,), unit_scale=case.picture),), to_array(planes)
-    contenders: tuple[Callable[[], object], ...] = (
-        partial(run_on_cpu, stages, array),
+    stage, array = PoolStage((case.spec,), unit_scale=case.image), to_array(planes)
+    functions: tuple[Callable[[], object], ...] = (
+        partial(run_on_arrays, stage, array),
         reference(case, planes),
         planes.clone,
     )
     times: list[list[float]] = [[], [], []]
-    repeats = [_repeats(contender) for contender in contenders]
-    # In every order in turn: whoever comes after the copy finds its input out of the caches.
-    for turns in islice(cycle(permutations(zip(contenders, repeats, times, strict=True))), rounds):
-        for contender, repeat, taken in turns:
+    repeats = [_repeats(function) for function in functions]
+    # All orders in turn, because a function that runs after the copy does not find its input in the caches.
+    for order in islice(cycle(permutations(zip(functions, repeats, times, strict=True))), rounds):
+        for function, repeat, taken in order:
             start = time.thread_time_ns()
             for _ in range(repeat):
-                contender()
+                function()
             taken.append((time.thread_time_ns() - start) / repeat / 1000)
-    name = repr(case.spec) + (" of a picture" if case.picture else "")
+    name = repr(case.spec) + (" of an image" if case.image else "")
     medians = [round(statistics.median(taken), 2) for taken in times]
     return Row(name, case.shape, str(case.dtype).removeprefix("torch."), *medians)
 
 
-def _repeats(contender: Callable[[], object]) -> int:
-    contender()
+def _repeats(function: Callable[[], object]) -> int:
+    """Return how often to call the function per round: for about a millisecond."""
+    function()
     start = time.thread_time_ns()
-    contender()
-    # About a millisecond a turn.
+    function()
     return max(1, min(200, 1_000_000 // max(time.thread_time_ns() - start, 1)))
 
 
 def main() -> None:
-    """Print the table, and write it where asked."""
+    """Print the table, and write it to a file if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
-    parser.add_argument("--only", default="", metavar="WORD", help="only rows that hold this word")
-    parser.add_argument("--rounds", type=int, default=18, metavar="N", help="how often each takes its turn")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
+    parser.add_argument("--only", default="", metavar="WORD", help="run only the rows whose label contains this word")
+    parser.add_argument("--rounds", type=int, default=18, metavar="N", help="the number of rounds")
     options = parser.parse_args()
-    # As the server does: memory that each call faults in anew would cost several times what pooling does.
+    # As the server does: otherwise the page faults of each call would cost several times what pooling costs.
     allocator.keep_large_messages()
     torch.set_num_threads(1)
     rows = []
     print(f"torch {torch.__version__}, one thread; microseconds")
     print(f"{'':76}{'ours':>10}{'torch':>11}{'copy':>9}{'ours/torch':>12}{'ours/copy':>11}")
     for case in cases():
-        label = f"{case.spec!r} {'picture ' * case.picture}{'x'.join(map(str, case.shape))} {case.dtype}"
+        label = f"{case.spec!r} {'image ' * case.image}{'x'.join(map(str, case.shape))} {case.dtype}"
         if options.only not in label:
             continue
         row = measure(case, options.rounds)

@@ -1,4 +1,4 @@
-"""What output_shape takes and refuses is what torch takes and refuses."""
+"""output_shape accepts and refuses exactly what torch accepts and refuses."""
 
 from collections.abc import Sequence
 from random import Random
@@ -32,10 +32,10 @@ from poolservice.specs import (
 )
 from poolservice_server.shapes import output_shape, result_dtype
 
-Call = tuple[PoolSpec, Any, dict[str, Any], tuple[int, ...]]
+Case = tuple[PoolSpec, Any, dict[str, Any], tuple[int, ...]]
 
-# Drawing a call costs more than checking it, so an example of hypothesis is a seed for many of them.
-CALLS = 100
+# Drawing an example costs more than checking a case, so each example is the seed of many cases.
+CASES = 100
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -43,22 +43,22 @@ def sizes(random: Random, dims: int, low: int, high: int) -> tuple[int, ...]:
     return tuple(random.randint(low, high) for _ in range(dims))
 
 
-def a_call(random: Random, operators: Sequence[str]) -> Call:
-    """A spec, torch's function with the same parameters, and a shape that may be right or wrong."""
+def random_case(random: Random, operators: Sequence[str]) -> Case:
+    """Return a spec, torch's function with its parameters, and a shape that either of them may refuse."""
     dims = random.randint(1, 3)
     operator = random.choice(operators)
     adaptive = operator.startswith("adaptive")
-    given = _adaptive_parameters(random, dims) if adaptive else _window_parameters(random, dims, operator)
+    parameters = _adaptive_parameters(random, dims) if adaptive else _window_parameters(random, dims, operator)
     if operator.endswith("max_pool"):
-        given["return_indices"] = random.random() < 0.5
-    spec = LAYERS[operator, dims](**given)
+        parameters["return_indices"] = random.random() < 0.5
+    spec = LAYERS[operator, dims](**parameters)
     for name in ("output_size", "kernel_size"):
-        # torch's functions of one dimension take no tuple here.
-        if dims == 1 and name in given and (adaptive or operator == "lp_pool"):
-            given[name] = given[name][0]
-    lead = random.choice(((2,), (3, 2), (2,), (3, 2), (0,), (0, 2), (2, 0), (0, 0)))
+        # torch's one-dimensional functions accept no tuple here.
+        if dims == 1 and name in parameters and (adaptive or operator == "lp_pool"):
+            parameters[name] = parameters[name][0]
+    leading = random.choice(((2,), (3, 2), (2,), (3, 2), (0,), (0, 2), (2, 0), (0, 0)))
     spatial = sizes(random, dims, 1, 7) if random.random() < 0.8 else sizes(random, dims, 0, 3)
-    return spec, getattr(F, f"{operator}{dims}d"), given, lead + spatial
+    return spec, getattr(F, f"{operator}{dims}d"), parameters, leading + spatial
 
 
 def _adaptive_parameters(random: Random, dims: int) -> dict[str, Any]:
@@ -68,19 +68,19 @@ def _adaptive_parameters(random: Random, dims: int) -> dict[str, Any]:
 
 def _window_parameters(random: Random, dims: int, operator: str) -> dict[str, Any]:
     kernel = sizes(random, dims, 1, 5)
-    given: dict[str, Any] = {"kernel_size": kernel, "ceil_mode": random.random() < 0.5}
-    given["stride"] = kernel if random.random() < 0.4 else sizes(random, dims, 1, 6)
+    parameters: dict[str, Any] = {"kernel_size": kernel, "ceil_mode": random.random() < 0.5}
+    parameters["stride"] = kernel if random.random() < 0.4 else sizes(random, dims, 1, 6)
     if operator == "lp_pool":
-        return {"norm_type": 2.0} | given
-    given["padding"] = tuple(random.randint(0, size // 2) for size in kernel)
+        return {"norm_type": 2.0} | parameters
+    parameters["padding"] = tuple(random.randint(0, size // 2) for size in kernel)
     if operator == "max_pool":
-        given["dilation"] = (1,) * dims if random.random() < 0.5 else sizes(random, dims, 1, 4)
-    return given
+        parameters["dilation"] = (1,) * dims if random.random() < 0.5 else sizes(random, dims, 1, 4)
+    return parameters
 
 
-def torch_shape(function: Any, given: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def torch_shape(function: Any, parameters: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...] | None:
     try:
-        y = function(torch.zeros(shape), **given)
+        y = function(torch.zeros(shape), **parameters)
     except (RuntimeError, ValueError, IndexError):
         return None
     return tuple((y[0] if isinstance(y, tuple) else y).shape)
@@ -88,11 +88,11 @@ def torch_shape(function: Any, given: dict[str, Any], shape: tuple[int, ...]) ->
 
 @settings(max_examples=50, deadline=None)
 @given(seeds)
-def test_takes_and_refuses_what_torch_does(seed: int) -> None:
+def test_accepts_and_refuses_what_torch_does(seed: int) -> None:
     random = Random(seed)
     operators = ("max_pool", "avg_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool")
-    for _ in range(CALLS):
-        spec, function, parameters, shape = a_call(random, operators)
+    for _ in range(CASES):
+        spec, function, parameters, shape = random_case(random, operators)
         expected = torch_shape(function, parameters, shape)
         if expected is not None:
             assert output_shape(spec, shape) == expected, f"{spec} of {shape}"
@@ -104,10 +104,10 @@ def test_takes_and_refuses_what_torch_does(seed: int) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(seeds)
-def test_what_torch_lacks_follows_its_kin(seed: int) -> None:
+def test_operators_that_torch_lacks_follow_those_that_it_has(seed: int) -> None:
     random = Random(seed)
-    for _ in range(CALLS):
-        spec, _, parameters, shape = a_call(random, ("max_pool",))
+    for _ in range(CASES):
+        spec, _, parameters, shape = random_case(random, ("max_pool",))
         dims = spec.spatial_dims
         assert _outcome(LAYERS["min_pool", dims](**parameters), shape) == _outcome(spec, shape)
         window = {name: parameters[name] for name in ("kernel_size", "stride", "padding")}
@@ -126,12 +126,12 @@ def _outcome(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 @pytest.mark.parametrize("operator", ["global_max_pool", "global_avg_pool", "global_min_pool"])
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_global_pools_take_any_plane_that_is_not_empty(operator: str, dims: int) -> None:
+def test_global_operators_accept_any_plane_that_is_not_empty(operator: str, dims: int) -> None:
     spec = LAYERS[operator, dims]()
     ones = (1,) * dims
-    for lead in ((4,), (0,), (2, 3), (0, 3), (2, 0)):
-        assert output_shape(spec, lead + (5,) * dims) == lead + ones
-        assert _outcome(spec, lead + (0,) * dims) is None
+    for leading in ((4,), (0,), (2, 3), (0, 3), (2, 0)):
+        assert output_shape(spec, leading + (5,) * dims) == leading + ones
+        assert _outcome(spec, leading + (0,) * dims) is None
 
 
 REFUSALS = [
@@ -142,7 +142,7 @@ REFUSALS = [
     (GlobalAvgPool2d(), (3, 8, 0), "tensor.shape", "no empty plane"),
     (AvgPool2d(2), (0, 8, 8), "tensor.shape", "without channels"),
     (AdaptiveMaxPool2d(2), (1, 0, 8, 8), "tensor.shape", "without channels"),
-    (MaxPool2d(9), (3, 8, 8), "kernel_size", "a kernel_size of 9 is larger than the input, 8 with 0 of padding"),
+    (MaxPool2d(9), (3, 8, 8), "kernel_size", "a kernel_size of 9 is larger than the input, 8 with a padding of 0"),
     (
         MinPool2d(3, dilation=4),
         (3, 8, 8),
@@ -153,39 +153,39 @@ REFUSALS = [
     (LPPool3d(2, 3), (3, 2, 8, 8), "kernel_size", "no kernel larger than the input"),
     (MixedPool3d(3, padding=1), (3, 2, 8, 8), "kernel_size", "no kernel larger than the input"),
     (MixedPool2d(9), (3, 8, 8), "kernel_size", "no window fits"),
-    (AdaptiveMaxPool3d(2**31 - 1), (3, 2, 8, 8), "output_size", "which no machine holds"),
-    (AdaptiveAvgPool2d(2**31 - 1), (0, 3, 8, 8), "output_size", "which no machine holds"),
-    # 32 bits: torch's kernel would take the reach for a negative one and answer -inf.
+    (AdaptiveMaxPool3d(2**31 - 1), (3, 2, 8, 8), "output_size", "more than any machine holds"),
+    (AdaptiveAvgPool2d(2**31 - 1), (0, 3, 8, 8), "output_size", "more than any machine holds"),
+    # In 32 bits the span of the window overflows, and torch returns -inf.
     (MaxPool2d(2, 2**31 - 1, dilation=2**31 - 1, ceil_mode=True), (3, 8, 8), "dilation", "at most 2147483647"),
-    # torch walks through 2^29 values of padding for each result.
-    (MaxPool1d(2**30 - 2, padding=2**29 - 1), (1, 12), "padding", "at most 65536 where it is larger than the input"),
+    # torch visits 2^29 values of padding for each result.
+    (MaxPool1d(2**30 - 2, padding=2**29 - 1), (1, 12), "padding", "at most 65536 if it is larger than the input"),
 ]
 
 
 @pytest.mark.parametrize(("spec", "shape", "field", "rule"), REFUSALS)
-def test_a_refusal_names_the_field_and_the_rule(spec: PoolSpec, shape: tuple[int, ...], field: str, rule: str) -> None:
+def test_an_error_names_the_field_and_the_rule(spec: PoolSpec, shape: tuple[int, ...], field: str, rule: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         output_shape(spec, shape)
     assert refused.value.field == field
     assert rule in refused.value.reason
 
 
-def test_a_vast_kernel_is_refused_at_once_as_torch_would_not() -> None:
-    # F.max_pool1d(x, 2**40) never returns; 2**31 - 1 is the largest kernel that a spec can have.
+def test_a_huge_kernel_is_refused_immediately_unlike_in_torch() -> None:
+    # F.max_pool1d(x, 2**40) never returns; 2**31 - 1 is the largest kernel that a spec accepts.
     with pytest.raises(InvalidRequest, match="no window fits"):
         output_shape(MaxPool1d(2**31 - 1), (1, 12))
 
 
-def test_result_types() -> None:
-    kept = {"max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "global_min_pool"}
-    needed: dict[str, dict[str, Any]] = {
+def test_order_statistics_keep_the_dtype_and_means_of_integers_give_float32() -> None:
+    order_statistics = {"max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "global_min_pool"}
+    required: dict[str, dict[str, Any]] = {
         "lp_pool": {"norm_type": 2.0, "kernel_size": 2},
         "adaptive_max_pool": {"output_size": 1},
         "adaptive_avg_pool": {"output_size": 1},
     }
     for (operator, _), layer in LAYERS.items():
-        given_ = {} if operator.startswith("global") else needed.get(operator, {"kernel_size": 2})
+        parameters = {} if operator.startswith("global") else required.get(operator, {"kernel_size": 2})
         for dtype in NUMPY_DTYPES.values():
-            whole = np.issubdtype(dtype, np.integer)
-            expected = dtype if operator in kept or not whole else np.dtype(np.float32)
-            assert result_dtype(layer(**given_), dtype) == expected
+            integer = np.issubdtype(dtype, np.integer)
+            expected = dtype if operator in order_statistics or not integer else np.dtype(np.float32)
+            assert result_dtype(layer(**parameters), dtype) == expected

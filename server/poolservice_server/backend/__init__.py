@@ -1,4 +1,4 @@
-"""Where work runs: devices, and what to do when one fails. The only room beside pooling that knows torch."""
+"""The devices that run batches, and the policy that uses them. Besides pooling, only this package imports torch."""
 
 from poolservice_server.backend.policy import Backend
 from poolservice_server.backend.selection import choose_backend, torch_version

@@ -1,4 +1,4 @@
-"""A device that is left alone while it fails, and given no more at a time than it had room for."""
+"""The circuit breaker: suspends a device that keeps failing, and limits its batches to what fits into its memory."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -7,45 +7,42 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from poolservice_server.backend.device import (
-    BatchKey,
-    Device,
-    DeviceFailed,
-    DeviceOutOfMemory,
-    DeviceState,
-    SpecResult,
-    Stages,
-)
+from poolservice_server.backend.device import Device, DeviceFailed, DeviceOutOfMemory, DeviceState
+from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
 _log = structlog.get_logger(__name__)
 
-# A device that failed is tried again after the first of these seconds, then after twice as long each time.
+# A suspended device is probed after the first interval, then after twice the previous interval, up to the maximum.
 _FIRST_PROBE_SECONDS = 1.0
-_LONGEST_PROBE_SECONDS = 300.0
+_MAX_PROBE_SECONDS = 300.0
 
-# What a device had no room for is tried again at twice the size after this long without running out of memory.
-_GROW_SECONDS = 30.0
+# A memory limit doubles after this time without running out of memory.
+_MEMORY_LIMIT_SECONDS = 30.0
 
-# Kinds whose ceiling is remembered; beyond that the one that was lowered first is forgotten, and learnt again.
-_CEILINGS_KEPT = 256
+# Batch keys whose memory limit is remembered. Beyond that, the limit that was lowered first is forgotten; the device
+# then runs out of memory once more.
+_MAX_MEMORY_LIMITS = 256
 
 
-class _Ceiling(NamedTuple):
+class _MemoryLimit(NamedTuple):
     nbytes: int
     grows_at: float
 
 
 class CircuitBreaker:
-    """A device with a memory of its failures. Its methods may be called from several threads.
+    """A device and the record of its failures. Its methods are thread-safe.
 
     Args:
-        device: where batches run.
-        clock: seconds.
+        device: the device that runs the batches.
+        clock: returns the time in seconds.
+
+    Attributes:
+        name, payloads, out_of_memory, failures, suspensions, probes: as in `policy.DeviceCounts`.
     """
 
     def __init__(self, device: Device, clock: Callable[[], float]) -> None:
         self.name = device.name
-        self.items = 0
+        self.payloads = 0
         self.out_of_memory = 0
         self.failures = 0
         self.suspensions = 0
@@ -57,15 +54,15 @@ class CircuitBreaker:
         self._probing = False
         self._probe_at = 0.0
         self._probe_seconds = _FIRST_PROBE_SECONDS
-        self._ceilings: dict[BatchKey, _Ceiling] = {}
+        self._memory_limits: dict[BatchKey, _MemoryLimit] = {}
 
     @property
     def state(self) -> DeviceState:
-        """The device as it is now."""
+        """The current state of the device."""
         return DeviceState(self.name, self._device.description, bool(self._reason), self._reason)
 
-    def serves(self) -> bool:
-        """Whether it takes work. If it failed and the time has come to try it again, it is tried here."""
+    def is_available(self) -> bool:
+        """Return True if the device accepts batches. This probes a suspended device if its interval has passed."""
         if not self._reason:
             return True
         with self._lock:
@@ -75,81 +72,81 @@ class CircuitBreaker:
                 return False
             self._probing = True
             self.probes += 1
-        right = self._device.probe()
+        correct = self._device.probe()
         with self._lock:
             self._probing = False
-            if right:
+            if correct:
                 self._reason = ""
                 self._probe_seconds = _FIRST_PROBE_SECONDS
             else:
-                self._probe_seconds = min(2 * self._probe_seconds, _LONGEST_PROBE_SECONDS)
+                self._probe_seconds = min(2 * self._probe_seconds, _MAX_PROBE_SECONDS)
                 self._probe_at = self._clock() + self._probe_seconds
-        if right:
-            _log.warning("device computes rightly again, taking it back", device=self.name)
-        return right
+        if correct:
+            _log.warning("device computes correctly again, resuming it", device=self.name)
+        return correct
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Run a batch, a second time if the device fails, and suspend the device if it fails again.
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        """Run a batch. If the device fails, run it once more; if it fails again, suspend the device.
 
         Raises:
-            DeviceOutOfMemory: what torch kept has been given back; a smaller batch may fit.
+            DeviceOutOfMemory: a smaller batch may fit; torch's cached memory has been released.
             DeviceFailed: the device is suspended.
-            Exception: anything else is an item's fault.
+            Exception: any other error is the fault of a payload.
         """
         try:
-            results = self._device.run(stages, items)
+            results = self._device.run(stage, payloads)
         except DeviceOutOfMemory:
-            self._ran_out_of_memory()
+            self._handle_out_of_memory()
             raise
         except DeviceFailed as error:
-            _log.warning("device failed, trying once more", device=self.name, error=str(error))
-            results = self._run_again(stages, items)
+            _log.warning("device failed, running the batch once more", device=self.name, error=str(error))
+            results = self._run_again(stage, payloads)
         with self._lock:
-            self.items += len(items)
+            self.payloads += len(payloads)
         return results
 
-    def ceiling(self, kind: BatchKey) -> int | None:
-        """The bytes of a batch of this kind that fit, as far as is known; None if any do."""
-        if not self._ceilings:
+    def memory_limit(self, key: BatchKey) -> int | None:
+        """Return how many bytes of a batch with this key fit; None if no batch has run out of memory."""
+        if not self._memory_limits:
             return None
         with self._lock:
-            ceiling = self._ceilings.get(kind)
-            if ceiling is None:
+            limit = self._memory_limits.get(key)
+            if limit is None:
                 return None
             now = self._clock()
-            if now >= ceiling.grows_at:
-                ceiling = _Ceiling(2 * ceiling.nbytes, now + _GROW_SECONDS)
-                self._ceilings[kind] = ceiling
-            return ceiling.nbytes
+            if now >= limit.grows_at:
+                limit = _MemoryLimit(2 * limit.nbytes, now + _MEMORY_LIMIT_SECONDS)
+                self._memory_limits[key] = limit
+            return limit.nbytes
 
-    def lower_ceiling(self, kind: BatchKey, nbytes: int) -> None:
-        """Remember that no more than `nbytes` of this kind fit."""
+    def lower_memory_limit(self, key: BatchKey, nbytes: int) -> None:
+        """Remember that at most `nbytes` of a batch with this key fit."""
         with self._lock:
-            self._ceilings.pop(kind, None)
-            self._ceilings[kind] = _Ceiling(nbytes, self._clock() + _GROW_SECONDS)
-            if len(self._ceilings) > _CEILINGS_KEPT:
-                del self._ceilings[next(iter(self._ceilings))]
+            self._memory_limits.pop(key, None)
+            self._memory_limits[key] = _MemoryLimit(nbytes, self._clock() + _MEMORY_LIMIT_SECONDS)
+            if len(self._memory_limits) > _MAX_MEMORY_LIMITS:
+                del self._memory_limits[next(iter(self._memory_limits))]
 
-    def forget_ceiling(self, kind: BatchKey) -> None:
-        """It has grown beyond any batch."""
+    def forget_memory_limit(self, key: BatchKey) -> None:
+        """Remove the limit of this key, because it exceeds every batch."""
         with self._lock:
-            self._ceilings.pop(kind, None)
+            self._memory_limits.pop(key, None)
 
-    def _run_again(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def _run_again(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
         with self._lock:
             self.failures += 1
         try:
-            return self._device.run(stages, items)
+            return self._device.run(stage, payloads)
         except DeviceOutOfMemory:
-            self._ran_out_of_memory()
+            self._handle_out_of_memory()
             raise
-        except DeviceFailed as again:
+        except DeviceFailed as error:
             with self._lock:
                 self.failures += 1
-            self._suspend(str(again))
+            self._suspend(str(error))
             raise
 
-    def _ran_out_of_memory(self) -> None:
+    def _handle_out_of_memory(self) -> None:
         with self._lock:
             self.out_of_memory += 1
         self._device.free_memory()
@@ -158,7 +155,7 @@ class CircuitBreaker:
         with self._lock:
             if self._reason:
                 return
-            self._reason = reason or "it failed without a word"
+            self._reason = reason or "it failed without an error message"
             self._probe_at = self._clock() + self._probe_seconds
             self.suspensions += 1
-        _log.error("device failed twice, leaving it alone", device=self.name, reason=self._reason)
+        _log.error("device failed twice, suspending it", device=self.name, reason=self._reason)

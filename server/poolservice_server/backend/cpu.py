@@ -1,4 +1,4 @@
-"""The processor as a device."""
+"""The CPU as a device."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -8,18 +8,21 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.device import DeviceOutOfMemory, SpecResult, Stages
-from poolservice_server.backend.stacking import run_on_cpu, split, stack
+from poolservice_server.backend.device import DeviceOutOfMemory
+from poolservice_server.backend.stacking import split, stack
+from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stages import PoolStage, SpecResult
 
-# Items run in one call of up to this many bytes. Calls into torch are most of what a small item costs; beyond this
-# size the planes fall out of the caches between the passes over them, and the copying is not paid back.
-_CALL_BYTES = 2**20
+# Payloads of up to this many bytes in all are stacked and pooled together. For small payloads the calls into torch and
+# numpy are most of the cost. Beyond this size the planes no longer stay in the caches between the passes over them,
+# and stacking costs more than it saves.
+_STACKED_BYTES = 2**20
 
 
 class CpuDevice:
-    """Runs each batch on the thread that calls it: cores are used by running several batches at a time.
+    """Runs each batch on the calling thread; the server uses several cores by running several batches concurrently.
 
-    One thread a batch is also what keeps the bits the same whatever else runs.
+    torch uses a single thread per batch, so that the bits do not depend on what else runs.
     """
 
     name = "cpu"
@@ -28,46 +31,46 @@ class CpuDevice:
         self.description = _processor_name()
         torch.set_num_threads(1)
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Run `stages` over `items`: small ones beside one another in one call, large ones one by one."""
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        """Run a batch: stack small payloads, run large ones one by one."""
         try:
-            if len(items) == 1:
-                return [run_on_cpu(stages, items[0])]
-            return [result for call in _calls(items) for result in _run_call(stages, call)]
+            if len(payloads) == 1:
+                return [run_on_arrays(stage, payloads[0])]
+            return [result for group in _groups(payloads) for result in _run_group(stage, group)]
         except MemoryError:
             pass
         except RuntimeError as error:
             if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
                 raise
-        # Not from within the handlers: the error's traceback keeps the batch's tensors, and with them the memory that
-        # a smaller batch needs.
+        # Raised outside the handlers, because the traceback of the original error holds the tensors of the batch, and
+        # with them the memory that a smaller batch needs.
         raise DeviceOutOfMemory("the machine is out of memory")
 
     def probe(self) -> bool:
-        """Whether a known answer comes out right."""
-        return probe.computes_rightly(self)
+        """Return True if a known result is computed correctly."""
+        return probe.computes_correctly(self)
 
     def free_memory(self) -> None:
-        """Nothing: torch keeps no cache of the CPU's memory."""
+        """Do nothing: torch does not cache CPU memory."""
 
 
-def _calls(items: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
-    """Neighbours that run in one call; one item always does, however large."""
+def _groups(payloads: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """Yield runs of consecutive payloads to stack; a large payload is a run of its own."""
     start = 0
     nbytes = 0
-    for number, item in enumerate(items):
-        nbytes += item.nbytes
-        if nbytes > _CALL_BYTES and number > start:
-            yield items[start:number]
+    for number, payload in enumerate(payloads):
+        nbytes += payload.nbytes
+        if nbytes > _STACKED_BYTES and number > start:
+            yield payloads[start:number]
             start = number
-            nbytes = item.nbytes
-    yield items[start:]
+            nbytes = payload.nbytes
+    yield payloads[start:]
 
 
-def _run_call(stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-    if len(items) == 1:
-        return [run_on_cpu(stages, items[0])]
-    return split(run_on_cpu(stages, stack(items)), items)
+def _run_group(stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    if len(payloads) == 1:
+        return [run_on_arrays(stage, payloads[0])]
+    return split(run_on_arrays(stage, stack(payloads)), payloads)
 
 
 def _processor_name() -> str:

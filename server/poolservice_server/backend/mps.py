@@ -8,15 +8,18 @@ import numpy as np
 import torch
 
 from poolservice_server.backend import probe
-from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, SpecResult, Stages
-from poolservice_server.backend.stacking import pooled, run_stages, split, stack
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory
+from poolservice_server.backend.stacking import split, stack, to_results
+from poolservice_server.pooling import run_on_tensors
 from poolservice_server.pooling.interop import to_tensor
+from poolservice_server.stages import PoolStage, SpecResult
 
 
 class MpsDevice:
-    """Runs one batch at a time: torch's Metal backend is not safe to use from several threads at once.
+    """Runs one batch at a time, because torch's Metal backend is not thread-safe.
 
-    It has no float64, which is an item's fault here and so runs on the CPU where there is one behind it.
+    Metal has no float64. A float64 batch therefore fails as if its payloads were at fault, and the backend runs it on
+    the CPU if it may.
     """
 
     name = "mps"
@@ -25,26 +28,26 @@ class MpsDevice:
         self.description = f"Apple GPU ({platform.machine()})"
         self._lock = threading.Lock()
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Run `stages` over `items`, copied to the device beside one another."""
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        """Stack the payloads, copy them to the GPU and run the stage over all of them."""
         try:
             with self._lock, torch.inference_mode():
-                outputs = run_stages(stages, to_tensor(stack(items)).to("mps"))
+                outputs = run_on_tensors(stage, to_tensor(stack(payloads)).to("mps"))
                 fetched = [(values.cpu(), None if indices is None else indices.cpu()) for values, indices in outputs]
-            return split(pooled(fetched), items)
+            return split(to_results(fetched), payloads)
         except RuntimeError as error:
             message = str(error).partition("\n")[0]
-            full = "out of memory" in message
-            if not full and "command buffer" not in message.lower():
+            out_of_memory = "out of memory" in message
+            if not out_of_memory and "command buffer" not in message.lower():
                 raise
-        # Not from within the handler: the error's traceback keeps the batch's tensors, and with them the memory that
-        # a smaller batch needs.
-        raise DeviceOutOfMemory(message) if full else DeviceFailed(message)
+        # Raised outside the handler, because the traceback of the original error holds the tensors of the batch, and
+        # with them the memory that a smaller batch needs.
+        raise DeviceOutOfMemory(message) if out_of_memory else DeviceFailed(message)
 
     def probe(self) -> bool:
-        """Whether a known answer comes out right."""
-        return probe.computes_rightly(self)
+        """Return True if a known result is computed correctly."""
+        return probe.computes_correctly(self)
 
     def free_memory(self) -> None:
-        """Give back what torch keeps of the device's memory."""
+        """Release the GPU memory that torch caches."""
         torch.mps.empty_cache()

@@ -1,4 +1,4 @@
-"""Which device runs a batch, and what happens when it cannot."""
+"""The backend's policy: which device runs a batch, and what happens if it cannot."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,41 +8,41 @@ import numpy as np
 
 from poolservice_server.backend.circuit_breaker import CircuitBreaker
 from poolservice_server.backend.device import (
-    BatchKey,
     Device,
     DeviceFailed,
     DeviceOutOfMemory,
     DeviceResult,
     DeviceState,
     NoDevice,
-    SpecResult,
 )
+from poolservice_server.stages import BatchKey, SpecResult
 
 Outcome = DeviceResult | Exception
 
-# A batch of so many bytes, results included, takes the CPU 20 to 200 us, and handing it to a thread and back 50 to
-# 100. At 128 KiB the small and the middle-sized calls of the benchmark are faster than at 32, and no slower than at
-# 1024, where the event loop would stand still for milliseconds.
+# A batch of this many bytes, results included, takes the CPU 20 to 200 us, and passing it to a thread and back takes
+# 50 to 100 us. With 128 KiB, small and medium-sized requests of the benchmark are faster than with 32 KiB, and no
+# slower than with 1024 KiB, which would block the event loop for milliseconds.
 _INLINE_BYTES = 128 * 1024
 
-# While one batch is copied in, another computes and a third is copied out. More would only make batches smaller, since
-# what waits for a free slot gathers.
+# While one batch is copied in, another is computed and a third is copied out. More concurrent batches would only be
+# smaller, because requests gather while they wait for a free slot. A batch costs 130 to 180 us of Python on an H100's
+# path (measured in November 2026 with torch 2.11), so small batches gain nothing from a GPU.
 _GPU_CONCURRENCY = 3
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceCounts:
-    """What has been counted of one device.
+    """The event counters of one device.
 
     Attributes:
-        items: items, or parts of large ones, that it ran.
-        out_of_memory: batches that it had no room for.
+        payloads: payloads that it ran; a large one that ran in parts counts once per part.
+        out_of_memory: batches that did not fit into its memory.
         failures: batches during which it failed.
-        suspensions: times that it was left alone.
-        probes: times that it was tried again.
+        suspensions: times that it was suspended.
+        probes: times that it was probed while suspended.
     """
 
-    items: int
+    payloads: int
     out_of_memory: int
     failures: int
     suspensions: int
@@ -50,19 +50,19 @@ class DeviceCounts:
 
 
 class Backend:
-    """Runs batches on the first of its devices that can. Called from several threads at a time.
+    """Runs each batch on the first available device. Thread-safe.
 
-    - A batch too large for the device's memory, or for `max_batch_bytes`, is run in halves, an item of many planes
-      among them; what fitted is remembered for its kind, and grows back slowly.
-    - A device that fails twice in a row is suspended and what it ran goes to the next device; it is tried again at
-      growing intervals, and taken back once it computes a known answer rightly.
-    - A batch that fails for another reason is bisected until the guilty item is alone; that one gets a last chance
-      on the next device, which may offer what this one lacks, before its exception becomes its outcome.
+    - A batch that exceeds the device's memory or `max_batch_bytes` is halved, down to the planes of a single payload.
+      The backend remembers the size that fits per batch key, and lets it grow back slowly.
+    - A device that fails twice in a row is suspended, and the next device runs its batches. It is probed at growing
+      intervals and used again once it computes a known result correctly.
+    - A batch that fails for another reason is bisected down to the payload at fault. That payload is tried once on
+      each remaining device, which may support what this one lacks, before the exception becomes its outcome.
 
     Args:
-        devices: in the order of preference; without the CPU at its end nothing ever runs there.
-        max_batch_bytes: bytes that run in one go at most.
-        clock: seconds.
+        devices: in order of preference; without the CPU at the end, nothing ever runs there.
+        max_batch_bytes: the most bytes that run in one batch.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -75,123 +75,120 @@ class Backend:
         self._devices = tuple(CircuitBreaker(device, clock) for device in devices)
         self._max_batch_bytes = max_batch_bytes
 
-    def run(self, kind: BatchKey, items: Sequence[np.ndarray]) -> list[Outcome]:
+    def run(self, key: BatchKey, payloads: Sequence[np.ndarray]) -> list[Outcome]:
         """Run a batch.
 
         Args:
-            kind: the stages, and the items' spatial shape and type.
-            items: planes (P, *spatial) of that shape and type, any strides.
+            key: the stage, and the payloads' spatial shape and dtype.
+            payloads: planes (P, *spatial) of that shape and dtype, any strides.
 
         Returns:
-            For each item, in order, its results or its exception: NoDevice where no device takes work now.
+            For each payload, in order, its result or its exception; NoDevice if no device is available.
         """
-        return self._run(kind, items, self._devices)
+        return self._run(key, payloads, self._devices)
 
     def concurrency(self, cores: int) -> int:
-        """How many batches are best run at a time: one a core, or on a GPU as many as there are steps to overlap."""
+        """Return how many batches to run concurrently: one per core on the CPU, one per overlapping step on a GPU."""
         return cores if self._devices[0].name == "cpu" else _GPU_CONCURRENCY
 
     @property
     def inline_bytes(self) -> int:
-        """Bytes up to which a batch is better run by whoever has it than by another thread.
-
-        None on a GPU, which has to be waited for.
-        """
+        """The size in bytes up to which a batch is faster inline than on another thread; 0 on a GPU, which blocks."""
         return _INLINE_BYTES if self._devices[0].name == "cpu" else 0
 
     def devices(self) -> list[DeviceState]:
-        """Each device's state, in the order of preference."""
+        """Return the state of each device, in order of preference."""
         return [device.state for device in self._devices]
 
     def counts(self) -> dict[str, DeviceCounts]:
-        """What has been counted until now, by the device's name."""
+        """Return the event counters by device name."""
         return {
             device.name: DeviceCounts(
-                device.items, device.out_of_memory, device.failures, device.suspensions, device.probes
+                device.payloads, device.out_of_memory, device.failures, device.suspensions, device.probes
             )
             for device in self._devices
         }
 
-    def _run(self, kind: BatchKey, items: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]) -> list[Outcome]:
-        serving = _serving(devices)
-        if serving is None:
-            return [self._no_device() for _ in items]
-        device, others = devices[serving], devices[serving + 1 :]
-        # Plain loops and few calls: this runs for every batch, and most are over in some microseconds.
+    def _run(self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]) -> list[Outcome]:
+        index = _first_available(devices)
+        if index is None:
+            return [self._no_device() for _ in payloads]
+        device, others = devices[index], devices[index + 1 :]
+        # Plain loops and few calls, because this runs for every batch and most batches take only microseconds.
         nbytes = 0
-        for item in items:
-            nbytes += item.nbytes
-        if nbytes > self._most_bytes(device, kind) and _halves(items):
-            return self._run_halves(kind, items, devices)
+        for payload in payloads:
+            nbytes += payload.nbytes
+        if nbytes > self._max_bytes(device, key) and _can_be_halved(payloads):
+            return self._run_halves(key, payloads, devices)
         try:
-            results = device.run(kind.stages, items)
+            results = device.run(key.stage, payloads)
         except DeviceOutOfMemory as error:
-            device.lower_ceiling(kind, nbytes // 2)
-            if _halves(items):
-                return self._run_halves(kind, items, devices)
-            return self._run(kind, items, others) if others else [error]
+            device.lower_memory_limit(key, nbytes // 2)
+            if _can_be_halved(payloads):
+                return self._run_halves(key, payloads, devices)
+            return self._run(key, payloads, others) if others else [error]
         except DeviceFailed:
-            return self._run(kind, items, others)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the outcome of the item whose fault it is
-            if len(items) > 1:
-                # It would keep the batch's tensors while the halves run.
+            return self._run(key, payloads, others)
+        except Exception as error:  # noqa: BLE001 - any error becomes the outcome of the payload at fault
+            if len(payloads) > 1:
+                # The traceback would keep the tensors of the batch while its halves run.
                 error.__traceback__ = None
-                return self._run_halves(kind, items, devices)
-            return self._run(kind, items, others) if others else [error]
-        return [DeviceResult(result, device.name, len(items)) for result in results]
+                return self._run_halves(key, payloads, devices)
+            return self._run(key, payloads, others) if others else [error]
+        return [DeviceResult(result, device.name, len(payloads)) for result in results]
 
-    def _most_bytes(self, device: CircuitBreaker, kind: BatchKey) -> int:
-        """How much of a kind runs on a device in one go."""
-        ceiling = device.ceiling(kind)
-        if ceiling is None:
+    def _max_bytes(self, device: CircuitBreaker, key: BatchKey) -> int:
+        """Return the most bytes with this key that run on the device in one batch."""
+        limit = device.memory_limit(key)
+        if limit is None:
             return self._max_batch_bytes
-        if ceiling >= self._max_batch_bytes:
-            device.forget_ceiling(kind)
+        if limit >= self._max_batch_bytes:
+            device.forget_memory_limit(key)
             return self._max_batch_bytes
-        return ceiling
+        return limit
 
     def _run_halves(
-        self, kind: BatchKey, items: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]
+        self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]
     ) -> list[Outcome]:
-        if len(items) > 1:
-            middle = len(items) // 2
-            return self._run(kind, items[:middle], devices) + self._run(kind, items[middle:], devices)
-        (item,) = items
-        middle = len(item) // 2
-        (upper,) = self._run(kind, [item[:middle]], devices)
-        if isinstance(upper, Exception):
-            return [upper]
-        (lower,) = self._run(kind, [item[middle:]], devices)
-        return [lower if isinstance(lower, Exception) else _joined(upper, lower)]
+        if len(payloads) > 1:
+            middle = len(payloads) // 2
+            return self._run(key, payloads[:middle], devices) + self._run(key, payloads[middle:], devices)
+        (payload,) = payloads
+        middle = len(payload) // 2
+        (first,) = self._run(key, [payload[:middle]], devices)
+        if isinstance(first, Exception):
+            return [first]
+        (second,) = self._run(key, [payload[middle:]], devices)
+        return [second if isinstance(second, Exception) else _join(first, second)]
 
     def _no_device(self) -> NoDevice:
         reasons = "; ".join(f"{state.name}: {state.reason}" for state in self.devices() if state.suspended)
         return NoDevice(
-            f"no device takes work now ({reasons}), and this server was started to compute on a GPU only; retry later"
+            f"no device is available now ({reasons}), and this server was started to compute on a GPU only; retry later"
         )
 
 
-def _serving(devices: Sequence[CircuitBreaker]) -> int | None:
-    """The first that takes work."""
-    for number, device in enumerate(devices):
-        if device.serves():
-            return number
+def _first_available(devices: Sequence[CircuitBreaker]) -> int | None:
+    """Return the index of the first available device."""
+    for index, device in enumerate(devices):
+        if device.is_available():
+            return index
     return None
 
 
-def _halves(items: Sequence[np.ndarray]) -> bool:
-    """Whether there is anything to halve: items, or the planes of a single one."""
-    return len(items) > 1 or len(items[0]) > 1
+def _can_be_halved(payloads: Sequence[np.ndarray]) -> bool:
+    """Return True if there are several payloads, or several planes in the only one."""
+    return len(payloads) > 1 or len(payloads[0]) > 1
 
 
-def _joined(upper: DeviceResult, lower: DeviceResult) -> DeviceResult:
-    """An item's result from those of its upper and its lower planes."""
-    device = upper.device if upper.device == lower.device else f"{upper.device}+{lower.device}"
-    return DeviceResult(tuple(_stacked(*pair) for pair in zip(upper.result, lower.result, strict=True)), device, 1)
+def _join(first: DeviceResult, second: DeviceResult) -> DeviceResult:
+    """Return the result of a payload from the results of its first and its second half."""
+    device = first.device if first.device == second.device else f"{first.device}+{second.device}"
+    return DeviceResult(tuple(_concatenate(*pair) for pair in zip(first.result, second.result, strict=True)), device, 1)
 
 
-def _stacked(upper: SpecResult, lower: SpecResult) -> SpecResult:
+def _concatenate(first: SpecResult, second: SpecResult) -> SpecResult:
     indices = None
-    if upper.indices is not None and lower.indices is not None:
-        indices = np.concatenate((upper.indices, lower.indices))
-    return SpecResult(np.concatenate((upper.values, lower.values)), indices)
+    if first.indices is not None and second.indices is not None:
+        indices = np.concatenate((first.indices, second.indices))
+    return SpecResult(np.concatenate((first.values, second.values)), indices)

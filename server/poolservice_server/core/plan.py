@@ -16,9 +16,8 @@ from poolservice.dtypes import numpy_dtype, wire_dtype
 from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, from_message
 from poolservice.v1 import pool_pb2
-from poolservice_server.backend.device import BatchKey, Stages
-from poolservice_server.pooling.stage import PoolStage
 from poolservice_server.shapes import output_shape, result_dtype
+from poolservice_server.stages import BatchKey, PoolStage
 
 MAX_SPECS = 16
 
@@ -145,16 +144,15 @@ def _read_head(head: bytes) -> Head:
 
 def plan_tensor(specs: tuple[PoolSpec, ...], output: Output, shape: tuple[int, ...], dtype: np.dtype) -> Plan:
     """The plan for a tensor of `shape` and `dtype`."""
-    stages: Stages = (PoolStage(specs),)
-    return _plan(specs, output, shape, dtype, dtype, stages, payload="tensor.shape")
+    return _plan(specs, output, shape, dtype, dtype, PoolStage(specs), payload="tensor.shape")
 
 
 @lru_cache(maxsize=1024)
 def plan_picture(specs: tuple[PoolSpec, ...], output: Output, channels: int, height: int, width: int) -> Plan:
     """The plan for a decoded picture: uint8 planes that are read as float32 in [0, 1]."""
-    stages: Stages = (PoolStage(specs, unit_scale=True),)
+    stage = PoolStage(specs, unit_scale=True)
     shape = (channels, height, width)
-    return _plan(specs, output, shape, np.dtype(np.uint8), np.dtype(np.float32), stages, payload="image")
+    return _plan(specs, output, shape, np.dtype(np.uint8), np.dtype(np.float32), stage, payload="image")
 
 
 def _plan(
@@ -163,7 +161,7 @@ def _plan(
     shape: tuple[int, ...],
     dtype: np.dtype,
     pooled_dtype: np.dtype,
-    stages: Stages,
+    stage: PoolStage,
     *,
     payload: str,
 ) -> Plan:
@@ -197,7 +195,7 @@ def _plan(
         sent += elements * (1 if output.format == "image" else result.sent_dtype.itemsize) + indices
     spatial = shape[-specs[0].spatial_dims :]
     leading = math.prod(shape[: -len(spatial)])
-    kind = BatchKey(stages, spatial, dtype)
+    kind = BatchKey(stage, spatial, dtype)
     return Plan(output, shape, dtype, (leading, *spatial), payload_bytes, kind, tuple(results), held, sent)
 
 

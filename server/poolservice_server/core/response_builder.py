@@ -6,9 +6,9 @@ import numpy as np
 
 from poolservice import codec
 from poolservice.v1 import pool_pb2
-from poolservice_server.backend.device import SpecResult
 from poolservice_server.core.plan import Plan, ResultPlan
 from poolservice_server.images import encode_png
+from poolservice_server.stages import SpecResult
 
 _PNG_COLOR_MODES = {1: pool_pb2.COLOR_MODE_GRAY, 3: pool_pb2.COLOR_MODE_RGB, 4: pool_pb2.COLOR_MODE_RGBA}
 

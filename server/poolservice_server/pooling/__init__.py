@@ -1,6 +1,6 @@
-"""Pooling as pure functions on tensors: planes (P, *spatial) in, planes (P, *out) out, each plane on its own."""
+"""Pooling as pure functions: planes (P, *spatial) in, planes (P, *out) out, each plane pooled independently."""
 
-from poolservice_server.pooling.stage import PoolStage
-from poolservice_server.pooling.torch_operators.dispatch import pool
+from poolservice_server.pooling.dispatch import pool
+from poolservice_server.pooling.stage import run_on_arrays, run_on_tensors
 
-__all__ = ["PoolStage", "pool"]
+__all__ = ["pool", "run_on_arrays", "run_on_tensors"]

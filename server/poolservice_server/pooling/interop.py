@@ -1,4 +1,4 @@
-"""An array as a tensor and a tensor as an array, over the same memory."""
+"""Conversion between arrays and tensors over the same memory, bfloat16 included."""
 
 import warnings
 
@@ -8,18 +8,18 @@ import torch
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-#: The types that numpy computes with slowly, or not at all.
-HALVES = (np.dtype(np.float16), _BFLOAT16)
+#: The dtypes that numpy computes with slowly, or not at all.
+HALF_DTYPES = (np.dtype(np.float16), _BFLOAT16)
 
-# Payloads are views of received bytes, which must not be written to, and nothing here does. torch warns of that once
-# in a process: here.
+# Payloads are views of received bytes and therefore read-only; pooling never writes to its input. torch warns about
+# read-only arrays once per process: trigger that warning here and suppress it.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.from_numpy(np.frombuffer(bytes(1), np.uint8))
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
-    """The array as a tensor over the same memory; only negative strides, which torch lacks, are copied away."""
+    """Return the array as a tensor over the same memory; copy it only if it has negative strides, which torch lacks."""
     if not array.flags.c_contiguous and min(array.strides) < 0:
         array = array.copy()
     if array.dtype == _BFLOAT16:
@@ -28,17 +28,17 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor, which is in the CPU's memory, as an array over the same memory."""
+    """Return the tensor, which must be in CPU memory, as an array over the same memory."""
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(_BFLOAT16)
     return tensor.numpy()
 
 
-def widened(halves: np.ndarray) -> np.ndarray:
-    """Halves as float32, which holds them."""
+def widen(halves: np.ndarray) -> np.ndarray:
+    """Convert an array of one of `HALF_DTYPES` to float32, which holds all of its values."""
     return to_tensor(halves).to(torch.float32).numpy()
 
 
-def narrowed(floats: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """float32 rounded to one of `HALVES`."""
+def narrow(floats: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round float32 to one of `HALF_DTYPES`."""
     return to_array(torch.from_numpy(floats).to(torch.bfloat16 if dtype == _BFLOAT16 else torch.float16))

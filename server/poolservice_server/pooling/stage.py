@@ -1,113 +1,101 @@
-"""The stage of a request that pools: all its specs over one batch of planes."""
+"""The execution of a `PoolStage`: all of its specs over one batch of planes, on tensors or on arrays."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, WindowSpec
-from poolservice_server.pooling import windows
+from poolservice_server.pooling.array_types import TensorResult
+from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool
+from poolservice_server.pooling.geometry import every_window_holds_input, window_of
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.pooling.numpy_kernels import operators
-from poolservice_server.pooling.torch_operators import extremes
-from poolservice_server.pooling.torch_operators.dispatch import TensorResult, pool
+from poolservice_server.shapes import ORDER_STATISTICS
+from poolservice_server.stages import PoolStage, SpecResult
 
-ArrayResult = tuple[np.ndarray, np.ndarray | None]
-Kernel = Callable[[np.ndarray], ArrayResult]
+# A kernel and whatever surrounds it: torch where the kernel declines, and the division by 255.
+_SpecFunction = Callable[[np.ndarray], SpecResult]
 
-_SINGLE = np.dtype(np.float32)
+_FLOAT32 = np.dtype(np.float32)
 _WHITE = 255
-_WHITE_ARRAY = np.array(_WHITE, _SINGLE)
+_WHITE_ARRAY = np.array(_WHITE, _FLOAT32)
 
 
-@dataclass(frozen=True)
-class PoolStage:
-    """Pools planes with each of its specs.
+def run_on_tensors(stage: PoolStage, planes: torch.Tensor) -> list[TensorResult]:
+    """Pool planes with each spec of the stage, on the device that holds them.
 
-    Attributes:
-        specs: how; the results come in this order.
-        unit_scale: whether the planes are uint8 that stand for 0 to 1, a picture's. Results are then float32, those
-            of the planes divided by 255: the same bits for order statistics, within rounding for means.
+    Shape:
+        planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
     """
+    if not stage.unit_scale:
+        return [pool(planes, spec) for spec in stage.specs]
+    # Pooling the bytes reads a quarter of the memory, and leaves only the results to be divided.
+    scaled = None if all(map(_commutes_with_scale, stage.specs)) else _scale(planes)
+    results = []
+    for spec in stage.specs:
+        if scaled is not None and not _commutes_with_scale(spec):
+            results.append(pool(scaled, spec))
+        else:
+            values, indices = pool(planes, spec)
+            results.append((_scale(values), indices))
+    return results
 
-    specs: tuple[PoolSpec, ...]
-    unit_scale: bool = False
 
-    def __hash__(self) -> int:
-        return self._hash
+def run_on_arrays(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...]:
+    """Pool planes with each spec of the stage, on the CPU: in numpy where that is faster, else in torch.
 
-    def __call__(self, planes: torch.Tensor) -> list[TensorResult]:
-        """Pool (P, *spatial) planes, of any strides; uint8 with unit_scale."""
-        if not self.unit_scale:
-            return [pool(planes, spec) for spec in self.specs]
-        # A quarter of the memory to walk through, and only the results are left to divide.
-        scaled = None if all(map(_commutes_with_scale, self.specs)) else _scaled(planes)
-        results = []
-        for spec in self.specs:
-            if scaled is not None and not _commutes_with_scale(spec):
-                results.append(pool(scaled, spec))
-            else:
-                values, indices = pool(planes, spec)
-                results.append((_scaled(values), indices))
-        return results
-
-    def on_arrays(self, planes: np.ndarray) -> list[ArrayResult]:
-        """The same over arrays, on the processor: by numpy alone what is sooner so, the rest by torch."""
-        return [kernel_for(planes) for kernel_for in _kernels(self, planes.shape[1:], planes.dtype)]
-
-    @cached_property
-    def _hash(self) -> int:
-        # Asked for at every call, and that of the specs walks every parameter.
-        return hash((self.specs, self.unit_scale))
+    Shape:
+        planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
+    """
+    return tuple([function(planes) for function in _functions(stage, planes.shape[1:], planes.dtype)])
 
 
 @lru_cache(maxsize=1024)
-def _kernels(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[Kernel, ...]:
-    """What pools planes of this shape and type with each of the specs."""
-    return tuple(_kernel(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
+def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[_SpecFunction, ...]:
+    """Return the function of each spec for planes of this spatial shape and dtype."""
+    return tuple(_function(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
 
 
-def _kernel(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel:
+def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     if unit_scale:
-        return _scaled_kernel(spec, spatial, dtype)
-    direct = operators.kernel_for(spec, spatial, dtype)
-    if direct is None:
-        return lambda planes: _by_torch(planes, spec)
+        return _scaled_function(spec, spatial, dtype)
+    kernel = kernel_for(spec, spatial, dtype)
+    if kernel is None:
+        return lambda planes: _run_in_torch(planes, spec)
 
-    def pooled(planes: np.ndarray) -> ArrayResult:
-        values = direct(planes) if len(planes) else None
-        return _by_torch(planes, spec) if values is None else (values, None)
+    def run(planes: np.ndarray) -> SpecResult:
+        values = kernel(planes) if len(planes) else None
+        return _run_in_torch(planes, spec) if values is None else SpecResult(values)
 
-    return pooled
-
-
-def _scaled_kernel(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel:
-    commutes = _commutes_with_scale(spec)
-    kernel_for = _kernel(spec, False, spatial, dtype if commutes else _SINGLE)
-
-    def pooled(planes: np.ndarray) -> ArrayResult:
-        if not commutes:
-            return kernel_for(np.divide(planes, _WHITE_ARRAY, dtype=_SINGLE))
-        values, indices = kernel_for(planes)
-        return np.divide(values, _WHITE_ARRAY, dtype=_SINGLE), indices
-
-    return pooled
+    return run
 
 
-def _by_torch(planes: np.ndarray, spec: PoolSpec) -> ArrayResult:
+def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
+    if not _commutes_with_scale(spec):
+        of_floats = _function(spec, False, spatial, _FLOAT32)
+        return lambda planes: of_floats(np.divide(planes, _WHITE_ARRAY, dtype=_FLOAT32))
+    of_bytes = _function(spec, False, spatial, dtype)
+
+    def run(planes: np.ndarray) -> SpecResult:
+        values, indices = of_bytes(planes)
+        return SpecResult(np.divide(values, _WHITE_ARRAY, dtype=_FLOAT32), indices)
+
+    return run
+
+
+def _run_in_torch(planes: np.ndarray, spec: PoolSpec) -> SpecResult:
     values, indices = pool(to_tensor(planes), spec)
-    return to_array(values), None if indices is None else to_array(indices)
+    return SpecResult(to_array(values), None if indices is None else to_array(indices))
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:
-    """Whether pooling bytes and dividing after is the same as dividing first."""
-    if spec.operator in extremes.OPERATORS:
-        # A window of padding alone gives -inf of floats, which no byte stands for.
-        return not isinstance(spec, WindowSpec) or windows.see_input(spec.window)
-    return spec.operator != "lp_pool"
+    """Return True if pooling the bytes and dividing the result by 255 equals dividing first."""
+    if spec.operator in ORDER_STATISTICS and isinstance(spec, WindowSpec):
+        # A window that lies in the padding alone gives -inf for floats, and no byte stands for that.
+        return every_window_holds_input(window_of(spec))
+    return OPERATORS[spec.operator].commutes_with_scale
 
 
-def _scaled(values: torch.Tensor) -> torch.Tensor:
+def _scale(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.float32).div_(_WHITE) if values.dtype == torch.uint8 else values / _WHITE

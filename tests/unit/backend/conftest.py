@@ -1,4 +1,4 @@
-"""Devices with little memory and a temper, which no machine has at a test's wish, and work for them."""
+"""Fake devices that fail or run out of memory on request, and payloads for them."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -7,131 +7,124 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from poolservice_server.backend.device import (
-    BatchKey,
-    DeviceFailed,
-    DeviceOutOfMemory,
-    DeviceResult,
-    SpecResult,
-    Stages,
-)
+from poolservice.specs import GlobalMaxPool1d
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, DeviceResult
+from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
-
-@dataclass(frozen=True)
-class Doubling:
-    """What the fake device does to an item, with the index of each plane beside it."""
-
-
-KIND = BatchKey((Doubling(),), (2,), np.dtype(np.float32))
+KEY = BatchKey(PoolStage((GlobalMaxPool1d(),)), (2,), np.dtype(np.float32))
 
 POISON = -1.0
 
 
 class Poisoned(Exception):
-    pass
+    """The error of a payload that fails on every device."""
 
 
 @dataclass
 class FakeDevice:
-    """Doubles what it is given, and in a second result adds one to it."""
+    """Returns two results for each payload: its double, and the payload plus one."""
 
     name: str = "cuda:0"
-    description: str = "a fake card"
-    #: Bytes that fit.
-    room: float = float("inf")
-    #: Every k-th launch fails; 1 for all of them.
+    description: str = "a fake GPU"
+    #: The bytes that fit into its memory.
+    capacity: float = float("inf")
+    #: Every k-th batch fails; 1 to let all of them fail.
     fails_every: int | None = None
-    #: What it says of everything, as a device that lacks a type does.
-    refuses: Exception | None = None
-    probes_right: bool = True
-    launches: list[list[int]] = field(default_factory=list)
+    #: Raised for every batch, as by a device that lacks a dtype.
+    unsupported: Exception | None = None
+    computes_correctly: bool = True
+    batches: list[list[int]] = field(default_factory=list)
     probes: int = 0
     freed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, stages: Stages, items: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        assert stages == KIND.stages
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        assert stage == KEY.stage
         with self.lock:
-            self.launches.append([len(one) for one in items])
-            number = len(self.launches)
-        if self.refuses is not None:
-            raise self.refuses
-        if sum(one.nbytes for one in items) > self.room:
-            raise DeviceOutOfMemory("the fake card is full")
+            self.batches.append([len(payload) for payload in payloads])
+            number = len(self.batches)
+        if self.unsupported is not None:
+            raise self.unsupported
+        if sum(payload.nbytes for payload in payloads) > self.capacity:
+            raise DeviceOutOfMemory("the fake GPU is out of memory")
         if self.fails_every and number % self.fails_every == 0:
-            raise DeviceFailed("the fake card fell off the bus")
-        if any((one == POISON).any() for one in items):
-            raise Poisoned("a poisoned item")
-        return [(SpecResult(one * 2, np.arange(len(one))[:, None]), SpecResult(one + 1)) for one in items]
+            raise DeviceFailed("the fake GPU fell off the bus")
+        if any((payload == POISON).any() for payload in payloads):
+            raise Poisoned("a poisoned payload")
+        return [
+            (SpecResult(payload * 2, np.arange(len(payload))[:, None]), SpecResult(payload + 1)) for payload in payloads
+        ]
 
     def probe(self) -> bool:
         self.probes += 1
-        return self.probes_right
+        return self.computes_correctly
 
     def free_memory(self) -> None:
         self.freed += 1
 
 
 class Clock:
+    """Returns a time that only a test changes."""
+
     now = 0.0
 
     def __call__(self) -> float:
         return self.now
 
 
-def _item(value: float, planes: int = 1) -> np.ndarray:
+def _payload(value: float, planes: int = 1) -> np.ndarray:
     return np.full((planes, 2), value, np.float32)
 
 
-def _answers(outcomes: Sequence[DeviceResult | Exception]) -> list[float | str]:
-    told: list[float | str] = []
+def _describe(outcomes: Sequence[DeviceResult | Exception]) -> list[float | str]:
+    descriptions: list[float | str] = []
     for outcome in outcomes:
         if isinstance(outcome, Exception):
-            told.append(type(outcome).__name__)
+            descriptions.append(type(outcome).__name__)
         else:
-            doubled, raised = outcome.result
-            np.testing.assert_array_equal(doubled.values / 2, raised.values - 1)
-            told.append(float(raised.values[0, 0]) - 1)
-    return told
+            doubled, incremented = outcome.result
+            np.testing.assert_array_equal(doubled.values / 2, incremented.values - 1)
+            descriptions.append(float(incremented.values[0, 0]) - 1)
+    return descriptions
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until the test moves it."""
     return Clock()
 
 
 @pytest.fixture(scope="session")
 def gpu() -> Callable[..., FakeDevice]:
-    """Makes a fake card, with `room` for so many bytes, that `fails_every` so many launches, and so on."""
+    """Make a fake GPU; see `FakeDevice` for its parameters."""
     return FakeDevice
 
 
 @pytest.fixture(scope="session")
 def cpu() -> Callable[[], FakeDevice]:
-    """Makes a fake processor, which has room for everything and never fails."""
-    return lambda: FakeDevice(name="cpu", description="a fake processor")
+    """Make a fake CPU, which has enough memory and never fails."""
+    return lambda: FakeDevice(name="cpu", description="a fake CPU")
 
 
 @pytest.fixture(scope="session")
-def kind() -> BatchKey:
-    """What the items are: planes of two float32, eight bytes each."""
-    return KIND
+def key() -> BatchKey:
+    """The key of the payloads: planes of two float32 values, eight bytes each."""
+    return KEY
 
 
 @pytest.fixture(scope="session")
-def item() -> Callable[..., np.ndarray]:
-    """Makes an item that holds a value, of one plane or of as many as are asked for."""
-    return _item
+def payload() -> Callable[..., np.ndarray]:
+    """Make a payload filled with a value, of one plane or of several."""
+    return _payload
 
 
 @pytest.fixture(scope="session")
 def poison() -> float:
-    """The value of an item that fails on every device."""
+    """The value of a payload that fails on every device."""
     return POISON
 
 
 @pytest.fixture(scope="session")
-def answers() -> Callable[[Sequence[DeviceResult | Exception]], list[float | str]]:
-    """Tells what each item was doubled from, or the name of its exception."""
-    return _answers
+def describe() -> Callable[[Sequence[DeviceResult | Exception]], list[float | str]]:
+    """For each outcome, return the value of its payload or the name of its exception."""
+    return _describe

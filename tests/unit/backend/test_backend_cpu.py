@@ -1,9 +1,10 @@
-"""The CPU as a device, how it is chosen, and that company changes nothing."""
+"""The CPU as a device, its selection, and results that do not depend on batch-mates."""
 
 import threading
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import ml_dtypes
@@ -12,26 +13,27 @@ import pytest
 import torch
 
 from poolservice.dtypes import NUMPY_DTYPES
-from poolservice.specs import LAYERS, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d, PoolSpec
+from poolservice.specs import LAYERS, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool1d, GlobalMaxPool2d, MaxPool2d, PoolSpec
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.cpu import CpuDevice
-from poolservice_server.backend.device import BatchKey, DeviceOutOfMemory, DeviceResult, NoDevice, SpecResult
+from poolservice_server.backend.device import DeviceOutOfMemory, DeviceResult, NoDevice
 from poolservice_server.backend.stacking import stack
+from poolservice_server.pooling import run_on_arrays
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.pooling.stage import PoolStage
+from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
 # A value for each parameter that has no default.
 _PARAMETERS: dict[str, Any] = {"kernel_size": 2, "output_size": 2, "norm_type": 2.0, "alpha": 0.25}
 LAYER_SPECS = [
-    layer(**{one.name: _PARAMETERS[one.name] for one in fields(layer) if one.default is MISSING})
+    layer(**{field.name: _PARAMETERS[field.name] for field in fields(layer) if field.default is MISSING})
     for layer in LAYERS.values()
 ]
 
 
-def run(backend: Backend, items: list[np.ndarray], *specs: PoolSpec) -> list[tuple[SpecResult, ...]]:
-    kind = BatchKey((PoolStage(specs),), items[0].shape[1:], items[0].dtype)
+def run(backend: Backend, payloads: list[np.ndarray], *specs: PoolSpec) -> list[tuple[SpecResult, ...]]:
+    key = BatchKey(PoolStage(specs), payloads[0].shape[1:], payloads[0].dtype)
     results = []
-    for outcome in backend.run(kind, items):
+    for outcome in backend.run(key, payloads):
         assert isinstance(outcome, DeviceResult), outcome
         results.append(outcome.result)
     return results
@@ -39,60 +41,60 @@ def run(backend: Backend, items: list[np.ndarray], *specs: PoolSpec) -> list[tup
 
 def same_bits(got: tuple[SpecResult, ...], expected: tuple[SpecResult, ...]) -> bool:
     return all(
-        one.values.dtype == other.values.dtype
-        and one.values.shape == other.values.shape
-        and one.values.tobytes() == other.values.tobytes()
-        and (one.indices is None) == (other.indices is None)
-        and (one.indices is None or other.indices is None or one.indices.tobytes() == other.indices.tobytes())
-        for one, other in zip(got, expected, strict=True)
+        first.values.dtype == second.values.dtype
+        and first.values.shape == second.values.shape
+        and first.values.tobytes() == second.values.tobytes()
+        and (first.indices is None) == (second.indices is None)
+        and (first.indices is None or second.indices is None or first.indices.tobytes() == second.indices.tobytes())
+        for first, second in zip(got, expected, strict=True)
     )
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES.values(), ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("spec", LAYER_SPECS, ids=lambda spec: type(spec).__name__)
-def test_an_answer_does_not_depend_on_company(spec: PoolSpec, dtype: np.dtype) -> None:
+def test_a_result_does_not_depend_on_its_batch(spec: PoolSpec, dtype: np.dtype) -> None:
     backend = choose_backend("cpu")
     random = np.random.default_rng(7)
     spatial = {1: (67,), 2: (9, 14), 3: (5, 6, 7)}[spec.spatial_dims]
-    items = [(random.random((1 + number % 3, *spatial)) * 200 - 100).astype(dtype) for number in range(64)]
-    together = run(backend, items, spec)
-    alone = [run(backend, [item], spec)[0] for item in items[:6]]
-    for number, result in enumerate(alone):
-        assert same_bits(together[number], result)
-    beside: list[list[tuple[SpecResult, ...]]] = []
-    threads = [threading.Thread(target=lambda: beside.append(run(backend, items, spec))) for _ in range(2)]
+    payloads = [(random.random((1 + number % 3, *spatial)) * 200 - 100).astype(dtype) for number in range(64)]
+    batched = run(backend, payloads, spec)
+    unbatched = [run(backend, [payload], spec)[0] for payload in payloads[:6]]
+    for number, result in enumerate(unbatched):
+        assert same_bits(batched[number], result)
+    concurrent: list[list[tuple[SpecResult, ...]]] = []
+    threads = [threading.Thread(target=lambda: concurrent.append(run(backend, payloads, spec))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(beside) == 2
-    for results in beside:
-        assert all(map(same_bits, results, together))
+    assert len(concurrent) == 2
+    for results in concurrent:
+        assert all(map(same_bits, results, batched))
 
 
-def test_indices_and_several_specs_do_not_depend_on_company_either() -> None:
+def test_indices_and_several_specs_do_not_depend_on_the_batch_either() -> None:
     backend = choose_backend("cpu")
     random = np.random.default_rng(7)
-    items = [random.integers(0, 5, (3, 16, 16)).astype(np.float32) for _ in range(64)]
+    payloads = [random.integers(0, 5, (3, 16, 16)).astype(np.float32) for _ in range(64)]
     specs = (MaxPool2d(3, return_indices=True), GlobalMaxPool2d(), AvgPool2d(2))
-    together = run(backend, items, *specs)
-    assert together[0][0].indices is not None
-    assert together[0][0].indices.dtype == np.int64
+    batched = run(backend, payloads, *specs)
+    assert batched[0][0].indices is not None
+    assert batched[0][0].indices.dtype == np.int64
     for number in (0, 1, 63):
-        assert same_bits(together[number], run(backend, [items[number]], *specs)[0])
+        assert same_bits(batched[number], run(backend, [payloads[number]], *specs)[0])
 
 
 @pytest.mark.parametrize("sizes", [[1], [3, 1], [2] * 40, [700, 1, 700], [0, 2, 0]])
-def test_items_of_any_number_of_planes_get_their_own(sizes: list[int]) -> None:
-    # 8 KiB a plane: some of these run one by one, some in one call, some in several.
-    items = [np.full((planes, 32, 64), number, np.float32) for number, planes in enumerate(sizes)]
-    results = run(choose_backend("cpu"), items, GlobalMaxPool2d())
+def test_payloads_with_any_number_of_planes_get_their_own_results(sizes: list[int]) -> None:
+    # A plane takes 8 KiB, so some of these run one by one, some stacked, some in several stacks.
+    payloads = [np.full((planes, 32, 64), number, np.float32) for number, planes in enumerate(sizes)]
+    results = run(choose_backend("cpu"), payloads, GlobalMaxPool2d())
     for number, (planes, (pooled,)) in enumerate(zip(sizes, results, strict=True)):
         np.testing.assert_array_equal(pooled.values, np.full((planes, 1, 1), number, np.float32))
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES.values(), ids=lambda dtype: dtype.name)
-def test_arrays_become_tensors_and_back_without_a_copy(dtype: np.dtype) -> None:
+def test_arrays_become_tensors_and_arrays_again_without_a_copy(dtype: np.dtype) -> None:
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     tensor = to_tensor(array)
     assert tensor.dtype == getattr(torch, dtype.name)
@@ -102,7 +104,7 @@ def test_arrays_become_tensors_and_back_without_a_copy(dtype: np.dtype) -> None:
     np.testing.assert_array_equal(back, array)
 
 
-def test_received_bytes_are_read_where_they_lie() -> None:
+def test_received_bytes_become_a_tensor_without_a_copy_or_a_warning() -> None:
     array = np.frombuffer(bytes(range(24)), np.uint8).reshape(2, 3, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -111,16 +113,16 @@ def test_received_bytes_are_read_where_they_lie() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.dtype(np.uint8), np.dtype(ml_dtypes.bfloat16)], ids=str)
-def test_strides_of_any_sign_are_followed(dtype: np.dtype) -> None:
-    picture = np.arange(60).reshape(4, 5, 3).astype(dtype)
-    for planes in (picture.transpose(2, 0, 1), picture.transpose(2, 0, 1)[:, ::-1], picture.transpose(2, 0, 1)[:, ::2]):
+def test_tensors_and_stacks_respect_strides_of_any_sign(dtype: np.dtype) -> None:
+    image = np.arange(60).reshape(4, 5, 3).astype(dtype)
+    for planes in (image.transpose(2, 0, 1), image.transpose(2, 0, 1)[:, ::-1], image.transpose(2, 0, 1)[:, ::2]):
         np.testing.assert_array_equal(to_array(to_tensor(planes)), planes)
         row = planes[:, :1][:, ::-1]
         np.testing.assert_array_equal(to_array(to_tensor(row)), row)
         np.testing.assert_array_equal(stack([planes, planes]), np.concatenate((planes, planes)))
 
 
-def test_the_cpu_knows_what_it_is_and_computes_rightly() -> None:
+def test_the_cpu_has_a_description_and_passes_its_probe() -> None:
     device = CpuDevice()
     assert device.description
     assert device.probe()
@@ -129,103 +131,115 @@ def test_the_cpu_knows_what_it_is_and_computes_rightly() -> None:
     assert torch.get_num_threads() == 1
 
 
-def test_a_probe_that_comes_out_wrong_or_not_at_all_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("spec", "field"), [(0, "values"), (0, "indices"), (1, "values")])
+def test_a_single_wrong_value_fails_the_probe(spec: int, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device = CpuDevice()
-    monkeypatch.setattr(device, "run", lambda stages, items: [(SpecResult(np.zeros((3, 2, 2), np.float32)),)])
+    run = device.run
+
+    def run_wrongly(stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+        results = run(stage, payloads)
+        getattr(results[0][spec], field)[-1, -1, -1] += 1
+        return results
+
+    monkeypatch.setattr(device, "run", run_wrongly)
     assert not device.probe()
 
+
+def test_an_error_fails_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("gone")
 
+    device = CpuDevice()
     monkeypatch.setattr(device, "run", fail)
     assert not device.probe()
 
 
-@dataclass(frozen=True)
-class Greedy:
-    """A stage that takes more memory than there is for more than two planes."""
+@pytest.fixture
+def memory_for_two_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pooling ask torch for more memory than any machine has, for batches of more than two planes."""
 
-    def __call__(self, planes: torch.Tensor) -> list[tuple[torch.Tensor, None]]:
+    def run(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...]:
         if len(planes) > 2:
             torch.empty(2**60, dtype=torch.uint8)
-        return [(planes + 1, None)]
+        return run_on_arrays(stage, planes)
 
-    def on_arrays(self, planes: np.ndarray) -> list[tuple[np.ndarray, None]]:
-        return [(to_array(values), None) for values, _ in self(to_tensor(planes))]
+    monkeypatch.setattr("poolservice_server.backend.cpu.run_on_arrays", run)
 
 
-def test_too_little_memory_is_told_from_an_items_fault() -> None:
+@pytest.mark.usefixtures("memory_for_two_planes")
+def test_a_batch_that_does_not_fit_into_memory_is_halved() -> None:
     backend = choose_backend("cpu")
-    items = [np.full((1, 4), number, np.float32) for number in range(8)]
-    outcomes = backend.run(BatchKey((Greedy(),), (4,), items[0].dtype), items)
+    payloads = [np.full((1, 4), number, np.float32) for number in range(8)]
+    outcomes = backend.run(BatchKey(PoolStage((GlobalMaxPool1d(),)), (4,), payloads[0].dtype), payloads)
     for number, outcome in enumerate(outcomes):
         assert isinstance(outcome, DeviceResult)
         assert outcome.batch_size == 2
-        np.testing.assert_array_equal(outcome.result[0].values, items[number] + 1)
+        np.testing.assert_array_equal(outcome.result[0].values, [[number]])
     assert backend.counts()["cpu"].out_of_memory == 2
 
 
-def test_an_error_does_not_keep_the_memory_that_it_is_about() -> None:
+@pytest.mark.usefixtures("memory_for_two_planes")
+def test_an_out_of_memory_error_does_not_keep_the_memory_of_the_batch() -> None:
     with pytest.raises(DeviceOutOfMemory) as caught:
-        CpuDevice().run((Greedy(),), [np.zeros((3, 4), np.float32)])
+        CpuDevice().run(PoolStage((GlobalMaxPool1d(),)), [np.zeros((3, 4), np.float32)])
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
 
 
-def test_a_stage_that_fails_is_the_items_fault() -> None:
+def test_an_error_of_torch_is_the_fault_of_the_payload() -> None:
     with pytest.raises(IndexError):
-        CpuDevice().run((PoolStage((MaxPool2d(2),)),), [np.zeros((), np.float32)])
+        CpuDevice().run(PoolStage((MaxPool2d(2),)), [np.zeros((), np.float32)])
 
 
 @pytest.mark.parametrize(
-    ("asked", "require_gpu", "sentence"),
+    ("device", "require_gpu", "message"),
     [
         ("tpu", False, "there is no device 'tpu'; choose auto, cpu, cuda, cuda:N or mps"),
         ("cuda:x", False, "there is no device 'cuda:x'"),
-        ("cpu", True, "a GPU is required, and the CPU was asked for"),
+        ("cpu", True, "a GPU is required, but the device is cpu"),
     ],
 )
-def test_a_device_that_does_not_exist_is_refused_in_words(asked: str, require_gpu: bool, sentence: str) -> None:
-    with pytest.raises(NoDevice, match=sentence):
-        choose_backend(asked, require_gpu=require_gpu)
+def test_an_unknown_device_gives_a_helpful_error(device: str, require_gpu: bool, message: str) -> None:
+    with pytest.raises(NoDevice, match=message):
+        choose_backend(device, require_gpu=require_gpu)
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize(
-    ("asked", "require_gpu", "sentence"),
+    ("device", "require_gpu", "message"),
     [
-        ("auto", True, "a GPU is required, and there is none to use: "),
-        ("cuda", False, "built without CUDA|torch finds no CUDA device here"),
-        ("cuda:7", False, "built without CUDA|torch finds no CUDA device here"),
-        ("mps", False, "there is no Apple GPU here"),
+        ("auto", True, "a GPU is required, but none can be used: "),
+        ("cuda", False, "built without CUDA|torch finds no CUDA device on this machine"),
+        ("cuda:7", False, "built without CUDA|torch finds no CUDA device on this machine"),
+        ("mps", False, "torch finds no Apple GPU on this machine"),
     ],
 )
-def test_a_gpu_that_is_not_there_is_refused_in_words(asked: str, require_gpu: bool, sentence: str) -> None:
-    with pytest.raises(NoDevice, match=sentence):
-        choose_backend(asked, require_gpu=require_gpu)
+def test_a_missing_gpu_gives_a_helpful_error(device: str, require_gpu: bool, message: str) -> None:
+    with pytest.raises(NoDevice, match=message):
+        choose_backend(device, require_gpu=require_gpu)
 
 
-def test_a_device_says_how_it_is_best_used() -> None:
-    class Card(CpuDevice):
+def test_concurrency_and_inline_size_depend_on_the_device() -> None:
+    class FakeGpu(CpuDevice):
         name = "cuda:0"
 
-    processor, card = choose_backend("cpu"), Backend([Card(), CpuDevice()])
-    assert processor.inline_bytes > 0
-    assert card.inline_bytes == 0
-    assert processor.concurrency(7) == 7
-    assert card.concurrency(7) == 3
+    cpu, gpu = choose_backend("cpu"), Backend([FakeGpu(), CpuDevice()])
+    assert cpu.inline_bytes > 0
+    assert gpu.inline_bytes == 0
+    assert cpu.concurrency(7) == 7
+    assert gpu.concurrency(7) == 3
 
 
-def test_each_batch_runs_on_one_thread_wherever_it_was_started() -> None:
+def test_torch_uses_one_thread_for_a_batch_on_any_thread() -> None:
     choose_backend("cpu")
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(torch.get_num_threads).result() == 1
 
 
-def test_the_version_of_torch_is_told() -> None:
+def test_torch_version_returns_the_installed_version() -> None:
     assert torch_version() == str(torch.__version__)
 
 
-def test_a_mean_of_nothing_is_nobodys_fault() -> None:
+def test_a_payload_without_planes_gives_a_result_without_planes() -> None:
     (result,) = run(choose_backend("cpu"), [np.zeros((0, 4, 4), np.float32)], GlobalAvgPool2d())
     assert result[0].values.shape == (0, 1, 1)

@@ -1,4 +1,4 @@
-"""Random specs and planes, and two references to hold the operators against: torch itself, and counting by hand."""
+"""Random specs and planes, and two references for the operators: torch, and exact arithmetic in Python."""
 
 import itertools
 import math
@@ -15,18 +15,18 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, AdaptiveSpec, PoolSpec, WindowSpec
 from poolservice_server.shapes import output_shape
 
-ODD = torch.tensor((math.nan, math.inf, -math.inf, -0.0, 0.0), dtype=torch.float64)
+SPECIAL_VALUES = torch.tensor((math.nan, math.inf, -math.inf, -0.0, 0.0), dtype=torch.float64)
 
-# The shortest and longest side of a plane, by its dimensions.
+# The shortest and longest side of a plane, by the number of its dimensions.
 SMALL = {1: (1, 24), 2: (1, 12), 3: (1, 7)}
 LARGE = {1: (4100, 4200), 2: (65, 75), 3: (17, 20)}
 
 
-class Counted(NamedTuple):
-    """What a window holds; None where it holds nothing."""
+class WindowContents(NamedTuple):
+    """The maximum, minimum and mean of a window's values; None if it holds none."""
 
-    largest: int | None
-    least: int | None
+    maximum: int | None
+    minimum: int | None
     mean: Fraction | None
 
 
@@ -38,52 +38,52 @@ def _sizes(random: Random, dims: int, low: int, high: int) -> tuple[int, ...]:
 
 def _window(random: Random, dims: int, operator: str) -> dict[str, Any]:
     kernel = _sizes(random, dims, 1, 4)
-    given: dict[str, Any] = {"kernel_size": kernel}
+    parameters: dict[str, Any] = {"kernel_size": kernel}
     if random.random() < 0.7:
-        given["stride"] = _sizes(random, dims, 1, 4)
+        parameters["stride"] = _sizes(random, dims, 1, 4)
     if operator != "lp_pool" and random.random() < 0.6:
-        given["padding"] = tuple(random.randint(0, size // 2) for size in kernel)
+        parameters["padding"] = tuple(random.randint(0, size // 2) for size in kernel)
     if operator != "mixed_pool":
-        given["ceil_mode"] = random.random() < 0.5
+        parameters["ceil_mode"] = random.random() < 0.5
     if operator in ("max_pool", "min_pool") and random.random() < 0.4:
-        given["dilation"] = _sizes(random, dims, 1, 3)
-    return given
+        parameters["dilation"] = _sizes(random, dims, 1, 3)
+    return parameters
 
 
 def _parameters(random: Random, dims: int, operator: str) -> dict[str, Any]:
-    given: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     if operator == "avg_pool":
-        given["count_include_pad"] = random.random() < 0.5
+        parameters["count_include_pad"] = random.random() < 0.5
         if dims > 1:
-            given["divisor_override"] = random.choice((None, None, 1, -3, 7))
+            parameters["divisor_override"] = random.choice((None, None, 1, -3, 7))
     elif operator == "lp_pool":
-        given["norm_type"] = random.choice((1.0, 2.0, 3.0, 0.5, 1.7, -1.5))
+        parameters["norm_type"] = random.choice((1.0, 2.0, 3.0, 0.5, 1.7, -1.5))
     elif operator == "mixed_pool":
-        given["alpha"] = random.choice((0.0, 0.25, 0.5, 1.0))
-    return given
+        parameters["alpha"] = random.choice((0.0, 0.25, 0.5, 1.0))
+    return parameters
 
 
 def _spec(random: Random, operator: str, dims: int | None = None) -> PoolSpec:
     dims = random.randint(1, 3) if dims is None else dims
-    given = _parameters(random, dims, operator)
+    parameters = _parameters(random, dims, operator)
     if operator.startswith("adaptive"):
         sizes = tuple(random.choice((1, 2, 3, 5, None, 0)) for _ in range(dims))
-        given["output_size"] = sizes if random.random() < 0.8 else (1,) * dims
+        parameters["output_size"] = sizes if random.random() < 0.8 else (1,) * dims
     elif not operator.startswith("global"):
-        given |= _window(random, dims, operator)
-    return LAYERS[operator, dims](**given)
+        parameters |= _window(random, dims, operator)
+    return LAYERS[operator, dims](**parameters)
 
 
-def _task(random: Random, operator: str, *, large: bool = False) -> tuple[PoolSpec, tuple[int, ...]]:
-    """A spec and a shape that it takes: (C, *) or (N, C, *), N now and then 0.
+def _case(random: Random, operator: str, *, large: bool = False) -> tuple[PoolSpec, tuple[int, ...]]:
+    """Return a spec and a shape that it accepts: (C, *) or (N, C, *), where N is sometimes 0.
 
-    Large planes are those for which another kernel is worth its start.
+    Large planes are pooled by other kernels than small ones.
     """
     while True:
         spec = _spec(random, operator)
         shortest, longest = (LARGE if large else SMALL)[spec.spatial_dims]
-        lead = random.choice(((2,), (1,), (3, 2), (1, 2), (0, 2)))
-        shape = (*lead, *(random.randint(shortest, longest) for _ in range(spec.spatial_dims)))
+        leading = random.choice(((2,), (1,), (3, 2), (1, 2), (0, 2)))
+        shape = (*leading, *(random.randint(shortest, longest) for _ in range(spec.spatial_dims)))
         try:
             output_shape(spec, shape)
         except InvalidRequest:
@@ -91,84 +91,84 @@ def _task(random: Random, operator: str, *, large: bool = False) -> tuple[PoolSp
         return spec, shape
 
 
-def _values(random: Random, shape: tuple[int, ...], dtype: torch.dtype, *, odd: bool = True) -> torch.Tensor:
-    """Values with many ties; for floats, where `odd`, NaN, infinities and both zeros now and then."""
+def _values(random: Random, shape: tuple[int, ...], dtype: torch.dtype, *, special: bool = True) -> torch.Tensor:
+    """Return values with many ties; with `special`, floats sometimes include NaN, infinities and both zeros."""
     generator = torch.Generator().manual_seed(random.getrandbits(32))
     if not dtype.is_floating_point:
         info = torch.iinfo(dtype)
         low, high = random.choice(((info.min, info.max), (max(info.min, -3), 3)))
         values = torch.randint(low, high, shape, dtype=torch.int64, generator=generator)
-        # randint leaves its upper end out.
+        # randint excludes its upper bound.
         return torch.where(torch.rand(shape, generator=generator) < 0.1, high, values).to(dtype)
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
-    kind = random.choice(("normal", "ties", "zeros") if odd else ("normal", "positive"))
-    if kind == "ties":
+    distribution = random.choice(("normal", "ties", "zeros") if special else ("normal", "positive"))
+    if distribution == "ties":
         values = values.round()
-    elif kind == "zeros":
+    elif distribution == "zeros":
         values = torch.where(values > 0, 0.0, -0.0)
-    elif kind == "positive":
+    elif distribution == "positive":
         values = values.abs()
-    if odd and random.random() < 0.5:
-        chosen = ODD[torch.randint(0, len(ODD), shape, generator=generator)]
+    if special and random.random() < 0.5:
+        chosen = SPECIAL_VALUES[torch.randint(0, len(SPECIAL_VALUES), shape, generator=generator)]
         values = torch.where(torch.rand(shape, generator=generator) < 0.2, chosen, values)
     return values.to(dtype)
 
 
-def _torch_pool(x: torch.Tensor, spec: PoolSpec) -> Any:
-    """torch.nn.functional's answer, for a layer, a rank and a type that it takes."""
+def _torch_result(x: torch.Tensor, spec: PoolSpec) -> Any:
+    """Return the result of torch.nn.functional, which must support the operator, the dimensions and the dtype."""
     dims = spec.spatial_dims
     function = getattr(F, f"{spec.operator}{dims}d")
-    given = {name: value for name, value in vars(spec).items() if name not in ("output_size", "norm_type")}
+    parameters = {name: value for name, value in vars(spec).items() if name not in ("output_size", "norm_type")}
     if isinstance(spec, AdaptiveSpec):
         sizes = tuple(x.shape[i - dims] if size is None else size for i, size in enumerate(spec.sizes))
-        return function(x, sizes if dims > 1 else sizes[0], **given)
+        return function(x, sizes if dims > 1 else sizes[0], **parameters)
     if spec.operator == "lp_pool":
-        kernel = given.pop("kernel_size")
-        return function(x, vars(spec)["norm_type"], kernel if dims > 1 else kernel[0], **given)
-    return function(x, **given)
+        kernel = parameters.pop("kernel_size")
+        return function(x, vars(spec)["norm_type"], kernel if dims > 1 else kernel[0], **parameters)
+    return function(x, **parameters)
 
 
 def _covered(spec: PoolSpec, spatial: tuple[int, ...], out: tuple[int, ...]) -> Iterator[tuple[list[int], int]]:
-    """For each window: the flat positions that it covers in the plane, and what a mean divides by."""
+    """Yield for each window the flat positions that it covers in the plane, and the divisor of its mean."""
     axes: list[list[tuple[list[int], int]]] = []
     for d, (size, count) in enumerate(zip(spatial, out, strict=True)):
         axes.append([])
         for i in range(count):
             if isinstance(spec, WindowSpec):
                 kernel, stride, padding, dilation = (values[d] for values in spec.window[:4])
-                reach = [stride * i - padding + dilation * k for k in range(kernel)]
-                inside = [at for at in reach if 0 <= at < size]
-                padded = sum(at < size + padding for at in reach)
+                covered = [stride * i - padding + dilation * k for k in range(kernel)]
+                inside = [position for position in covered if 0 <= position < size]
+                padded = sum(position < size + padding for position in covered)
                 axes[d].append((inside, padded if getattr(spec, "count_include_pad", True) else len(inside)))
             else:
                 inside = list(range(i * size // count, -(-(i + 1) * size // count)))
                 axes[d].append((inside, len(inside)))
     for windows in itertools.product(*axes):
         positions = []
-        for at in itertools.product(*(inside for inside, _ in windows)):
+        for coordinates in itertools.product(*(inside for inside, _ in windows)):
             flat = 0
-            for one, size in zip(at, spatial, strict=True):
-                flat = flat * size + one
+            for coordinate, size in zip(coordinates, spatial, strict=True):
+                flat = flat * size + coordinate
             positions.append(flat)
         yield positions, math.prod(count for _, count in windows)
 
 
-def _counted(planes: torch.Tensor, spec: PoolSpec, out: tuple[int, ...]) -> list[Counted]:
-    """What each window of each plane holds, of finite values, in exact arithmetic."""
+def _exact_windows(planes: torch.Tensor, spec: PoolSpec, out: tuple[int, ...]) -> list[WindowContents]:
+    """Return the contents of each window of each plane, in exact arithmetic; values must be finite."""
     windows = list(_covered(spec, tuple(planes.shape[1:]), out))
     override = getattr(spec, "divisor_override", None)
-    answers = []
+    contents = []
     for plane in planes.flatten(1).tolist():
         for positions, count in windows:
-            values = [plane[at] for at in positions]
+            values = [plane[position] for position in positions]
             divisor = override or count
             mean = sum(map(Fraction, values), Fraction(0)) / divisor if divisor else None
-            answers.append(Counted(max(values, default=None), min(values, default=None), mean))
-    return answers
+            contents.append(WindowContents(max(values, default=None), min(values, default=None), mean))
+    return contents
 
 
 def _assert_same_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
-    """Equal types, shapes and bits; but any NaN is as good as another."""
+    """Assert equal dtypes, shapes and bits; the bits of NaN may differ."""
     assert got.dtype == expected.dtype
     assert got.shape == expected.shape
     if got.is_floating_point():
@@ -179,23 +179,23 @@ def _assert_same_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.fixture(scope="session")
-def a_task() -> Callable[..., tuple[PoolSpec, tuple[int, ...]]]:
-    return _task
+def random_case() -> Callable[..., tuple[PoolSpec, tuple[int, ...]]]:
+    return _case
 
 
 @pytest.fixture(scope="session")
-def some_values() -> Callable[..., torch.Tensor]:
+def random_values() -> Callable[..., torch.Tensor]:
     return _values
 
 
 @pytest.fixture(scope="session")
-def torch_pool() -> Callable[[torch.Tensor, PoolSpec], Any]:
-    return _torch_pool
+def torch_result() -> Callable[[torch.Tensor, PoolSpec], Any]:
+    return _torch_result
 
 
 @pytest.fixture(scope="session")
-def counted() -> Callable[[torch.Tensor, PoolSpec, tuple[int, ...]], list[Counted]]:
-    return _counted
+def exact_windows() -> Callable[[torch.Tensor, PoolSpec, tuple[int, ...]], list[WindowContents]]:
+    return _exact_windows
 
 
 @pytest.fixture(scope="session")

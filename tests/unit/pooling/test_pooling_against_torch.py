@@ -1,4 +1,4 @@
-"""The operators against torch.nn.functional called directly, over random specs, shapes, types and values."""
+"""The operators give the results of torch.nn.functional, for random specs, shapes, dtypes and values."""
 
 from collections.abc import Callable
 from random import Random
@@ -13,19 +13,19 @@ from poolservice.specs import LAYERS, PoolSpec
 from poolservice_server.pooling import pool
 from poolservice_server.shapes import output_shape
 
-Task = Callable[..., tuple[PoolSpec, tuple[int, ...]]]
-Values = Callable[..., torch.Tensor]
-TorchPool = Callable[[torch.Tensor, PoolSpec], Any]
+RandomCase = Callable[..., tuple[PoolSpec, tuple[int, ...]]]
+RandomValues = Callable[..., torch.Tensor]
+TorchResult = Callable[[torch.Tensor, PoolSpec], Any]
 SameBits = Callable[[torch.Tensor, torch.Tensor], None]
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 
-# Every how many tasks a large one comes.
+# Every fifth case has large planes.
 LARGE = 5
-# An example of hypothesis is a seed for this many tasks, for drawing one costs more than checking it.
-TASKS = 14
+# Drawing an example costs more than checking a case, so each example is the seed of this many cases.
+CASES = 14
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -36,14 +36,19 @@ def as_planes(x: torch.Tensor, spec: PoolSpec) -> torch.Tensor:
 @pytest.mark.parametrize("operator", ["max_pool", "adaptive_max_pool"])
 @settings(max_examples=8, deadline=None)
 @given(seed=seeds)
-def test_maxima_of_floats_are_torchs_bit_for_bit(
-    operator: str, seed: int, a_task: Task, some_values: Values, torch_pool: TorchPool, assert_same_bits: SameBits
+def test_maxima_of_floats_have_torchs_bits(
+    operator: str,
+    seed: int,
+    random_case: RandomCase,
+    random_values: RandomValues,
+    torch_result: TorchResult,
+    assert_same_bits: SameBits,
 ) -> None:
     random = Random(seed)
-    for i in range(TASKS):
-        spec, shape = a_task(random, operator, large=i % LARGE == 0)
-        x = some_values(random, shape, random.choice(FLOATS))
-        expected = torch_pool(x, spec)
+    for i in range(CASES):
+        spec, shape = random_case(random, operator, large=i % LARGE == 0)
+        x = random_values(random, shape, random.choice(FLOATS))
+        expected = torch_result(x, spec)
         values, indices = expected if isinstance(expected, tuple) else (expected, None)
         got, got_indices = pool(as_planes(x, spec), spec)
         assert_same_bits(got, as_planes(values, spec))
@@ -56,19 +61,24 @@ def test_maxima_of_floats_are_torchs_bit_for_bit(
 @pytest.mark.parametrize("operator", ["min_pool", "global_max_pool", "global_min_pool"])
 @settings(max_examples=8, deadline=None)
 @given(seed=seeds)
-def test_what_torch_lacks_is_a_maximum_of_torchs(
-    operator: str, seed: int, a_task: Task, some_values: Values, torch_pool: TorchPool, assert_same_bits: SameBits
+def test_operators_that_torch_lacks_match_a_maximum_of_torch(
+    operator: str,
+    seed: int,
+    random_case: RandomCase,
+    random_values: RandomValues,
+    torch_result: TorchResult,
+    assert_same_bits: SameBits,
 ) -> None:
     random = Random(seed)
-    for i in range(TASKS):
-        spec, shape = a_task(random, operator, large=i % LARGE == 0)
-        x = some_values(random, shape, random.choice(FLOATS))
+    for i in range(CASES):
+        spec, shape = random_case(random, operator, large=i % LARGE == 0)
+        x = random_values(random, shape, random.choice(FLOATS))
         sign = -1 if "min" in operator else 1
         if operator == "min_pool":
-            kin = LAYERS["max_pool", spec.spatial_dims](**vars(spec))
+            equivalent = LAYERS["max_pool", spec.spatial_dims](**vars(spec))
         else:
-            kin = LAYERS["adaptive_max_pool", spec.spatial_dims](1)  # type: ignore[call-arg]
-        expected = torch_pool(x if sign == 1 else -x, kin)
+            equivalent = LAYERS["adaptive_max_pool", spec.spatial_dims](1)  # type: ignore[call-arg]
+        expected = torch_result(x if sign == 1 else -x, equivalent)
         values, indices = expected if isinstance(expected, tuple) else (expected, None)
         got, got_indices = pool(as_planes(x, spec), spec)
         assert_same_bits(got, as_planes(values if sign == 1 else -values, spec))
@@ -79,14 +89,19 @@ def test_what_torch_lacks_is_a_maximum_of_torchs(
 @pytest.mark.parametrize("operator", ["max_pool", "adaptive_max_pool"])
 @settings(max_examples=8, deadline=None)
 @given(seed=seeds)
-def test_maxima_of_integers_are_torchs_of_doubles(
-    operator: str, seed: int, a_task: Task, some_values: Values, torch_pool: TorchPool, assert_same_bits: SameBits
+def test_maxima_of_integers_match_torchs_maxima_of_float64(
+    operator: str,
+    seed: int,
+    random_case: RandomCase,
+    random_values: RandomValues,
+    torch_result: TorchResult,
+    assert_same_bits: SameBits,
 ) -> None:
     random = Random(seed)
-    for i in range(TASKS):
-        spec, shape = a_task(random, operator, large=i % LARGE == 0)
-        x = some_values(random, shape, random.choice(WHOLE))
-        expected = torch_pool(x.double(), spec)
+    for i in range(CASES):
+        spec, shape = random_case(random, operator, large=i % LARGE == 0)
+        x = random_values(random, shape, random.choice(INTEGERS))
+        expected = torch_result(x.double(), spec)
         values, indices = expected if isinstance(expected, tuple) else (expected, None)
         values = values.clamp(min=torch.iinfo(x.dtype).min).to(x.dtype)
         got, got_indices = pool(as_planes(x, spec), spec)
@@ -98,16 +113,21 @@ def test_maxima_of_integers_are_torchs_of_doubles(
 @pytest.mark.parametrize("operator", ["avg_pool", "adaptive_avg_pool", "lp_pool"])
 @settings(max_examples=8, deadline=None)
 @given(seed=seeds)
-def test_means_and_power_sums_of_floats_are_torchs_within_rounding(
-    operator: str, seed: int, a_task: Task, some_values: Values, torch_pool: TorchPool
+def test_means_and_power_sums_of_floats_match_torch_within_rounding(
+    operator: str,
+    seed: int,
+    random_case: RandomCase,
+    random_values: RandomValues,
+    torch_result: TorchResult,
 ) -> None:
     random = Random(seed)
-    for i in range(TASKS):
-        spec, shape = a_task(random, operator, large=i % LARGE == 0)
-        x = some_values(random, shape, random.choice(FLOATS), odd=operator != "lp_pool")
-        exact = torch_pool(x.double(), spec)
-        # The rounding of a sum is small beside its terms, which may cancel; a power sum is of powers.
-        scale = torch_pool(x.double().nan_to_num(0, 0, 0).abs(), spec).abs()
+    for i in range(CASES):
+        spec, shape = random_case(random, operator, large=i % LARGE == 0)
+        x = random_values(random, shape, random.choice(FLOATS), special=operator != "lp_pool")
+        exact = torch_result(x.double(), spec)
+        # Terms may cancel, so the rounding error is compared with the sum of their magnitudes. lp_pool gets only
+        # positive values.
+        scale = torch_result(x.double().nan_to_num(0, 0, 0).abs(), spec).abs()
         if operator == "lp_pool":
             x = x.abs()
             exact = scale
@@ -125,16 +145,18 @@ def test_means_and_power_sums_of_floats_are_torchs_within_rounding(
 
 @settings(max_examples=8, deadline=None)
 @given(seed=seeds)
-def test_mixed_pool_is_its_formula(seed: int, a_task: Task, some_values: Values, torch_pool: TorchPool) -> None:
+def test_mixed_pool_follows_its_formula(
+    seed: int, random_case: RandomCase, random_values: RandomValues, torch_result: TorchResult
+) -> None:
     random = Random(seed)
-    for i in range(TASKS):
-        spec, shape = a_task(random, "mixed_pool", large=i % LARGE == 0)
-        x = some_values(random, shape, random.choice(FLOATS))
+    for i in range(CASES):
+        spec, shape = random_case(random, "mixed_pool", large=i % LARGE == 0)
+        x = random_values(random, shape, random.choice(FLOATS))
         window = {name: value for name, value in vars(spec).items() if name != "alpha"}
         alpha = vars(spec)["alpha"]
-        largest = torch_pool(x.double(), LAYERS["max_pool", spec.spatial_dims](**window))
-        mean = torch_pool(x.double(), LAYERS["avg_pool", spec.spatial_dims](**window))
-        exact = as_planes(alpha * largest + (1 - alpha) * mean, spec)
+        maximum = torch_result(x.double(), LAYERS["max_pool", spec.spatial_dims](**window))
+        mean = torch_result(x.double(), LAYERS["avg_pool", spec.spatial_dims](**window))
+        exact = as_planes(alpha * maximum + (1 - alpha) * mean, spec)
         got, _ = pool(as_planes(x, spec), spec)
         assert got.dtype == x.dtype
         scale = x.double().nan_to_num(0, 0, 0).abs().amax() if x.numel() else 0
@@ -145,11 +167,13 @@ def test_mixed_pool_is_its_formula(seed: int, a_task: Task, some_values: Values,
 
 @settings(max_examples=8, deadline=None)
 @given(seed=seeds)
-def test_global_avg_pool_is_the_mean_of_all(seed: int, a_task: Task, some_values: Values) -> None:
+def test_global_avg_pool_is_the_mean_of_the_plane(
+    seed: int, random_case: RandomCase, random_values: RandomValues
+) -> None:
     random = Random(seed)
-    for i in range(TASKS):
-        spec, shape = a_task(random, "global_avg_pool", large=i % LARGE == 0)
-        x = as_planes(some_values(random, shape, random.choice(FLOATS), odd=False), spec)
+    for i in range(CASES):
+        spec, shape = random_case(random, "global_avg_pool", large=i % LARGE == 0)
+        x = as_planes(random_values(random, shape, random.choice(FLOATS), special=False), spec)
         exact = x.double().flatten(1).mean(1)
         got, _ = pool(x, spec)
         assert got.dtype == x.dtype

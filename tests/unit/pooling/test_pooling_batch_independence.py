@@ -1,4 +1,4 @@
-"""A plane's answer is the same, bit for bit, alone and in company, on one thread and two, however it lies in memory."""
+"""The result of a plane has the same bits for any batch-mates, number of threads and memory layout."""
 
 from collections.abc import Callable, Iterator
 from random import Random
@@ -22,12 +22,13 @@ from poolservice.specs import (
     MinPool3d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage, pool
+from poolservice_server.pooling import pool, run_on_arrays
+from poolservice_server.pooling.dispatch import kernel_for
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.pooling.numpy_kernels import operators
+from poolservice_server.stages import PoolStage
 
 FLOATS = (torch.float32, torch.float16)
-TYPES = (
+DTYPES = (
     *FLOATS,
     torch.float64,
     torch.bfloat16,
@@ -37,11 +38,12 @@ TYPES = (
     torch.int32,
     torch.int64,
 )
-TASKS = 12
+CASES = 12
 
 
 @pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
+def restored_thread_count() -> Iterator[None]:
+    """Restore the number of torch's threads after each test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -49,33 +51,33 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("large", [False, True])
-def test_company_threads_and_strides_change_nothing(
+def test_tensors_give_the_same_bits_for_any_batch_thread_count_and_strides(
     operator: str,
     large: bool,
-    a_task: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
-    some_values: Callable[..., torch.Tensor],
+    random_case: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
+    random_values: Callable[..., torch.Tensor],
     assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
 ) -> None:
     random = Random(f"{operator} {large}")
-    for _ in range(TASKS if not large else TASKS // 3):
-        spec, shape = a_task(random, operator, large=large)
+    for _ in range(CASES if not large else CASES // 3):
+        spec, shape = random_case(random, operator, large=large)
         spatial = shape[-spec.spatial_dims :]
-        many = some_values(random, (64, *spatial), random.choice((*FLOATS, torch.uint8, torch.int32)))
+        planes = random_values(random, (64, *spatial), random.choice((*FLOATS, torch.uint8, torch.int32)))
         torch.set_num_threads(1)
-        together, indices = pool(many, spec)
-        assert together.is_contiguous()
+        batched, indices = pool(planes, spec)
+        assert batched.is_contiguous()
         torch.set_num_threads(2)
-        assert_same_bits(pool(many, spec)[0], together)
-        beside = torch.empty((*spatial, 64), dtype=many.dtype).movedim(-1, 0).copy_(many)
-        got, got_indices = pool(beside, spec)
-        assert_same_bits(got, together)
+        assert_same_bits(pool(planes, spec)[0], batched)
+        interleaved = torch.empty((*spatial, 64), dtype=planes.dtype).movedim(-1, 0).copy_(planes)
+        got, got_indices = pool(interleaved, spec)
+        assert_same_bits(got, batched)
         assert got.is_contiguous()
         if indices is not None and got_indices is not None:
             assert_same_bits(got_indices, indices)
-        for at in (0, 1, 63):
-            assert_same_bits(pool(many[at : at + 1], spec)[0], together[at : at + 1])
-        assert_same_bits(pool(many[3:6], spec)[0], together[3:6])
-        assert_same_bits(pool(many[::2], spec)[0], together[::2])
+        for i in (0, 1, 63):
+            assert_same_bits(pool(planes[i : i + 1], spec)[0], batched[i : i + 1])
+        assert_same_bits(pool(planes[3:6], spec)[0], batched[3:6])
+        assert_same_bits(pool(planes[::2], spec)[0], batched[::2])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
@@ -97,98 +99,98 @@ def test_company_threads_and_strides_change_nothing(
     ],
     ids=repr,
 )
-def test_numpy_alone_gives_the_same_bits_however_the_planes_lie(
+def test_numpy_kernels_give_torchs_bits_for_any_memory_layout(
     spec: PoolSpec,
     spatial: tuple[int, ...],
     dtype: torch.dtype,
-    some_values: Callable[..., torch.Tensor],
+    random_values: Callable[..., torch.Tensor],
     assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
 ) -> None:
-    tensor = some_values(Random(repr(spec)), (16, *spatial), dtype, odd=False) + (dtype != torch.uint8)
+    tensor = random_values(Random(repr(spec)), (16, *spatial), dtype, special=False) + (dtype != torch.uint8)
     planes = tensor.numpy()
     expected, _ = pool(tensor, spec)
     received = np.ndarray(planes.shape, planes.dtype, bytes(3) + planes.tobytes(), 3)
     interleaved = np.moveaxis(np.ascontiguousarray(np.moveaxis(planes, 0, -1)), -1, 0)
-    kernel_for = operators.kernel_for(spec, spatial, planes.dtype)
-    assert kernel_for is not None
-    for laid in (planes, received, interleaved):
-        answer = kernel_for(laid)
-        assert answer is not None
-        assert answer.flags.c_contiguous
-        assert_same_bits(torch.from_numpy(answer), expected)
-        # Of one plane, windows may be too few to be worth it.
-        alone = kernel_for(laid[5:6])
-        if alone is not None:
-            assert_same_bits(torch.from_numpy(alone), expected[5:6])
+    kernel = kernel_for(spec, spatial, planes.dtype)
+    assert kernel is not None
+    for in_layout in (planes, received, interleaved):
+        values = kernel(in_layout)
+        assert values is not None
+        assert values.flags.c_contiguous
+        assert_same_bits(torch.from_numpy(values), expected)
+        # For a single plane torch may be faster, so that the kernel declines.
+        unbatched = kernel(in_layout[5:6])
+        if unbatched is not None:
+            assert_same_bits(torch.from_numpy(unbatched), expected[5:6])
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("large", [False, True])
-def test_over_arrays_company_and_strides_change_nothing_and_the_answer_is_torchs(
+def test_arrays_give_torchs_result_with_the_same_bits_for_any_batch_and_strides(
     operator: str,
     large: bool,
-    a_task: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
-    some_values: Callable[..., torch.Tensor],
+    random_case: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
+    random_values: Callable[..., torch.Tensor],
     assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
 ) -> None:
     random = Random(f"arrays {operator} {large}")
     for _ in range(8 if large else 60):
-        spec, shape = a_task(random, operator, large=large)
+        spec, shape = random_case(random, operator, large=large)
         spatial = shape[-spec.spatial_dims :]
-        tensor = some_values(random, (40, *spatial), random.choice(TYPES))
+        tensor = random_values(random, (40, *spatial), random.choice(DTYPES))
         planes = to_array(tensor)
         stage = PoolStage((spec,))
-        ((together, indices),) = stage.on_arrays(planes)
-        assert together.flags.c_contiguous
+        ((batched, indices),) = run_on_arrays(stage, planes)
+        assert batched.flags.c_contiguous
         expected, expected_indices = pool(tensor, spec)
-        # Whole planes and tiles are added in an order of our own.
+        # The kernels add whole planes and tiles in another order than torch.
         if operator.endswith("_avg_pool"):
             rounding = {torch.float16: 2e-3, torch.bfloat16: 2e-2}.get(tensor.dtype, 2e-6)
-            torch.testing.assert_close(to_tensor(together), expected, rtol=rounding, atol=rounding * 40, equal_nan=True)
+            torch.testing.assert_close(to_tensor(batched), expected, rtol=rounding, atol=rounding * 40, equal_nan=True)
         else:
-            assert_same_bits(to_tensor(together), expected)
+            assert_same_bits(to_tensor(batched), expected)
         assert (indices is None) == (expected_indices is None)
         if indices is not None and expected_indices is not None:
             assert_same_bits(torch.from_numpy(indices), expected_indices)
         interleaved = np.moveaxis(np.ascontiguousarray(np.moveaxis(planes, 0, -1)), -1, 0)
-        for laid, picked in (
+        for some_planes, selected in (
             (interleaved, slice(None)),
             (planes[:1], slice(1)),
             (planes[3:6], slice(3, 6)),
             (planes[::2], slice(None, None, 2)),
             (planes[:0], slice(0)),
         ):
-            ((values, _),) = stage.on_arrays(laid)
-            assert_same_bits(to_tensor(values), to_tensor(together[picked]))
+            ((values, _),) = run_on_arrays(stage, some_planes)
+            assert_same_bits(to_tensor(values), to_tensor(batched[selected]))
 
 
 @pytest.mark.parametrize("side", [181, 224])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_the_mean_of_a_plane_that_torch_would_split_among_threads(side: int, dtype: torch.dtype) -> None:
+def test_the_mean_of_a_plane_that_torch_would_split_among_its_threads(side: int, dtype: torch.dtype) -> None:
     planes = torch.randn((5, side, side), generator=torch.Generator().manual_seed(side)).to(dtype)
     for spec in (GlobalAvgPool2d(), AdaptiveAvgPool2d(1)):
         torch.set_num_threads(1)
-        together, _ = pool(planes, spec)
+        batched, _ = pool(planes, spec)
         torch.set_num_threads(2)
-        alone = torch.cat([pool(planes[i : i + 1], spec)[0] for i in range(5)])
-        assert torch.equal(alone, together)
+        unbatched = torch.cat([pool(planes[i : i + 1], spec)[0] for i in range(5)])
+        assert torch.equal(unbatched, batched)
         exact = planes.double().mean((1, 2), keepdim=True)
         rounding = 1e-6 if dtype == torch.float32 else 2**-10
-        torch.testing.assert_close(together.double(), exact, rtol=rounding, atol=rounding)
+        torch.testing.assert_close(batched.double(), exact, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("norm_type", [0.5, 1.7, 3.0, 7.0, -1.5])
-def test_a_power_sum_is_the_same_wherever_its_plane_lies(norm_type: float, dtype: torch.dtype) -> None:
-    # 9 values a plane: each plane begins at another place among those that are computed at a time.
+def test_a_power_sum_does_not_depend_on_the_position_of_its_plane(norm_type: float, dtype: torch.dtype) -> None:
+    # 9 values per plane, so each plane starts at another position in a vector of values.
     planes = torch.rand((4000, 6, 6), generator=torch.Generator().manual_seed(1)).add_(0.1).to(dtype)
     spec = LPPool2d(norm_type, 2)
     torch.set_num_threads(1)
-    together, _ = pool(planes, spec)
+    batched, _ = pool(planes, spec)
     torch.set_num_threads(2)
-    assert torch.equal(pool(planes, spec)[0], together)
-    for at in range(70):
-        assert torch.equal(pool(planes[at : at + 1], spec)[0], together[at : at + 1])
-        assert torch.equal(pool(planes[at:], spec)[0], together[at:])
+    assert torch.equal(pool(planes, spec)[0], batched)
+    for i in range(70):
+        assert torch.equal(pool(planes[i : i + 1], spec)[0], batched[i : i + 1])
+        assert torch.equal(pool(planes[i:], spec)[0], batched[i:])
     if dtype != torch.float16:
-        torch.testing.assert_close(together, F.lp_pool2d(planes, norm_type, 2), rtol=2e-6, atol=0)
+        torch.testing.assert_close(batched, F.lp_pool2d(planes, norm_type, 2), rtol=2e-6, atol=0)

@@ -1,4 +1,4 @@
-"""What pooling on the processor keeps for later, and what it takes for a while."""
+"""The memory that pooling on the CPU keeps in caches, and the memory that it uses meanwhile."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -15,14 +15,15 @@ from poolservice.specs import (
     MixedPool2d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage
+from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stages import PoolStage
 
 
-def memory_of(work: Callable[[], object]) -> tuple[int, int]:
-    """The bytes that are kept after some work, and the most that were held during it."""
+def memory_of(function: Callable[[], object]) -> tuple[int, int]:
+    """Return the bytes that are still allocated after a call of `function`, and the peak during it."""
     tracemalloc.start()
     try:
-        work()
+        function()
         return tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -39,17 +40,17 @@ def memory_of(work: Callable[[], object]) -> tuple[int, int]:
     ],
     ids=str,
 )
-def test_pictures_of_all_sizes_leave_little_behind(spec: PoolSpec) -> None:
+def test_the_caches_stay_small_after_images_of_many_sizes(spec: PoolSpec) -> None:
     stage = PoolStage((spec,))
 
     def pool_sizes(sides: range) -> None:
         for side in sides:
-            stage.on_arrays(np.zeros((1, side, side), np.float32))
+            run_on_arrays(stage, np.zeros((1, side, side), np.float32))
 
-    # What is made once for all kinds.
+    # Allocations that happen once are not counted.
     pool_sizes(range(300, 302))
     kept, _ = memory_of(lambda: pool_sizes(range(400, 430)))
-    # A plane of the smallest result has 160 kB.
+    # A plane of the smallest result takes 160 kB.
     assert kept < 30 * 40_000
 
 
@@ -62,7 +63,7 @@ def test_pictures_of_all_sizes_leave_little_behind(spec: PoolSpec) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, PoolSpec) else "",
 )
-def test_large_windows_take_no_more_than_some_copies_of_the_planes(spec: PoolSpec, planes: np.ndarray) -> None:
+def test_large_windows_use_no_more_memory_than_a_few_copies_of_the_planes(spec: PoolSpec, planes: np.ndarray) -> None:
     stage = PoolStage((spec,))
-    _, most = memory_of(lambda: stage.on_arrays(planes))
-    assert most < 8 * planes.nbytes
+    _, peak = memory_of(lambda: run_on_arrays(stage, planes))
+    assert peak < 8 * planes.nbytes

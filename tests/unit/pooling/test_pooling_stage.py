@@ -1,4 +1,4 @@
-"""A picture pooled as bytes is the picture read as [0, 1] and pooled."""
+"""A stage runs all of its specs, and pools the bytes of an image as the floats from 0 to 1 that they stand for."""
 
 from collections.abc import Callable
 from random import Random
@@ -18,32 +18,33 @@ from poolservice.specs import (
     MinPool1d,
     PoolSpec,
 )
-from poolservice_server.pooling import PoolStage, pool
-from poolservice_server.pooling.numpy_kernels import operators
+from poolservice_server.pooling import pool, run_on_arrays, run_on_tensors
+from poolservice_server.pooling.dispatch import kernel_for
+from poolservice_server.stages import PoolStage
 
 
-def as_floats(picture: torch.Tensor) -> torch.Tensor:
-    """What torchvision's ToTensor makes of it."""
-    return picture.to(torch.float32).div(255)
+def as_floats(image: torch.Tensor) -> torch.Tensor:
+    """Return what torchvision's ToTensor makes of an image."""
+    return image.to(torch.float32).div(255)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("large", [False, True])
-def test_bytes_pool_as_the_floats_that_they_stand_for(
+def test_the_bytes_of_an_image_pool_as_the_floats_that_they_stand_for(
     operator: str,
     large: bool,
-    a_task: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
-    some_values: Callable[..., torch.Tensor],
+    random_case: Callable[..., tuple[PoolSpec, tuple[int, ...]]],
+    random_values: Callable[..., torch.Tensor],
     assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None],
 ) -> None:
     random = Random(f"{operator} {large}")
     for _ in range(8 if large else 40):
-        spec, shape = a_task(random, operator, large=large)
-        picture = some_values(random, shape, torch.uint8).flatten(0, -spec.spatial_dims - 1)
-        interleaved = torch.empty((*picture.shape[1:], len(picture)), dtype=torch.uint8).movedim(-1, 0).copy_(picture)
-        expected, expected_indices = pool(as_floats(picture), spec)
-        for planes in (picture, interleaved):
-            [(values, indices)] = PoolStage((spec,), unit_scale=True)(planes)
+        spec, shape = random_case(random, operator, large=large)
+        image = random_values(random, shape, torch.uint8).flatten(0, -spec.spatial_dims - 1)
+        interleaved = torch.empty((*image.shape[1:], len(image)), dtype=torch.uint8).movedim(-1, 0).copy_(image)
+        expected, expected_indices = pool(as_floats(image), spec)
+        for planes in (image, interleaved):
+            [(values, indices)] = run_on_tensors(PoolStage((spec,), unit_scale=True), planes)
             if operator.endswith(("max_pool", "min_pool")):
                 assert_same_bits(values, expected)
             else:
@@ -53,60 +54,56 @@ def test_bytes_pool_as_the_floats_that_they_stand_for(
                 assert_same_bits(indices, expected_indices)
 
 
-def test_a_window_of_padding_alone_is_infinite() -> None:
-    picture = torch.tensor([[7, 9]], dtype=torch.uint8)
+def test_a_window_of_padding_alone_is_infinite_for_an_image() -> None:
+    image = torch.tensor([[7, 9]], dtype=torch.uint8)
     specs = (MaxPool1d(2, padding=1, dilation=3), MinPool1d(2, padding=1, dilation=3))
-    (largest, _), (least, _) = PoolStage(specs, unit_scale=True)(picture)
-    assert largest.tolist() == [[-torch.inf]]
-    assert least.tolist() == [[torch.inf]]
+    (maximum, _), (minimum, _) = run_on_tensors(PoolStage(specs, unit_scale=True), image)
+    assert maximum.tolist() == [[-torch.inf]]
+    assert minimum.tolist() == [[torch.inf]]
 
 
-def test_results_come_in_the_order_of_the_specs() -> None:
+def test_results_are_in_the_order_of_the_specs() -> None:
     planes = torch.rand((3, 9, 8), generator=torch.Generator().manual_seed(1))
     specs = (GlobalAvgPool2d(), LPPool2d(3, 3), MaxPool2d(2, return_indices=True), AvgPool2d(2))
-    for (values, indices), spec in zip(PoolStage(specs)(planes), specs, strict=True):
+    for (values, indices), spec in zip(run_on_tensors(PoolStage(specs), planes), specs, strict=True):
         expected, expected_indices = pool(planes, spec)
         assert torch.equal(values, expected)
         assert (indices is None) == (expected_indices is None)
 
 
 @pytest.mark.parametrize("unit_scale", [False, True])
-def test_over_arrays_each_spec_goes_its_way_and_comes_back_in_its_place(
+def test_arrays_give_the_results_of_tensors_in_the_order_of_the_specs(
     unit_scale: bool, assert_same_bits: Callable[[torch.Tensor, torch.Tensor], None]
 ) -> None:
     planes = torch.randint(1, 256, (3, 128, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
     planes = planes if unit_scale else as_floats(planes)
     specs = (MaxPool2d(2), LPPool2d(3, 3), GlobalAvgPool2d(), MaxPool2d(2, return_indices=True), MaxPool2d(3, 2, 1))
-    ways = [operators.kernel_for(spec, (128, 130), planes.numpy().dtype) for spec in specs]
-    assert [kernel_for is None for kernel_for in ways] == [False, True, False, True, False]
+    kernels = [kernel_for(spec, (128, 130), planes.numpy().dtype) for spec in specs]
+    assert [kernel is None for kernel in kernels] == [False, True, False, True, False]
     stage = PoolStage(specs, unit_scale)
-    for (values, indices), (expected, where) in zip(stage.on_arrays(planes.numpy()), stage(planes), strict=True):
+    for (values, indices), (expected, expected_indices) in zip(
+        run_on_arrays(stage, planes.numpy()), run_on_tensors(stage, planes), strict=True
+    ):
         assert_same_bits(torch.from_numpy(values), expected)
-        assert (indices is None) == (where is None)
-        if indices is not None and where is not None:
-            assert_same_bits(torch.from_numpy(indices), where)
+        assert (indices is None) == (expected_indices is None)
+        if indices is not None and expected_indices is not None:
+            assert_same_bits(torch.from_numpy(indices), expected_indices)
 
 
-def test_no_planes_over_arrays_give_none() -> None:
-    ((values, indices),) = PoolStage((MaxPool2d(2),)).on_arrays(np.empty((0, 8, 8), np.float32))
+def test_an_array_without_planes_gives_a_result_without_planes() -> None:
+    ((values, indices),) = run_on_arrays(PoolStage((MaxPool2d(2),)), np.empty((0, 8, 8), np.float32))
     assert values.shape == (0, 4, 4)
     assert indices is None
 
 
-def test_stages_are_equal_when_they_compute_the_same() -> None:
-    assert PoolStage((MaxPool2d(2),)) == PoolStage((MaxPool2d((2, 2)),))
-    assert hash(PoolStage((MaxPool2d(2),))) == hash(PoolStage((MaxPool2d((2, 2)),)))
-    assert PoolStage((MaxPool2d(2),)) != PoolStage((MaxPool2d(2),), unit_scale=True)
-
-
-def test_a_stage_leaves_its_input_as_it_was() -> None:
-    picture = torch.randint(0, 256, (3, 70, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    floats = as_floats(picture)
-    before = picture.clone(), floats.clone()
+def test_a_stage_does_not_change_its_input() -> None:
+    image = torch.randint(0, 256, (3, 70, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    floats = as_floats(image)
+    before = image.clone(), floats.clone()
     specs = (MaxPool2d(1), AvgPool2d(1), MaxPool2d(2), AvgPool2d(2), GlobalMaxPool2d(), LPPool2d(2, 1))
-    for planes, unit_scale in ((picture, True), (picture, False), (floats, False)):
-        results = PoolStage(specs, unit_scale)(planes)
+    for planes, unit_scale in ((image, True), (image, False), (floats, False)):
+        results = run_on_tensors(PoolStage(specs, unit_scale), planes)
         for values, _ in results:
             values.fill_(3)
-    assert torch.equal(picture, before[0])
+    assert torch.equal(image, before[0])
     assert torch.equal(floats, before[1])

@@ -1,1 +1,1 @@
-"""The operators on numpy arrays, on the CPU, where that is faster than torch."""
+"""The operators on numpy arrays: kernels for the CPU, wherever they are faster than torch's."""

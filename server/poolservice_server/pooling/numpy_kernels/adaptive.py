@@ -1,144 +1,141 @@
-"""Windows that tile a plane, in numpy: the rows of each are combined first, then the columns of what comes of them.
+"""Kernels of tiles, the windows of the adaptive operators: combine the rows of each tile, then the columns.
 
-Small ones are gathered instead. On the processor only. A mean adds a plane's values in an order that depends on nothing
-but the plane's shape. What is given back pools planes of one shape, and is made once for it.
+Small tiles are gathered instead. A kernel returns (P, *grid) for planes (P, *spatial). A mean adds the values of a
+plane in an order that depends only on the plane's shape.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from poolservice_server.pooling.array_types import Array, CompleteKernel
+from poolservice_server.pooling.geometry import largest_tile, values_per_tile
 from poolservice_server.pooling.numpy_kernels import gather, reductions
-from poolservice_server.pooling.windows import adaptive_counts, largest_tile
-
-Array = np.ndarray[Any, Any]
-Tiled = Callable[[Array], Array]
-
-# Values in all tiles of a plane up to which gathering them is sooner: where an extreme is looked for, where tiles that
-# are alike overlap, and where they do not.
-_FEW_COMPARED = 4096
-_FEW_OVERLAPPING = 1024
-_FEW_APART = 512
-
-# What is kept of tiles is as large as there are many, for each kind of planes.
-_MOST_TILES = 2**12
-
-# More rows of tiles take longer than torch's walk.
-_MOST_ROWS = 32
+from poolservice_server.pooling.thresholds import (
+    CACHED_TILES,
+    TILE_GATHER_MAX_DISJOINT,
+    TILE_GATHER_MAX_EXTREME,
+    TILE_GATHER_MAX_OVERLAPPING,
+    TILE_MAX_ROWS,
+)
 
 
-def mean(spatial: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype, *, whole: bool = False) -> Tiled | None:
-    """What gives the mean of each tile of planes (P, *spatial) of this float; None where torch is to do that.
+def mean(
+    spatial: tuple[int, ...], grid: tuple[int, ...], dtype: np.dtype, *, integers: bool = False
+) -> CompleteKernel | None:
+    """Return the kernel of the mean of each tile; None if torch must pool such planes.
 
     Args:
-        spatial: the planes' shape.
-        sizes: how many tiles there are in each dimension.
+        spatial: the planes' spatial shape.
+        grid: the number of tiles in each dimension.
         dtype: float32 or float64.
-        whole: whether values are whole numbers of which the float holds each tile's sum, so that the order of adding
-            is free.
+        integers: whether the values are integers and the float holds the sum of each tile, so that any order of adding
+            gives the same result.
     """
-    if math.prod(sizes) > _MOST_TILES:
+    if math.prod(grid) > CACHED_TILES:
         return None
-    counts = adaptive_counts(spatial, sizes).astype(dtype)
-    apart = all(size % tiles == 0 for size, tiles in zip(spatial, sizes, strict=True))
-    if (counts == counts.flat[0]).all() and counts.sum() <= (_FEW_APART if apart else _FEW_OVERLAPPING):
-        return _gathered_mean(spatial, sizes, counts.flat[0])
-    (height, width), (down, across) = (1, *spatial)[-2:], (1, *sizes)[-2:]
-    if len(sizes) > 2 or down > _MOST_ROWS:
+    counts = values_per_tile(spatial, grid).astype(dtype)
+    disjoint = all(size % tiles == 0 for size, tiles in zip(spatial, grid, strict=True))
+    gather_up_to = TILE_GATHER_MAX_DISJOINT if disjoint else TILE_GATHER_MAX_OVERLAPPING
+    if (counts == counts.flat[0]).all() and counts.sum() <= gather_up_to:
+        return _gathered_mean(spatial, grid, counts.flat[0])
+    (height, width), (down, across) = (1, *spatial)[-2:], (1, *grid)[-2:]
+    if len(grid) > 2 or down > TILE_MAX_ROWS:
         return None
-    rows, columns = _spans(height, down), _columns(width, across, once=True)
+    spans, columns = _spans(height, down), _columns(width, across, zero_padding=True)
 
-    def pooled(planes: Array) -> Array:
-        values, inner = _laid_out(planes, height, width, kept=whole)
+    def run(planes: Array) -> Array:
+        values, inner = _as_rows(planes, height, width, keep_interleaved=integers)
         outer = len(values)
-        # No sum by einsum warns of infinities.
-        if apart:
+        # Unlike a sum, einsum does not warn about infinities.
+        if disjoint:
             tiles = np.einsum("phaw->phw", values.reshape(outer, down, -1, width * inner))
             tiles = tiles.reshape(outer, down, across, -1, inner)
         else:
-            # Behind the columns one of zeros, which fills narrower tiles up.
+            # A column of zeros behind the others fills up narrower tiles.
             sums = np.zeros((outer, down, (width + 1) * inner), dtype)
-            for i, (start, end) in enumerate(rows):
+            for i, (start, end) in enumerate(spans):
                 np.einsum("phw->pw", values[:, start:end], out=sums[:, i, : width * inner])
             tiles = sums.reshape(outer, down, width + 1, inner).take(columns, 2, None, "clip")
-        total = _as_planes(np.einsum("phwki->phwi", tiles), sizes)
+        total = _as_planes(np.einsum("phwki->phwi", tiles), grid)
         np.divide(total, counts, total)
         return total
 
-    return pooled
+    return run
 
 
-def extreme(spatial: tuple[int, ...], sizes: tuple[int, ...], combine: np.ufunc) -> Tiled | None:
-    """What gives the extreme of each tile of planes (P, *spatial); None where torch is to do that.
+def extreme(spatial: tuple[int, ...], grid: tuple[int, ...], combine: np.ufunc) -> CompleteKernel | None:
+    """Return the kernel of the maximum or minimum of each tile; None if torch must pool such planes.
 
-    Of several zeros it is not always the one that counts.
+    A zero may have the sign of any zero in the tile.
     """
-    if math.prod(sizes) > _MOST_TILES:
+    if math.prod(grid) > CACHED_TILES:
         return None
-    if largest_tile(spatial, sizes) * math.prod(sizes) <= _FEW_COMPARED:
-        places = gather.laid(_axes(spatial, sizes), spatial, once=False)
-        return lambda planes: gather.window_extreme(planes, places, combine)
-    (height, width), (down, across) = (1, *spatial)[-2:], (1, *sizes)[-2:]
-    if len(sizes) > 2 or down > _MOST_ROWS:
+    if largest_tile(spatial, grid) * math.prod(grid) <= TILE_GATHER_MAX_EXTREME:
+        indices = gather.grid_indices(_axes(spatial, grid), spatial, zero_padding=False)
+        return lambda planes: gather.window_extreme(planes, indices, combine)
+    (height, width), (down, across) = (1, *spatial)[-2:], (1, *grid)[-2:]
+    if len(grid) > 2 or down > TILE_MAX_ROWS:
         return None
-    rows, columns = _spans(height, down), _columns(width, across, once=False)
+    spans, columns = _spans(height, down), _columns(width, across, zero_padding=False)
 
-    def pooled(planes: Array) -> Array:
-        values, inner = _laid_out(planes, height, width, kept=True)
+    def run(planes: Array) -> Array:
+        values, inner = _as_rows(planes, height, width, keep_interleaved=True)
         extremes = np.empty((len(values), down, width * inner), values.dtype)
-        for i, (start, end) in enumerate(rows):
+        for i, (start, end) in enumerate(spans):
             combine.reduce(values[:, start:end], 1, out=extremes[:, i])
         tiles = extremes.reshape(len(values), down, width, inner).take(columns, 2, None, "clip")
-        return _as_planes(combine.reduce(tiles, 3), sizes)
+        return _as_planes(combine.reduce(tiles, 3), grid)
 
-    return pooled
+    return run
 
 
-def _laid_out(planes: Array, height: int, width: int, *, kept: bool) -> tuple[Array, int]:
-    """As (outer, height, width * inner), and inner: 1, or where order is kept the number of interleaved planes."""
-    if kept and reductions.interleaved(planes):
+def _as_rows(planes: Array, height: int, width: int, *, keep_interleaved: bool) -> tuple[Array, int]:
+    """Return the planes as (outer, height, width * inner), and inner.
+
+    Inner is the number of planes if they are interleaved and stay so, else 1.
+    """
+    if keep_interleaved and reductions.is_interleaved(planes):
         return np.moveaxis(planes, 0, -1).reshape(1, height, -1), len(planes)
     return np.ascontiguousarray(planes).reshape(len(planes), height, width), 1
 
 
-def _as_planes(pooled: Array, sizes: tuple[int, ...]) -> Array:
-    """(outer, down, across, inner) as planes (P, *sizes), contiguous."""
-    if pooled.shape[-1] == 1:
-        return pooled.reshape(len(pooled), *sizes)
-    return np.ascontiguousarray(np.moveaxis(pooled[0], -1, 0)).reshape(-1, *sizes)
+def _as_planes(values: Array, grid: tuple[int, ...]) -> Array:
+    """Return (outer, down, across, inner) as contiguous planes (P, *grid)."""
+    if values.shape[-1] == 1:
+        return values.reshape(len(values), *grid)
+    return np.ascontiguousarray(np.moveaxis(values[0], -1, 0)).reshape(-1, *grid)
 
 
-def _gathered_mean(spatial: tuple[int, ...], sizes: tuple[int, ...], count: float) -> Tiled:
-    # Tile by tile: a tile is added in one run.
-    at = np.ascontiguousarray(gather.laid(_axes(spatial, sizes), spatial, once=True).at.T)
+def _gathered_mean(spatial: tuple[int, ...], grid: tuple[int, ...], count: float) -> CompleteKernel:
+    # Tile by tile, so that the values of a tile are added contiguously.
+    flat = np.ascontiguousarray(gather.grid_indices(_axes(spatial, grid), spatial, zero_padding=True).flat.T)
     size = math.prod(spatial)
 
-    def pooled(planes: Array) -> Array:
-        total: Array = np.einsum("pwk->pw", planes.reshape(len(planes), size).take(at, 1, None, "clip"))
+    def run(planes: Array) -> Array:
+        total: Array = np.einsum("pwk->pw", planes.reshape(len(planes), size).take(flat, 1, None, "clip"))
         np.divide(total, count, total)
-        return total.reshape(len(planes), *sizes)
+        return total.reshape(len(planes), *grid)
 
-    return pooled
+    return run
 
 
 def _spans(size: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` tiles of `size` values begins and ends."""
+    """Return where each of `count` tiles of `size` values starts and ends."""
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
 
 def _axis(size: int, count: int) -> Array:
-    """The positions in each tile, (longest tile, tiles), -1 behind the end of a shorter one."""
+    """Return the positions in each tile, (longest tile, tiles), -1 behind the end of a shorter one."""
     starts, ends = np.array(_spans(size, count)).T
-    reached = starts + np.arange((ends - starts).max())[:, None]
-    return np.where(reached < ends, reached, -1)
+    covered = starts + np.arange((ends - starts).max())[:, None]
+    return np.where(covered < ends, covered, -1)
 
 
-def _axes(spatial: tuple[int, ...], sizes: tuple[int, ...]) -> list[Array]:
-    return [_axis(size, count) for size, count in zip(spatial, sizes, strict=True)]
+def _axes(spatial: tuple[int, ...], grid: tuple[int, ...]) -> list[Array]:
+    return [_axis(size, count) for size, count in zip(spatial, grid, strict=True)]
 
 
-def _columns(width: int, count: int, *, once: bool) -> Array:
-    """The columns of each tile, (tiles, longest tile); see `gather.laid` for what fills up a shorter one."""
-    return np.ascontiguousarray(gather.laid([_axis(width, count)], (width,), once).at.T)
+def _columns(width: int, count: int, *, zero_padding: bool) -> Array:
+    """Return the columns of each tile, (tiles, longest tile); see `gather.grid_indices` for what fills shorter ones."""
+    return np.ascontiguousarray(gather.grid_indices([_axis(width, count)], (width,), zero_padding).flat.T)

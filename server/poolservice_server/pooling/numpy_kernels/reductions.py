@@ -1,152 +1,146 @@
-"""Whole planes to one value each, in numpy, in an order that depends on the size of a plane and on nothing else.
+"""Kernels that reduce a whole plane to one value, in an order that depends only on the plane's size.
 
-On the processor only. What is given back folds planes (P, *spatial) of one shape and type, any strides, to
-(P, 1, ...), and is made once for them.
+A kernel returns (P, 1, ...) for planes (P, *spatial).
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from poolservice_server.pooling.exact_sums import WHOLE_IN_FLOAT64
+from poolservice_server.pooling.array_types import Array, CompleteKernel
+from poolservice_server.pooling.exact_sums import BYTES_IN_UINT16, INT16S_IN_FLOAT32
 
-Array = np.ndarray[Any, Any]
-Fold = Callable[[Array], Array]
+_FLOAT32 = np.dtype(np.float32)
 
-_SINGLE = np.dtype(np.float32)
-
-# Values that are added in 4 to 16 sums side by side without drifting, and int16s whose sum float32 holds.
-_LONGEST_BLOCK = 1024
-_LONGEST_BLOCK_OF_WHOLE = 512
-
-# uint16 holds the sum of 257 bytes.
-_BYTES_IN_UINT16 = 256
+# Values that einsum adds in 4 to 16 parallel sums without a rounding error that matters.
+_MAX_BLOCK = 1024
 
 
-def interleaved(planes: Array) -> bool:
-    """Whether the planes lie value beside value, as the channels of a picture do, not one behind the other."""
+def is_interleaved(planes: Array) -> bool:
+    """Return True if the planes lie value by value, as the channels of an image do, not one after the other."""
     return not planes.flags.c_contiguous and np.moveaxis(planes, 0, -1).flags.c_contiguous
 
 
-def in_float64(planes: Array, values: int) -> bool:
-    """Whether float64 holds the sum of any so many of these integers."""
-    return len(planes) == 0 or max(int(planes.max()), -int(planes.min())) * values < WHOLE_IN_FLOAT64
+def mean(spatial: tuple[int, ...], dtype: np.dtype) -> CompleteKernel:
+    """Return the kernel of the mean of each plane: of floats in their type, of integers exact and rounded to float32.
 
-
-def mean(spatial: tuple[int, ...], dtype: np.dtype) -> Fold:
-    """The mean of each plane: of floats in their type, of integers exact and rounded to float32.
-
-    int64 for which `in_float64` holds of a plane's values.
-
-    Blocks of a plane are summed in 4 to 16 sums side by side, too short to drift, and then the blocks' sums.
+    float64 must hold the sums of int64 planes, see `exact_sums.sum_fits_float64`. Floats are added in blocks of 4 to
+    16 parallel sums, too short for rounding errors to grow, and then the sums of the blocks.
     """
     if dtype.kind == "f":
         return float_mean(spatial, dtype)
     if dtype in (np.int8, np.int16):
-        return _of_singles(spatial)
+        return _mean_in_float32(spatial)
     if dtype == np.uint8:
-        return _byte_mean(spatial)
-    return _whole_mean(spatial)
+        return _uint8_mean(spatial)
+    return _mean_in_int64(spatial)
 
 
-def extreme(spatial: tuple[int, ...], combine: np.ufunc) -> Fold:
-    """The extreme of each plane, by np.maximum or np.minimum; of several zeros not always the one that counts."""
+def extreme(spatial: tuple[int, ...], combine: np.ufunc) -> CompleteKernel:
+    """Return the kernel of the maximum or minimum of each plane; `combine` is np.maximum or np.minimum.
+
+    A zero may have the sign of any zero in the plane.
+    """
     count, ones = math.prod(spatial), (1,) * len(spatial)
-    # Whole rows against one another, as many values at a time as an instruction takes.
+    # Rows are combined with one another first, as many values at a time as an instruction takes.
     rows = next(rows for rows in range(min(count, 2**9), 0, -1) if count % rows == 0)
     reduce: Callable[..., Array] = combine.reduce
 
-    def fold(planes: Array) -> Array:
-        if interleaved(planes):
-            partly = reduce(np.moveaxis(planes, 0, -1).reshape(rows, -1), 0)
-            folded: Array = reduce(partly.reshape(-1, len(planes)), 0)
+    def run(planes: Array) -> Array:
+        if is_interleaved(planes):
+            partial = reduce(np.moveaxis(planes, 0, -1).reshape(rows, -1), 0)
+            extremes: Array = reduce(partial.reshape(-1, len(planes)), 0)
         else:
-            folded = reduce(planes.reshape(len(planes), count), 1)
-        return folded.reshape(len(planes), *ones)
+            extremes = reduce(planes.reshape(len(planes), count), 1)
+        return extremes.reshape(len(planes), *ones)
 
-    return fold
+    return run
 
 
-def float_mean(spatial: tuple[int, ...], dtype: np.dtype, *, whole: bool = False) -> Fold:
-    """The mean of each plane of float32 or float64; exact but for one rounding where they are `whole` numbers.
+def float_mean(spatial: tuple[int, ...], dtype: np.dtype, *, integers: bool = False) -> CompleteKernel:
+    """Return the kernel of the mean of each plane of float32 or float64.
 
-    Those are of at most 16 bits, and float32.
+    Args:
+        spatial: the planes' spatial shape.
+        dtype: float32 or float64.
+        integers: whether the values are integers of at most 16 bits, as float32; the mean is then exact but for one
+            rounding.
     """
-    longest = _LONGEST_BLOCK_OF_WHOLE if whole else _LONGEST_BLOCK
+    max_block = INT16S_IN_FLOAT32 if integers else _MAX_BLOCK
     count, ones = math.prod(spatial), (1,) * len(spatial)
-    if count <= longest:
+    if count <= max_block:
         divisor = np.array(count, dtype)
 
-        def fold(planes: Array) -> Array:
-            total: Array = np.einsum("pn->p", _in_order(planes).reshape(len(planes), count))
+        def run(planes: Array) -> Array:
+            total: Array = np.einsum("pn->p", _aligned(planes).reshape(len(planes), count))
             np.divide(total, divisor, total)
             return total.reshape(len(planes), *ones)
 
-        return fold
-    # The longest that leaves no rest, unless that is short.
-    block = next((size for size in range(longest, longest // 4, -1) if count % size == 0), longest)
+        return run
+    # The longest block that leaves no rest, unless that is short.
+    block = next((size for size in range(max_block, max_block // 4, -1) if count % size == 0), max_block)
     blocks, rest = divmod(count, block)
-    # So few sums of blocks drift no more than a block's values do.
-    added_in = dtype if blocks <= longest and not whole else np.dtype(np.float64)
+    # A few sums of blocks lose no more than the values of one block do.
+    added_in = dtype if blocks <= max_block and not integers else np.dtype(np.float64)
 
-    def fold_blocks(planes: Array) -> Array:
-        values = _in_order(planes)
+    def run_in_blocks(planes: Array) -> Array:
+        values = _aligned(planes)
         rows = values.reshape(len(planes), count)[:, : count - rest] if rest else values
-        # einsum, unlike a sum, does not warn of infinities of both signs, which give NaN as they should.
+        # Unlike a sum, einsum does not warn about infinities of both signs, which give NaN as they should.
         sums = np.einsum("pbn->pb", rows.reshape(len(planes), blocks, block))
         total: Array = np.einsum("pb->p", sums.astype(added_in, copy=False))
         if rest:
-            behind = np.einsum("pn->p", values.reshape(len(planes), count)[:, -rest:])
-            total = np.einsum("pb->p", np.stack((total, behind), 1))
+            rest_sum = np.einsum("pn->p", values.reshape(len(planes), count)[:, -rest:])
+            total = np.einsum("pb->p", np.stack((total, rest_sum), 1))
         np.divide(total, count, total)
         return total.astype(dtype, copy=False).reshape(len(planes), *ones)
 
-    return fold_blocks
+    return run_in_blocks
 
 
-def _in_order(planes: Array) -> Array:
+def _aligned(planes: Array) -> Array:
+    """Return the planes contiguous and aligned."""
+    # einsum splits unaligned sums at positions that depend on the address.
     flags = planes.flags
-    # What is not aligned would be summed in pieces, wherever those begin.
     return planes if flags.c_contiguous and flags.aligned else planes.copy("C")
 
 
-def _of_singles(spatial: tuple[int, ...]) -> Fold:
-    """The mean of planes of integers of at most 16 bits."""
-    fold = float_mean(spatial, _SINGLE, whole=True)
-    return lambda planes: fold(planes.astype(_SINGLE, "C"))
+def _mean_in_float32(spatial: tuple[int, ...]) -> CompleteKernel:
+    """Return the kernel of the mean of planes of integers of at most 16 bits."""
+    mean_of_floats = float_mean(spatial, _FLOAT32, integers=True)
+    return lambda planes: mean_of_floats(planes.astype(_FLOAT32, "C"))
 
 
-def _byte_mean(spatial: tuple[int, ...]) -> Fold:
+def _uint8_mean(spatial: tuple[int, ...]) -> CompleteKernel:
     count, ones = math.prod(spatial), (1,) * len(spatial)
-    of_singles = _of_singles(spatial)
+    mean_in_float32 = _mean_in_float32(spatial)
 
-    def fold(planes: Array) -> Array:
-        if not interleaved(planes):
-            return of_singles(planes)
-        return (_interleaved_sums(planes) / count).astype(_SINGLE).reshape(len(planes), *ones)
+    def run(planes: Array) -> Array:
+        if not is_interleaved(planes):
+            return mean_in_float32(planes)
+        return (_interleaved_sums(planes) / count).astype(_FLOAT32).reshape(len(planes), *ones)
 
-    return fold
+    return run
 
 
 def _interleaved_sums(planes: Array) -> Array:
-    """The sum of each plane of interleaved uint8 (P, *spatial), as int64 (P,)."""
-    planes_each, values = len(planes), np.moveaxis(planes, 0, -1).reshape(-1)
-    # In uint16, as many bytes at a time as that holds, all of the same plane.
-    whole = values.size // planes_each // _BYTES_IN_UINT16 * planes_each
-    head = values[: whole * _BYTES_IN_UINT16].reshape(_BYTES_IN_UINT16, whole)
-    total: Array = head.sum(0, dtype=np.uint16).reshape(-1, planes_each).sum(0, dtype=np.int64)
-    total += values[whole * _BYTES_IN_UINT16 :].reshape(-1, planes_each).sum(0, dtype=np.int64)
+    """Return the sum of each plane of interleaved uint8 (P, *spatial), as int64 (P,)."""
+    channels, values = len(planes), np.moveaxis(planes, 0, -1).reshape(-1)
+    # Add in uint16, as many bytes at a time as it holds, all of them of the same plane.
+    columns = values.size // channels // BYTES_IN_UINT16 * channels
+    table = values[: columns * BYTES_IN_UINT16].reshape(BYTES_IN_UINT16, columns)
+    total: Array = table.sum(0, dtype=np.uint16).reshape(-1, channels).sum(0, dtype=np.int64)
+    total += values[columns * BYTES_IN_UINT16 :].reshape(-1, channels).sum(0, dtype=np.int64)
     return total
 
 
-def _whole_mean(spatial: tuple[int, ...]) -> Fold:
-    """The mean of planes whose sums int64 holds."""
+def _mean_in_int64(spatial: tuple[int, ...]) -> CompleteKernel:
+    """Return the kernel of the mean of planes whose sums int64 holds."""
     count, ones = math.prod(spatial), (1,) * len(spatial)
 
-    def fold(planes: Array) -> Array:
+    def run(planes: Array) -> Array:
         total: Array = np.add.reduce(planes.reshape(len(planes), count), 1, np.int64)
-        return (total / count).astype(_SINGLE).reshape(len(planes), *ones)
+        return (total / count).astype(_FLOAT32).reshape(len(planes), *ones)
 
-    return fold
+    return run

@@ -1,38 +1,47 @@
-"""The signs of zeros: 0.0 and -0.0 are equal, and of several in a window it is the first that counts.
+"""The check that an extreme has the right sign of zero.
 
-numpy's maxima and minima give either. Which of them may be the wrong one is seldom open.
+0.0 and -0.0 compare equal. torch takes the sign of the first zero in a window, numpy's maxima and minima that of any.
+Only a zero among the results of planes that hold -0.0 can differ, which is rare; torch then pools those planes.
 """
-
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from poolservice_server.pooling.array_types import Array, CompleteKernel, Kernel
+from poolservice_server.pooling.thresholds import ZERO_CHECK_MAX_COUNTED
 
-# So few values are sooner counted as they are than compared first.
-_FEW = 2048
-
-_INTEGER = {2: np.int16, 4: np.int32, 8: np.int64}
+_INTEGER_OF_SIZE = {2: np.int16, 4: np.int32, 8: np.int64}
 
 
-def are_open(planes: Array, pooled: Array) -> bool:
-    """Whether some extreme in `pooled` may be a zero of the other sign than the first one of its window."""
+def checked(extreme: CompleteKernel | None) -> Kernel | None:
+    """Return the kernel with the check: it returns None if some zero may have the wrong sign."""
+    if extreme is None:
+        return None
+
+    def run(planes: Array) -> Array | None:
+        extremes = extreme(planes)
+        return None if may_be_wrong(planes, extremes) else extremes
+
+    return run
+
+
+def may_be_wrong(planes: Array, extremes: Array) -> bool:
+    """Return True if some value in `extremes` may be a zero with another sign than the first zero of its window."""
     if planes.dtype.kind != "f":
         return False
-    size = pooled.size
-    # The smaller of the two is sooner looked through, and mostly settles it.
-    if size < _FEW:
-        if np.count_nonzero(pooled) == size:
+    size = extremes.size
+    # Look at the smaller of the two arrays first; that mostly decides.
+    if size < ZERO_CHECK_MAX_COUNTED:
+        if np.count_nonzero(extremes) == size:
             return False
-    elif 2 * size < planes.size and not np.count_nonzero(pooled == 0):
+    elif 2 * size < planes.size and not np.count_nonzero(extremes == 0):
         return False
     return holds_negative_zero(planes)
 
 
 def holds_negative_zero(planes: Array) -> bool:
-    """Whether some value of these floats is -0.0."""
+    """Return True if some of these floats is -0.0."""
     if planes.size == 0:
         return False
-    integers = np.ascontiguousarray(planes).view(_INTEGER[planes.itemsize])
-    # Its sign bit alone is set, as is that of the least integer.
+    integers = np.ascontiguousarray(planes).view(_INTEGER_OF_SIZE[planes.itemsize])
+    # -0.0 has only its sign bit set, as the smallest integer has.
     return int(integers.min()) == -1 << 8 * planes.itemsize - 1

@@ -1,1 +1,1 @@
-"""The operators on torch tensors, on any device."""
+"""The operators on torch tensors, for every device."""

@@ -1,12 +1,11 @@
-"""Order statistics: maxima and minima, exact in the input's own type.
+"""The maximum and minimum operators in torch, exact in the input's dtype.
 
-NaN wins over everything, as in torch, and with several in a window it is the last one's index that counts; among
-equal values the first counts. 0.0 and -0.0 are equal, so the sign of a zero is that of the window's first zero.
-A minimum is the maximum of the values in reverse order, ties, NaN and indices included.
+As in torch, NaN wins over every other value, and the index is that of the last NaN in the window. Among equal values
+the first one counts. 0.0 equals -0.0, so a zero has the sign of the first zero in its window. A minimum is the maximum
+of the values in reverse order, and treats ties, NaN and indices alike.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,14 +24,15 @@ from poolservice.specs import (
     MinPool3d,
     Window,
 )
-from poolservice_server.pooling.exact_sums import WHOLE_IN_FLOAT64
-from poolservice_server.pooling.windows import as_width, window_of
+from poolservice_server.pooling.array_types import TensorResult
+from poolservice_server.pooling.exact_sums import INTEGERS_IN_FLOAT64
+from poolservice_server.pooling.geometry import as_2d, window_of
 
-TensorResult = tuple[torch.Tensor, torch.Tensor | None]
-Maximum = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+_Maximum = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
-# A float of torch's kernels that holds every value of an integer type they lack; int64 has none.
-_FLOATS = {
+# For each integer dtype that torch's kernels lack, a float dtype that they have and that holds all of its values. No
+# float dtype holds all values of int64.
+_FLOAT_FOR = {
     torch.uint8: torch.float32,
     torch.int8: torch.float32,
     torch.int16: torch.float32,
@@ -43,10 +43,10 @@ _FLOATS = {
 def max_pool(planes: torch.Tensor, spec: MaxPool1d | MaxPool2d | MaxPool3d) -> TensorResult:
     """Maximum of each window: y[i] = max over k of x[stride * i - padding + dilation * k].
 
-    What lies in the padding is less than everything: -inf, or the least value of an integer type.
+    The padding is -inf, or the smallest value of an integer dtype.
 
     Shape:
-        (P, *spatial) to (P, *out), as `shapes.windows` counts them.
+        (P, *spatial) to (P, *out), out from `shapes.window_grid`.
     """
     window = window_of(spec)
     if spec.return_indices:
@@ -57,10 +57,10 @@ def max_pool(planes: torch.Tensor, spec: MaxPool1d | MaxPool2d | MaxPool3d) -> T
 def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> TensorResult:
     """Minimum of each window: y[i] = min over k of x[stride * i - padding + dilation * k].
 
-    What lies in the padding is more than everything: inf, or the greatest value of an integer type.
+    The padding is inf, or the largest value of an integer dtype.
 
     Shape:
-        (P, *spatial) to (P, *out), as `shapes.windows` counts them.
+        (P, *spatial) to (P, *out), out from `shapes.window_grid`.
     """
     window = window_of(spec)
     if spec.return_indices:
@@ -72,10 +72,10 @@ def min_pool(planes: torch.Tensor, spec: MinPool1d | MinPool2d | MinPool3d) -> T
 def adaptive_max_pool(
     planes: torch.Tensor, spec: AdaptiveMaxPool1d | AdaptiveMaxPool2d | AdaptiveMaxPool3d
 ) -> TensorResult:
-    """Maximum of windows that tile the plane: y[i] = max of x[floor(i * L / out)] to x[ceil((i + 1) * L / out) - 1].
+    """Maximum of each tile of the plane: y[i] = max of x[floor(i * L / out)] to x[ceil((i + 1) * L / out) - 1].
 
     Shape:
-        (P, *spatial) to (P, *output_size), where None keeps the input's size.
+        (P, *spatial) to (P, *output_size); None keeps the input's size.
     """
     values, indices = _through_floats(planes, lambda floats: _adaptive_max(floats, spec.sizes))
     return values, indices if spec.return_indices else None
@@ -99,20 +99,8 @@ def global_min_pool(planes: torch.Tensor, spec: GlobalSpec) -> TensorResult:
     return _plane_extreme(planes, torch.amin), None
 
 
-#: The operators whose values are some of the input's.
-OPERATORS: Mapping[str, Callable[[torch.Tensor, Any], TensorResult]] = MappingProxyType(
-    {
-        "max_pool": max_pool,
-        "min_pool": min_pool,
-        "adaptive_max_pool": adaptive_max_pool,
-        "global_max_pool": global_max_pool,
-        "global_min_pool": global_min_pool,
-    }
-)
-
-
 def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
-    """The maximum of each window of each plane."""
+    """Return the maximum of each window of each plane."""
     kernel = window.kernel_size
     if not planes.is_cpu:
         return window_max_with_indices(planes, window)[0]
@@ -122,14 +110,14 @@ def window_max(planes: torch.Tensor, window: Window) -> torch.Tensor:
         return torch.max_pool2d(planes.contiguous(), *window)
     if planes.is_floating_point() and kernel[0] <= planes.shape[1]:
         return torch.max_pool1d(planes.contiguous(), *window)
-    # max_pool1d lacks the integers, and walks through the whole length of a window, which may be 2^30.
-    return torch.max_pool2d(planes.contiguous().unsqueeze(1), *as_width(window)).squeeze(1)
+    # max_pool1d lacks integer dtypes, and walks through the whole length of a window, which may be 2^30.
+    return torch.max_pool2d(planes.contiguous().unsqueeze(1), *as_2d(window)).squeeze(1)
 
 
 def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maximum of each window of each plane, and its flat position in the plane."""
+    """Return the maximum of each window of each plane, and its flat position in the plane."""
     if len(window.kernel_size) == 1:
-        values, indices = window_max_with_indices(planes.unsqueeze(1), as_width(window))
+        values, indices = window_max_with_indices(planes.unsqueeze(1), as_2d(window))
         return values.squeeze(1), indices.squeeze(1)
     if planes.is_cpu:
         return _window_max(planes, window)
@@ -137,8 +125,8 @@ def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch
 
 
 def _window_max(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
-    max_pool = F.max_pool2d if len(window.kernel_size) == 2 else F.max_pool3d
-    values, indices = max_pool(planes.contiguous(), *window, return_indices=True)
+    pool = F.max_pool2d if len(window.kernel_size) == 2 else F.max_pool3d
+    values, indices = pool(planes.contiguous(), *window, return_indices=True)
     return values, indices
 
 
@@ -146,34 +134,34 @@ def _adaptive_max(planes: torch.Tensor, sizes: tuple[int | None, ...]) -> tuple[
     if len(sizes) == 1:
         values, indices = _adaptive_max(planes.unsqueeze(1), (None, *sizes))
         return values.squeeze(1), indices.squeeze(1)
-    adaptive_max_pool: Any = F.adaptive_max_pool2d if len(sizes) == 2 else F.adaptive_max_pool3d
-    values, indices = adaptive_max_pool(planes.contiguous(), sizes, return_indices=True)
+    pool: Any = F.adaptive_max_pool2d if len(sizes) == 2 else F.adaptive_max_pool3d
+    values, indices = pool(planes.contiguous(), sizes, return_indices=True)
     return values, indices
 
 
-def _through_floats(planes: torch.Tensor, largest: Maximum) -> tuple[torch.Tensor, torch.Tensor]:
-    """`largest` of `planes`, through a type that its kernel takes: exact, for all that counts is the order."""
+def _through_floats(planes: torch.Tensor, maximum: _Maximum) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute `maximum` in a float dtype that its kernel supports; only the order counts, so the result is exact."""
     if planes.is_floating_point():
-        return largest(planes)
+        return maximum(planes)
     lowest = torch.iinfo(planes.dtype).min
-    if planes.dtype in _FLOATS:
-        values, indices = largest(planes.to(_FLOATS[planes.dtype]))
+    if planes.dtype in _FLOAT_FOR:
+        values, indices = maximum(planes.to(_FLOAT_FOR[planes.dtype]))
         return values.clamp_(min=lowest).to(planes.dtype), indices
-    if max(int(planes.amax()), -int(planes.amin())) < WHOLE_IN_FLOAT64:
-        values, indices = largest(planes.to(torch.float64))
-        # -inf, which a window of padding alone gives, stands for the least integer.
+    if max(int(planes.amax()), -int(planes.amin())) < INTEGERS_IN_FLOAT64:
+        values, indices = maximum(planes.to(torch.float64))
+        # A window of padding alone gives -inf, which becomes the smallest integer.
         return values.clamp_(min=float(lowest)).to(planes.dtype), indices
-    in_order, ranks = torch.unique(planes, return_inverse=True)
-    values, indices = largest(ranks.to(torch.float64))
-    # A window of padding alone gives -inf, and what is less than every rank stands for the least integer.
-    by_rank = torch.cat((in_order.new_tensor([lowest]), in_order))
+    sorted_values, ranks = torch.unique(planes, return_inverse=True)
+    values, indices = maximum(ranks.to(torch.float64))
+    # A window of padding alone gives -inf, lower than every rank, which becomes the smallest integer.
+    by_rank = torch.cat((sorted_values.new_tensor([lowest]), sorted_values))
     return by_rank[(values + 1).clamp_(min=0).to(torch.int64)], indices
 
 
 def _plane_extreme(planes: torch.Tensor, extreme: Callable[..., torch.Tensor]) -> torch.Tensor:
     ones = (1,) * (planes.ndim - 1)
     values = extreme(planes.flatten(1), 1)
-    # Of several zeros a reduction takes the sign of any, not of the first.
+    # A reduction takes the sign of any zero, not of the first.
     if not planes.is_floating_point() or bool(values.all()) or not _holds_negative_zero(planes):
         return values.view(-1, *ones)
     if extreme is torch.amax:
@@ -187,5 +175,6 @@ def _holds_negative_zero(planes: torch.Tensor) -> bool:
 
 
 def _reversed(values: torch.Tensor) -> torch.Tensor:
-    # Exact for every value, and its own inverse; -x is not, for the least integer and for unsigned ones.
+    """Map the values so that their order is reversed; the mapping is exact and its own inverse."""
+    # -x is neither for the smallest integer and for unsigned integers.
     return -values if values.is_floating_point() else values.bitwise_not()

@@ -1,0 +1,106 @@
+"""The table of operators: the torch operator and the numpy kernel factory of each.
+
+A torch operator takes planes (P, *spatial), any strides, and its spec. It returns the values (P, *out) and, if the
+spec asks for them, int64 indices of the same shape.
+
+A call into torch takes about ten microseconds when other code has run in between, because the path to its kernel leads
+through much of a large library that is no longer cached. A call into numpy takes one or two. That is most of the cost
+of a small payload, so on the CPU most operators have numpy kernels. `stage.run_on_arrays` caches the choice for each
+spec, shape and dtype.
+
+A plane is pooled independently of its batch-mates and of the number of threads: the bits are the same.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from poolservice.specs import PoolSpec
+from poolservice_server.pooling.array_types import Kernel, KernelFactory, TensorResult
+from poolservice_server.pooling.interop import HALF_DTYPES
+from poolservice_server.pooling.numpy_kernels import averages as numpy_averages
+from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
+from poolservice_server.pooling.numpy_kernels.half_precision import through_float32
+from poolservice_server.pooling.torch_operators import averages, extremes
+from poolservice_server.shapes import ORDER_STATISTICS, output_shape
+
+
+class Operator(NamedTuple):
+    """How an operator is computed.
+
+    Attributes:
+        torch_operator: pools tensors on any device.
+        kernel_factory: makes numpy kernels for the CPU; None if torch always pools.
+        torch_bits: True if the numpy kernels give torch's bits, so that the choice may depend on the number of planes.
+        commutes_with_scale: True if pooling bytes and dividing the result by 255 equals dividing the bytes first.
+    """
+
+    torch_operator: Callable[[torch.Tensor, Any], TensorResult]
+    kernel_factory: KernelFactory | None
+    torch_bits: bool = True
+    commutes_with_scale: bool = True
+
+
+#: By the name of the operator in the contract.
+OPERATORS: Mapping[str, Operator] = MappingProxyType(
+    {
+        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool),
+        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool),
+        "avg_pool": Operator(averages.avg_pool, numpy_averages.avg_pool),
+        "lp_pool": Operator(averages.lp_pool, numpy_averages.lp_pool, commutes_with_scale=False),
+        "mixed_pool": Operator(averages.mixed_pool, numpy_averages.mixed_pool),
+        "adaptive_max_pool": Operator(extremes.adaptive_max_pool, numpy_extremes.adaptive_max_pool),
+        "adaptive_avg_pool": Operator(averages.adaptive_avg_pool, numpy_averages.adaptive_avg_pool, torch_bits=False),
+        "global_max_pool": Operator(extremes.global_max_pool, numpy_extremes.global_max_pool),
+        "global_min_pool": Operator(extremes.global_min_pool, numpy_extremes.global_min_pool),
+        "global_avg_pool": Operator(averages.global_avg_pool, numpy_averages.global_avg_pool, torch_bits=False),
+    }
+)
+
+
+def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
+    """Pool each plane in torch.
+
+    Shape:
+        planes: (P, *spatial), P may be 0, any strides; values and indices: (P, *out), contiguous.
+
+    Dtypes:
+        float32, float64, float16, bfloat16, uint8, int8, int16, int32, int64. Order statistics keep the input's
+        dtype and are exact in it. Means and power sums of float16 and bfloat16 are computed in float32 and rounded
+        once; those of integers are computed exactly or in float64 and returned as float32.
+
+    Returns:
+        The values, and with return_indices the flat position of each value in its plane, else None.
+
+    Raises:
+        InvalidRequest: from `output_shape`, only if P is 0; otherwise the spec must have been validated.
+    """
+    if planes.shape[0] == 0:
+        return _empty_result(planes, spec)
+    return OPERATORS[spec.operator].torch_operator(planes, spec)
+
+
+def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
+    """Return the numpy kernel for planes of this spatial shape and dtype; None if torch must pool them.
+
+    The kernel takes planes of any strides and returns contiguous values. It returns None for planes that torch must
+    pool. Order statistics and the means and power sums of windows have torch's bits.
+    """
+    factory, torch_bits = OPERATORS[spec.operator][1:3]
+    if factory is None or 0 in spatial or getattr(spec, "return_indices", False):
+        return None
+    if dtype in HALF_DTYPES:
+        return through_float32(factory, spec, spatial, dtype, torch_bits=torch_bits)
+    return factory(spec, spatial, dtype)
+
+
+def _empty_result(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
+    shape = output_shape(spec, (0, 1, *planes.shape[1:]))
+    shape = (0, *shape[2:])
+    keeps_dtype = spec.operator in ORDER_STATISTICS or planes.is_floating_point()
+    values = planes.new_empty(shape, dtype=planes.dtype if keeps_dtype else torch.float32)
+    indices = planes.new_empty(shape, dtype=torch.int64) if getattr(spec, "return_indices", False) else None
+    return values, indices

@@ -1,0 +1,84 @@
+"""The measured thresholds of the numpy kernels: when a kernel is worth its calls, and which variant is fastest.
+
+Each constant says what it decides and names the rows of the kernel benchmark that show its effect. To move one, run
+those rows before and after the change, on one thread of an otherwise idle machine:
+
+    python tests/bench/kernels.py --only WORD
+
+The thresholds of tiles depend only on the shape of a plane, because another kernel may change the last bit of a tile's
+mean. All others choose between kernels with the same bits. The last section bounds memory, not time.
+"""
+
+# --- Sliding windows by gathering: numpy_kernels/gather.py, chosen in numpy_kernels/windows.py ---
+
+#: Values in all windows of a batch up to which gathering them is faster than combining slices, which takes about
+#: twenty calls. Rows: --only "8x8x8", "512x7x7", "1x32x32", "1x64x64".
+GATHER_MAX_VALUES = 2**16
+
+#: The same if windows skip columns, whose values slices read too. Rows: --only "stride=2".
+GATHER_MAX_VALUES_STRIDED = 2**17
+
+#: Planes from which one call per position in the window is faster than one call that walks from plane to plane.
+#: Rows: --only "64x8x8" against "8x8x8".
+GATHER_MANY_PLANES = 32
+
+#: Positions in a window up to which `GATHER_MANY_PLANES` holds. Larger windows are gathered whole, up to
+#: `GATHER_MAX_VALUES_STRIDED` values, because all their values lie in memory before any is compared.
+#: Rows: --only "64x8x8".
+GATHER_MAX_POSITIONS = 32
+
+# --- Sliding windows by slices: numpy_kernels/slicing.py, chosen in numpy_kernels/windows.py ---
+
+#: Values in all windows of a batch from which slices are worth their calls. Rows: --only "3x224x224", "64x28x28".
+SLICE_MIN_VALUES = 20_000
+
+#: Values in a row of a plane from which slices are worth it. Rows: --only "64x8x14x14", "512x7x7".
+SLICE_MIN_ROW = 14
+
+#: Kernel size up to which slices find extremes faster than torch. Rows: --only "3x64x64".
+SLICE_MAX_EXTREME_KERNEL = 32
+
+#: Kernel size up to which slices add faster than torch. Rows: --only "3x64x64".
+SLICE_MAX_SUM_KERNEL = 7
+
+#: Bytes of planes that are pooled at a time: about one core's share of the cache, so that each pass over them finds
+#: what the previous one wrote. Rows: --only "192x224x224".
+SLICE_BYTES_PER_PASS = 2**20
+
+#: Values in a contiguous run up to which torch combines strided rows faster than numpy, whose cost per run dominates
+#: if runs are short. Rows: --only "64x56x56" against "3x224x224".
+SLICE_MAX_TORCH_RUN = 128
+
+# --- Tiles of the adaptive operators: numpy_kernels/adaptive.py ---
+
+#: Values in all tiles of a plane up to which gathering them is faster than combining rows and then columns: for an
+#: extreme, for the mean of equal tiles that overlap, and for the mean of tiles that do not.
+#: Rows: --only "AdaptiveMaxPool2d(", "AdaptiveAvgPool2d(".
+TILE_GATHER_MAX_EXTREME = 4096
+TILE_GATHER_MAX_OVERLAPPING = 1024
+TILE_GATHER_MAX_DISJOINT = 512
+
+#: Rows of tiles above which torch is faster. Rows: --only "output_size=3".
+TILE_MAX_ROWS = 32
+
+# --- All operators ---
+
+#: Values in a result up to which counting its nonzero values is faster than comparing them with zero first, see
+#: numpy_kernels/signed_zeros.py. Rows: --only "8x8x8", "64x56x56".
+ZERO_CHECK_MAX_COUNTED = 2048
+
+#: Values from which float16 and bfloat16 are worth converting to float32 and back, see numpy_kernels/half_precision.py.
+#: Rows: --only "x32x32 torch.float16", "x32x32 torch.bfloat16".
+HALF_MIN_VALUES = 4096
+
+# --- Bounds on the memory of caches, of which each holds up to a thousand entries unless it says otherwise ---
+
+#: Positions of one plane's windows that are cached as gather indices, 8 bytes each, and how many such tables are.
+CACHED_GATHER_POSITIONS = 2**14
+CACHED_GATHER_TABLES = 128
+
+#: Windows of a plane up to which the divisors of their means are cached rather than computed per call.
+CACHED_DIVISORS = 2**12
+
+#: Tiles of a plane above which torch pools them, because what a kernel caches grows with their number.
+CACHED_TILES = 2**12

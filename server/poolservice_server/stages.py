@@ -1,0 +1,77 @@
+"""The description of what a device does with a request: its stage, its batch key and its results.
+
+Request validation builds these, so nothing here imports torch. `poolservice_server.pooling` executes a stage.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from poolservice.specs import PoolSpec
+
+
+@dataclass(frozen=True)
+class PoolStage:
+    """The pooling that a request asks for: all of its specs over the same planes.
+
+    Two stages are equal if they compute the same.
+
+    Attributes:
+        specs: the specs; the results come in this order.
+        unit_scale: True if the planes are the uint8 values of a decoded image, which stand for 0 to 1. Results are
+            then float32, namely the results of the planes divided by 255: bit for bit for order statistics, within
+            rounding for means.
+    """
+
+    specs: tuple[PoolSpec, ...]
+    unit_scale: bool = False
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Needed several times per request, and the hash of the specs visits every parameter.
+        return hash((self.specs, self.unit_scale))
+
+
+class BatchKey:
+    """The requests that may be batched together: equal stages over planes of equal spatial shape and dtype.
+
+    The hash is computed once, because a key is looked up several times per request.
+
+    Attributes:
+        stage: what the device computes.
+        spatial: the spatial shape of the planes.
+        dtype: the dtype of the planes.
+    """
+
+    __slots__ = ("_hash", "dtype", "spatial", "stage")
+
+    def __init__(self, stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> None:
+        self.stage = stage
+        self.spatial = spatial
+        self.dtype = dtype
+        self._hash = hash((stage, spatial, dtype))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BatchKey):
+            return NotImplemented
+        return (self.stage, self.spatial, self.dtype) == (other.stage, other.spatial, other.dtype)
+
+
+class SpecResult(NamedTuple):
+    """The result of one spec for one payload.
+
+    Attributes:
+        values: (P, *output spatial shape), of the operator's result dtype.
+        indices: int64 of the same shape if the spec asks for them, else None.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray | None = None
