@@ -1,13 +1,13 @@
-"""What can go wrong with a request, and the status that tells the caller: one table.
+"""The errors of a request and the gRPC status that reports each of them to the caller.
 
-InvalidRequest    INVALID_ARGUMENT     BadRequest names the field and what would be right
-MessageTooLarge   RESOURCE_EXHAUSTED   names the limit and how to raise it
-QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to come back
+InvalidRequest    INVALID_ARGUMENT     BadRequest names the field and says what would be right
+MessageTooLarge   RESOURCE_EXHAUSTED   the message names the limit and how to raise it
+QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to retry
 DeadlinePassed    DEADLINE_EXCEEDED
 Draining          UNAVAILABLE
 NoDevice          UNAVAILABLE
 Unauthenticated   UNAUTHENTICATED
-anything else     INTERNAL             an id that is also in the log, never a traceback or a path
+any other         INTERNAL             an id that is also in the log; never a traceback or a path
 """
 
 import uuid
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class MessageTooLarge(Exception):
-    """A message, or the answer to one, is over the server's limit."""
+    """A request message or its response exceeds the server's limit."""
 
     def __init__(self, what: str, nbytes: int, limit: int, *, remedy: str) -> None:
         super().__init__(
@@ -40,7 +40,7 @@ class MessageTooLarge(Exception):
 
 
 class Unauthenticated(Exception):
-    """The caller did not say who it is in a way that this server knows."""
+    """The caller sent no token, or one that this server does not know."""
 
 
 _CODES: Mapping[type[Exception], int] = MappingProxyType(
@@ -57,22 +57,22 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
 
 
 def to_status(error: Exception) -> status_pb2.Status:
-    """The status that tells the caller of `error`; what is the server's own fault is logged here, once."""
+    """Return the status that reports `error` to the caller. An internal error is logged here, once."""
     code = _CODES.get(type(error))
     if code is None:
         error_id = uuid.uuid4().hex[:12]
         _log.error("request failed", error_id=error_id, exc_info=error)
         return status_pb2.Status(
             code=code_pb2.INTERNAL,
-            message=f"the server failed to answer; its log has the reason under error id {error_id}",
-            details=_details(
+            message=f"the server failed to process the request; its log has the cause under error id {error_id}",
+            details=_pack(
                 error_details_pb2.ErrorInfo(reason="INTERNAL", domain="poolservice", metadata={"error_id": error_id})
             ),
         )
-    return status_pb2.Status(code=code, message=str(error), details=_details(*_explain(error)))
+    return status_pb2.Status(code=code, message=str(error), details=_pack(*_details(error)))
 
 
-def _explain(error: Exception) -> list[Message]:
+def _details(error: Exception) -> list[Message]:
     if isinstance(error, InvalidRequest) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
         return [error_details_pb2.BadRequest(field_violations=[violation])]
@@ -83,7 +83,7 @@ def _explain(error: Exception) -> list[Message]:
     return []
 
 
-def _details(*messages: Message) -> list[Any]:
+def _pack(*messages: Message) -> list[Any]:
     packed = []
     for message in messages:
         detail = Any()

@@ -1,4 +1,4 @@
-"""What is counted, in Prometheus' terms, and where it is read."""
+"""Prometheus metrics of calls, batches and devices, and the HTTP endpoint that serves them."""
 
 import time
 from bisect import bisect_left
@@ -18,119 +18,166 @@ from poolservice_server.settings import SettingsError
 
 _log = structlog.get_logger(__name__)
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_BOUNDS = (*map(str, _SECONDS), "+Inf")
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKET_LABELS = (*map(str, _BUCKETS), "+Inf")
+
+_REQUEST_OUTCOMES = ("accepted", "refused", "completed", "failed", "expired", "cancelled")
+_DEVICE_EVENTS = ("out_of_memory", "failures", "suspensions", "probes")
 
 
 class CallMetrics(Collector):
-    """Calls by method and status, their time, and how many run; counted on the event loop only.
+    """Counts calls by method and status, times them, and counts those in progress. Only the event loop updates it.
 
-    Plain numbers, which become metrics when somebody asks: a call costs half a microsecond here, where the library's
-    own counter and histogram, which take a lock each, cost ten.
+    These are plain numbers that become metrics when they are scraped. They cost half a microsecond per call; the
+    counter and histogram of prometheus_client, each of which takes a lock, cost ten.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._running = 0
+        self._in_progress = 0
         self._ended: Counter[tuple[str, str]] = Counter()
-        self._times: dict[str, _Times] = {}
+        self._durations: dict[str, _Durations] = {}
         registry.register(self)
 
     def started(self) -> float:
-        """A call came in; returns when, for `ended`."""
-        self._running += 1
+        """Count a call that starts, and return the time for `ended`."""
+        self._in_progress += 1
         return time.perf_counter()
 
     def ended(self, method: str, code: str, started: float) -> None:
-        """A call has its outcome, which is a status of gRPC by name."""
-        self._running -= 1
+        """Count a call that ended.
+
+        Args:
+            method: the method's name.
+            code: the name of its gRPC status.
+            started: what `started` returned.
+        """
+        self._in_progress -= 1
         self._ended[method, code] += 1
-        times = self._times.get(method)
-        if times is None:
-            times = self._times[method] = _Times()
+        durations = self._durations.get(method)
+        if durations is None:
+            durations = self._durations[method] = _Durations()
         seconds = time.perf_counter() - started
-        times.counts[bisect_left(_SECONDS, seconds)] += 1
-        times.total += seconds
+        durations.counts[bisect_left(_BUCKETS, seconds)] += 1
+        durations.total += seconds
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they are now."""
-        # Copies, since they are read on the thread of the metrics' server.
-        ended, times = self._ended.copy(), self._times.copy()
+        """Return the metrics as they are now."""
+        # These are copies because the metrics server's thread calls this.
+        ended, durations = self._ended.copy(), self._durations.copy()
         calls = CounterMetricFamily(
-            "poolservice_calls", "Calls that ended, by method and status.", labels=["method", "code"]
+            "poolservice_calls", "Calls that have ended, by method and gRPC status.", labels=["method", "code"]
         )
         for labels, count in ended.items():
             calls.add_metric(labels, count)
         yield calls
         seconds = HistogramMetricFamily(
-            "poolservice_call_seconds", "Seconds from a call's arrival to its outcome, by method.", labels=["method"]
+            "poolservice_call_duration_seconds",
+            "Time from a call's arrival to its response or error, by method.",
+            labels=["method"],
         )
-        for method, one in times.items():
-            seconds.add_metric([method], list(zip(_BOUNDS, accumulate(one.counts), strict=True)), one.total)
+        for method, one in durations.items():
+            seconds.add_metric([method], list(zip(_BUCKET_LABELS, accumulate(one.counts), strict=True)), one.total)
         yield seconds
-        yield GaugeMetricFamily("poolservice_calls_running", "Calls that have no outcome yet.", self._running)
+        yield GaugeMetricFamily(
+            "poolservice_calls_in_progress", "Calls that have started and not ended.", self._in_progress
+        )
 
 
-class _Times:
-    """How long the calls of a method took: how many ended within each bound but not the one before, and in all."""
+class _Durations:
+    """The durations of one method's calls: the number in each bucket, and their sum in seconds."""
 
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * len(_BOUNDS)
+        self.counts = [0] * len(_BUCKET_LABELS)
         self.total = 0.0
 
 
-class WorkCollector(Collector):
-    """What the batcher and the devices have counted, read when somebody asks."""
+class BatcherMetrics(Collector):
+    """Reads the batcher's counters when they are scraped."""
 
-    def __init__(self, batcher: Batcher, backend: Backend) -> None:
+    def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        now = self._batcher.snapshot()
+        requests = CounterMetricFamily(
+            "poolservice_requests",
+            "Requests that were accepted or refused, and how they ended.",
+            labels=["outcome"],
+        )
+        for outcome in _REQUEST_OUTCOMES:
+            requests.add_metric([outcome], getattr(now, outcome))
+        yield requests
+        yield GaugeMetricFamily(
+            "poolservice_queue_entries", "Requests that wait in the queue for a device.", now.queue_entries
+        )
+        yield GaugeMetricFamily(
+            "poolservice_admitted_requests",
+            "Requests that the server has admitted: they wait or run.",
+            now.admitted_requests,
+        )
+        yield GaugeMetricFamily(
+            "poolservice_admitted_bytes", "Memory that admitted requests need, results included.", now.admitted_bytes
+        )
+        yield CounterMetricFamily("poolservice_batches", "Batches that have started.", now.batches)
+        yield CounterMetricFamily(
+            "poolservice_batched_requests",
+            "Requests in those batches; divided by poolservice_batches_total, the mean batch size.",
+            now.batched_requests,
+        )
+
+
+class DeviceMetrics(Collector):
+    """Reads the devices' states and counters when they are scraped."""
+
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they are now."""
-        now = self._batcher.snapshot()
-        items = CounterMetricFamily("poolservice_items", "Requests by what became of them.", labels=["outcome"])
-        for outcome in ("accepted", "refused", "completed", "failed", "expired", "cancelled"):
-            items.add_metric([outcome], getattr(now, outcome))
-        yield items
-        yield GaugeMetricFamily("poolservice_waiting_items", "Requests that wait for a device.", now.queued_requests)
-        yield GaugeMetricFamily("poolservice_held_items", "Requests that wait or run.", now.admitted_requests)
-        yield GaugeMetricFamily(
-            "poolservice_held_bytes", "Bytes that waiting and running requests hold.", now.admitted_bytes
-        )
-        yield CounterMetricFamily("poolservice_batches", "Batches that ran.", sum(now.batches.values()))
-        yield CounterMetricFamily(
-            "poolservice_batched_items",
-            "Requests that ran in batches; over poolservice_batches_total, the mean size of a batch.",
-            sum(size * count for size, count in now.batches.items()),
-        )
-        yield from self._devices()
-
-    def _devices(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
         suspended = GaugeMetricFamily(
-            "poolservice_device_suspended", "1 while a device takes no work, 0 while it does.", labels=["device"]
+            "poolservice_device_suspended",
+            "1 while a device is suspended after failures, otherwise 0.",
+            labels=["device"],
         )
         for state in self._backend.devices():
             suspended.add_metric([state.name], float(state.suspended))
         yield suspended
+        requests = CounterMetricFamily(
+            "poolservice_device_requests",
+            "Requests that a device ran; each part of a request that was split counts.",
+            labels=["device"],
+        )
         events = CounterMetricFamily(
-            "poolservice_device_events", "What happened on a device, by kind.", labels=["device", "event"]
+            "poolservice_device_events",
+            "Events on a device: out of memory, failures, suspensions, and probes while suspended.",
+            labels=["device", "event"],
         )
         for name, counts in self._backend.counts().items():
-            for event in ("payloads", "out_of_memory", "failures", "suspensions", "probes"):
+            requests.add_metric([name], counts.payloads)
+            for event in _DEVICE_EVENTS:
                 events.add_metric([name, event], getattr(counts, event))
+        yield requests
         yield events
 
 
 @contextmanager
 def serve(registry: CollectorRegistry, address: str, batcher: Batcher, backend: Backend) -> Iterator[None]:
-    """Serve the metrics at HOST:PORT until the end of the block; nowhere if it is empty.
+    """Serve the metrics until the end of the block.
+
+    Args:
+        registry: where calls are counted; batches and devices are added to it.
+        address: HOST:PORT; empty to serve no metrics.
+        batcher: whose counters are served.
+        backend: whose devices are reported.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the server cannot listen at the address.
     """
-    registry.register(WorkCollector(batcher, backend))
+    registry.register(BatcherMetrics(batcher))
+    registry.register(DeviceMetrics(backend))
     if not address:
         yield
         return

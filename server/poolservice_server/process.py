@@ -109,7 +109,7 @@ class App:
         service = PoolService(
             self._batcher,
             self._decoders,
-            server_info.answer(settings, backend, worker=worker.number),
+            server_info.responder(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
         )

@@ -1,4 +1,4 @@
-"""What the server says of itself."""
+"""The response to GetServerInfo: version, operators, limits, and the devices' current states."""
 
 import inspect
 from collections.abc import Callable
@@ -14,13 +14,19 @@ from poolservice_server.core.plan import MAX_SPECS
 from poolservice_server.core.service import MAX_BATCH_ITEMS
 from poolservice_server.settings import Settings
 
-# A size is what has one value for all dimensions or one a dimension; the other parameters are what Python calls them.
+# Parameters that take one value for all dimensions or one per dimension. Others have their Python type.
 _SIZES = {"kernel_size", "stride", "padding", "dilation"}
 
 
-def answer(settings: Settings, backend: Backend, *, worker: int) -> Callable[[], pool_pb2.GetServerInfoResponse]:
-    """What answers GetServerInfo: all that does not change is gathered once."""
-    lasting = pool_pb2.GetServerInfoResponse(
+def responder(settings: Settings, backend: Backend, *, worker: int) -> Callable[[], pool_pb2.GetServerInfoResponse]:
+    """Return a function that returns the response to GetServerInfo; what cannot change is collected only once.
+
+    Args:
+        settings: the server's settings.
+        backend: its devices.
+        worker: the number of this process among the workers.
+    """
+    unchanging = pool_pb2.GetServerInfoResponse(
         version=__version__,
         torch_version=torch_version(),
         operators=[_operator(name) for name in OPERATORS],
@@ -40,9 +46,9 @@ def answer(settings: Settings, backend: Backend, *, worker: int) -> Callable[[],
         workers=settings.workers,
     )
 
-    def now() -> pool_pb2.GetServerInfoResponse:
+    def respond() -> pool_pb2.GetServerInfoResponse:
         info = pool_pb2.GetServerInfoResponse()
-        info.CopyFrom(lasting)
+        info.CopyFrom(unchanging)
         info.devices.extend(
             pool_pb2.DeviceInfo(
                 name=device.name,
@@ -54,12 +60,12 @@ def answer(settings: Settings, backend: Backend, *, worker: int) -> Callable[[],
         )
         return info
 
-    return now
+    return respond
 
 
 def _operator(name: str) -> pool_pb2.OperatorInfo:
     layers = [layer for (operator, _), layer in LAYERS.items() if operator == name]
-    # The 2-D layer has every parameter; what another lacks is refused there in words.
+    # The 2-D layer has every parameter. A layer that lacks one refuses it with an error message.
     layer = LAYERS[name, 2]
     return pool_pb2.OperatorInfo(
         name=name,
@@ -71,12 +77,12 @@ def _operator(name: str) -> pool_pb2.OperatorInfo:
 
 def _parameter(layer: type[PoolSpec], field: "Field[object]") -> pool_pb2.ParameterInfo:
     if field.name in _SIZES:
-        kind = "int or one per dimension"
+        type_name = "int or one per dimension"
     elif field.name == "output_size":
-        kind = "int or one per dimension, -1 keeps the input's"
+        type_name = "int or one per dimension, -1 keeps the input's"
     else:
-        kind = inspect.formatannotation(field.type).replace(" | None", "")
-    parameter = pool_pb2.ParameterInfo(name=field.name, type=kind)
+        type_name = inspect.formatannotation(field.type).replace(" | None", "")
+    parameter = pool_pb2.ParameterInfo(name=field.name, type=type_name)
     if field.default is not MISSING:
         parameter.default_value = "kernel_size" if field.name == "stride" else str(field.default)
     return parameter

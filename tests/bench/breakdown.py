@@ -4,7 +4,7 @@ parse     the message's head read or found again, the payload as an array
 decode    a picture to planes (on the decoding threads)
 queue     from submission to the start of the batch
 compute   the batch on the device
-encode    results to the message that answers
+encode    results to the encoded response
 between   the rest of the whole: tasks, futures, hand-over to threads
 whole     from message to message
 
@@ -32,8 +32,7 @@ from poolservice import codec
 from poolservice.v1 import pool_pb2
 from poolservice_server import allocator
 from poolservice_server.backend import Backend, choose_backend
-from poolservice_server.batcher import Batcher
-from poolservice_server.core import response_builder
+from poolservice_server.batcher import Batcher, Completed
 from poolservice_server.core.plan import read_head
 from poolservice_server.core.service import Call, PoolService
 
@@ -126,10 +125,11 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
         measured["parse"] = _time(lambda: read_head(codec.decode_request(job.request).head), calls)
     else:
         measured["parse"] = _time(lambda: _parse(job.request), calls)
-        (pooled,) = backend.run(plan.kind, [plan.planes_of(request.data)])
+        (pooled,) = backend.run(plan.batch_key, [plan.planes_of(request.data)])
         if isinstance(pooled, Exception):
             raise pooled
-        measured["encode"] += _time(lambda: response_builder.results(plan, pooled.result), calls)
+        completed = Completed(pooled.result, pooled.device, pooled.batch_size, 0.0, 0.0)
+        measured["encode"] = _time(lambda: plan.response.encode(completed), calls)
     measured["between"] = whole - sum(measured.values())
     measured["whole"] = whole
     return measured

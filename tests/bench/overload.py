@@ -169,7 +169,7 @@ def _metrics_url(log: IO[str]) -> str:
 def _held_items(metrics_url: str) -> int:
     with urllib.request.urlopen(metrics_url) as answer:
         lines: Iterable[str] = answer.read().decode().splitlines()
-    return round(next(float(line.split()[1]) for line in lines if line.startswith("poolservice_held_items ")))
+    return round(next(float(line.split()[1]) for line in lines if line.startswith("poolservice_admitted_requests ")))
 
 
 def _print(results: dict[str, Any]) -> bool:

@@ -68,7 +68,7 @@ def test_channels_that_come_last_and_specs_that_do_not_go_together_are_noticed(c
     with pytest.raises(InvalidRequest) as refused:
         client.pool(X, MaxPool2d(9999))
     assert "channels last" not in str(refused.value)
-    with pytest.raises(InvalidRequest, match=r"the first pools 1, specs\[1\] 2: send them apart"):
+    with pytest.raises(InvalidRequest, match=r"the first pools 1, specs\[1\] 2: send them in separate requests"):
         client.pool(X, [MaxPool1d(2), MaxPool2d(2)])
 
 

@@ -41,7 +41,7 @@ class Hanging:
         """Calls without an outcome."""
         with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=10) as page:
             lines = page.read().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("poolservice_calls_running"))
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("poolservice_calls_in_progress"))
 
     def wait_for_calls(self, *, some: bool) -> None:
         """Wait until there are some, or none."""

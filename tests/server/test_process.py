@@ -171,7 +171,7 @@ def test_what_was_accepted_is_answered_before_the_process_ends(start_server: Sta
         waiting = threading.Thread(target=lambda: replies.append(answer(PoolServiceStub(channel))))
         waiting.start()
         # It waits for company; the signal comes while it does.
-        while metric(metrics, "poolservice_waiting_items") != 1.0:
+        while metric(metrics, "poolservice_queue_entries") != 1.0:
             assert waiting.is_alive()
         server.process.send_signal(signal_number)
         waiting.join()

@@ -1,4 +1,7 @@
-"""Who runs with whom, and when. Knows neither grpc nor torch: a payload is whatever the runner takes."""
+"""Admission, queueing and batching of requests, without any knowledge of gRPC or torch.
+
+A payload is whatever the runner accepts.
+"""
 
 from poolservice_server.batcher.admission import Permit
 from poolservice_server.batcher.batcher import Batcher

@@ -1,4 +1,4 @@
-"""How much work may be here at one time, and how fast it is worked off."""
+"""Admission control: how many requests and bytes the batcher holds, and how fast it works them off."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,37 +7,39 @@ from types import TracebackType
 from poolservice.errors import InvalidRequest
 from poolservice_server.batcher.request import Draining, QueueFull
 
-# What a refused caller is told before anything has been measured.
+# Used before any throughput has been measured.
 _FIRST_RETRY_AFTER = 0.1
 _SHORTEST_RETRY_AFTER = 0.001
 _LONGEST_RETRY_AFTER = 30.0
 
-# The pace is taken over spells of this many busy seconds, each worth as much as all before it together.
-_PACE_SECONDS = 0.05
+# Throughput is measured over intervals of this many busy seconds. Each new interval weighs as much as all earlier ones
+# together.
+_INTERVAL_SECONDS = 0.05
 
 
 class Permit:
-    """Room for one item, held from its admission until nobody needs its memory any more.
+    """The admission of one request, valid until nobody needs the request's memory any more.
 
-    As a context manager it is held until the end of the block and, beyond that, until the batch that it runs in ends.
+    A permit is counted: whoever acquires it releases it. As a context manager, it is held until the end of the block
+    and, beyond that, until the batch that the request runs in ends.
     """
 
-    __slots__ = ("_admission", "_holders", "nbytes")
+    __slots__ = ("_admission", "_holders", "_nbytes")
 
     def __init__(self, admission: "Admission", nbytes: int) -> None:
         self._admission = admission
         self._holders = 1
-        self.nbytes = nbytes
+        self._nbytes = nbytes
 
     def acquire(self) -> None:
-        """One more holder."""
+        """Add a holder."""
         self._holders += 1
 
     def release(self) -> None:
-        """One holder less; the last one gives the room back."""
+        """Remove a holder; the last one ends the admission."""
         self._holders -= 1
         if not self._holders:
-            self._admission.release(self.nbytes)
+            self._admission.release(self._nbytes)
 
     def __enter__(self) -> "Permit":
         return self
@@ -49,94 +51,104 @@ class Permit:
 
 
 class Admission:
-    """Bounds what is here, waiting or running, by items and by bytes.
+    """Bounds the requests that wait or run, by number and by bytes.
 
     Args:
-        max_items: items that may be here at one time.
-        max_bytes: bytes that they may acquire together.
+        max_requests: largest number of admitted requests.
+        max_bytes: most memory that they may need together.
         clock: seconds.
+
+    Attributes:
+        requests: requests that are admitted now.
+        nbytes: memory that they need.
+        accepted: requests that have been admitted since the start.
+        refused: requests that have been refused since the start.
+        draining: set it to refuse all new requests.
     """
 
-    def __init__(self, *, max_items: int, max_bytes: int, clock: Callable[[], float]) -> None:
-        self.items = 0
+    def __init__(self, *, max_requests: int, max_bytes: int, clock: Callable[[], float]) -> None:
+        self.requests = 0
         self.nbytes = 0
         self.accepted = 0
         self.refused = 0
         self.draining = False
-        #: Items and bytes that were worked off in a second while there was work; 0 until it is measured.
-        self.requests_per_second = 0.0
-        self.bytes_per_second = 0.0
-        self._max_items = max_items
+        self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._clock = clock
-        self._spell_start = 0.0
-        self._spell_seconds = 0.0
-        self._spell_items = 0
-        self._spell_bytes = 0
+        # Throughput while there were requests; 0 until it has been measured.
+        self._requests_per_second = 0.0
+        self._bytes_per_second = 0.0
+        self._interval_start = 0.0
+        self._interval_seconds = 0.0
+        self._interval_requests = 0
+        self._interval_bytes = 0
         self._emptied: asyncio.Future[None] | None = None
 
     def admit(self, nbytes: int) -> Permit:
-        """Take room for an item of `nbytes`.
+        """Admit a request that needs `nbytes` of memory.
 
         Raises:
-            QueueFull: there is not that much room now.
-            Draining: nothing is taken any more.
-            InvalidRequest: there never will be that much room.
+            QueueFull: the limits do not allow it now.
+            Draining: no new requests are admitted.
+            InvalidRequest: the limits never allow it.
         """
         if self.draining:
             self.refused += 1
             raise Draining
-        if self.items >= self._max_items or self.nbytes + nbytes > self._max_bytes:
+        if self.requests >= self._max_requests or self.nbytes + nbytes > self._max_bytes:
             self.refused += 1
             if nbytes > self._max_bytes:
                 raise InvalidRequest(
                     f"the request and its results take {nbytes} bytes, more than the {self._max_bytes} that this "
-                    "server keeps for all its work; send less at a time, or start it with a larger --max-queue-bytes"
+                    "server allows for all requests together; send less at a time, or start the server with a larger "
+                    "--max-queue-bytes"
                 )
             raise QueueFull(self._retry_after())
-        if not self.items:
-            self._spell_start = self._clock()
-        self.items += 1
+        if not self.requests:
+            self._interval_start = self._clock()
+        self.requests += 1
         self.nbytes += nbytes
         self.accepted += 1
         return Permit(self, nbytes)
 
     def release(self, nbytes: int) -> None:
-        """Give an item's room back."""
-        self.items -= 1
+        """End the admission of a request that needed `nbytes`."""
+        self.requests -= 1
         self.nbytes -= nbytes
-        self._spell_items += 1
-        self._spell_bytes += nbytes
-        if self.items:
+        self._interval_requests += 1
+        self._interval_bytes += nbytes
+        if self.requests:
             return
-        self.measure_pace()
+        self.measure_throughput()
         if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
-    def measure_pace(self) -> None:
-        """Take the pace of what was worked off since the last time, once a spell is long enough to tell."""
+    def measure_throughput(self) -> None:
+        """Update the throughput if the current interval is long enough."""
         now = self._clock()
-        self._spell_seconds += now - self._spell_start
-        self._spell_start = now
-        if self._spell_seconds < _PACE_SECONDS:
+        self._interval_seconds += now - self._interval_start
+        self._interval_start = now
+        if self._interval_seconds < _INTERVAL_SECONDS:
             return
-        weight = 0.5 if self.requests_per_second else 1.0
-        self.requests_per_second += weight * (self._spell_items / self._spell_seconds - self.requests_per_second)
-        self.bytes_per_second += weight * (self._spell_bytes / self._spell_seconds - self.bytes_per_second)
-        self._spell_seconds = 0.0
-        self._spell_items = 0
-        self._spell_bytes = 0
+        weight = 0.5 if self._requests_per_second else 1.0
+        requests_per_second = self._interval_requests / self._interval_seconds
+        bytes_per_second = self._interval_bytes / self._interval_seconds
+        self._requests_per_second += weight * (requests_per_second - self._requests_per_second)
+        self._bytes_per_second += weight * (bytes_per_second - self._bytes_per_second)
+        self._interval_seconds = 0.0
+        self._interval_requests = 0
+        self._interval_bytes = 0
 
-    async def emptied(self) -> None:
-        """Wait until nothing is here."""
-        while self.items:
+    async def wait_until_empty(self) -> None:
+        """Wait until no request is admitted."""
+        while self.requests:
             if self._emptied is None or self._emptied.done():
                 self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._emptied)
 
     def _retry_after(self) -> float:
-        if not self.requests_per_second or not self.bytes_per_second:
+        if not self._requests_per_second or not self._bytes_per_second:
             return _FIRST_RETRY_AFTER
-        # Half, so that those who come back find room and the device has not run dry.
-        seconds = max(self.items / self.requests_per_second, self.nbytes / self.bytes_per_second) / 2
+        # Half of the time to work off everything: callers that retry then are admitted, and the device is still busy.
+        seconds = max(self.requests / self._requests_per_second, self.nbytes / self._bytes_per_second) / 2
         return min(max(seconds, _SHORTEST_RETRY_AFTER), _LONGEST_RETRY_AFTER)

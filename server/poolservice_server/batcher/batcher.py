@@ -1,41 +1,42 @@
-"""When a batch starts, where, and how its items are settled."""
+"""The batcher: decides when each request runs, with which others, and whether on the event loop or on a thread."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 
 from poolservice_server.batcher.admission import Admission, Permit
 from poolservice_server.batcher.cost_model import CostModel
 from poolservice_server.batcher.deadlines import Deadlines
-from poolservice_server.batcher.execution import ran, run_unbatched
+from poolservice_server.batcher.execution import prepare, run_batch
 from poolservice_server.batcher.inline_policy import InlinePolicy
 from poolservice_server.batcher.outcomes import BatchOutcomes, Outcomes
 from poolservice_server.batcher.queue import Queue, QueueEntry
 from poolservice_server.batcher.request import Completed, DeadlinePassed, Request, Runner
+from poolservice_server.batcher.slots import Slots
 from poolservice_server.batcher.snapshot import Snapshot
 
 _NEVER = float("inf")
 
 
 class Batcher:
-    """Runs work in batches of equal keys. Lives on one event loop; its methods are called from there.
+    """Runs requests in batches of equal keys. It belongs to one event loop, from which its methods are called.
 
-    The first item starts as soon as a slot is free, with everything of its group that has gathered behind it. A slot
-    is free where fewer than `threads` batches run. Items that are soon done, as far as their kind is known, borrow the
-    free slot to run on the event loop itself (see `InlinePolicy`). They never overtake older work. What is prepared where
-    it runs (`submit_unbatched`) takes no slot and does not stand in line: it waits for the threads that prepare.
+    The oldest request starts as soon as a slot is free, together with the requests of its key that have gathered behind
+    it. A slot is free while fewer than `threads` batches run on threads. Batches that are known or expected to be short
+    run inline while a slot is free (see `InlinePolicy`). They never overtake older requests. A request that
+    `prepare_and_run` leaves unbatched needs no slot and is not queued: it waits for a thread that prepares it.
 
     Args:
         run: runs a batch.
-        max_batch_size: items in a batch at most.
-        max_batch_bytes: bytes in a batch at most; an item that has more by itself is a batch by itself.
-        max_batch_seconds: seconds that a batch of a known kind runs at most, so that the concurrency share long work and its
-            answers come as they are done; an item that takes more by itself is a batch by itself.
-        max_batch_delay: seconds that an item waits for company while its batch is not full.
-        max_queue_items: items that may be here at one time, waiting or running.
-        max_queue_bytes: bytes that they may hold together.
-        threads: batches that run at one time, beside what runs apart.
+        max_batch_size: largest number of requests in a batch.
+        max_batch_bytes: largest size of a batch; a request that is larger is a batch by itself.
+        max_batch_seconds: longest time for a batch whose key has run before, so that slots share long work and
+            responses are sent as they are ready; a request that takes longer is a batch by itself.
+        max_batch_delay: seconds that a request waits for others of its key while they do not fill a batch.
+        max_queue_items: largest number of requests that wait or run.
+        max_queue_bytes: most memory that those requests may need together.
+        threads: number of batches that run on threads at the same time.
         inline_bytes, inline_seconds, unbatched_bytes: see `InlinePolicy`.
         clock: seconds, on the time base of the loop's timers.
     """
@@ -60,7 +61,7 @@ class Batcher:
         self._max_batch_seconds = max_batch_seconds
         self._max_batch_delay = max_batch_delay
         self._clock = clock
-        self._admission = Admission(max_items=max_queue_items, max_bytes=max_queue_bytes, clock=clock)
+        self._admission = Admission(max_requests=max_queue_items, max_bytes=max_queue_bytes, clock=clock)
         self._queue = Queue(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
         self._cost_model = CostModel()
         self._inline_policy = InlinePolicy(
@@ -68,87 +69,90 @@ class Batcher:
         )
         self._outcomes = Outcomes()
         self._deadlines = Deadlines(self._unsettled, self._expire, clock)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="batch")
-        self._free_slots = threads
-        # The batches that run on threads, by the number of their first item.
-        self._running: dict[int, list[QueueEntry]] = {}
+        self._slots = Slots(run, threads, clock, on_batch_end=self._end_batch, on_unbatched_end=self._end_unbatched)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._dispatching = False
+        self._dispatch_scheduled = False
         self._delay_timer: asyncio.TimerHandle | None = None
         self._number = 0
 
     def reserve(self, nbytes: int) -> Permit:
-        """Take room for work that is still being prepared, to be submitted later.
+        """Admit a request that is still being prepared.
 
         Raises:
-            QueueFull: there is not that much room now.
-            Draining: nothing is taken any more.
-            InvalidRequest: there never will be that much room.
+            QueueFull: the limits do not allow it now.
+            Draining: no new requests are admitted.
+            InvalidRequest: the limits never allow it.
         """
         return self._admission.admit(nbytes)
 
-    def submit(self, work: Request, permit: Permit | None = None) -> asyncio.Future[Completed]:
-        """Put work into the line.
+    def submit(self, request: Request, permit: Permit | None = None) -> asyncio.Future[Completed]:
+        """Queue a request, or run it immediately if it need not wait for others.
 
         Args:
-            work: what to run.
-            permit: the room that was reserved for it; without one it is taken here.
+            request: what to run.
+            permit: the permit from `reserve`; without one, the request is admitted here.
 
         Returns:
-            What becomes of it. To cancel it is to leave; its exceptions are DeadlinePassed and the runner's.
+            A future of the outcome: DeadlinePassed, an exception from the runner, or a result. Cancel it if the caller
+            leaves.
 
         Raises:
             QueueFull, Draining, InvalidRequest: as `reserve`.
-            DeadlinePassed: its deadline has passed already.
+            DeadlinePassed: the request's deadline has passed already.
         """
         now = self._clock()
-        entry = self._enter(work, permit, now)
+        entry = self._accept(request, permit, now)
         loop = entry.get_loop()
-        if self._inline_policy.arrive():
-            loop.call_soon(self._inline_policy.end_turn)
-        if self._runs_immediately(work):
-            self._inline_policy.spend(self._run_inline([entry], now))
+        if self._inline_policy.count_arrival():
+            loop.call_soon(self._inline_policy.end_iteration)
+        if self._runs_immediately(request):
+            self._inline_policy.add_seconds(self._run_inline([entry], now))
             return entry
-        self._queue.join(entry)
-        self._deadlines.watch(loop, work.deadline)
+        self._queue.append(entry)
+        self._deadlines.watch(loop, request.deadline)
         self._dispatch_soon(loop)
         return entry
 
-    def gains_from_batching(self, nbytes: int) -> bool:
-        """Whether an item of this size is better run with others of its kind than by itself."""
-        return self._max_batch_delay > 0 or self._inline_policy.gains_from_batching(nbytes)
+    async def prepare_and_run(self, request: Request, permit: Permit, threads: Executor) -> Completed:
+        """Prepare a request's payload on one of `threads`, then run it.
 
-    def submit_unbatched(self, work: Request, permit: Permit, threads: Executor) -> asyncio.Future[Completed]:
-        """Run an item by itself on one of `threads`, which prepares it first: its payload's call gives the runner's.
-
-        What has just been prepared is read from the caches of the processor that did so.
+        A request that gains nothing from batching runs on the thread that prepared it, whose processor has the payload
+        in its caches. Any other is submitted when it is prepared.
 
         Args:
-            work: what to run, one that does not gain by company.
-            permit: the room that was reserved for it.
-            threads: where it is prepared.
+            request: what to run; its payload is a callable that returns the payload for the runner.
+            permit: the permit from `reserve`.
+            threads: where the payload is prepared.
 
-        Returns, raises:
-            As `submit`; what `work.payload` raises is its outcome.
+        Raises:
+            DeadlinePassed: the request's deadline has passed.
+            Exception: the preparation or the runner raised it.
         """
-        entry = self._enter(work, permit, self._clock())
-        loop = entry.get_loop()
-        self._running[entry.number] = [entry]
-        self._deadlines.watch(loop, work.deadline)
-        threads.submit(self._run_unbatched, loop, entry)
-        return entry
+        if not self._max_batch_delay and not self._inline_policy.gains_from_batching(request.nbytes):
+            entry = self._accept(request, permit, self._clock())
+            loop = entry.get_loop()
+            self._slots.start_unbatched(loop, entry, threads)
+            self._deadlines.watch(loop, request.deadline)
+            return await entry
+        arrived = self._clock()
+        loop = asyncio.get_running_loop()
+        payload, prepare_seconds = await loop.run_in_executor(threads, prepare, request.payload)
+        wait_seconds = self._clock() - arrived - prepare_seconds
+        prepared = Request(request.key, payload, request.nbytes, request.deadline)
+        result, device, batch_size, queue_seconds, compute_seconds, _ = await self.submit(prepared, permit)
+        return Completed(result, device, batch_size, queue_seconds + wait_seconds, compute_seconds, prepare_seconds)
 
     async def drain(self) -> None:
-        """Refuse new work, wait until all that was accepted is settled, and let the threads go."""
+        """Refuse new requests, wait until every accepted one is settled, and let the threads end."""
         self._admission.draining = True
         if self._loop is not None:
             self._dispatch_soon(self._loop)
-        await self._admission.emptied()
-        self._threads.shutdown(wait=False)
-        self._deadlines.forget()
+        await self._admission.wait_until_empty()
+        self._slots.shutdown()
+        self._deadlines.stop()
 
     def snapshot(self) -> Snapshot:
-        """What has been counted until now."""
+        """Return the counters as they are now."""
         admission, outcomes = self._admission, self._outcomes
         return Snapshot(
             accepted=admission.accepted,
@@ -157,98 +161,82 @@ class Batcher:
             failed=outcomes.failed,
             expired=outcomes.expired,
             cancelled=outcomes.cancelled,
-            batches=dict(outcomes.batches),
-            inline_batches=outcomes.inline_batches,
-            queued_requests=len(self._queue),
-            admitted_requests=admission.items,
+            batches=outcomes.batches,
+            batched_requests=outcomes.batched_requests,
+            queue_entries=len(self._queue),
+            admitted_requests=admission.requests,
             admitted_bytes=admission.nbytes,
-            requests_per_second=admission.requests_per_second,
-            bytes_per_second=admission.bytes_per_second,
         )
 
-    def _enter(self, work: Request, permit: Permit | None, now: float) -> QueueEntry:
-        if work.deadline is not None and work.deadline <= now:
+    def _accept(self, request: Request, permit: Permit | None, now: float) -> QueueEntry:
+        if request.deadline is not None and request.deadline <= now:
             self._outcomes.expired += 1
             raise DeadlinePassed
         if permit is None:
-            permit = self._admission.admit(work.nbytes)
+            permit = self._admission.admit(request.nbytes)
         else:
             permit.acquire()
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         self._number += 1
-        return QueueEntry(work, permit, self._number, now, on_cancel=self._left, loop=loop)
+        return QueueEntry(request, permit, self._number, now, on_cancel=self._cancel, loop=loop)
 
     def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not at once: the calls that came in with the same wake-up of the loop gather first.
-        if not self._dispatching and self._free_slots:
-            self._dispatching = True
+        # Not right now: the requests that arrive in the same loop iteration gather first.
+        if not self._dispatch_scheduled and self._slots.free:
+            self._dispatch_scheduled = True
             loop.call_soon(self._dispatch, loop)
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._dispatching = False
-        while self._free_slots:
+        self._dispatch_scheduled = False
+        while self._slots.free:
             now = self._clock()
-            if self._deadlines.passed(now):
-                self._deadlines.pass_by(loop)
-            first = self._next(loop, now)
+            if self._deadlines.has_passed(now):
+                self._deadlines.expire_passed(loop)
+            first = self._next_to_run(loop, now)
             if first is None:
                 return
-            room = self._inline_policy.room(first.work)
-            if first.work.nbytes <= room:
-                batch = self._queue.cut(first, room)
-                self._run_inline(batch, now)
-                # The loop gets a turn between two batches, so that calls come in and gather meanwhile.
+            request = first.request
+            max_bytes = self._inline_policy.max_inline_bytes(request)
+            if request.nbytes <= max_bytes:
+                self._run_inline(self._queue.next_batch(first, max_bytes), now)
+                # The loop gets an iteration between two batches, in which requests arrive and gather.
                 self._dispatch_soon(loop)
                 return
-            batch = self._queue.cut(first, self._cost_model.fitting(first.work.key, self._max_batch_seconds))
-            self._outcomes.batches[len(batch)] += 1
-            self._free_slots -= 1
-            self._running[batch[0].number] = batch
-            self._threads.submit(self._run_on_thread, loop, batch, now)
+            max_bytes = self._cost_model.estimate_bytes(request.key, self._max_batch_seconds)
+            batch = self._queue.next_batch(first, max_bytes)
+            self._outcomes.batches += 1
+            self._outcomes.batched_requests += len(batch)
+            self._slots.start_batch(loop, batch, now)
 
-    def _runs_immediately(self, work: Request) -> bool:
-        free = self._free_slots > 0 and not self._queue and not self._max_batch_delay
-        return free and self._inline_policy.runs_immediately(work)
+    def _runs_immediately(self, request: Request) -> bool:
+        free = self._slots.free > 0 and not self._queue and not self._max_batch_delay
+        return free and self._inline_policy.runs_immediately(request)
 
-    def _next(self, loop: asyncio.AbstractEventLoop, now: float) -> QueueEntry | None:
-        """The oldest item, or the oldest one whose group need not wait for company any longer."""
+    def _next_to_run(self, loop: asyncio.AbstractEventLoop, now: float) -> QueueEntry | None:
+        """Return the oldest entry, or with a batch delay the oldest one that need not wait any longer."""
         oldest = self._queue.oldest()
         if oldest is None or not self._max_batch_delay or self._admission.draining:
             return oldest
-        ripe_at = oldest.arrived + self._max_batch_delay
-        if ripe_at <= now:
+        waits_until = oldest.arrived + self._max_batch_delay
+        if waits_until <= now:
             return oldest
-        full = self._queue.oldest_of_full_group()
+        full = self._queue.oldest_of_full_batch()
         if full is None:
             if self._delay_timer is not None:
                 self._delay_timer.cancel()
-            self._delay_timer = loop.call_at(ripe_at, self._dispatch, loop)
+            self._delay_timer = loop.call_at(waits_until, self._dispatch, loop)
         return full
 
     def _run_inline(self, batch: list[QueueEntry], started: float) -> float:
-        self._outcomes.batches[len(batch)] += 1
-        self._outcomes.inline_batches += 1
-        outcomes, seconds = ran(self._run, batch[0].work.key, [entry.work.payload for entry in batch])
+        self._outcomes.batches += 1
+        self._outcomes.batched_requests += len(batch)
+        outcomes, seconds = run_batch(self._run, batch[0].request.key, [entry.request.payload for entry in batch])
         self._settle(batch, started, outcomes, seconds)
         return seconds
 
-    def _run_on_thread(self, loop: asyncio.AbstractEventLoop, batch: list[QueueEntry], started: float) -> None:
-        payloads = [entry.work.payload for entry in batch]
-        outcomes, seconds = ran(self._run, batch[0].work.key, payloads, caught=BaseException)
-        loop.call_soon_threadsafe(self._finish, loop, batch, started, outcomes, seconds)
-
-    def _run_unbatched(self, loop: asyncio.AbstractEventLoop, entry: QueueEntry) -> None:
-        started = self._clock()
-        outcomes: BatchOutcomes = [DeadlinePassed()]
-        seconds = 0.0
-        # Else its caller left or its deadline passed, and it has been told.
-        if not entry.done():
-            outcomes, seconds = run_unbatched(self._run, entry.work)
-        loop.call_soon_threadsafe(self._finish_unbatched, entry, started, outcomes, seconds)
-
-    def _finish(
+    def _end_batch(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[QueueEntry],
@@ -256,41 +244,47 @@ class Batcher:
         outcomes: BatchOutcomes,
         seconds: float,
     ) -> None:
-        del self._running[batch[0].number]
-        self._free_slots += 1
         self._settle(batch, started, outcomes, seconds)
         self._dispatch_soon(loop)
 
-    def _finish_unbatched(self, entry: QueueEntry, started: float, outcomes: BatchOutcomes, seconds: float) -> None:
-        del self._running[entry.number]
+    def _end_unbatched(
+        self, entry: QueueEntry, started: float, outcomes: BatchOutcomes, seconds: float, prepare_seconds: float
+    ) -> None:
         if not isinstance(outcomes[0], Exception):
-            self._outcomes.batches[1] += 1
-        self._settle([entry], started, outcomes, seconds)
+            self._outcomes.batches += 1
+            self._outcomes.batched_requests += 1
+        self._settle([entry], started, outcomes, seconds, prepare_seconds)
 
-    def _settle(self, batch: list[QueueEntry], started: float, outcomes: BatchOutcomes, seconds: float) -> None:
+    def _settle(
+        self,
+        batch: list[QueueEntry],
+        started: float,
+        outcomes: BatchOutcomes,
+        seconds: float,
+        prepare_seconds: float = 0.0,
+    ) -> None:
         if not isinstance(outcomes[0], Exception):
             nbytes = 0
             for entry in batch:
-                nbytes += entry.work.nbytes
-            self._cost_model.learn(batch[0].work.key, nbytes, seconds)
-        self._outcomes.settle(batch, started, outcomes, seconds)
-        self._admission.measure_pace()
+                nbytes += entry.request.nbytes
+            self._cost_model.observe(batch[0].request.key, nbytes, seconds)
+        self._outcomes.settle(batch, started, outcomes, seconds, prepare_seconds)
+        self._admission.measure_throughput()
 
-    def _left(self, entry: QueueEntry) -> None:
+    def _cancel(self, entry: QueueEntry) -> None:
         self._outcomes.cancelled += 1
-        self._leave_line(entry)
+        self._remove_from_queue(entry)
 
     def _expire(self, entry: QueueEntry) -> None:
         self._outcomes.expire(entry)
-        self._leave_line(entry)
+        self._remove_from_queue(entry)
 
-    def _leave_line(self, entry: QueueEntry) -> None:
-        # One that runs keeps its permit until its batch ends, since its memory is in use until then.
+    def _remove_from_queue(self, entry: QueueEntry) -> None:
+        # An entry that runs keeps its permit until its batch ends, because its memory is in use until then.
         if entry in self._queue:
-            self._queue.leave(entry)
+            self._queue.remove(entry)
             entry.permit.release()
 
     def _unsettled(self) -> Iterator[QueueEntry]:
         yield from self._queue
-        for batch in self._running.values():
-            yield from batch
+        yield from self._slots.running()

@@ -1,38 +1,38 @@
-"""How long work of each kind takes, as far as its batches have shown."""
+"""An estimate of how long batches take, learned from the batches that have run."""
 
 from collections.abc import Hashable
 
-# Kinds that are remembered; beyond that all are forgotten, and learnt again.
-_KINDS_KEPT = 1024
+# Number of keys to remember. When it is reached, the model starts again from nothing.
+_MAX_KEYS = 1024
 
-# A batch that was held up, by another thread or another process, says nothing of its kind: the quickest counts, and
-# loses a little with each slower one, so that a kind that did become slower is found out.
-_FORGETTING = 1.05
+# A batch can be delayed by another thread or process, which says nothing about its key. So the model keeps the fastest
+# measurement and raises it by this factor whenever a batch was slower: a key that has become slower is found out.
+_RISE_PER_SLOWER_BATCH = 1.05
 
 
 class CostModel:
-    """The seconds a byte of each kind of work."""
+    """The seconds per byte of each batch key."""
 
     def __init__(self) -> None:
         self._seconds_per_byte: dict[Hashable, float] = {}
 
-    def learn(self, key: Hashable, nbytes: int, seconds: float) -> None:
-        """A batch of this kind took so long."""
+    def observe(self, key: Hashable, nbytes: int, seconds: float) -> None:
+        """Record how long a batch took."""
         measured = seconds / max(nbytes, 1)
         known = self._seconds_per_byte.get(key)
         if known is None:
-            if len(self._seconds_per_byte) >= _KINDS_KEPT:
+            if len(self._seconds_per_byte) >= _MAX_KEYS:
                 self._seconds_per_byte.clear()
         else:
-            measured = min(measured, known * _FORGETTING)
+            measured = min(measured, known * _RISE_PER_SLOWER_BATCH)
         self._seconds_per_byte[key] = measured
 
-    def expect(self, key: Hashable, nbytes: int) -> float | None:
-        """The seconds that a batch will take; None for a kind that has not run yet."""
+    def estimate(self, key: Hashable, nbytes: int) -> float | None:
+        """Return the seconds that a batch will take, or None if no batch of this key has run."""
         known = self._seconds_per_byte.get(key)
         return None if known is None else known * nbytes
 
-    def fitting(self, key: Hashable, seconds: float) -> float:
-        """The bytes that run in so many seconds; any number of a kind that has not run yet."""
+    def estimate_bytes(self, key: Hashable, seconds: float) -> float:
+        """Return the bytes that will run within `seconds`: infinity if no batch of this key has run."""
         known = self._seconds_per_byte.get(key)
         return seconds / known if known else float("inf")

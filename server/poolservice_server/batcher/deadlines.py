@@ -1,4 +1,4 @@
-"""When the next deadline passes, of all that wait or run."""
+"""One timer for the deadlines of all requests that wait or run."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable
 from poolservice_server.batcher.queue import QueueEntry
 
 # A timer of the event loop may fire this much too early.
-_TIMER_GRAIN_SECONDS = 0.001
+_TIMER_RESOLUTION_SECONDS = 0.001
 
 _NEVER = float("inf")
 
 
 class Deadlines:
-    """One timer for all, set to the earliest; to set one a call would cost more than most calls' work.
+    """Expires entries when their deadlines pass.
+
+    One timer is set to the earliest deadline. A timer per request would cost more than most requests' computation.
 
     Args:
-        entries: all who wait or run now.
-        expire: what to do with one whose deadline has passed.
+        entries: returns all entries that wait or run.
+        expire: called with each entry whose deadline has passed.
         clock: seconds, on the time base of the loop's timers.
     """
 
@@ -30,26 +32,26 @@ class Deadlines:
         self._expire = expire
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
-        self._next = _NEVER
+        self._earliest = _NEVER
 
     def watch(self, loop: asyncio.AbstractEventLoop, deadline: float | None) -> None:
-        """Somebody came who waits until `deadline`."""
-        if deadline is not None and deadline < self._next:
-            self.forget()
-            self._next = deadline
-            self._timer = loop.call_at(deadline, self.pass_by, loop)
+        """Set the timer to `deadline` if that is earlier than all known deadlines."""
+        if deadline is not None and deadline < self._earliest:
+            self.stop()
+            self._earliest = deadline
+            self._timer = loop.call_at(deadline, self.expire_passed, loop)
 
-    def passed(self, now: float) -> bool:
-        """Whether one has passed that nobody has been told of yet."""
-        return now >= self._next
+    def has_passed(self, now: float) -> bool:
+        """Return True if the earliest deadline has passed and `expire_passed` has not handled it yet."""
+        return now >= self._earliest
 
-    def pass_by(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell those whose deadline has passed."""
-        now = self._clock() + _TIMER_GRAIN_SECONDS
-        self._next = _NEVER
+    def expire_passed(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Expire the entries whose deadline has passed, and set the timer to the next deadline."""
+        now = self._clock() + _TIMER_RESOLUTION_SECONDS
+        self._earliest = _NEVER
         earliest = None
         for entry in list(self._entries()):
-            deadline = entry.work.deadline
+            deadline = entry.request.deadline
             if deadline is None or entry.done():
                 continue
             if deadline <= now:
@@ -58,8 +60,8 @@ class Deadlines:
                 earliest = deadline
         self.watch(loop, earliest)
 
-    def forget(self) -> None:
-        """Nobody needs to be told any more."""
-        self._next = _NEVER
+    def stop(self) -> None:
+        """Cancel the timer and forget the earliest deadline."""
+        self._earliest = _NEVER
         if self._timer is not None:
             self._timer.cancel()

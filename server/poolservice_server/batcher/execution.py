@@ -1,6 +1,7 @@
-"""A batch run: whatever the runner does, each item has an outcome."""
+"""Running a batch so that every request gets an outcome, whatever the runner does."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from poolservice.errors import PoolError
@@ -8,7 +9,7 @@ from poolservice_server.batcher.outcomes import BatchOutcomes
 from poolservice_server.batcher.request import Request, Runner
 
 
-def ran(
+def run_batch(
     run: Runner, key: Any, payloads: list[Any], *, caught: type[BaseException] = Exception
 ) -> tuple[BatchOutcomes, float]:
     """Run a batch.
@@ -16,40 +17,47 @@ def ran(
     Args:
         run: the runner.
         key: the batch's key.
-        payloads: what it is given.
-        caught: what may not get out: on a thread nothing may, since the batch would be left without an end.
+        payloads: what the runner receives.
+        caught: the exceptions that become outcomes. On a thread all of them must, or the batch would never be settled.
 
     Returns:
-        For each payload, in order, what became of it, and the seconds that it took.
+        The outcome of each payload, in order, and the seconds that the batch took.
     """
     started = time.perf_counter()
     try:
         outcomes = run(key, payloads)
         if len(outcomes) != len(payloads):
-            raise RuntimeError(f"a batch of {len(payloads)} came back with {len(outcomes)} outcomes")
+            raise RuntimeError(f"the runner returned {len(outcomes)} outcomes for a batch of {len(payloads)}")
     except caught as error:
-        return [_told(error)] * len(payloads), time.perf_counter() - started
+        return [_as_outcome(error)] * len(payloads), time.perf_counter() - started
     return outcomes, time.perf_counter() - started
 
 
-def run_unbatched(run: Runner, work: Request) -> tuple[BatchOutcomes, float]:
-    """Prepare an item on this thread, whose payload's call gives the runner's, and run it by itself.
+def prepare(payload: Callable[[], Any]) -> tuple[Any, float]:
+    """Call `payload`, which returns the runner's payload, and measure the seconds that it takes."""
+    started = time.perf_counter()
+    return payload(), time.perf_counter() - started
+
+
+def prepare_and_run(run: Runner, request: Request) -> tuple[BatchOutcomes, float, float]:
+    """Prepare a request's payload and run it as a batch of one, both on this thread.
 
     Returns:
-        As `ran`, without the seconds that preparing took.
+        Its outcome in a list, the seconds that the batch took, and the seconds that the preparation took.
     """
     try:
-        payload = work.payload()
-    except BaseException as error:  # noqa: BLE001 - SystemExit and such would leave the item without an end
-        return [_told(error)], 0.0
-    return ran(run, work.key, [payload], caught=BaseException)
+        payload, prepare_seconds = prepare(request.payload)
+    except BaseException as error:  # noqa: BLE001 - after SystemExit and the like the request needs an outcome too
+        return [_as_outcome(error)], 0.0, 0.0
+    outcomes, seconds = run_batch(run, request.key, [payload], caught=BaseException)
+    return outcomes, seconds, prepare_seconds
 
 
-def _told(error: BaseException) -> Exception:
-    """The exception that is an item's outcome."""
+def _as_outcome(error: BaseException) -> Exception:
+    """Return the exception that is a request's outcome."""
     if isinstance(error, PoolError):
-        # It speaks for itself. Its traceback's frames lead back to the item and so to itself, a circle that would keep
-        # the item's memory until Python's collector comes by.
+        # Its message explains it without a traceback. The traceback's frames refer to the request and so back to the
+        # exception; that cycle would keep the request's memory until Python's garbage collector runs.
         error.__traceback__ = error.__context__ = None
     if isinstance(error, Exception):
         return error

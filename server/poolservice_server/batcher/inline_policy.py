@@ -1,27 +1,27 @@
-"""What may run on the event loop itself, which everything else waits for meanwhile."""
+"""The decision which requests run inline: on the event loop, which everything else waits for meanwhile."""
 
 from poolservice_server.batcher.cost_model import CostModel
 from poolservice_server.batcher.request import Request
 
-# What runs as it comes may take this many times what runs from the line in one go. Its message is in the processor's
-# caches, and it would take up to twice as long later: at 32 callers of 602 kB each, who came faster than the line was
-# worked off, calls took a tenth more of the processor with one share.
-_SOONER_SHARES = 4
+# In one loop iteration, requests that run immediately may take this many times as long as one batch from the queue.
+# Their messages are in the processor's caches; later they would take up to twice as long. With a factor of 1, calls of
+# 32 callers with 602 kB each, which came faster than the queue was worked off, took a tenth more CPU time.
+_IMMEDIATE_SHARES = 4
 
 
 class InlinePolicy:
-    """Says which items are so soon done that the event loop runs them itself.
+    """Decides which requests are short enough to run inline.
 
-    To hand them to a thread and back costs about as much as running them, and each step that they take there waits for
-    its turn of Python's lock.
+    To hand a batch to a thread and back costs about as much as to run a short one, and every step on the thread waits
+    for Python's global interpreter lock.
 
     Args:
-        cost_model: what is known of each kind.
-        inline_bytes: bytes up to which a batch of a kind that has not run yet runs on the event loop; 0 for never any.
-        inline_seconds: seconds that a batch from the line may keep the event loop from everything else; items that take
-            more than half of it each run on threads. What runs as it comes may take four times that in a turn.
-        unbatched_bytes: bytes from which an item gains nothing by company, since to copy it beside others takes as long as a
-            batch of its own: it runs as it comes, before it has left the processor's caches.
+        cost_model: estimates how long a batch takes.
+        inline_bytes: size up to which a batch whose key has not run yet runs inline; with 0, nothing ever does.
+        inline_seconds: how long one batch from the queue may keep the event loop busy. A request that takes more than
+            half of this runs on a thread. Requests that run immediately may take four times this per loop iteration.
+        unbatched_bytes: size from which a request gains nothing from batching, because copying it into a batch takes
+            as long as a batch of its own. It runs immediately, before it has left the processor's caches.
     """
 
     def __init__(
@@ -31,46 +31,54 @@ class InlinePolicy:
         self._inline_bytes = inline_bytes
         self._inline_seconds = inline_seconds
         self._unbatched_bytes = unbatched_bytes
-        # What came in this turn of the loop, and the seconds of what ran as it came.
+        # The requests that arrived in this loop iteration, and the seconds of those that ran immediately.
         self._arrivals = 0
         self._seconds = 0.0
-        # Whether the last turn in which anything came brought one item only.
-        self._last_turn_was_single = False
+        # True if one request arrived in the last loop iteration that had any.
+        self._last_was_single = False
 
-    def room(self, work: Request) -> float:
-        """How many bytes of its kind may run on the event loop in one go."""
+    def max_inline_bytes(self, request: Request) -> float:
+        """Return the largest size of a batch with this request's key that may run inline."""
         if not self._inline_bytes:
             return 0
-        expected = self._cost_model.expect(work.key, work.nbytes)
-        if expected is None:
+        estimate = self._cost_model.estimate(request.key, request.nbytes)
+        if estimate is None:
             return self._inline_bytes
-        return self._cost_model.fitting(work.key, self._inline_seconds) if 2 * expected < self._inline_seconds else 0
+        if 2 * estimate >= self._inline_seconds:
+            return 0
+        return self._cost_model.estimate_bytes(request.key, self._inline_seconds)
 
     def gains_from_batching(self, nbytes: int) -> bool:
-        """Whether an item of this size is better run with others."""
+        """Return True if a request of this size runs faster in a batch than by itself."""
         return not self._inline_bytes or nbytes < self._unbatched_bytes
 
-    def arrive(self) -> bool:
-        """An item came; whether it is the first in this turn of the loop, whose end is then to be told."""
+    def count_arrival(self) -> bool:
+        """Count a request that arrives.
+
+        Returns:
+            True if it is the first in the current loop iteration; the caller must then schedule `end_iteration`.
+        """
         self._arrivals += 1
         return self._arrivals == 1
 
-    def runs_immediately(self, work: Request) -> bool:
-        """Whether the item that came last need not wait for others of the same turn.
+    def runs_immediately(self, request: Request) -> bool:
+        """Return True if the request that arrived last need not wait for others of the same loop iteration.
 
-        One that gains nothing by company need not, as long as the turn is not too long; another one if nobody came
-        beside the one before it.
+        A request that gains nothing from batching runs immediately until the iteration has taken too long. Any other
+        request does if it is the first of its iteration and the one before it arrived alone in its own.
         """
-        if not self.gains_from_batching(work.nbytes):
-            return self._seconds <= _SOONER_SHARES * self._inline_seconds and work.nbytes <= self.room(work)
-        return self._last_turn_was_single and self._arrivals == 1 and work.nbytes <= self.room(work)
+        if not self.gains_from_batching(request.nbytes):
+            within_limit = self._seconds <= _IMMEDIATE_SHARES * self._inline_seconds
+            return within_limit and request.nbytes <= self.max_inline_bytes(request)
+        single = self._last_was_single and self._arrivals == 1
+        return single and request.nbytes <= self.max_inline_bytes(request)
 
-    def spend(self, seconds: float) -> None:
-        """An item ran as it came."""
+    def add_seconds(self, seconds: float) -> None:
+        """Record how long a request took that ran immediately."""
         self._seconds += seconds
 
-    def end_turn(self) -> None:
-        """The loop is about to do everything else."""
-        self._last_turn_was_single = self._arrivals == 1
+    def end_iteration(self) -> None:
+        """Prepare for the next loop iteration."""
+        self._last_was_single = self._arrivals == 1
         self._arrivals = 0
         self._seconds = 0.0

@@ -1,6 +1,5 @@
-"""What became of each item: told to whoever waits for it, once, and counted."""
+"""The outcomes of requests: each entry is settled exactly once, and counted."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from poolservice_server.batcher.queue import QueueEntry
@@ -10,36 +9,52 @@ BatchOutcomes = Sequence[RunResult | Exception]
 
 
 class Outcomes:
-    """Settles entries and counts how. Used on the event loop only.
+    """Settles entries and counts their outcomes. Only the event loop uses it.
 
     Attributes:
-        completed, failed, expired, cancelled: items by what became of them.
-        batches: by size, how many ran.
-        inline_batches: how many of those ran on the event loop.
+        completed, failed, expired, cancelled: number of requests with each outcome.
+        batches: batches that have started.
+        batched_requests: requests in those batches.
     """
 
     def __init__(self) -> None:
         self.completed = self.failed = self.expired = self.cancelled = 0
-        self.batches: Counter[int] = Counter()
-        self.inline_batches = 0
+        self.batches = self.batched_requests = 0
 
-    def settle(self, batch: Sequence[QueueEntry], started: float, outcomes: BatchOutcomes, seconds: float) -> None:
-        """A batch ran: tell each of it, but for those who left or whose deadline passed: they have been told."""
+    def settle(
+        self,
+        batch: Sequence[QueueEntry],
+        started: float,
+        outcomes: BatchOutcomes,
+        seconds: float,
+        prepare_seconds: float = 0.0,
+    ) -> None:
+        """Settle the entries of a batch that ran and release their permits.
+
+        Entries that were cancelled or expired while the batch ran are settled already and only release their permits.
+        """
         for entry, outcome in zip(batch, outcomes, strict=True):
             if not entry.done():
                 if isinstance(outcome, Exception):
                     self.failed += 1
-                    # A future takes any exception but the one that ends an iterator.
+                    # A future accepts every exception except StopIteration.
                     stop = isinstance(outcome, StopIteration)
-                    entry.set_exception(RuntimeError("the item raised StopIteration") if stop else outcome)
+                    entry.set_exception(RuntimeError("the request raised StopIteration") if stop else outcome)
                 else:
                     self.completed += 1
                     entry.set_result(
-                        Completed(outcome.result, outcome.device, outcome.batch_size, started - entry.arrived, seconds)
+                        Completed(
+                            outcome.result,
+                            outcome.device,
+                            outcome.batch_size,
+                            started - entry.arrived,
+                            seconds,
+                            prepare_seconds,
+                        )
                     )
             entry.permit.release()
 
     def expire(self, entry: QueueEntry) -> None:
-        """Its deadline passed."""
+        """Settle an entry whose deadline has passed."""
         self.expired += 1
         entry.set_exception(DeadlinePassed())

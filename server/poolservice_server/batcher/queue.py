@@ -1,4 +1,4 @@
-"""The line of waiting work: in the order of arrival, and by group."""
+"""The queue of waiting requests, in order of arrival and by batch key."""
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
@@ -8,16 +8,17 @@ from poolservice_server.batcher.request import Completed, Request
 
 
 class QueueEntry(asyncio.Future[Completed]):
-    """An accepted item and the future that its caller awaits, in one object since there is one for every call.
+    """An accepted request and the future that its caller awaits.
 
-    A subclass learns of its cancellation at once, where a done-callback would cost a turn of the loop for every item.
+    They are one object because every call needs both. A subclass of Future notices its cancellation immediately;
+    a done-callback would cost every request a scheduled call of the event loop.
     """
 
-    __slots__ = ("_on_cancel", "arrived", "number", "permit", "work")
+    __slots__ = ("_on_cancel", "arrived", "number", "permit", "request")
 
     def __init__(
         self,
-        work: Request,
+        request: Request,
         permit: Permit,
         number: int,
         arrived: float,
@@ -26,14 +27,14 @@ class QueueEntry(asyncio.Future[Completed]):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(loop=loop)
-        self.work = work
+        self.request = request
         self.permit = permit
         self.number = number
         self.arrived = arrived
         self._on_cancel = on_cancel
 
     def cancel(self, msg: object = None) -> bool:
-        """The caller left."""
+        """Cancel the request because its caller left."""
         if not super().cancel(msg):
             return False
         self._on_cancel(self)
@@ -41,7 +42,7 @@ class QueueEntry(asyncio.Future[Completed]):
 
 
 class _KeyQueue:
-    """The waiting items of one key, by number."""
+    """The waiting entries of one key, by number."""
 
     __slots__ = ("entries", "nbytes")
 
@@ -51,11 +52,11 @@ class _KeyQueue:
 
 
 class Queue:
-    """Who waits. The group of whoever waits longest is the next to run, so that none starves.
+    """The entries that wait. The key of the oldest entry runs next, so that no key starves.
 
     Args:
-        max_batch_size: items in a batch at most.
-        max_batch_bytes: bytes in a batch at most; an item that has more by itself is a batch by itself.
+        max_batch_size: largest number of entries in a batch.
+        max_batch_bytes: largest size of a batch; an entry that is larger is a batch by itself.
     """
 
     def __init__(self, *, max_batch_size: int, max_batch_bytes: int) -> None:
@@ -63,7 +64,7 @@ class Queue:
         self._max_batch_bytes = max_batch_bytes
         # By number, which is the order of arrival.
         self._entries: dict[int, QueueEntry] = {}
-        self._groups: dict[Hashable, _KeyQueue] = {}
+        self._by_key: dict[Hashable, _KeyQueue] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -74,56 +75,56 @@ class Queue:
     def __contains__(self, entry: QueueEntry) -> bool:
         return entry.number in self._entries
 
-    def join(self, entry: QueueEntry) -> None:
-        """Stand at the end of the line."""
-        work = entry.work
+    def append(self, entry: QueueEntry) -> None:
+        """Add an entry at the end."""
+        request = entry.request
         self._entries[entry.number] = entry
-        group = self._groups.get(work.key)
-        if group is None:
-            group = self._groups[work.key] = _KeyQueue()
-        group.entries[entry.number] = entry
-        group.nbytes += work.nbytes
+        same_key = self._by_key.get(request.key)
+        if same_key is None:
+            same_key = self._by_key[request.key] = _KeyQueue()
+        same_key.entries[entry.number] = entry
+        same_key.nbytes += request.nbytes
 
-    def leave(self, entry: QueueEntry) -> None:
-        """Step out of the line, from anywhere in it."""
-        work = entry.work
+    def remove(self, entry: QueueEntry) -> None:
+        """Remove an entry, wherever it is in the queue."""
+        request = entry.request
         del self._entries[entry.number]
-        group = self._groups[work.key]
-        del group.entries[entry.number]
-        group.nbytes -= work.nbytes
-        if not group.entries:
-            del self._groups[work.key]
+        same_key = self._by_key[request.key]
+        del same_key.entries[entry.number]
+        same_key.nbytes -= request.nbytes
+        if not same_key.entries:
+            del self._by_key[request.key]
 
     def oldest(self) -> QueueEntry | None:
-        """Whoever waits longest."""
+        """Return the oldest entry, or None if the queue is empty."""
         return next(iter(self._entries.values()), None)
 
-    def oldest_of_full_group(self) -> QueueEntry | None:
-        """Whoever waits longest in a group that fills a batch."""
+    def oldest_of_full_batch(self) -> QueueEntry | None:
+        """Return the oldest entry among the keys whose entries fill a batch, or None if there is no such key."""
         full = [
-            next(iter(group.entries.values()))
-            for group in self._groups.values()
-            if len(group.entries) >= self._max_batch_size or group.nbytes >= self._max_batch_bytes
+            next(iter(same_key.entries.values()))
+            for same_key in self._by_key.values()
+            if len(same_key.entries) >= self._max_batch_size or same_key.nbytes >= self._max_batch_bytes
         ]
         return min(full, key=lambda entry: entry.number, default=None)
 
-    def cut(self, first: QueueEntry, max_bytes: float) -> list[QueueEntry]:
-        """Take `first`, who is the oldest of its group, and those behind it who fit into the same batch.
+    def next_batch(self, first: QueueEntry, max_bytes: float) -> list[QueueEntry]:
+        """Remove and return the batch that starts with `first`: later entries of its key join it while they fit.
 
         Args:
-            first: always taken.
-            max_bytes: bytes that this batch may have, below what any may have.
+            first: the oldest entry of its key; it is taken whatever its size.
+            max_bytes: size limit for this batch, in addition to `max_batch_bytes`.
         """
         max_bytes = min(max_bytes, self._max_batch_bytes)
         batch: list[QueueEntry] = []
         nbytes = 0
-        for entry in self._groups[first.work.key].entries.values():
-            nbytes += entry.work.nbytes
+        for entry in self._by_key[first.request.key].entries.values():
+            nbytes += entry.request.nbytes
             if batch and nbytes > max_bytes:
                 break
             batch.append(entry)
             if len(batch) == self._max_batch_size:
                 break
         for entry in batch:
-            self.leave(entry)
+            self.remove(entry)
         return batch

@@ -1,17 +1,17 @@
-"""What is handed to the batcher, what comes back, and how it refuses."""
+"""Requests to the batcher, their outcomes, and the errors with which the batcher refuses them."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 
 class Request(NamedTuple):
-    """One item of work.
+    """A request to run one payload.
 
     Attributes:
-        key: items of equal keys may run together.
-        payload: what the runner takes, or, for `Batcher.submit_unbatched`, what gives it when it is called.
-        nbytes: memory that it holds until it is answered, results included.
-        deadline: when its caller stops waiting, in seconds of the batcher's clock; None = never.
+        key: requests with equal keys may run in the same batch.
+        payload: what the runner receives. For `Batcher.prepare_and_run`, a callable without arguments that returns it.
+        nbytes: memory that the request needs until its response is sent, results included.
+        deadline: when the caller stops waiting, in seconds of the batcher's clock; None means never.
     """
 
     key: Hashable
@@ -21,14 +21,15 @@ class Request(NamedTuple):
 
 
 class Completed(NamedTuple):
-    """What became of an item.
+    """The outcome of a request that ran.
 
     Attributes:
-        result: what the runner made of its payload.
-        device: where it ran.
-        batch_size: how many items ran together, itself included.
-        queue_seconds: from its submission to the start of its batch.
-        compute_seconds: how long its batch ran.
+        result: what the runner returned for the payload.
+        device: the device that ran it.
+        batch_size: number of requests in the device's batch, this one included.
+        queue_seconds: time that the request waited, for its preparation and for its batch.
+        compute_seconds: time that its batch took.
+        prepare_seconds: time that its preparation took; 0 if it needed none.
     """
 
     result: Any
@@ -36,36 +37,37 @@ class Completed(NamedTuple):
     batch_size: int
     queue_seconds: float
     compute_seconds: float
+    prepare_seconds: float = 0.0
 
 
 class RunResult(Protocol):
-    """What a runner made of one payload."""
+    """What a runner returns for one payload."""
 
     @property
     def result(self) -> Any:
-        """The answer."""
+        """The result."""
 
     @property
     def device(self) -> str:
-        """Where it ran."""
+        """The device that ran the payload."""
 
     @property
     def batch_size(self) -> int:
-        """How many items ran in one go on the device, which is fewer than were given where it had to split them."""
+        """Number of payloads that ran together on the device: fewer than the runner received if it split the batch."""
 
 
 class Runner(Protocol):
-    """Runs a batch, on the event loop's thread or on one of the batcher's: it is called by several at a time."""
+    """Runs a batch. The event loop's thread and the batcher's threads call it, several of them at the same time."""
 
     def __call__(self, key: Any, payloads: list[Any], /) -> Sequence[RunResult | Exception]:
-        """For each payload, in order, what became of it; what is raised is the outcome of all of them."""
+        """Return the outcome of each payload, in order. An exception that is raised is the outcome of all of them."""
 
 
 class QueueFull(Exception):
-    """There is no room for more work now.
+    """The batcher holds as many requests or bytes as it may.
 
     Attributes:
-        retry_after: seconds until half of what is here has been worked off, at the pace that was measured.
+        retry_after: seconds until about half of the admitted requests are done, at the measured throughput.
     """
 
     def __init__(self, retry_after: float) -> None:
@@ -74,14 +76,14 @@ class QueueFull(Exception):
 
 
 class DeadlinePassed(Exception):
-    """The caller's deadline passed before the work was done."""
+    """The caller's deadline passed before the request was done."""
 
     def __init__(self) -> None:
-        super().__init__("the deadline passed before the work was done")
+        super().__init__("the deadline passed before the request was done")
 
 
 class Draining(Exception):
-    """The server is stopping: it finishes what it has accepted and takes nothing new."""
+    """The server is stopping: it finishes the requests that it has accepted and refuses new ones."""
 
     def __init__(self) -> None:
-        super().__init__("the server is stopping and takes no new work; send it to another, or to its successor")
+        super().__init__("the server is stopping and accepts no new requests; send this one to another server")

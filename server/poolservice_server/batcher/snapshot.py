@@ -1,26 +1,24 @@
-"""What the batcher has counted, for whoever shows it."""
+"""The batcher's counters at one moment, for the metrics."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What has been counted, and what is here now.
+    """Counters since the start, and what the batcher holds now.
 
     Attributes:
-        accepted: items that were admitted.
-        refused: items that were not, for want of room or while draining.
-        completed: items that were answered.
-        failed: items whose outcome was an exception of the runner's.
-        expired: items whose deadline passed.
-        cancelled: items whose caller left.
-        batches: by size, how many ran.
-        inline_batches: how many of those ran on the event loop.
-        queued_requests: items in the line.
-        admitted_requests: items that are here, waiting or running.
-        admitted_bytes: bytes that they hold.
-        requests_per_second: the pace at which items were worked off while there was work.
-        bytes_per_second: the same in bytes.
+        accepted: requests that were admitted.
+        refused: requests that were refused, because the queue was full or the batcher was draining.
+        completed: requests that ran.
+        failed: requests whose outcome was an exception from the runner or from their preparation.
+        expired: requests whose deadline passed.
+        cancelled: requests whose caller left.
+        batches: batches that ran or run; an unbatched request is a batch of one.
+        batched_requests: requests in those batches.
+        queue_entries: requests in the queue.
+        admitted_requests: requests that wait or run.
+        admitted_bytes: memory that those requests need.
     """
 
     accepted: int
@@ -29,10 +27,8 @@ class Snapshot:
     failed: int
     expired: int
     cancelled: int
-    batches: dict[int, int]
-    inline_batches: int
-    queued_requests: int
+    batches: int
+    batched_requests: int
+    queue_entries: int
     admitted_requests: int
     admitted_bytes: int
-    requests_per_second: float
-    bytes_per_second: float

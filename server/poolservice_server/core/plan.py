@@ -1,91 +1,75 @@
-"""What a request asks for, validated: everything that can be known before its payload is looked at.
+"""Request validation: everything that can be known and refused before the payload's bytes are looked at.
 
-A head (a request without its payload's bytes) is read once and remembered, since a pipeline sends the same one
-again and again.
+A head, which is a request without its payload's bytes, is validated once and remembered, because pipelines send the
+same one again and again.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from types import MappingProxyType
 
 import numpy as np
 
 from poolservice import codec
-from poolservice.dtypes import numpy_dtype, wire_dtype
+from poolservice.dtypes import numpy_dtype
 from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, from_message
 from poolservice.v1 import pool_pb2
+from poolservice_server.core.output_options import IMAGE_CHANNELS, OutputOptions, read_output_options, sent_form
+from poolservice_server.core.response_builder import ResponseBuilder, result_format
+from poolservice_server.images import ColorMode
 from poolservice_server.shapes import output_shape, result_dtype
 from poolservice_server.stages import BatchKey, PoolStage
 
 MAX_SPECS = 16
 
-Format = Literal["tensor", "image", "features"]
-ColorMode = Literal["RGB", "GRAY", "RGBA"]
+_LAYOUT_HINT = "; if these are images with their channels last, (H, W, C), move the channels to the front"
 
-_PICTURES_CHANNELS = (1, 3, 4)
-_LAYOUT_HINT = "; if these are pictures with their channels last, (H, W, C), move the channels to the front"
+# Regular heads are far shorter. Longer ones are validated each time instead of being remembered.
+_MAX_CACHED_HEAD = 4096
 
-# Longer heads than any honest one are read each time rather than kept.
-_LONGEST_KEPT_HEAD = 4096
-
-_FORMATS: dict[int, Format] = {
-    pool_pb2.OUTPUT_FORMAT_UNSPECIFIED: "tensor",
-    pool_pb2.OUTPUT_FORMAT_TENSOR: "tensor",
-    pool_pb2.OUTPUT_FORMAT_IMAGE: "image",
-    pool_pb2.OUTPUT_FORMAT_FEATURE_VECTOR: "features",
-}
-_COLOR_MODES: dict[int, ColorMode] = {
-    pool_pb2.COLOR_MODE_UNSPECIFIED: "RGB",
-    pool_pb2.COLOR_MODE_RGB: "RGB",
-    pool_pb2.COLOR_MODE_GRAY: "GRAY",
-    pool_pb2.COLOR_MODE_RGBA: "RGBA",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How the results are sent back."""
-
-    format: Format
-    l2_normalize: bool
-    half: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ResultPlan:
-    """One result: what the operator gives, and what is sent."""
-
-    shape: tuple[int, ...]
-    sent_shape: tuple[int, ...]
-    sent_dtype: np.dtype
-    #: The result's Tensor message without its data.
-    tensor_head: bytes
-    #: The message of its indices without their data.
-    indices_head: bytes
+_COLOR_MODES: Mapping[int, ColorMode] = MappingProxyType(
+    {
+        pool_pb2.COLOR_MODE_UNSPECIFIED: "RGB",
+        pool_pb2.COLOR_MODE_RGB: "RGB",
+        pool_pb2.COLOR_MODE_GRAY: "GRAY",
+        pool_pb2.COLOR_MODE_RGBA: "RGBA",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request whose payload's shape and type are known."""
+    """What to do with a payload whose shape and dtype are known.
 
-    output: Output
+    Attributes:
+        shape: the payload's shape.
+        dtype: the payload's dtype.
+        planes: the shape in which it is pooled, (P, *spatial); P is the product of the leading dimensions.
+        payload_bytes: the payload's size.
+        batch_key: requests with equal keys may run in one batch.
+        response: builds the response.
+        nbytes: memory that the request needs until its response is sent: its payload and results.
+        response_bytes: size of the results as they are sent; of PNG images, before compression.
+    """
+
     shape: tuple[int, ...]
     dtype: np.dtype
-    #: The payload as planes: (P, *spatial), P the product of the leading dimensions.
     planes: tuple[int, ...]
     payload_bytes: int
-    #: What may run together with it: equal stages over planes of equal shape and type.
-    kind: BatchKey
-    results: tuple[ResultPlan, ...]
-    #: Bytes that it holds until it is answered: payload and results.
+    batch_key: BatchKey
+    response: ResponseBuilder
     nbytes: int
-    #: Bytes of the results as they are sent; of a PNG, what it is before compression.
-    sent_bytes: int
+    response_bytes: int
 
     def planes_of(self, data: memoryview) -> np.ndarray:
-        """The payload's bytes as planes, without a copy."""
+        """Return the payload's bytes as planes, without copying them.
+
+        Raises:
+            InvalidRequest: there are more or fewer bytes than the shape takes.
+        """
         if len(data) != self.payload_bytes:
             raise InvalidRequest(
                 f"has {len(data)} bytes; shape {list(self.shape)} of {self.dtype.name} takes {self.payload_bytes}",
@@ -96,34 +80,41 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request without its payload's bytes: a tensor's plan, or what to make of a picture."""
+    """A validated request without its payload's bytes.
+
+    Attributes:
+        specs: the pooling specs.
+        output: the form of the results.
+        tensor: the plan if the payload is a tensor; None if it is an image, whose size only its file tells.
+        color_mode: the channels that an image is decoded to.
+        takes_interleaved: whether an image is pooled as fast if its channels are interleaved in memory.
+    """
 
     specs: tuple[PoolSpec, ...]
-    output: Output
+    output: OutputOptions
     tensor: Plan | None
-    color_mode: ColorMode
-    #: Whether a picture is pooled as fast where its planes lie interleaved.
-    any_order: bool = False
+    color_mode: ColorMode = "RGB"
+    takes_interleaved: bool = False
 
 
 def read_head(head: bytes) -> Head:
     """Validate a request's head.
 
     Raises:
-        InvalidRequest: names the field that is wrong.
+        InvalidRequest: a field is wrong; the error names it.
     """
-    return _read_kept_head(head) if len(head) <= _LONGEST_KEPT_HEAD else _read_head(head)
+    return _read_cached_head(head) if len(head) <= _MAX_CACHED_HEAD else _read_head(head)
 
 
 @lru_cache(maxsize=1024)
-def _read_kept_head(head: bytes) -> Head:
+def _read_cached_head(head: bytes) -> Head:
     return _read_head(head)
 
 
 def _read_head(head: bytes) -> Head:
     message = codec.parse_head(head)
     specs = _specs(message)
-    output = _output(message.output)
+    output = read_output_options(message.output)
     payload = message.WhichOneof("payload")
     if payload == "tensor":
         dtype = numpy_dtype(message.tensor.dtype, field="tensor.dtype")
@@ -131,25 +122,33 @@ def _read_head(head: bytes) -> Head:
         for index, size in enumerate(shape):
             if size < 0:
                 raise InvalidRequest(f"must be at least 0; got {size}", field=f"tensor.shape[{index}]")
-        return Head(specs, output, plan_tensor(specs, output, shape, dtype), "RGB")
+        return Head(specs, output, plan_tensor(specs, output, shape, dtype))
     if payload is None:
         raise InvalidRequest("is required: a tensor or an image", field="payload")
     color_mode = _COLOR_MODES.get(message.image.color_mode)
     if color_mode is None:
         raise InvalidRequest("must be COLOR_MODE_RGB, _GRAY or _RGBA", field="image.color_mode")
-    # Of one dimension, it pools rows, which do not lie in one piece there.
-    any_order = all(spec.operator == "global_avg_pool" and spec.spatial_dims == 2 for spec in specs)
-    return Head(specs, output, None, color_mode, any_order)
+    # A one-dimensional operator pools rows, which are not contiguous in interleaved images.
+    takes_interleaved = all(spec.operator == "global_avg_pool" and spec.spatial_dims == 2 for spec in specs)
+    return Head(specs, output, None, color_mode, takes_interleaved)
 
 
-def plan_tensor(specs: tuple[PoolSpec, ...], output: Output, shape: tuple[int, ...], dtype: np.dtype) -> Plan:
-    """The plan for a tensor of `shape` and `dtype`."""
+def plan_tensor(specs: tuple[PoolSpec, ...], output: OutputOptions, shape: tuple[int, ...], dtype: np.dtype) -> Plan:
+    """Return the plan for a tensor of `shape` and `dtype`.
+
+    Raises:
+        InvalidRequest: a spec or the output options do not suit the tensor.
+    """
     return _plan(specs, output, shape, dtype, dtype, PoolStage(specs), payload="tensor.shape")
 
 
 @lru_cache(maxsize=1024)
-def plan_picture(specs: tuple[PoolSpec, ...], output: Output, channels: int, height: int, width: int) -> Plan:
-    """The plan for a decoded picture: uint8 planes that are read as float32 in [0, 1]."""
+def plan_image(specs: tuple[PoolSpec, ...], output: OutputOptions, channels: int, height: int, width: int) -> Plan:
+    """Return the plan for a decoded image: uint8 planes whose values stand for float32 in [0, 1].
+
+    Raises:
+        InvalidRequest: a spec or the output options do not suit the image.
+    """
     stage = PoolStage(specs, unit_scale=True)
     shape = (channels, height, width)
     return _plan(specs, output, shape, np.dtype(np.uint8), np.dtype(np.float32), stage, payload="image")
@@ -157,7 +156,7 @@ def plan_picture(specs: tuple[PoolSpec, ...], output: Output, channels: int, hei
 
 def _plan(
     specs: tuple[PoolSpec, ...],
-    output: Output,
+    output: OutputOptions,
     shape: tuple[int, ...],
     dtype: np.dtype,
     pooled_dtype: np.dtype,
@@ -165,79 +164,54 @@ def _plan(
     *,
     payload: str,
 ) -> Plan:
-    other = next((i for i, spec in enumerate(specs) if spec.spatial_dims != specs[0].spatial_dims), None)
+    dims = specs[0].spatial_dims
+    other = next((i for i, spec in enumerate(specs) if spec.spatial_dims != dims), None)
     if other is not None:
         raise InvalidRequest(
-            f"must pool the same number of dimensions, since they pool the same payload; the first pools "
-            f"{specs[0].spatial_dims}, specs[{other}] {specs[other].spatial_dims}: send them apart",
+            f"must pool the same number of dimensions, since they pool the same payload; the first pools {dims}, "
+            f"specs[{other}] {specs[other].spatial_dims}: send them in separate requests",
             field="specs",
         )
-    results = []
-    sent = 0
+    formats = []
+    response_bytes = 0
     payload_bytes = math.prod(shape) * dtype.itemsize
-    held = payload_bytes
+    nbytes = payload_bytes
     for index, spec in enumerate(specs):
-        try:
-            pooled_shape = output_shape(spec, shape)
-        except InvalidRequest as error:
-            if error.field == "tensor.shape":
-                raise InvalidRequest(error.reason, field=payload) from None
-            hint = _LAYOUT_HINT if error.field == "kernel_size" and _looks_interleaved(shape) else ""
-            raise InvalidRequest(error.reason + hint, field=error.field).within(
-                f"specs[{index}].{spec.operator}"
-            ) from None
-        natural = result_dtype(spec, pooled_dtype)
-        result = _result(spec, output, pooled_shape, natural, batched=len(shape) == spec.spatial_dims + 2)
-        results.append(result)
-        elements = math.prod(pooled_shape)
-        indices = elements * 8 if getattr(spec, "return_indices", False) else 0
-        held += elements * natural.itemsize + indices
-        sent += elements * (1 if output.format == "image" else result.sent_dtype.itemsize) + indices
-    spatial = shape[-specs[0].spatial_dims :]
-    leading = math.prod(shape[: -len(spatial)])
-    kind = BatchKey(stage, spatial, dtype)
-    return Plan(output, shape, dtype, (leading, *spatial), payload_bytes, kind, tuple(results), held, sent)
+        result_shape = _result_shape(spec, shape, path=f"specs[{index}].{spec.operator}", payload=payload)
+        natural_dtype = result_dtype(spec, pooled_dtype)
+        sent_shape, sent_dtype = sent_form(output, spec, result_shape, natural_dtype, batched=len(shape) == dims + 2)
+        formats.append(result_format(result_shape, sent_shape, sent_dtype))
+        elements = math.prod(result_shape)
+        indices_bytes = elements * 8 if getattr(spec, "return_indices", False) else 0
+        nbytes += elements * natural_dtype.itemsize + indices_bytes
+        response_bytes += elements * (1 if output.format == "image" else sent_dtype.itemsize) + indices_bytes
+    spatial = shape[-dims:]
+    planes = (math.prod(shape[:-dims]), *spatial)
+    response = ResponseBuilder(output, formats)
+    batch_key = BatchKey(stage, spatial, dtype)
+    return Plan(shape, dtype, planes, payload_bytes, batch_key, response, nbytes, response_bytes)
 
 
-def _looks_interleaved(shape: tuple[int, ...]) -> bool:
-    """Whether it may be a picture whose channels come last."""
-    return len(shape) in (3, 4) and shape[-1] in _PICTURES_CHANNELS and shape[-3] not in _PICTURES_CHANNELS
+def _result_shape(spec: PoolSpec, shape: tuple[int, ...], *, path: str, payload: str) -> tuple[int, ...]:
+    """Return the shape of a spec's result.
+
+    Args:
+        spec: the spec.
+        shape: the payload's shape.
+        path: the spec's place in the request, for errors.
+        payload: the field that an error about the payload's shape names.
+    """
+    try:
+        return output_shape(spec, shape)
+    except InvalidRequest as error:
+        if error.field == "tensor.shape":
+            raise InvalidRequest(error.reason, field=payload) from None
+        hint = _LAYOUT_HINT if error.field == "kernel_size" and _may_be_channels_last(shape) else ""
+        raise InvalidRequest(error.reason + hint, field=error.field).within(path) from None
 
 
-def _result(spec: PoolSpec, output: Output, shape: tuple[int, ...], dtype: np.dtype, *, batched: bool) -> ResultPlan:
-    floating = dtype.kind not in "iu"
-    layer = type(spec).__name__
-    sent_shape = shape
-    sent_dtype = dtype
-    if output.format == "image":
-        if len(shape) != 3 or batched or shape[0] not in _PICTURES_CHANNELS:
-            which = "" if spec.spatial_dims == 2 else f", which pools {spec.spatial_dims}-D,"
-            raise InvalidRequest(
-                f"IMAGE takes an unbatched 2-D result of 1, 3 or 4 channels; {layer}{which} gives {list(shape)}",
-                field="output.format",
-            )
-        if not floating and dtype != np.uint8:
-            raise InvalidRequest(f"IMAGE takes floats or uint8; {layer} gives {dtype.name}", field="output.format")
-        if 0 in shape:
-            raise InvalidRequest(f"IMAGE needs at least one pixel; {layer} gives {list(shape)}", field="output.format")
-    elif output.format == "features":
-        sent_shape = (shape[0], math.prod(shape[1:])) if batched else (math.prod(shape),)
-        if output.l2_normalize and not floating:
-            sent_dtype = np.dtype(np.float32)
-            floating = True
-    if output.half:
-        if not floating:
-            raise InvalidRequest(
-                f"FLOAT16 narrows floating results; {layer} gives {dtype.name}, leave dtype out", field="output.dtype"
-            )
-        sent_dtype = np.dtype(np.float16)
-    return ResultPlan(
-        shape,
-        sent_shape,
-        sent_dtype,
-        pool_pb2.Tensor(dtype=wire_dtype(sent_dtype), shape=sent_shape).SerializeToString(),
-        pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_INT64, shape=shape).SerializeToString(),
-    )
+def _may_be_channels_last(shape: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 4) and shape[-1] in IMAGE_CHANNELS and shape[-3] not in IMAGE_CHANNELS
 
 
 def _specs(message: pool_pb2.PoolRequest) -> tuple[PoolSpec, ...]:
@@ -250,18 +224,3 @@ def _specs(message: pool_pb2.PoolRequest) -> tuple[PoolSpec, ...]:
         except InvalidRequest as error:
             raise error.within(f"specs[{index}]") from None
     return tuple(specs)
-
-
-def _output(message: pool_pb2.OutputOptions) -> Output:
-    chosen = _FORMATS.get(message.format)
-    if chosen is None:
-        raise InvalidRequest("must be TENSOR, IMAGE or FEATURE_VECTOR", field="output.format")
-    if message.l2_normalize and chosen != "features":
-        raise InvalidRequest("goes with FEATURE_VECTOR only", field="output.l2_normalize")
-    if message.dtype not in (pool_pb2.DATA_TYPE_UNSPECIFIED, pool_pb2.DATA_TYPE_FLOAT16):
-        raise InvalidRequest("must be DATA_TYPE_FLOAT16 or left out", field="output.dtype")
-    if message.dtype and chosen == "image":
-        raise InvalidRequest(
-            "does not go with IMAGE, whose PNG has 8 bits a channel; leave it out", field="output.dtype"
-        )
-    return Output(chosen, message.l2_normalize, bool(message.dtype))

@@ -1,41 +1,105 @@
-"""What the device gave, as what the caller asked for."""
+"""Responses: the device's results in the form that the request asked for, encoded as a PoolResponse."""
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
 
 import numpy as np
 
 from poolservice import codec
+from poolservice.dtypes import wire_dtype
 from poolservice.v1 import pool_pb2
-from poolservice_server.core.plan import Plan, ResultPlan
+from poolservice_server.batcher import Completed
+from poolservice_server.core.output_options import OutputOptions
 from poolservice_server.images import encode_png
 from poolservice_server.stages import SpecResult
 
 _PNG_COLOR_MODES = {1: pool_pb2.COLOR_MODE_GRAY, 3: pool_pb2.COLOR_MODE_RGB, 4: pool_pb2.COLOR_MODE_RGBA}
 
-# To copy so few bytes once more takes a tenth of the time that it takes to make a view of them.
-_SOONER_COPIED = 4096
+# Up to this size, copying the bytes once more takes a tenth of the time that making a view of them takes.
+_MAX_COPIED_BYTES = 4096
 
 
-def results(plan: Plan, pooled: Sequence[SpecResult]) -> list[codec.Result]:
-    """Each spec's result in the format that the plan asks for."""
-    return [_result(plan, result, one) for result, one in zip(plan.results, pooled, strict=True)]
+class ResultFormat(NamedTuple):
+    """How one result is sent.
+
+    Attributes:
+        shape: the result's shape.
+        sent_shape: the shape in which it is sent.
+        sent_dtype: the dtype in which it is sent.
+        head: its Tensor message without the data; a PNG image does not use it.
+        indices_head: the Tensor message of its indices without the data.
+    """
+
+    shape: tuple[int, ...]
+    sent_shape: tuple[int, ...]
+    sent_dtype: np.dtype
+    head: bytes
+    indices_head: bytes
 
 
-def _result(plan: Plan, result: ResultPlan, pooled: SpecResult) -> codec.Result:
-    indices = None
-    if pooled.indices is not None:
-        indices = codec.Value("tensor", result.indices_head, _buffer(pooled.indices))
-    if plan.output.format == "image":
-        return codec.Result(_png(pooled.values.reshape(result.shape)), indices)
-    # The bytes are the same in whatever shape they are sent.
-    values = pooled.values
-    if plan.output.l2_normalize:
-        values = _normalized(values.reshape(result.sent_shape))
-    if values.dtype != result.sent_dtype:
-        # Halving may overflow to infinity, which the contract says.
-        with np.errstate(over="ignore"):
-            values = values.astype(result.sent_dtype)
-    return codec.Result(codec.Value("tensor", result.tensor_head, _buffer(values)), indices)
+def result_format(shape: tuple[int, ...], sent_shape: tuple[int, ...], sent_dtype: np.dtype) -> ResultFormat:
+    """Return how a result of `shape` is sent."""
+    head = pool_pb2.Tensor(dtype=wire_dtype(sent_dtype), shape=sent_shape)
+    indices_head = pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_INT64, shape=shape)
+    return ResultFormat(shape, sent_shape, sent_dtype, head.SerializeToString(), indices_head.SerializeToString())
+
+
+class ResponseBuilder:
+    """Builds the responses to all requests with one head and payload size, for which it is made once.
+
+    Args:
+        output: the form of the results.
+        formats: how the result of each spec is sent.
+    """
+
+    __slots__ = ("_formats", "_output")
+
+    def __init__(self, output: OutputOptions, formats: Sequence[ResultFormat]) -> None:
+        self._output = output
+        self._formats = tuple(formats)
+
+    async def build(self, completed: Completed, threads: Executor) -> bytes:
+        """Return the encoded PoolResponse.
+
+        Args:
+            completed: the request's outcome; its result has a `SpecResult` for each spec.
+            threads: where PNG images are encoded, which takes milliseconds.
+        """
+        if self._output.format == "image":
+            return await asyncio.get_running_loop().run_in_executor(threads, self.encode, completed)
+        return self.encode(completed)
+
+    def encode(self, completed: Completed) -> bytes:
+        """Return the encoded PoolResponse, made on this thread."""
+        results = [
+            self._result(format_, pooled) for format_, pooled in zip(self._formats, completed.result, strict=True)
+        ]
+        execution = pool_pb2.Execution(
+            device=completed.device,
+            batch_size=completed.batch_size,
+            decode_microseconds=round(completed.prepare_seconds * 1e6),
+            queue_microseconds=round(completed.queue_seconds * 1e6),
+            compute_microseconds=round(completed.compute_seconds * 1e6),
+        )
+        return codec.encode_response(execution, results)
+
+    def _result(self, format_: ResultFormat, pooled: SpecResult) -> codec.Result:
+        indices = None
+        if pooled.indices is not None:
+            indices = codec.Value("tensor", format_.indices_head, _buffer(pooled.indices))
+        values = pooled.values
+        if self._output.format == "image":
+            return codec.Result(_png(values.reshape(format_.shape)), indices)
+        # Otherwise the sent shape does not matter: the bytes are the same in any shape.
+        if self._output.l2_normalize:
+            values = _normalized(values.reshape(format_.sent_shape))
+        if values.dtype != format_.sent_dtype:
+            # The contract says that values too large for float16 become infinite.
+            with np.errstate(over="ignore"):
+                values = values.astype(format_.sent_dtype)
+        return codec.Result(codec.Value("tensor", format_.head, _buffer(values)), indices)
 
 
 def _png(planes: np.ndarray) -> codec.Value:
@@ -44,7 +108,7 @@ def _png(planes: np.ndarray) -> codec.Value:
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:
-    """Each vector over its Euclidean norm, which is taken in float64 so that it neither overflows nor drifts."""
+    """Divide each vector by its Euclidean norm, in float64, where the norm neither overflows nor drifts."""
     wide = vectors.astype(np.float64)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
     np.divide(wide, norms, out=wide, where=norms != 0)
@@ -52,7 +116,7 @@ def _normalized(vectors: np.ndarray) -> np.ndarray:
 
 
 def _buffer(values: np.ndarray) -> codec.Buffer:
-    if values.nbytes <= _SOONER_COPIED:
+    if values.nbytes <= _MAX_COPIED_BYTES:
         return values.tobytes()
-    # bfloat16 has no buffer format of its own, bytes do for every type.
+    # bfloat16 has no buffer format, but every dtype can be viewed as bytes.
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

@@ -1,4 +1,4 @@
-"""What the batcher is tried with: a runner that shows what it was given, and where, and can be held up."""
+"""Fixtures of the batcher's tests: a runner that records what it receives and that tests can block."""
 
 import asyncio
 import threading
@@ -10,69 +10,73 @@ import pytest
 
 from poolservice_server.batcher import Request
 
-MakeWork = Callable[..., Request]
+MakeRequest = Callable[..., Request]
 
 
-class Answer(NamedTuple):
+class Result(NamedTuple):
     result: Any
     device: str
     batch_size: int
 
 
 class Runner:
-    """Echoes its payloads; batches of key "held" wait until they are let go.
+    """Returns its payloads as results. Batches of key "blocked" wait until `release` is set.
 
     Args:
-        seconds: what each item takes of the processor.
+        seconds: CPU time that each payload takes.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.batches: list[list[Any]] = []
         self.threads: list[threading.Thread] = []
-        self.let_go = threading.Event()
+        self.release = threading.Event()
         self._seconds = seconds
         self._started = threading.Semaphore(0)
 
-    def __call__(self, key: str, payloads: list[Any]) -> list[Answer | Exception]:
+    def __call__(self, key: str, payloads: list[Any]) -> list[Result | Exception]:
         until = time.perf_counter() + self._seconds * len(payloads)
         self.batches.append(list(payloads))
         self.threads.append(threading.current_thread())
         self._started.release()
-        if key == "held":
-            assert self.let_go.wait(60)
+        if key == "blocked":
+            assert self.release.wait(60)
         while time.perf_counter() < until:
             pass
         return [
-            payload if isinstance(payload, Exception) else Answer(payload, "test", len(payloads))
+            payload if isinstance(payload, Exception) else Result(payload, "test", len(payloads))
             for payload in payloads
         ]
 
-    async def has_started(self) -> None:
-        """Wait until one more batch has started, on whichever thread."""
+    async def wait_for_start(self) -> None:
+        """Wait until one more batch has started, on any thread."""
         assert await asyncio.to_thread(self._started.acquire, timeout=60)
+
+    def ran_inline(self) -> list[bool]:
+        """Return for each batch whether it ran on the event loop, whose thread is the test's."""
+        return [thread is threading.current_thread() for thread in self.threads]
 
 
 @pytest.fixture
 def runner() -> Iterator[Runner]:
     runner = Runner()
     yield runner
-    # A test that failed leaves no thread behind.
-    runner.let_go.set()
+    # A test that fails must not leave a blocked thread behind.
+    runner.release.set()
 
 
 @pytest.fixture
-def runner_that_takes() -> Callable[[float], Runner]:
-    """Makes runners of which each item takes so many seconds."""
+def slow_runner() -> Callable[[float], Runner]:
+    """Makes runners whose payloads take this many seconds each."""
     return Runner
 
 
 @pytest.fixture(scope="session")
-def held() -> MakeWork:
-    """Makes work that runs on a thread, until the runner is told to let it go."""
-    return lambda payload, *, nbytes=100_000, deadline=None: Request("held", payload, nbytes, deadline)
+def blocked() -> MakeRequest:
+    """Makes requests that run on a thread until the test releases the runner."""
+    return lambda payload, *, nbytes=100_000, deadline=None: Request("blocked", payload, nbytes, deadline)
 
 
 @pytest.fixture(scope="session")
-def small() -> MakeWork:
-    """Makes work of ten bytes."""
+def small() -> MakeRequest:
+    """Makes requests of ten bytes."""
     return lambda payload, *, key="small": Request(key, payload, 10)

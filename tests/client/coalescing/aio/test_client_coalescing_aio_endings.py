@@ -9,7 +9,7 @@ import pytest
 from poolservice_client import AsyncPoolClient, DeadlineExceeded, InvalidRequest, Overloaded, PoolError, ServerError
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.tasks.conftest import Script
+    from tests.client.coalescing.aio.conftest import Script
 
 Ask = Callable[..., Awaitable[bool]]
 Start = Callable[..., Awaitable[list[asyncio.Task[Any]]]]

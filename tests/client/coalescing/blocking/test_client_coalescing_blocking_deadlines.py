@@ -9,7 +9,7 @@ import pytest
 from poolservice_client import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.threads.conftest import Script
+    from tests.client.coalescing.blocking.conftest import Script
 
 Ask = Callable[..., bool]
 UntilWaiting = Callable[[int], None]

@@ -12,7 +12,7 @@ from poolservice_client import DeadlineExceeded, InvalidRequest, Overloaded, Poo
 from poolservice_client._coalescing import blocking
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.threads.conftest import Script
+    from tests.client.coalescing.blocking.conftest import Script
 
 Ask = Callable[..., bool]
 UntilWaiting = Callable[[int], None]

@@ -1,4 +1,4 @@
-"""The model of the batcher: who is here, who should run with whom, and how each one should end."""
+"""A model of the batcher: which requests it holds, which batch runs next, and how each request should end."""
 
 import asyncio
 import itertools
@@ -12,11 +12,11 @@ import pytest
 
 from poolservice_server.batcher import Completed, Draining, Permit, QueueFull
 
-Behaviour = Literal["answers", "fails", "fails all", "loses one"]
+Behaviour = Literal["succeeds", "fails", "fails the batch", "loses an outcome"]
 
 
 class Limits(NamedTuple):
-    """What the batcher is told to keep to, by the names of its arguments."""
+    """The batcher's limits, by the names of its arguments."""
 
     max_batch_size: int = 4
     max_batch_bytes: int = 400
@@ -27,13 +27,13 @@ class Limits(NamedTuple):
     unbatched_bytes: int = 30
 
 
-class Answer(NamedTuple):
+class Result(NamedTuple):
     result: Any
     device: str
     batch_size: int
 
 
-class ItemFailed(Exception):
+class RequestFailed(Exception):
     pass
 
 
@@ -48,7 +48,7 @@ class Payload(NamedTuple):
 
 @dataclass(eq=False)
 class Batch:
-    """A batch that the runner was given."""
+    """A batch that the runner received."""
 
     key: str
     payloads: list[Payload]
@@ -56,14 +56,14 @@ class Batch:
 
 
 class Runner:
-    """Runs at once on the loop's thread, and on others when it is told to."""
+    """Runs inline batches immediately, and those on threads when the test lets them finish."""
 
     def __init__(self) -> None:
         self.loop_thread = threading.current_thread()
         self.inline: list[Batch] = []
         self.on_threads: queue.Queue[Batch] = queue.Queue()
 
-    def __call__(self, key: str, payloads: list[Payload]) -> list[Answer | Exception]:
+    def __call__(self, key: str, payloads: list[Payload]) -> list[Result | Exception]:
         batch = Batch(key, list(payloads))
         if threading.current_thread() is self.loop_thread:
             self.inline.append(batch)
@@ -71,18 +71,20 @@ class Runner:
             self.on_threads.put(batch)
             assert batch.may_finish.wait(60)
         behaviours = {payload.behaviour for payload in payloads}
-        if "fails all" in behaviours:
+        if "fails the batch" in behaviours:
             raise BatchFailed
-        outcomes: list[Answer | Exception] = [
-            ItemFailed(payload.number) if payload.behaviour == "fails" else Answer(payload.number, key, len(payloads))
+        outcomes: list[Result | Exception] = [
+            RequestFailed(payload.number)
+            if payload.behaviour == "fails"
+            else Result(payload.number, key, len(payloads))
             for payload in payloads
         ]
-        return outcomes[1:] if "loses one" in behaviours else outcomes
+        return outcomes[1:] if "loses an outcome" in behaviours else outcomes
 
 
 @dataclass(eq=False)
-class Item:
-    """What the model knows of an accepted item."""
+class AcceptedRequest:
+    """What the model knows about an accepted request."""
 
     number: int
     key: str
@@ -90,62 +92,63 @@ class Item:
     arrived: float
     deadline: float | None
     future: "asyncio.Future[Completed]"
-    left: bool = False
+    cancelled: bool = False
     expired: bool = False
     batch: Batch | None = None
-    #: Its batch has ended, or it left the line before it had one.
-    over: bool = False
+    #: True if its batch has ended, or if it left the queue before it had one.
+    released: bool = False
 
 
 class Model:
-    """What is told of everything that happens, and checks what the batcher made of it.
+    """Follows every event and checks what the batcher did.
 
     Args:
-        delay: for how long items wait for company.
+        delay: the batch delay.
         clock: seconds.
     """
 
     def __init__(self, delay: float, clock: Callable[[], float]) -> None:
         self.limits = Limits()
         self.delay = delay
-        self.items: dict[int, Item] = {}
-        self.open_places: list[tuple[Permit, int]] = []
+        self.requests: dict[int, AcceptedRequest] = {}
+        self.open_permits: list[tuple[Permit, int]] = []
         self.running: list[Batch] = []
         self.reserved = 0
         self.refused = 0
         self.draining = False
-        #: The last turn of the loop in which any item came brought one only.
-        self.lonely = False
+        #: True if one request arrived in the last loop iteration that had any.
+        self.last_was_single = False
         self._clock = clock
         self._numbers = itertools.count()
-        self._kinds_run: set[str] = set()
+        self._keys_that_ran: set[str] = set()
 
     # ---- what should be true now
 
-    def held(self) -> list[int]:
-        """The bytes of each item or reservation that is here."""
-        return [item.nbytes for item in self.items.values() if not item.over] + [size for _, size in self.open_places]
+    def admitted(self) -> list[int]:
+        """Return the bytes of each request or reservation that the batcher holds."""
+        requests = [request.nbytes for request in self.requests.values() if not request.released]
+        return requests + [size for _, size in self.open_permits]
 
-    def waiting(self) -> list[Item]:
-        return [item for item in self.items.values() if item.batch is None and not item.over]
+    def waiting(self) -> list[AcceptedRequest]:
+        return [request for request in self.requests.values() if request.batch is None and not request.released]
 
-    def unsettled(self) -> list[Item]:
-        return [item for item in self.items.values() if not item.future.done()]
+    def unsettled(self) -> list[AcceptedRequest]:
+        return [request for request in self.requests.values() if not request.future.done()]
 
-    def company(self, first: Item, max_bytes: int | None = None) -> list[Item]:
-        """Who should run with `first`: those of its key behind it, as many as fit."""
+    def batch_of(self, first: AcceptedRequest, max_bytes: int | None = None) -> list[AcceptedRequest]:
+        """Return the batch that should start with `first`: as many later requests of its key as fit."""
         max_bytes = self.limits.max_batch_bytes if max_bytes is None else max_bytes
-        company = [item for item in self.waiting() if item.key == first.key and item.number >= first.number]
-        sizes = list(itertools.accumulate(item.nbytes for item in company))
+        batch = [request for request in self.waiting() if request.key == first.key and request.number >= first.number]
+        sizes = list(itertools.accumulate(request.nbytes for request in batch))
         fitting = sum(size <= max_bytes for size in sizes)
-        return company[: min(max(fitting, 1), self.limits.max_batch_size)]
+        return batch[: min(max(fitting, 1), self.limits.max_batch_size)]
 
     def refusal(self, nbytes: int) -> type[Exception] | None:
-        """What should be said to an item of so many bytes; None where it is to be accepted."""
-        held = self.held()
+        """Return the error that should refuse a request of this size, or None if it should be accepted."""
+        admitted = self.admitted()
         if self.draining:
             return Draining
-        if len(held) == self.limits.max_queue_items or sum(held) + nbytes > self.limits.max_queue_bytes:
+        if len(admitted) == self.limits.max_queue_items or sum(admitted) + nbytes > self.limits.max_queue_bytes:
             return QueueFull
         return None
 
@@ -156,72 +159,73 @@ class Model:
 
     def accepted(
         self, payload: Payload, key: str, nbytes: int, deadline: float | None, future: "asyncio.Future[Completed]"
-    ) -> Item:
-        item = Item(payload.number, key, nbytes, self._clock(), deadline, future)
-        self.items[item.number] = item
-        return item
+    ) -> AcceptedRequest:
+        request = AcceptedRequest(payload.number, key, nbytes, self._clock(), deadline, future)
+        self.requests[request.number] = request
+        return request
 
-    def ran_as_it_came(self, item: Item, batch: Batch, *, first_of_its_turn: bool) -> None:
-        """An item was run while it was submitted; nobody waited before it."""
+    def ran_immediately(self, request: AcceptedRequest, batch: Batch, *, first_of_iteration: bool) -> None:
+        """A request ran while it was submitted, when no other request waited."""
         assert not self.delay
-        assert item.nbytes <= self.limits.inline_bytes
-        assert item.nbytes >= self.limits.unbatched_bytes or (self.lonely and first_of_its_turn)
-        assert [payload.number for payload in batch.payloads] == [item.number]
-        assert item.future.done()
-        self._kinds_run.add(item.key)
-        item.batch, item.over = batch, True
+        assert request.nbytes <= self.limits.inline_bytes
+        assert request.nbytes >= self.limits.unbatched_bytes or (self.last_was_single and first_of_iteration)
+        assert [payload.number for payload in batch.payloads] == [request.number]
+        assert request.future.done()
+        self._keys_that_ran.add(request.key)
+        request.batch, request.released = batch, True
 
     def started(self, batch: Batch, *, inline: bool) -> None:
-        """A batch was given to the runner, which is done with it where it ran on the loop."""
-        first = self.items[batch.payloads[0].number]
+        """The runner received a batch; an inline batch has ended too."""
+        first = self.requests[batch.payloads[0].number]
         if not self.delay:
             assert first is self.waiting()[0]
         small = first.nbytes <= self.limits.inline_bytes
         assert small or not inline
-        assert inline or not small or batch.key in self._kinds_run
-        company = self.company(first, self.limits.inline_bytes if inline else None)
-        assert [payload.number for payload in batch.payloads] == [item.number for item in company]
-        assert {item.key for item in company} == {batch.key}
-        self._kinds_run.add(batch.key)
-        for item in company:
-            item.batch = batch
-            item.over = inline
+        assert inline or not small or batch.key in self._keys_that_ran
+        expected = self.batch_of(first, self.limits.inline_bytes if inline else None)
+        assert [payload.number for payload in batch.payloads] == [request.number for request in expected]
+        assert {request.key for request in expected} == {batch.key}
+        self._keys_that_ran.add(batch.key)
+        for request in expected:
+            request.batch = batch
+            request.released = inline
         if not inline:
             self.running.append(batch)
 
     def finished(self, batch: Batch) -> None:
-        """A batch that ran on a thread was let go."""
+        """A batch on a thread may finish."""
         self.running.remove(batch)
         for payload in batch.payloads:
-            self.items[payload.number].over = True
+            self.requests[payload.number].released = True
 
-    def left(self, item: Item) -> None:
-        item.left = True
-        item.over = item.batch is None
+    def cancelled(self, request: AcceptedRequest) -> None:
+        request.cancelled = True
+        request.released = request.batch is None
 
     def time_passed(self) -> None:
         now = self._clock()
-        for item in self.unsettled():
-            if item.deadline is not None and item.deadline <= now:
-                item.expired = True
-                item.over = item.batch is None
+        for request in self.unsettled():
+            if request.deadline is not None and request.deadline <= now:
+                request.expired = True
+                request.released = request.batch is None
 
     # ---- how it should end
 
-    def check_outcome(self, item: Item, batch: Batch) -> None:
-        """An item that neither left nor expired has what its batch made of it."""
+    def check_outcome(self, request: AcceptedRequest, batch: Batch) -> None:
+        """Check the outcome of a request that was neither cancelled nor expired."""
         behaviours = {payload.number: payload.behaviour for payload in batch.payloads}
-        if "fails all" in behaviours.values():
-            assert isinstance(item.future.exception(), BatchFailed)
-        elif "loses one" in behaviours.values():
-            assert isinstance(item.future.exception(), RuntimeError)
-        elif behaviours[item.number] == "fails":
-            error = item.future.exception()
-            assert isinstance(error, ItemFailed)
-            assert error.args == (item.number,)
+        if "fails the batch" in behaviours.values():
+            assert isinstance(request.future.exception(), BatchFailed)
+        elif "loses an outcome" in behaviours.values():
+            assert isinstance(request.future.exception(), RuntimeError)
+        elif behaviours[request.number] == "fails":
+            error = request.future.exception()
+            assert isinstance(error, RequestFailed)
+            assert error.args == (request.number,)
         else:
-            ran = item.future.result()
-            assert (ran.result, ran.device, ran.batch_size) == (item.number, item.key, len(batch.payloads))
+            completed = request.future.result()
+            assert (completed.result, completed.device) == (request.number, request.key)
+            assert completed.batch_size == len(batch.payloads)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The batcher against a model of it: arrivals, departures, deadlines, failures and a drain in any order."""
+"""The batcher against a model of it: arrivals, cancellations, deadlines, failures and a drain in any order."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still until it is moved."""
+    """An event loop whose clock only moves when the test moves it."""
 
     now = 1000.0
 
@@ -35,7 +35,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """Runs the batcher's loop in between the steps until nothing is left to do without a further step."""
+    """Between two steps, runs the batcher's loop until it has nothing left to do."""
 
     def __init__(
         self, new_model: "Callable[[float, Callable[[], float]], Model]", new_runner: "Callable[[], Runner]"
@@ -55,7 +55,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.runner,
             **self.model.limits._asdict(),
             max_batch_delay=delay,
-            # Nothing is that quick: a kind that has run runs on threads, however small.
+            # No batch is that fast: once a key has run, its batches run on threads, however small they are.
             inline_seconds=0.0,
             clock=self.loop.time,
         )
@@ -71,7 +71,7 @@ class BatcherMachine(RuleBasedStateMachine):
                 st.sampled_from("abc"),
                 st.sampled_from([5, 30, 150, 390, 500]),
                 st.sampled_from([None, 1.0, 3.0, 20.0]),
-                st.sampled_from(["answers", "answers", "answers", "fails", "fails all", "loses one"]),
+                st.sampled_from(["succeeds", "succeeds", "succeeds", "fails", "fails the batch", "loses an outcome"]),
                 st.booleans(),
             ),
             min_size=1,
@@ -81,50 +81,50 @@ class BatcherMachine(RuleBasedStateMachine):
     )
     def arrive(self, burst: "list[tuple[str, int, float | None, Behaviour, bool]]", stall: float) -> None:
         async def submit_all() -> None:
-            self.burst_start = len(self.model.items)
+            self.burst_start = len(self.model.requests)
             for key, nbytes, patience, behaviour, reserved in burst:
                 self._submit(key, nbytes, patience, behaviour, reserved=reserved)
-            came = len(self.model.items) - self.burst_start
-            if came:
-                self.model.lonely = came == 1
-            # Something holds the loop up before the batcher gets its turn.
+            arrived = len(self.model.requests) - self.burst_start
+            if arrived:
+                self.model.last_was_single = arrived == 1
+            # Something else keeps the loop busy before the batcher dispatches.
             self._move_clock(stall)
 
         self._do(submit_all())
 
     @rule(nbytes=st.sampled_from([5, 390]))
     def reserve(self, nbytes: int) -> None:
-        permit = self._admitted(nbytes, lambda: self.batcher.reserve(nbytes))
+        permit = self._if_admitted(nbytes, lambda: self.batcher.reserve(nbytes))
         if permit is not None:
-            self.model.open_places.append((permit, nbytes))
+            self.model.open_permits.append((permit, nbytes))
             self.model.reserved += 1
 
-    @precondition(lambda self: self.model.open_places)
-    @rule(which=st.integers(0))
-    def give_up_place(self, which: int) -> None:
-        with self.model.open_places.pop(which % len(self.model.open_places))[0]:
+    @precondition(lambda self: self.model.open_permits)
+    @rule(index=st.integers(0))
+    def release_permit(self, index: int) -> None:
+        with self.model.open_permits.pop(index % len(self.model.open_permits))[0]:
             pass
 
     @precondition(lambda self: self.model.unsettled())
-    @rule(which=st.integers(0))
-    def leave(self, which: int) -> None:
+    @rule(index=st.integers(0))
+    def cancel(self, index: int) -> None:
         unsettled = self.model.unsettled()
-        item = unsettled[which % len(unsettled)]
-        assert item.future.cancel()
-        self.model.left(item)
+        request = unsettled[index % len(unsettled)]
+        assert request.future.cancel()
+        self.model.cancelled(request)
         self._do(asyncio.sleep(0))
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 10.0]))
     def time_passes(self, seconds: float) -> None:
         self._move_clock(seconds)
         self._do(asyncio.sleep(0))
-        for item in self.model.items.values():
-            assert not item.expired or isinstance(item.future.exception(), DeadlinePassed)
+        for request in self.model.requests.values():
+            assert not request.expired or isinstance(request.future.exception(), DeadlinePassed)
 
     @precondition(lambda self: self.model.running)
-    @rule(which=st.integers(0))
-    def batch_finishes(self, which: int) -> None:
-        self._finish(self.model.running[which % len(self.model.running)])
+    @rule(index=st.integers(0))
+    def batch_finishes(self, index: int) -> None:
+        self._finish(self.model.running[index % len(self.model.running)])
 
     @precondition(lambda self: self.drain is None)
     @rule()
@@ -136,46 +136,47 @@ class BatcherMachine(RuleBasedStateMachine):
     # ---- what always holds
 
     @invariant()
-    def bounds_hold(self) -> None:
-        held, limits = self.model.held(), self.model.limits
+    def limits_hold(self) -> None:
+        admitted, limits = self.model.admitted(), self.model.limits
         snapshot = self.batcher.snapshot()
-        assert (snapshot.admitted_requests, snapshot.admitted_bytes) == (len(held), sum(held))
+        assert (snapshot.admitted_requests, snapshot.admitted_bytes) == (len(admitted), sum(admitted))
         assert snapshot.admitted_requests <= limits.max_queue_items
         assert snapshot.admitted_bytes <= limits.max_queue_bytes
         assert len(self.model.running) <= limits.threads
 
     @invariant()
-    def work_does_not_wait_for_nothing(self) -> None:
+    def requests_wait_only_for_slots_or_the_batch_delay(self) -> None:
         waiting, limits = self.model.waiting(), self.model.limits
-        assert self.batcher.snapshot().queued_requests == len(waiting)
+        assert self.batcher.snapshot().queue_entries == len(waiting)
         if waiting and len(self.model.running) < limits.threads:
             assert not self.model.draining
             assert self.loop.now < waiting[0].arrived + self.model.delay
-            assert all(len(self.model.company(item)) < limits.max_batch_size for item in waiting)
+            assert all(len(self.model.batch_of(request)) < limits.max_batch_size for request in waiting)
 
     @invariant()
-    def everybody_has_the_own_answer(self) -> None:
-        for item in self.model.items.values():
-            if not item.future.done():
-                assert item.batch is None or item.batch in self.model.running
-            elif item.left:
-                assert item.future.cancelled()
-            elif item.expired:
-                assert isinstance(item.future.exception(), DeadlinePassed)
+    def every_request_has_its_own_outcome(self) -> None:
+        for request in self.model.requests.values():
+            if not request.future.done():
+                assert request.batch is None or request.batch in self.model.running
+            elif request.cancelled:
+                assert request.future.cancelled()
+            elif request.expired:
+                assert isinstance(request.future.exception(), DeadlinePassed)
             else:
-                assert item.batch is not None
-                self.model.check_outcome(item, item.batch)
+                assert request.batch is not None
+                self.model.check_outcome(request, request.batch)
 
     @invariant()
     def counts_add_up(self) -> None:
-        items = self.model.items.values()
+        requests = self.model.requests.values()
         snapshot = self.batcher.snapshot()
         settled = snapshot.completed + snapshot.failed + snapshot.expired + snapshot.cancelled
-        assert settled == sum(item.future.done() for item in items)
-        assert snapshot.cancelled == sum(item.left for item in items)
-        assert snapshot.expired == sum(item.expired for item in items)
-        assert snapshot.accepted == len(items) + self.model.reserved
+        assert settled == sum(request.future.done() for request in requests)
+        assert snapshot.cancelled == sum(request.cancelled for request in requests)
+        assert snapshot.expired == sum(request.expired for request in requests)
+        assert snapshot.accepted == len(requests) + self.model.reserved
         assert snapshot.refused == self.model.refused
+        assert snapshot.batched_requests == sum(request.batch is not None for request in requests)
         assert not self.errors
 
     def teardown(self) -> None:
@@ -184,16 +185,16 @@ class BatcherMachine(RuleBasedStateMachine):
         try:
             self._end()
         finally:
-            # Whatever failed, no thread waits for more.
+            # After a failure, no thread may keep waiting.
             for batch in self.model.running:
                 batch.may_finish.set()
             self.loop.close()
 
     def _end(self) -> None:
-        for permit, _ in self.model.open_places:
+        for permit, _ in self.model.open_permits:
             with permit:
                 pass
-        self.model.open_places.clear()
+        self.model.open_permits.clear()
         self.model.draining = True
         drain = self.drain or self.loop.create_task(self.batcher.drain())
         self._do(asyncio.sleep(0))
@@ -202,7 +203,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(drain)
         assert not self.model.unsettled()
         assert self.batcher.snapshot().admitted_requests == 0
-        self.everybody_has_the_own_answer()
+        self.every_request_has_its_own_outcome()
 
     # ---- how a step is taken
 
@@ -213,73 +214,74 @@ class BatcherMachine(RuleBasedStateMachine):
     def _submit(self, key: str, nbytes: int, patience: float | None, behaviour: "Behaviour", *, reserved: bool) -> None:
         payload = self.model.payload(behaviour)
         deadline = None if patience is None else self.loop.now + patience
-        work = Request(key, payload, nbytes, deadline)
+        request = Request(key, payload, nbytes, deadline)
 
         def submit() -> "asyncio.Future[Completed]":
             if not reserved:
-                return self.batcher.submit(work)
+                return self.batcher.submit(request)
             with self.batcher.reserve(nbytes) as permit:
-                return self.batcher.submit(work, permit)
+                return self.batcher.submit(request, permit)
 
-        alone = not self.model.waiting()
-        future = self._admitted(nbytes, submit)
+        queue_was_empty = not self.model.waiting()
+        future = self._if_admitted(nbytes, submit)
         if future is None:
             return
-        item = self.model.accepted(payload, key, nbytes, deadline, future)
+        accepted = self.model.accepted(payload, key, nbytes, deadline, future)
         if self.runner.inline:
             (batch,) = self.runner.inline
             self.runner.inline.clear()
             self.started += 1
-            assert alone
-            self.model.ran_as_it_came(item, batch, first_of_its_turn=len(self.model.items) == self.burst_start + 1)
+            assert queue_was_empty
+            first_of_iteration = len(self.model.requests) == self.burst_start + 1
+            self.model.ran_immediately(accepted, batch, first_of_iteration=first_of_iteration)
 
-    def _admitted(self, nbytes: int, ask: Callable[[], T]) -> T | None:
-        """What was asked for, if it was granted; whether it should be is what the model says."""
+    def _if_admitted(self, nbytes: int, submit: Callable[[], T]) -> T | None:
+        """Return what `submit` returns, or None if it refuses; the model says which of the two it should do."""
         expected = self.model.refusal(nbytes)
         if expected is None:
-            return ask()
+            return submit()
         self.model.refused += 1
         with pytest.raises(expected) as refusal:
-            ask()
+            submit()
         if isinstance(refusal.value, QueueFull):
             assert 0 < refusal.value.retry_after <= 30
         return None
 
     def _do(self, step: Coroutine[Any, Any, Any]) -> None:
-        """Take a step, give the loop the turns that it needs, and tell the model of the batches that started since."""
+        """Take a step, run the loop until it is idle, and pass the batches that have started to the model."""
 
-        async def take() -> None:
+        async def take_step() -> None:
             await step
             for _ in range(4 * self.model.limits.max_queue_items):
                 await asyncio.sleep(0)
 
-        self.loop.run_until_complete(take())
-        total = sum(self.batcher.snapshot().batches.values())
+        self.loop.run_until_complete(take_step())
+        total = self.batcher.snapshot().batches
         inline, self.runner.inline = self.runner.inline, []
         on_threads = [self.runner.on_threads.get(timeout=60) for _ in range(total - self.started - len(inline))]
         self.started = total
-        # Threads tell of their batches in any order; the order of the oldest items is the one that was due.
+        # Threads report their batches in any order. The batcher started them in the order of their oldest requests.
         for batch in sorted(inline + on_threads, key=lambda batch: batch.payloads[0].number):
             self.model.started(batch, inline=batch in inline)
 
     def _finish(self, batch: "Batch") -> None:
-        held = self.batcher.snapshot().admitted_requests
+        admitted = self.batcher.snapshot().admitted_requests
 
-        async def until_it_is_over() -> None:
-            # Nobody is told of the end of a batch whose callers have all left.
+        async def wait_until_released() -> None:
+            # If all callers of a batch have left, no future announces its end.
             until = time.monotonic() + 30
-            while self.batcher.snapshot().admitted_requests == held:
+            while self.batcher.snapshot().admitted_requests == admitted:
                 assert time.monotonic() < until
                 await asyncio.sleep(0)
 
         batch.may_finish.set()
         self.model.finished(batch)
-        self._do(until_it_is_over())
+        self._do(wait_until_released())
 
 
-# A failure is told when it has been made small, which takes far longer than to pass.
+# Before a failure is reported, hypothesis simplifies it, which takes far longer than a passing test.
 @pytest.mark.timeout(900)
-def test_the_batcher_is_as_its_model_says(
+def test_the_batcher_behaves_as_its_model(
     new_model: "Callable[[float, Callable[[], float]], Model]", new_runner: "Callable[[], Runner]"
 ) -> None:
     class Machine(BatcherMachine):

@@ -1,0 +1,99 @@
+"""The slots in which batches run on threads, and the unbatched requests that run on the threads that prepare them."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from poolservice_server.batcher.execution import prepare_and_run, run_batch
+from poolservice_server.batcher.outcomes import BatchOutcomes
+from poolservice_server.batcher.queue import QueueEntry
+from poolservice_server.batcher.request import DeadlinePassed, Runner
+
+BatchEnd = Callable[[asyncio.AbstractEventLoop, list[QueueEntry], float, BatchOutcomes, float], None]
+UnbatchedEnd = Callable[[QueueEntry, float, BatchOutcomes, float, float], None]
+
+
+class Slots:
+    """Runs batches on threads, one per slot, and reports their outcomes on the event loop.
+
+    Args:
+        run: runs a batch.
+        threads: number of slots.
+        clock: seconds.
+        on_batch_end: called with the loop, the batch, the time when it started, its outcomes and the seconds it took.
+        on_unbatched_end: called with the entry, the time when it started, its outcome, the seconds that it took, and
+            the seconds that its preparation took.
+
+    Attributes:
+        free: slots in which no batch runs.
+    """
+
+    def __init__(
+        self,
+        run: Runner,
+        threads: int,
+        clock: Callable[[], float],
+        *,
+        on_batch_end: BatchEnd,
+        on_unbatched_end: UnbatchedEnd,
+    ) -> None:
+        self.free = threads
+        self._run = run
+        self._clock = clock
+        self._on_batch_end = on_batch_end
+        self._on_unbatched_end = on_unbatched_end
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="batch")
+        # Batches, and unbatched requests as lists of one, by the number of their first entry.
+        self._running: dict[int, list[QueueEntry]] = {}
+
+    def start_batch(self, loop: asyncio.AbstractEventLoop, batch: list[QueueEntry], started: float) -> None:
+        """Run a batch in a free slot."""
+        self.free -= 1
+        self._running[batch[0].number] = batch
+        self._threads.submit(self._run_batch, loop, batch, started)
+
+    def start_unbatched(self, loop: asyncio.AbstractEventLoop, entry: QueueEntry, threads: Executor) -> None:
+        """Prepare and run a request on one of `threads`, without a slot."""
+        self._running[entry.number] = [entry]
+        threads.submit(self._run_unbatched, loop, entry)
+
+    def running(self) -> Iterator[QueueEntry]:
+        """Return the entries that run, or wait for a thread that prepares them."""
+        for batch in self._running.values():
+            yield from batch
+
+    def shutdown(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False)
+
+    def _run_batch(self, loop: asyncio.AbstractEventLoop, batch: list[QueueEntry], started: float) -> None:
+        payloads = [entry.request.payload for entry in batch]
+        outcomes, seconds = run_batch(self._run, batch[0].request.key, payloads, caught=BaseException)
+        loop.call_soon_threadsafe(self._end_batch, loop, batch, started, outcomes, seconds)
+
+    def _run_unbatched(self, loop: asyncio.AbstractEventLoop, entry: QueueEntry) -> None:
+        started = self._clock()
+        outcomes: BatchOutcomes = [DeadlinePassed()]
+        seconds = prepare_seconds = 0.0
+        # If the entry is done, its caller left or its deadline passed while it waited for this thread.
+        if not entry.done():
+            outcomes, seconds, prepare_seconds = prepare_and_run(self._run, entry.request)
+        loop.call_soon_threadsafe(self._end_unbatched, entry, started, outcomes, seconds, prepare_seconds)
+
+    def _end_batch(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[QueueEntry],
+        started: float,
+        outcomes: BatchOutcomes,
+        seconds: float,
+    ) -> None:
+        del self._running[batch[0].number]
+        self.free += 1
+        self._on_batch_end(loop, batch, started, outcomes, seconds)
+
+    def _end_unbatched(
+        self, entry: QueueEntry, started: float, outcomes: BatchOutcomes, seconds: float, prepare_seconds: float
+    ) -> None:
+        del self._running[entry.number]
+        self._on_unbatched_end(entry, started, outcomes, seconds, prepare_seconds)

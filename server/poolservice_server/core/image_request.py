@@ -1,0 +1,48 @@
+"""Requests whose payload is an encoded image: sized by the file's header first, decoded later."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from poolservice_server import images
+from poolservice_server.core.plan import Head, plan_image
+from poolservice_server.images import ColorMode
+
+_CHANNELS: Mapping[ColorMode, int] = MappingProxyType({"RGB": 3, "GRAY": 1, "RGBA": 4})
+
+
+class ImageRequest:
+    """A request for an image that has been scanned but not decoded.
+
+    Args:
+        head: the request without its payload's bytes.
+        data: the encoded file.
+        max_pixels: largest number of pixels that the file's header may declare.
+
+    Attributes:
+        plan: what the request asks for, at the image's declared size.
+
+    Raises:
+        InvalidRequest: the file cannot be read, is too large, or does not suit the specs.
+    """
+
+    __slots__ = ("_head", "_max_pixels", "_scan", "plan")
+
+    def __init__(self, head: Head, data: memoryview, *, max_pixels: int) -> None:
+        self._head = head
+        self._max_pixels = max_pixels
+        self._scan = images.scan(data, max_pixels=max_pixels)
+        self.plan = plan_image(head.specs, head.output, _CHANNELS[head.color_mode], *self._scan.header.upright)
+
+    def decode(self) -> np.ndarray:
+        """Return the image's planes, in the shape that the plan expects. Call it once, on any thread.
+
+        Raises:
+            InvalidRequest: the file is damaged or incomplete.
+        """
+        planes = images.decode_scanned(
+            self._scan, self._head.color_mode, max_pixels=self._max_pixels, interleaved=self._head.takes_interleaved
+        )
+        # A one-dimensional operator pools each row of the image, so that its planes are rows.
+        return planes.reshape(self.plan.planes)
