@@ -132,6 +132,7 @@ def _table(job: Job, levels: list[int], measurements: Measurements) -> Table:
         caption="ratio: throughput of ours over that of the server in this row",
         # The frame that leaves 80 columns enough room for every number.
         box=box.SIMPLE_HEAD,
+        collapse_padding=True,
     )
     table.add_column("in flight", justify="right")
     table.add_column("server")
