@@ -38,7 +38,7 @@ def problems(wheel: Path, readme: Path | None = None) -> list[str]:
         found.append(f"{wheel.name} has the version {metadata['Version']} in its metadata")
     if metadata["Description-Content-Type"] != "text/markdown":
         found.append(f"{wheel.name} declares its README as {metadata['Description-Content-Type']}, not text/markdown")
-    description = bytes(metadata.get_payload(decode=True)).decode()  # type: ignore[arg-type] # it is not multipart
+    description = bytes(metadata.get_payload(decode=True)).decode()
     if readme is not None and description.strip() != readme.read_text().strip():
         found.append(f"{wheel.name} does not hold the present {readme.name} as its description")
     return found
