@@ -1,22 +1,26 @@
-"""`make bench`: calls a second through poolservice, beside servers that do less, in interleaved rounds.
+"""`make bench`: compare the throughput of poolservice with that of simpler gRPC servers, in interleaved rounds.
 
-echo    grpc.aio as it comes, raw bytes of the same sizes, nothing computed: the ceiling of an untuned server
-tuned   the same with several accepts a method, the allocator set, uvloop: the true ceiling
+echo    an untuned grpc.aio server: raw bytes of the same sizes, nothing computed
+tuned   the echo server with poolservice's server settings: multi-accept, its event loop, allocator and socket reading.
+        This is the ceiling for any Python gRPC server on this machine.
 plain   fifty lines of grpcio, generated classes and torch: what a user would write
 ours    poolservice-server on the CPU
 
-Ratios are taken within each round, where all servers see the same machine, and their median is told.
+Each ratio is taken within one round, in which all servers run under the same conditions. The tables show the median of
+these ratios.
 """
 
 import asyncio
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -24,57 +28,66 @@ from rich.table import Table
 import children
 from children import Server
 from jobs import Job, make_jobs
-from load import Measured, calls_to, closed_loop, load_average, rotated
+from load import Measurement, calls_to, closed_loop, load_average, rotated
 from targets import CONCURRENCIES, TARGETS
 
 OURS = "ours"
-RIVALS = ("echo", "tuned", "plain")
+BASELINES = ("echo", "tuned", "plain")
 
-#: By job, concurrency and server: one entry a round.
-Rounds = dict[tuple[str, int, str], list[Measured]]
+#: One measurement per round, by job, concurrency and server.
+Measurements = dict[tuple[str, int, str], list[Measurement]]
 
 console = Console()
 
 
 def command(
-    job: Annotated[list[str] | None, typer.Option(help="J1 to J4; all unless given. May be repeated.")] = None,
+    job: Annotated[list[str] | None, typer.Option(help="J1 to J4. May be repeated. Default: all.")] = None,
     concurrency: Annotated[
-        list[int] | None, typer.Option(help="Calls under kernel_for; 1, 8 and 32 unless given.")
+        list[int] | None, typer.Option(help="Concurrent calls. May be repeated. Default: 1, 8 and 32.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Duration of each measurement in seconds.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="Rounds over all servers.")] = 5,
-    quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds: a look, no figure.")] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="Where the results go as JSON.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two rounds of 0.4 seconds: a smoke test, not a benchmark.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")] = None,
 ) -> None:
-    """Measure calls a second, latency, CPU and memory of poolservice and of what stands beside it."""
+    """Measure throughput, latency, CPU time and memory of poolservice and of the baseline servers."""
     children.end_on_sigterm()
     known = make_jobs()
-    wanted = job or [one.name for one in known]
-    if unknown := set(wanted) - {one.name for one in known}:
-        raise typer.BadParameter(f"no such job: {', '.join(sorted(unknown))}; there are J1 to J4")
-    chosen = [one for one in known if one.name in wanted]
+    names = job or [one.name for one in known]
+    if unknown := set(names) - {one.name for one in known}:
+        raise typer.BadParameter(f"no such job: {', '.join(sorted(unknown))}; the jobs are J1 to J4")
+    selected = [one for one in known if one.name in names]
     levels = concurrency or list(CONCURRENCIES)
     if quick:
         seconds, rounds = 0.4, 2
     load_before = load_average()
-    measured: Rounds = defaultdict(list)
-    total = len(chosen) * len(levels) * rounds * (len(RIVALS) + 1)
+    measurements: Measurements = defaultdict(list)
+    total = len(selected) * len(levels) * rounds * (len(BASELINES) + 1)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("measuring", total=total)
-        for one in chosen:
-            asyncio.run(_measure(one, levels, seconds, rounds, measured, lambda: progress.advance(task)))
-    for one in chosen:
-        console.print(_table(one, levels, measured))
-    missed = _print_targets(chosen, levels, measured)
-    console.print(f"load of the machine: {load_before:.1f} before, {load_average():.1f} after")
+        for one in selected:
+            asyncio.run(_measure(one, levels, seconds, rounds, measurements, lambda: progress.advance(task)))
+    for one in selected:
+        console.print(_table(one, levels, measurements))
+    missed = _print_targets(selected, levels, measurements)
+    console.print(f"load average of the machine: {load_before:.1f} before, {load_average():.1f} after")
     if out is not None:
-        out.write_text(json.dumps(_as_json(measured, seconds, load_before), indent=2))
+        out.write_text(json.dumps(_as_json(measurements, seconds, load_before), indent=2))
     raise typer.Exit(int(missed and not quick))
 
 
-async def _measure(job: Job, levels: list[int], seconds: float, rounds: int, measured: Rounds, advance: Any) -> None:
+async def _measure(
+    job: Job,
+    levels: list[int],
+    seconds: float,
+    rounds: int,
+    measurements: Measurements,
+    advance: Callable[[], None],
+) -> None:
     with ExitStack() as stack:
-        echo = (*children.ECHO, str(job.answer_bytes))
+        echo = (*children.ECHO, str(job.response_bytes))
         servers: dict[str, Server] = {
             "echo": stack.enter_context(children.running(*echo)),
             "tuned": stack.enter_context(children.running(*echo, "--tuned")),
@@ -86,77 +99,85 @@ async def _measure(job: Job, levels: list[int], seconds: float, rounds: int, mea
             for level in levels:
                 for name in rotated(list(servers), number):
                     async with calls_to(servers[name].address) as calls:
-                        cell = await closed_loop(servers[name], calls, job.request, concurrency=level, seconds=seconds)
-                    measured[job.name, level, name].append(cell)
+                        measurement = await closed_loop(
+                            servers[name], calls, job.request, concurrency=level, seconds=seconds
+                        )
+                    measurements[job.name, level, name].append(measurement)
                     advance()
 
 
 async def _check(job: Job, servers: dict[str, Server]) -> None:
-    """One call to each, whose answer must be right, or of the right size where nothing is computed."""
+    """Call each server once and check its response; of an echo server, only the size."""
     for name, server in servers.items():
         async with calls_to(server.address) as (call,):
-            answer: bytes = await call(job.request)
+            response: bytes = await call(job.request)
         if name in ("plain", OURS):
-            job.check(answer)
-        elif len(answer) != job.answer_bytes:
-            raise ValueError(f"{name} answered {len(answer)} bytes, not {job.answer_bytes}")
+            job.check(response)
+        elif len(response) != job.response_bytes:
+            raise ValueError(f"{name} returned {len(response)} bytes, not {job.response_bytes}")
 
 
-def _ratio(measured: Rounds, job: str, level: int, rival: str) -> float:
-    pairs = zip(measured[job, level, OURS], measured[job, level, rival], strict=True)
-    return statistics.median(ours.rate / theirs.rate for ours, theirs in pairs)
+def _ratio(measurements: Measurements, job: str, level: int, baseline: str) -> float:
+    pairs = zip(measurements[job, level, OURS], measurements[job, level, baseline], strict=True)
+    return statistics.median(ours.rate / other.rate for ours, other in pairs)
 
 
-def _median(cells: list[Measured]) -> Measured:
-    return Measured(*map(statistics.median, zip(*cells, strict=True)))
+def _median(rounds: list[Measurement]) -> Measurement:
+    return Measurement(*map(statistics.median, zip(*rounds, strict=True)))
 
 
-def _table(job: Job, levels: list[int], measured: Rounds) -> Table:
-    table = Table(title=f"{job.name}: {job.title} ({len(job.request)} bytes in, {job.answer_bytes} out)")
-    table.add_column("calls at a time", justify="right")
+def _table(job: Job, levels: list[int], measurements: Measurements) -> Table:
+    table = Table(
+        title=f"{job.name}: {job.title} ({len(job.request)} bytes in, {job.response_bytes} out)",
+        caption="ratio: throughput of ours over that of the server in this row",
+        # The frame that leaves 80 columns enough room for every number.
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
+    table.add_column("in flight", justify="right")
     table.add_column("server")
-    for column in ("calls/s", "p50 ms", "p99 ms", "server CPU µs", "client CPU µs", "peak MB", "ours / it"):
+    for column in ("calls/s", "p50 ms", "p99 ms", "server CPU µs", "client CPU µs", "peak MB", "ratio"):
         table.add_column(column, justify="right")
     for level in levels:
-        for name in (*RIVALS, OURS):
-            cell = _median(measured[job.name, level, name])
-            ratio = "" if name == OURS else f"{_ratio(measured, job.name, level, name):.2f}"
+        for name in (*BASELINES, OURS):
+            median = _median(measurements[job.name, level, name])
+            ratio = "" if name == OURS else f"{_ratio(measurements, job.name, level, name):.2f}"
             table.add_row(
-                str(level) if name == RIVALS[0] else "",
+                str(level) if name == BASELINES[0] else "",
                 name,
-                f"{cell.rate:,.0f}",
-                f"{cell.p50_ms:.2f}",
-                f"{cell.p99_ms:.2f}",
-                f"{cell.server_us:.0f}",
-                f"{cell.client_us:.0f}",
-                f"{cell.peak_mb:.0f}",
+                f"{median.rate:,.0f}",
+                f"{median.p50_ms:.2f}",
+                f"{median.p99_ms:.2f}",
+                f"{median.server_us:.0f}",
+                f"{median.client_us:.0f}",
+                f"{median.peak_mb:.0f}",
                 ratio,
                 end_section=name == OURS,
             )
     return table
 
 
-def _print_targets(jobs: list[Job], levels: list[int], measured: Rounds) -> bool:
-    """Say which targets are met; whether any was missed."""
-    table = Table(title="targets: calls a second over the rival's, median of the ratios within rounds")
-    for column in ("job", "calls at a time", "rival", "target", "reached", ""):
-        table.add_column(column, justify="right" if column in ("target", "reached") else "left")
+def _print_targets(jobs: list[Job], levels: list[int], measurements: Measurements) -> bool:
+    """Print which targets are met. Return True if any was missed."""
+    table = Table(title="targets: ratio of throughput over the baseline's, median over the rounds")
+    for column in ("job", "in flight", "baseline", "target", "measured", ""):
+        table.add_column(column, justify="right" if column in ("target", "measured") else "left")
     missed = False
-    for (job, level, rival), target in TARGETS.items():
+    for (job, level, baseline), target in TARGETS.items():
         if job not in {one.name for one in jobs} or level not in levels:
             continue
-        reached = _ratio(measured, job, level, rival)
-        met = reached >= target
+        ratio = _ratio(measurements, job, level, baseline)
+        met = ratio >= target
         missed |= not met
         verdict = "[green]met[/green]" if met else "[red]not met[/red]"
-        table.add_row(job, str(level), rival, f"{target:.1f}", f"{reached:.2f}", verdict)
+        table.add_row(job, str(level), baseline, f"{target:.1f}", f"{ratio:.2f}", verdict)
     console.print(table)
     return missed
 
 
-def _as_json(measured: Rounds, seconds: float, load: float) -> dict[str, Any]:
+def _as_json(measurements: Measurements, seconds: float, load: float) -> dict[str, Any]:
     cells = []
-    for (job, level, server), rounds in measured.items():
+    for (job, level, server), rounds in measurements.items():
         cell: dict[str, Any] = {
             "job": job,
             "concurrency": level,
@@ -165,7 +186,7 @@ def _as_json(measured: Rounds, seconds: float, load: float) -> dict[str, Any]:
             "rounds": [one._asdict() for one in rounds],
         }
         if server != OURS:
-            cell["ours_over_it"] = _ratio(measured, job, level, server)
+            cell["ours_over_baseline"] = _ratio(measurements, job, level, server)
             cell["target"] = TARGETS.get((job, level, server))
         cells.append(cell)
     return {"seconds": seconds, "load_average": load, "cells": cells}

@@ -1,4 +1,4 @@
-"""Servers as child processes: started on a free port, watched, and always stopped."""
+"""Run servers as child processes: on a free port, with CPU and memory accounting, always stopped at the end."""
 
 import os
 import select
@@ -33,42 +33,42 @@ class Server:
         self._process = psutil.Process(process.pid)
 
     def cpu_seconds(self) -> dict[int, float]:
-        """CPU time, user and system, of each of its processes so far."""
+        """Return the CPU time so far, user and system, of the server and its child processes, by process id."""
         processes = [self._process, *self._process.children(recursive=True)]
         return {process.pid: sum(process.cpu_times()[:2]) for process in processes}
 
     def thread_seconds(self) -> dict[int, dict[int, float]]:
-        """CPU time of each thread of each of its processes so far."""
+        """Return the CPU time so far of each thread, by process id and thread id."""
         processes = [self._process, *self._process.children(recursive=True)]
         return {
             process.pid: {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
             for process in processes
         }
 
-    def forget_peak(self) -> None:
-        """Take the peak of its memory anew from here."""
+    def reset_peak_memory(self) -> None:
+        """Start measuring the peak resident memory anew."""
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
 
-    def peak_bytes(self) -> int:
-        """The most resident memory that it had since then."""
+    def peak_memory_bytes(self) -> int:
+        """Return the peak resident memory of the first process since `reset_peak_memory`."""
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-        raise RuntimeError("this kernel does not tell a process's peak memory (VmHWM)")
+        raise RuntimeError("this kernel does not report the peak memory of a process (VmHWM in /proc/PID/status)")
 
 
 @contextmanager
 def running(*arguments: str, log: IO[str] | None = None) -> Iterator[Server]:
-    """A server that is stopped at the end of the block, however that comes.
+    """Start a server and stop it at the end of the block, also after an error or Ctrl-C.
 
     Args:
-        arguments: for Python; the server prints one line that ends with its address once it serves.
-        log: where its standard error goes; nowhere if not given.
+        arguments: for Python. Once the server is ready, it prints one line that ends with its address.
+        log: receives the server's standard error. Default: discarded.
 
     Raises:
-        RuntimeError: it did not serve.
+        RuntimeError: the server did not become ready.
     """
-    # A session of its own, so that Ctrl-C reaches this process only, which then stops it.
+    # In its own session, so that Ctrl-C reaches only this process, which then stops the server.
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
@@ -82,7 +82,7 @@ def running(*arguments: str, log: IO[str] | None = None) -> Iterator[Server]:
         ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
         words = process.stdout.readline().split() if ready else []
         if not words:
-            raise RuntimeError(f"{' '.join(arguments)} did not serve within {_START_SECONDS:.0f} s")
+            raise RuntimeError(f"{' '.join(arguments)} was not ready within {_START_SECONDS:.0f} s")
         yield Server(process, words[-1])
     finally:
         process.terminate()
@@ -96,5 +96,5 @@ def running(*arguments: str, log: IO[str] | None = None) -> Iterator[Server]:
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that the servers are stopped."""
+    """Make SIGTERM unwind the stack as Ctrl-C does, so that the servers are stopped."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))

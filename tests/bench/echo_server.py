@@ -1,12 +1,12 @@
-"""What gRPC in Python carries when nothing is computed: raw bytes in, an answer of a given size out.
+"""A gRPC server that computes nothing: raw bytes in, a response of a fixed size out.
 
-python tests/bench/echo_server.py ANSWER_BYTES [--tuned]
+python tests/bench/echo_server.py RESPONSE_BYTES [--tuned]
 
-Untuned it is grpc.aio as it comes; tuned, it has what poolservice-server has: several accepts a method, its
-loop, the allocator's thresholds, how sockets are read.
+Without --tuned it is a plain grpc.aio server. With --tuned it has the settings of poolservice-server: multi-accept, its
+event loop, its allocator thresholds and its way of reading sockets.
 """
 
-# ruff: noqa: E402 - what is chosen of gRPC has to be chosen before it is imported
+# ruff: noqa: E402 - gRPC reads the environment variable when it is imported
 import asyncio
 import sys
 from typing import Any
@@ -26,11 +26,11 @@ from poolservice_server.grpc_adapter import event_loop, multi_accept
 SERVICE = "poolservice.v1.PoolService"
 
 
-async def serve(answer_bytes: int, *, tuned: bool) -> None:
-    answer = bytes(answer_bytes)
+async def serve(response_bytes: int, *, tuned: bool) -> None:
+    response = bytes(response_bytes)
 
     async def echo(_message: bytes, _context: Any) -> bytes:
-        return answer
+        return response
 
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Pool": grpc.unary_unary_rpc_method_handler(echo)}
     server = multi_accept.server(environment.OPTIONS) if tuned else grpc.aio.server()

@@ -1,4 +1,4 @@
-"""The client of every benchmark: grpc.aio, raw bytes, each call on its own."""
+"""Load generation: a grpc.aio client that sends raw bytes, one message per call, without the SDK."""
 
 import asyncio
 import os
@@ -21,16 +21,16 @@ _LONGEST_CALL_SECONDS = 60.0
 Call = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
 
 
-class Measured(NamedTuple):
-    """A stretch of calls.
+class Measurement(NamedTuple):
+    """Throughput, latency, CPU time and memory over one measuring interval.
 
     Attributes:
-        rate: calls a second.
-        p50_ms: half of the calls were answered within this.
-        p99_ms: 99 of 100 were.
-        server_us: the server's CPU time a call, in microseconds.
-        client_us: the client's.
-        peak_mb: the most resident memory of the server's first process, in MB.
+        rate: calls per second.
+        p50_ms: median latency in milliseconds.
+        p99_ms: 99th percentile of the latency in milliseconds.
+        server_us: CPU time of the server per call, in microseconds.
+        client_us: CPU time of the client per call, in microseconds.
+        peak_mb: peak resident memory of the server's first process, in MB.
     """
 
     rate: float
@@ -43,8 +43,8 @@ class Measured(NamedTuple):
 
 @asynccontextmanager
 async def calls_to(address: str, *, channels: int = 1) -> Any:
-    """The Pool method over so many connections of their own."""
-    # Channels with equal options would share one connection.
+    """Open `channels` separate connections and yield the Pool method of each."""
+    # By default, channels with equal options share one connection.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     opened = [grpc.aio.insecure_channel(address, options=options) for _ in range(channels)]
     try:
@@ -56,10 +56,10 @@ async def calls_to(address: str, *, channels: int = 1) -> Any:
 
 async def closed_loop(
     server: Server, calls: Sequence[Call], request: bytes, *, concurrency: int, seconds: float
-) -> Measured:
-    """Keep `concurrency` calls under kernel_for for so long, the next as soon as one is answered."""
+) -> Measurement:
+    """Keep `concurrency` calls in flight for `seconds`: each caller sends the next call when it has its response."""
     await _keep_calling(calls, request, concurrency, _WARM_UP_SECONDS)
-    server.forget_peak()
+    server.reset_peak_memory()
     server_before, client_before = sum(server.cpu_seconds().values()), time.process_time()
     started = time.perf_counter()
     latencies = await _keep_calling(calls, request, concurrency, seconds)
@@ -68,8 +68,8 @@ async def closed_loop(
     used = sum(server.cpu_seconds().values()) - server_before
     done = len(latencies)
     p50, p99 = np.percentile(latencies, (50, 99))
-    return Measured(
-        done / elapsed, p50 * 1e3, p99 * 1e3, used / done * 1e6, client / done * 1e6, server.peak_bytes() / 1e6
+    return Measurement(
+        done / elapsed, p50 * 1e3, p99 * 1e3, used / done * 1e6, client / done * 1e6, server.peak_memory_bytes() / 1e6
     )
 
 
@@ -89,10 +89,10 @@ async def _keep_calling(calls: Sequence[Call], request: bytes, concurrency: int,
 
 
 def rotated(items: Sequence[Any], by: int) -> Iterator[Any]:
-    """The items from another one on each time, so that none is always first."""
+    """Return the items rotated by `by`, so that each round starts with another one."""
     return (items[(by + index) % len(items)] for index in range(len(items)))
 
 
 def load_average() -> float:
-    """What else the machine does, as the mean number of runnable processes over the last minute."""
+    """Return the mean number of runnable processes on the machine over the last minute."""
     return os.getloadavg()[0]

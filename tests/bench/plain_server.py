@@ -1,4 +1,4 @@
-"""The server that a user would write in fifty lines: grpcio, the generated classes, torch, no batching.
+"""The server that a user would write in fifty lines: grpcio, generated classes and torch, without batching.
 
 python tests/bench/plain_server.py
 """
@@ -17,7 +17,7 @@ from poolservice.v1 import pool_pb2, pool_pb2_grpc
 
 
 class PlainPoolService(pool_pb2_grpc.PoolServiceServicer):
-    """Pools float32 tensors and pictures by a maximum or a global average, one call at a time on each thread."""
+    """Pools float32 tensors and images with max or global average pooling, one call at a time on each thread."""
 
     def Pool(self, request: pool_pb2.PoolRequest, context: grpc.ServicerContext) -> pool_pb2.PoolResponse:  # noqa: N802
         x = self._payload(request)
@@ -36,14 +36,14 @@ class PlainPoolService(pool_pb2_grpc.PoolServiceServicer):
             values = np.frombuffer(request.tensor.data, np.float32).reshape(tuple(request.tensor.shape))
             return torch.from_numpy(values.copy())
         pixels = np.array(Image.open(io.BytesIO(request.image.data)).convert("RGB"))
-        # As torchvision's ToTensor does.
+        # The same as torchvision's ToTensor.
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
 
 
 def serve() -> None:
     server = grpc.server(ThreadPoolExecutor(max_workers=10))
     add: Any = pool_pb2_grpc.add_PoolServiceServicer_to_server
-    add(PlainPoolService(), server)  # type: ignore[abstract] # the stubs want every method, grpc does not
+    add(PlainPoolService(), server)  # type: ignore[abstract] # the stubs require every method, grpc does not
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(f"plain server at 127.0.0.1:{port}", flush=True)

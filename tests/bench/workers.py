@@ -1,9 +1,11 @@
-"""`make bench-workers`: what two workers carry of J1, against one.
+"""`make bench-workers`: compare the throughput of two workers with that of one, for job J1.
 
-The client shares the machine's cores with them, so calls a second say as much of it as of the server. What the
-server could carry without it follows from its CPU time a call: a worker with a core of its own carries 1 / that, and
-the gain of a second worker with a second core is told by it. A single worker that is given both cores uses some of
-the second, for gRPC's threads and its own; it is bound by its event loop's thread, which has no more than one.
+The client shares the cores with the server, so the measured calls per second depend on both. The throughput of the
+server alone follows from its CPU time per call: a worker that has a core to itself completes 1 / that. The gain is the
+ratio of these throughputs for two workers on two cores and one worker on one core.
+
+A single worker on two cores uses part of the second core for the threads of gRPC and its own threads. It is limited by
+the thread of its event loop, which cannot use more than one core.
 """
 
 import asyncio
@@ -22,10 +24,10 @@ from children import Server
 from jobs import Job, make_jobs
 from load import calls_to, closed_loop, load_average, rotated
 
-LEAST_GAIN = 1.6
+MIN_GAIN = 1.6
 WORKERS = (1, 2)
 
-# One connection reaches one worker, and which one is up to the kernel: of so many, some reach either.
+# The kernel assigns each connection to one worker. With this many, each worker has some.
 _CHANNELS = 8
 _CONCURRENCY = 16
 
@@ -33,23 +35,23 @@ COLUMNS = (
     "workers",
     "calls/s",
     "server CPU µs",
-    "of it event loops",
+    "event loops' CPU µs",
     "busier worker's share",
-    "without the client, on a core each",
-    "on two cores",
+    "calls/s alone, one core per worker",
+    "calls/s alone, two cores",
 )
 
 console = Console()
 
 
-class Carried(NamedTuple):
-    """What was measured of one server.
+class Throughput(NamedTuple):
+    """The throughput and the CPU time per call of one server.
 
     Attributes:
-        rate: calls a second, with the client on the same cores.
-        server_us: CPU time a call, of all threads.
-        loop_us: CPU time a call of the busiest thread of each worker, together.
-        share: the part of the calls' CPU time that the busier worker had.
+        rate: calls per second, with the client on the same cores.
+        server_us: CPU time per call of all threads, in microseconds.
+        loop_us: CPU time per call of the busiest thread of each worker, summed over the workers, in microseconds.
+        share: the fraction of the server's CPU time that the busier worker used.
     """
 
     rate: float
@@ -57,19 +59,19 @@ class Carried(NamedTuple):
     loop_us: float
     share: float
 
-    def on_a_core_each(self, workers: int) -> float:
-        """Calls a second that as many cores as workers carry."""
+    def with_one_core_per_worker(self, workers: int) -> float:
+        """Return the calls per second of the server alone, on as many cores as it has workers."""
         return workers / self.server_us * 1e6
 
     def on_two_cores(self, workers: int) -> float:
-        """Calls a second that two cores carry."""
+        """Return the calls per second of the server alone, on two cores."""
         return min(2 / self.server_us, workers / self.loop_us) * 1e6
 
 
 def command(
-    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 2.0,
-    rounds: Annotated[int, typer.Option(help="Rounds over both servers; medians are told.")] = 5,
-    out: Annotated[Path | None, typer.Option("--json", help="Where the results go as JSON.")] = None,
+    seconds: Annotated[float, typer.Option(help="Duration of each measurement in seconds.")] = 2.0,
+    rounds: Annotated[int, typer.Option(help="Rounds over both servers; the output shows medians.")] = 5,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")] = None,
 ) -> None:
     """Measure J1 with one worker and with two."""
     children.end_on_sigterm()
@@ -79,62 +81,59 @@ def command(
             workers: stack.enter_context(children.running(*children.POOLSERVICE, "--workers", str(workers)))
             for workers in WORKERS
         }
-        measured = asyncio.run(_run(job, servers, seconds, rounds))
+        measurements = asyncio.run(_run(job, servers, seconds, rounds))
     gain = statistics.median(
-        two.on_a_core_each(2) / one.on_a_core_each(1) for one, two in zip(measured[1], measured[2], strict=True)
+        two.with_one_core_per_worker(2) / one.with_one_core_per_worker(1)
+        for one, two in zip(measurements[1], measurements[2], strict=True)
     )
-    table = Table(title=f"J1, {_CONCURRENCY} calls at a time over {_CHANNELS} connections")
-    for column in (
-        "workers",
-        "calls/s",
-        "server CPU µs",
-        "of it event loops",
-        "busier worker's share",
-        "calls/s alone",
-    ):
+    table = Table(title=f"J1, {_CONCURRENCY} concurrent calls over {_CHANNELS} connections")
+    for column in COLUMNS:
         table.add_column(column, justify="right")
-    for workers, cells in measured.items():
-        cell = Carried(*map(statistics.median, zip(*cells, strict=True)))
+    for workers, one_per_round in measurements.items():
+        median = Throughput(*map(statistics.median, zip(*one_per_round, strict=True)))
         table.add_row(
             str(workers),
-            f"{cell.rate:,.0f}",
-            f"{cell.server_us:.0f}",
-            f"{cell.loop_us:.0f}",
-            f"{cell.share:.2f}",
-            f"{cell.on_a_core_each(workers):,.0f}",
-            f"{cell.on_two_cores(workers):,.0f}",
+            f"{median.rate:,.0f}",
+            f"{median.server_us:.0f}",
+            f"{median.loop_us:.0f}",
+            f"{median.share:.2f}",
+            f"{median.with_one_core_per_worker(workers):,.0f}",
+            f"{median.on_two_cores(workers):,.0f}",
         )
     console.print(table)
-    met = gain >= LEAST_GAIN
+    met = gain >= MIN_GAIN
     verdict = "[green]met[/green]" if met else "[red]not met[/red]"
-    console.print(f"two workers over one, on a core each: {gain:.2f}, target {LEAST_GAIN} {verdict}")
-    console.print(f"load of the machine: {load_average():.1f}")
+    console.print(
+        f"throughput of two workers over one, with one core per worker: {gain:.2f}, target {MIN_GAIN} {verdict}"
+    )
+    console.print(f"load average of the machine: {load_average():.1f}")
     if out is not None:
-        rounds_of = {workers: [cell._asdict() for cell in cells] for workers, cells in measured.items()}
+        rounds_of = {workers: [one._asdict() for one in per_round] for workers, per_round in measurements.items()}
         out.write_text(json.dumps({"gain": gain, "workers": rounds_of}, indent=2))
     raise typer.Exit(int(not met))
 
 
-async def _run(job: Job, servers: dict[int, Server], seconds: float, rounds: int) -> dict[int, list[Carried]]:
-    measured: dict[int, list[Carried]] = {workers: [] for workers in WORKERS}
+async def _run(job: Job, servers: dict[int, Server], seconds: float, rounds: int) -> dict[int, list[Throughput]]:
+    measurements: dict[int, list[Throughput]] = {workers: [] for workers in WORKERS}
     for number in range(rounds):
         for workers in rotated(WORKERS, number):
-            measured[workers].append(await _measure(job, servers[workers], seconds))
-    return measured
+            measurements[workers].append(await _measure(job, servers[workers], seconds))
+    return measurements
 
 
-async def _measure(job: Job, server: Server, seconds: float) -> Carried:
+async def _measure(job: Job, server: Server, seconds: float) -> Throughput:
     async with calls_to(server.address, channels=_CHANNELS) as calls:
         job.check(await calls[0](job.request))
         before, threads_before = server.cpu_seconds(), server.thread_seconds()
-        cell = await closed_loop(server, calls, job.request, concurrency=_CONCURRENCY, seconds=seconds)
+        measured = await closed_loop(server, calls, job.request, concurrency=_CONCURRENCY, seconds=seconds)
         used = {pid: now - before.get(pid, 0.0) for pid, now in server.cpu_seconds().items()}
         busiest = [
             max(now - threads_before.get(process, {}).get(thread, 0.0) for thread, now in threads.items())
             for process, threads in server.thread_seconds().items()
         ]
-    whole = sum(used.values())
-    return Carried(cell.rate, cell.server_us, cell.server_us * sum(busiest) / whole, max(used.values()) / whole)
+    total = sum(used.values())
+    loop_us = measured.server_us * sum(busiest) / total
+    return Throughput(measured.rate, measured.server_us, loop_us, max(used.values()) / total)
 
 
 if __name__ == "__main__":
