@@ -131,7 +131,7 @@ class Raises:
         return GOOD
 
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # type: ignore[misc]  # a proxy's is read-only too
         if self._protocol == "__class__":
             raise LookupError("an unbound proxy")
         return Raises

@@ -118,7 +118,7 @@ class Item:
 
 
 def _printable(path: str | None) -> str | None:
-    """Return the path as errors show it: characters that no file name can have are escaped, so that it can be printed."""
+    """Return the path as errors show it; characters that no file name can have are escaped, so that it prints."""
     if path is None:
         return None
     try:
