@@ -25,7 +25,7 @@ from poolservice_client import (
 )
 from poolservice_server.testing import Service
 
-#: Maps with one of the two clients and returns the results, and what it raised in the end.
+#: Maps with one of the two clients; returns the results, and the exception that ended the map.
 Collect = Callable[..., tuple[list[Any], Exception | None]]
 StartServer = Callable[..., Service]
 
@@ -130,8 +130,8 @@ class Raises:
             raise LookupError("no array here")
         return GOOD
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # a proxy's is read-only too
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         if self._protocol == "__class__":
             raise LookupError("an unbound proxy")
         return Raises

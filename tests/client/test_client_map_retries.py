@@ -145,10 +145,12 @@ def server() -> Iterator[FakeServer]:
 Collected = tuple[list[MapItem[Any]], ClientStats]
 
 
-async def collect(kind: type[Any], server: FakeServer, *, retries: RetryPolicy | None, **options: Any) -> Collected:
-    """Map the images with a client of either kind; return the items and the client's counters."""
+async def collect(
+    client_class: type[Any], server: FakeServer, *, retries: RetryPolicy | None, **options: Any
+) -> Collected:
+    """Map the images with a client of the given class; return the items and the client's counters."""
     spec = GlobalAvgPool2d()
-    if kind is PoolClient:
+    if client_class is PoolClient:
         with PoolClient(server.address, retries=retries) as client:
             return list(client.map(server.images(), spec, items=True, **options)), client.stats()
     async with AsyncPoolClient(server.address, retries=retries) as aclient:
@@ -167,17 +169,17 @@ def check_results(items: Sequence[MapItem[Any]], *, failed: Sequence[int], error
             assert item.result == item.index
 
 
-both = pytest.mark.parametrize("kind", [PoolClient, AsyncPoolClient])
+both_clients = pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
 REFUSED = [3, 4, 17]
 
 
-@both
+@both_clients
 @pytest.mark.parametrize(("status", "error"), [(full(), Overloaded), (STOPPING, Unavailable)], ids=["full", "stopping"])
 async def test_refused_items_are_sent_again_up_to_the_attempt_limit(
-    server: FakeServer, kind: type[Any], status: status_pb2.Status, error: type[Exception]
+    server: FakeServer, client_class: type[Any], status: status_pb2.Status, error: type[Exception]
 ) -> None:
     server.refuse = lambda number, attempt: status if number in REFUSED else None
-    items, stats = await collect(kind, server, retries=QUICK)
+    items, stats = await collect(client_class, server, retries=QUICK)
     check_results(items, failed=REFUSED, error=error)
     assert server.attempts == {number: 3 if number in REFUSED else 1 for number in NUMBERS}
     # The refused items of a message are sent again together, which is one retry.
@@ -185,26 +187,28 @@ async def test_refused_items_are_sent_again_up_to_the_attempt_limit(
     assert stats.retry_budget_exhausted == 0
 
 
-@both
-async def test_refused_items_succeed_at_a_later_attempt(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_refused_items_succeed_at_a_later_attempt(server: FakeServer, client_class: type[Any]) -> None:
     server.refuse = lambda number, attempt: full() if number in REFUSED and attempt < 3 else None
-    items, _ = await collect(kind, server, retries=QUICK)
+    items, _ = await collect(client_class, server, retries=QUICK)
     check_results(items, failed=[], error=Overloaded)
     assert server.attempts == {number: 3 if number in REFUSED else 1 for number in NUMBERS}
 
 
-@both
-async def test_a_whole_message_is_retried_up_to_the_attempt_limit(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_a_whole_message_is_retried_up_to_the_attempt_limit(server: FakeServer, client_class: type[Any]) -> None:
     server.fail = lambda numbers: STOPPING
-    items, stats = await collect(kind, server, retries=QUICK)
+    items, stats = await collect(client_class, server, retries=QUICK)
     check_results(items, failed=NUMBERS, error=Unavailable)
     assert server.attempts == dict.fromkeys(NUMBERS, 3)
     assert stats.retries == 2 * stats.calls
     assert len(server.messages) == 3 * stats.calls
 
 
-@both
-async def test_attempts_of_the_message_and_of_its_items_have_one_limit(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_attempts_of_the_message_and_of_its_items_have_one_limit(
+    server: FakeServer, client_class: type[Any]
+) -> None:
     seen: set[int] = set()
 
     def fail_first(numbers: list[int]) -> status_pb2.Status | None:
@@ -214,36 +218,36 @@ async def test_attempts_of_the_message_and_of_its_items_have_one_limit(server: F
 
     server.fail = fail_first
     server.refuse = lambda number, attempt: full() if number in REFUSED else None
-    items, _ = await collect(kind, server, retries=QUICK)
+    items, _ = await collect(client_class, server, retries=QUICK)
     check_results(items, failed=REFUSED, error=Overloaded)
     assert server.attempts == {number: 3 if number in REFUSED else 2 for number in NUMBERS}
 
 
-@both
-async def test_without_retries_an_item_fails_on_its_first_error(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_without_retries_an_item_fails_on_its_first_error(server: FakeServer, client_class: type[Any]) -> None:
     server.refuse = lambda number, attempt: full() if number in REFUSED else None
-    items, stats = await collect(kind, server, retries=None)
+    items, stats = await collect(client_class, server, retries=None)
     check_results(items, failed=REFUSED, error=Overloaded)
     assert server.attempts == dict.fromkeys(NUMBERS, 1)
     assert (stats.calls, stats.retries, stats.retry_budget_exhausted) == (len(server.messages), 0, 0)
 
 
-@both
-async def test_without_retries_a_message_is_sent_once(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_without_retries_a_message_is_sent_once(server: FakeServer, client_class: type[Any]) -> None:
     server.fail = lambda numbers: STOPPING if 0 in numbers else None
-    items, stats = await collect(kind, server, retries=None)
+    items, stats = await collect(client_class, server, retries=None)
     check_results(items, failed=next(numbers for numbers in server.messages if 0 in numbers), error=Unavailable)
     assert server.attempts == dict.fromkeys(NUMBERS, 1)
     assert stats.retries == 0
 
 
-@both
+@both_clients
 async def test_without_retries_a_server_that_went_away_is_not_waited_for(
-    start_server: Callable[..., Service], kind: type[Any]
+    start_server: Callable[..., Service], client_class: type[Any]
 ) -> None:
     server = start_server()
     x = np.ones((3, 8, 8), np.float32)
-    if kind is PoolClient:
+    if client_class is PoolClient:
         with PoolClient(server.address, retries=None) as client:
             results = client.map(itertools.repeat(x), GlobalAvgPool2d(), items=True)
             assert next(results).error is None
@@ -263,19 +267,19 @@ async def test_without_retries_a_server_that_went_away_is_not_waited_for(
     assert stats.retries == 0
 
 
-@both
-async def test_the_budget_limits_the_retries_of_a_map(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_the_budget_limits_the_retries_of_a_map(server: FakeServer, client_class: type[Any]) -> None:
     server.refuse = lambda number, attempt: full()
     policy = RetryPolicy(max_attempts=20, first_backoff=0.001, max_backoff=0.001, budget=0, burst=4)
-    items, stats = await collect(kind, server, retries=policy)
+    items, stats = await collect(client_class, server, retries=policy)
     check_results(items, failed=NUMBERS, error=Overloaded)
     assert stats.retries == 4
     assert stats.retry_budget_exhausted == stats.calls
     assert len(server.messages) == stats.calls + stats.retries
 
 
-@both
-async def test_a_retry_waits_as_long_as_the_server_asks(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_a_retry_waits_as_long_as_the_server_asks(server: FakeServer, client_class: type[Any]) -> None:
     arrived: list[float] = []
 
     def refuse(number: int, attempt: int) -> status_pb2.Status | None:
@@ -285,36 +289,36 @@ async def test_a_retry_waits_as_long_as_the_server_asks(server: FakeServer, kind
         return full(0.3 if number == 5 else 0.1) if attempt == 1 else None
 
     server.refuse = refuse
-    items, _ = await collect(kind, server, retries=QUICK)
+    items, _ = await collect(client_class, server, retries=QUICK)
     check_results(items, failed=[], error=Overloaded)
     first, second = arrived
     assert second - first >= 0.3
 
 
-@both
-async def test_a_retry_that_would_come_too_late_is_not_waited_for(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_a_retry_that_would_come_too_late_is_not_waited_for(server: FakeServer, client_class: type[Any]) -> None:
     server.refuse = lambda number, attempt: full(60) if number in REFUSED else None
-    items, stats = await collect(kind, server, retries=QUICK, timeout=30)
+    items, stats = await collect(client_class, server, retries=QUICK, timeout=30)
     check_results(items, failed=REFUSED, error=Overloaded)
     assert server.attempts == dict.fromkeys(NUMBERS, 1)
     assert stats.retries == 0
 
 
-@both
-async def test_a_deadline_is_not_retried(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_a_deadline_is_not_retried(server: FakeServer, client_class: type[Any]) -> None:
     server.refuse = lambda number, attempt: LATE if number in REFUSED else None
-    items, _ = await collect(kind, server, retries=QUICK)
+    items, _ = await collect(client_class, server, retries=QUICK)
     check_results(items, failed=REFUSED, error=DeadlineExceeded)
     assert server.attempts == dict.fromkeys(NUMBERS, 1)
 
 
-@both
+@both_clients
 @pytest.mark.parametrize("retries", [None, QUICK], ids=["no retries", "retries"])
 async def test_items_of_a_message_that_broke_are_sent_unbatched_which_is_no_retry(
-    server: FakeServer, kind: type[Any], retries: RetryPolicy | None
+    server: FakeServer, client_class: type[Any], retries: RetryPolicy | None
 ) -> None:
     server.fail = lambda numbers: BROKEN if 7 in numbers or len(numbers) > 1 else None
-    items, stats = await collect(kind, server, retries=retries)
+    items, stats = await collect(client_class, server, retries=retries)
     check_results(items, failed=[7], error=ServerError)
     broken = {number for numbers in server.messages if len(numbers) > 1 for number in numbers}
     assert broken
@@ -323,8 +327,10 @@ async def test_items_of_a_message_that_broke_are_sent_unbatched_which_is_no_retr
     assert stats.calls == len(server.messages)
 
 
-@both
-async def test_results_are_yielded_before_refused_items_are_sent_again(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_results_are_yielded_before_refused_items_are_sent_again(
+    server: FakeServer, client_class: type[Any]
+) -> None:
     received = threading.Event()
 
     def refuse(number: int, attempt: int) -> status_pb2.Status | None:
@@ -342,7 +348,7 @@ async def test_results_are_yielded_before_refused_items_are_sent_again(server: F
         if len(indices) == len(NUMBERS) - 1:
             received.set()
 
-    if kind is PoolClient:
+    if client_class is PoolClient:
         with PoolClient(server.address, retries=QUICK) as client:
             for item in client.map(server.images(), GlobalAvgPool2d(), items=True, ordered=False):
                 receive(item)
@@ -354,10 +360,10 @@ async def test_results_are_yielded_before_refused_items_are_sent_again(server: F
     assert sorted(indices) == list(NUMBERS)
 
 
-@both
-async def test_the_last_error_of_a_refused_item_is_reported(server: FakeServer, kind: type[Any]) -> None:
+@both_clients
+async def test_the_last_error_of_a_refused_item_is_reported(server: FakeServer, client_class: type[Any]) -> None:
     # Items are refused at first, then the whole message fails: the last error counts.
     server.refuse = lambda number, attempt: full() if number in REFUSED else None
     server.fail = lambda numbers: STOPPING if set(numbers) <= set(REFUSED) else None
-    items, _ = await collect(kind, server, retries=QUICK)
+    items, _ = await collect(client_class, server, retries=QUICK)
     check_results(items, failed=REFUSED, error=Unavailable)

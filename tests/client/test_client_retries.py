@@ -74,9 +74,9 @@ def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
     return retry
 
 
-async def ask(kind: type[Any], address: str, **options: Any) -> Any:
-    """Make one call with a client of either kind; return its error and the client's counters."""
-    if kind is PoolClient:
+async def ask(client_class: type[Any], address: str, **options: Any) -> Any:
+    """Make one call with a client of the given class; return its error and the client's counters."""
+    if client_class is PoolClient:
         with PoolClient(address, **options) as client:
             try:
                 await asyncio.to_thread(client.pool, X, SPEC)
@@ -91,13 +91,13 @@ async def ask(kind: type[Any], address: str, **options: Any) -> Any:
         return None, aclient.stats()
 
 
-both = pytest.mark.parametrize("kind", [PoolClient, AsyncPoolClient])
+both_clients = pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
 
 
-@both
-async def test_a_call_that_a_server_cannot_serve_for_a_moment_is_retried(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_a_call_that_a_server_cannot_serve_for_a_moment_is_retried(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(2, code_pb2.UNAVAILABLE)
-    error, stats = await ask(kind, serve(server), retries=RetryPolicy(first_backoff=0.1))
+    error, stats = await ask(client_class, serve(server), retries=RetryPolicy(first_backoff=0.1))
     assert error is None
     assert (stats.calls, stats.retries, stats.retry_budget_exhausted) == (1, 2, 0)
     first, second, third = server.called
@@ -106,26 +106,26 @@ async def test_a_call_that_a_server_cannot_serve_for_a_moment_is_retried(serve: 
     assert third - second >= 0.1
 
 
-@both
-async def test_the_error_of_the_last_attempt_is_raised(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_the_error_of_the_last_attempt_is_raised(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(99, code_pb2.UNAVAILABLE)
-    error, stats = await ask(kind, serve(server), retries=RetryPolicy(max_attempts=3, first_backoff=0.01))
+    error, stats = await ask(client_class, serve(server), retries=RetryPolicy(max_attempts=3, first_backoff=0.01))
     assert isinstance(error, Unavailable)
     assert len(server.called) == 3
     assert stats.retries == 2
 
 
-@both
-async def test_a_retry_waits_as_long_as_a_full_queue_asks(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_a_retry_waits_as_long_as_a_full_queue_asks(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(1, code_pb2.RESOURCE_EXHAUSTED, retry_info(0.3))
-    error, stats = await ask(kind, serve(server), retries=QUICK)
+    error, stats = await ask(client_class, serve(server), retries=QUICK)
     assert error is None
     assert stats.retries == 1
     first, second = server.called
     assert second - first >= 0.3
 
 
-@both
+@both_clients
 @pytest.mark.parametrize(
     "server",
     [
@@ -139,19 +139,19 @@ async def test_a_retry_waits_as_long_as_a_full_queue_asks(serve: Serve, kind: ty
     ],
     ids=lambda server: code_pb2.Code.Name(server._status.code) if isinstance(server, Flaky) else None,
 )
-async def test_calls_that_cannot_succeed_are_sent_once(serve: Serve, kind: type[Any], server: Flaky) -> None:
+async def test_calls_that_cannot_succeed_are_sent_once(serve: Serve, client_class: type[Any], server: Flaky) -> None:
     before = len(server.called)
-    error, stats = await ask(kind, serve(server), retries=QUICK)
+    error, stats = await ask(client_class, serve(server), retries=QUICK)
     assert isinstance(error, PoolError)
     assert len(server.called) == before + 1
     assert stats.retries == 0
 
 
-@both
-async def test_no_attempt_starts_after_the_deadline(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_no_attempt_starts_after_the_deadline(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(99, code_pb2.RESOURCE_EXHAUSTED, retry_info(5))
     started = time.monotonic()
-    error, stats = await ask(kind, serve(server), timeout=2)
+    error, stats = await ask(client_class, serve(server), timeout=2)
     # The server's error is raised immediately: a timeout would say less, and later.
     assert isinstance(error, Overloaded)
     assert time.monotonic() - started < 2
@@ -159,10 +159,10 @@ async def test_no_attempt_starts_after_the_deadline(serve: Serve, kind: type[Any
     assert stats.retries == 0
 
 
-@both
-async def test_without_a_policy_nothing_is_retried(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_without_a_policy_nothing_is_retried(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(1, code_pb2.UNAVAILABLE)
-    error, stats = await ask(kind, serve(server), retries=None)
+    error, stats = await ask(client_class, serve(server), retries=None)
     assert isinstance(error, Unavailable)
     assert len(server.called) == 1
     assert stats.retries == 0
@@ -226,9 +226,9 @@ def stuck() -> Iterator[threading.Event]:
     event.set()
 
 
-@both
+@both_clients
 async def test_a_slow_call_is_hedged_and_the_slower_attempt_is_cancelled(
-    serve: Serve, stuck: threading.Event, kind: type[Any]
+    serve: Serve, stuck: threading.Event, client_class: type[Any]
 ) -> None:
     calls = itertools.count()
     cancelled = threading.Event()
@@ -239,7 +239,7 @@ async def test_a_slow_call_is_hedged_and_the_slower_attempt_is_cancelled(
             stuck.wait(30)
         return RESPONSE
 
-    error, stats = await ask(kind, serve(behaviour), hedge_after=0.1)
+    error, stats = await ask(client_class, serve(behaviour), hedge_after=0.1)
     assert error is None
     assert (stats.calls, stats.hedges, stats.hedges_won, stats.retries) == (1, 1, 1, 0)
     assert next(calls) == 2
@@ -247,9 +247,9 @@ async def test_a_slow_call_is_hedged_and_the_slower_attempt_is_cancelled(
     stuck.set()
 
 
-@both
+@both_clients
 async def test_a_hedge_that_fails_does_not_end_the_first_attempt(
-    serve: Serve, stuck: threading.Event, kind: type[Any]
+    serve: Serve, stuck: threading.Event, client_class: type[Any]
 ) -> None:
     calls = itertools.count()
 
@@ -261,14 +261,14 @@ async def test_a_hedge_that_fails_does_not_end_the_first_attempt(
         context.abort(grpc.StatusCode.INTERNAL, "the hedge fails")
         raise AssertionError
 
-    error, stats = await ask(kind, serve(behaviour), hedge_after=0.1)
+    error, stats = await ask(client_class, serve(behaviour), hedge_after=0.1)
     assert error is None
     assert (stats.hedges, stats.hedges_won) == (1, 0)
 
 
-@both
-async def test_a_fast_call_is_not_hedged(server_address: str, kind: type[Any]) -> None:
-    error, stats = await ask(kind, server_address, hedge_after=20)
+@both_clients
+async def test_a_fast_call_is_not_hedged(server_address: str, client_class: type[Any]) -> None:
+    error, stats = await ask(client_class, server_address, hedge_after=20)
     assert error is None
     assert stats.hedges == 0
 

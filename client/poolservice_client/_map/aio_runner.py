@@ -153,7 +153,7 @@ class AsyncMapRunner:
 
 
 async def _asynchronous(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    """Yield the inputs of either kind of iterable."""
+    """Yield the inputs of an iterable that is asynchronous or not."""
     if isinstance(source, AsyncIterable):
         async for x in source:
             yield x
