@@ -139,10 +139,13 @@ class BlockingMap:
     ) -> Any:
         """Pool many tensors or images in bounded memory, and keep the server busy meanwhile.
 
-        Small items are sent together in one message, large ones over several concurrent calls; both limits are
-        measured. Paths are read, and PIL images encoded, on other threads. Messages are retried under the client's
-        RetryPolicy, and each item within its timeout, so a server that restarts loses no item and duplicates none.
-        With the client's ``retries=None``, an item fails on its first error.
+        Small items are sent together in one message, large ones unbatched over several concurrent calls. Paths are
+        read, and PIL images encoded, on other threads.
+
+        Messages are retried under the client's RetryPolicy, within the timeout of their items. A server that restarts
+        within 30 s loses no item and duplicates none. Items of a message that a full queue refuses are sent again
+        together, which is one retry. With the client's ``retries=None``, an item fails on its first error. If one item
+        may be the cause of a message's failure, each item of that message is sent unbatched, which is no retry.
 
         Args:
             xs: the inputs, each as in `pool`: any iterable, an endless one too. It is read in the caller's thread,
@@ -154,7 +157,7 @@ class BlockingMap:
                 that failed then raises nothing.
             on_error: what to do about an item that failed if `items` is False: "raise" its PoolError in its place, or
                 "skip" the item. Default: "raise". An input that cannot be read or converted has failed with
-                InvalidRequest, whose ``__cause__`` is the original exception.
+                InvalidRequest; if the input raised an exception, that is the ``__cause__``.
             ordered: whether to yield results in the order of `xs`; otherwise each as soon as it arrives.
             in_flight: the most items that are read and not yet yielded. Default: as many as keep the server busy.
             progress: whether to show a bar on standard error, with the rate, the failures and, if ``len(xs)`` is
@@ -173,7 +176,7 @@ class BlockingMap:
         Raises:
             InvalidRequest: immediately, if a spec or an option is invalid.
             PoolError: as in `pool`, if an item failed and `on_error` is "raise", after the results of the items before
-                it; or if the client is closed meanwhile.
+                it; or, in either form, if the client is closed meanwhile.
             Exception: what `xs` itself raises, after the results of everything that was read before.
         """
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
