@@ -42,6 +42,7 @@ from poolservice.specs import (
 )
 from poolservice_client._clients.aio import AsyncPoolClient
 from poolservice_client._clients.blocking import PoolClient
+from poolservice_client._map.map_item import MapItem
 from poolservice_client._response.reader import Execution, PoolResponse
 from poolservice_client._response.server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
 from poolservice_client._settings.credentials import TLS
@@ -88,6 +89,7 @@ __all__ = [
     "LPPool2d",
     "LPPool3d",
     "Limits",
+    "MapItem",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",

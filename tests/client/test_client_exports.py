@@ -19,6 +19,7 @@ def test_exactly_the_public_names_are_exported() -> None:
         "Execution",
         "Health",
         "Limits",
+        "MapItem",
         "OperatorInfo",
         "ParameterInfo",
         "PoolClient",

@@ -1,4 +1,4 @@
-"""client.map and its twin: every item answered once, in the order and the form that was asked for."""
+"""client.map of both clients: exactly one result per input, in the requested order and form."""
 
 import asyncio
 import io
@@ -18,7 +18,6 @@ from PIL import Image
 from poolservice_client import (
     AsyncPoolClient,
     AvgPool1d,
-    Execution,
     GlobalAvgPool2d,
     InvalidRequest,
     MaxPool2d,
@@ -26,7 +25,7 @@ from poolservice_client import (
     PoolClient,
 )
 
-#: Maps with one of the two clients and gives all that came.
+#: Maps with one of the two clients and returns all results.
 Collect = Callable[..., list[Any]]
 
 
@@ -44,35 +43,35 @@ def collect(request: pytest.FixtureRequest, server_address: str) -> Collect:
 
 
 def small(count: int) -> Iterator[NDArray[np.float32]]:
-    """Tensors that say which they are."""
+    """Tensors whose values are their index."""
     return (np.full((8, 8, 8), number, np.float32) for number in range(count))
 
 
-def test_small_tensors_come_back_in_order_and_complete(collect: Collect) -> None:
+def test_small_tensors_come_back_complete_and_in_order(collect: Collect) -> None:
     results = collect(small(3000), GlobalAvgPool2d(), output="features")
     np.testing.assert_array_equal(results, np.repeat(np.arange(3000, dtype=np.float32), 8).reshape(3000, 8))
 
 
-def test_as_they_complete_each_is_there_once_with_its_index(collect: Collect) -> None:
-    pairs = collect(small(3000), GlobalAvgPool2d(), ordered=False, indexed=True)
-    assert Counter(index for index, _ in pairs) == Counter(range(3000))
-    assert all((result == index).all() for index, result in pairs)
+def test_unordered_results_come_once_each_with_their_index(collect: Collect) -> None:
+    items = collect(small(3000), GlobalAvgPool2d(), ordered=False, items=True)
+    assert Counter(item.index for item in items) == Counter(range(3000))
+    assert all((item.result == item.index).all() for item in items)
 
 
-def test_answers_are_those_of_pool(collect: Collect, client: PoolClient) -> None:
+def test_results_equal_those_of_pool(collect: Collect, client: PoolClient) -> None:
     random = np.random.default_rng(5)
     xs = [random.standard_normal((3, 12, 10)).astype(np.float32) for _ in range(40)]
     specs = [MaxPool2d(2, return_indices=True), MinPool2d(3), GlobalAvgPool2d()]
-    for x, ((high, where), low, mean) in zip(xs, collect(xs, specs), strict=True):
-        (expected_high, expected_where), expected_low, expected_mean = client.pool(x, specs)
-        np.testing.assert_array_equal(high, expected_high, strict=True)
-        np.testing.assert_array_equal(where, expected_where, strict=True)
-        np.testing.assert_array_equal(low, expected_low, strict=True)
+    for x, ((maxima, indices), minima, mean) in zip(xs, collect(xs, specs), strict=True):
+        (expected_maxima, expected_indices), expected_minima, expected_mean = client.pool(x, specs)
+        np.testing.assert_array_equal(maxima, expected_maxima, strict=True)
+        np.testing.assert_array_equal(indices, expected_indices, strict=True)
+        np.testing.assert_array_equal(minima, expected_minima, strict=True)
         np.testing.assert_array_equal(mean, expected_mean, strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16, np.uint8, np.int64])
-def test_every_type_is_kept_or_narrowed(collect: Collect, client: PoolClient, dtype: Any) -> None:
+def test_every_dtype_is_kept_or_narrowed(collect: Collect, client: PoolClient, dtype: Any) -> None:
     xs = [np.arange(48, dtype=dtype).reshape(3, 4, 4) + number for number in range(20)]
     for x, y in zip(xs, collect(xs, MaxPool2d(2)), strict=True):
         np.testing.assert_array_equal(y, client.pool(x, MaxPool2d(2)), strict=True)
@@ -90,27 +89,20 @@ def test_shapes_ranks_and_sizes_may_be_mixed(collect: Collect, client: PoolClien
             np.testing.assert_array_equal(y, client.pool(x, MaxPool2d(2), **options), strict=True)
 
 
-def test_lists_and_other_ranks(collect: Collect) -> None:
+def test_lists_of_numbers_and_1d_layers(collect: Collect) -> None:
     xs = [[[1.0, 2.0, 3.0, 6.0]], [[5.0, 7.0, 1.0, 1.0]]]
     for y, expected in zip(collect(xs, AvgPool1d(2)), ([[1.5, 4.5]], [[6.0, 1.0]]), strict=True):
         np.testing.assert_array_equal(y, expected)
 
 
-def test_pictures_of_every_kind(collect: Collect, client: PoolClient, photograph: Path) -> None:
+def test_images_of_every_input_type(collect: Collect, client: PoolClient, photograph: Path) -> None:
     image = Image.open(photograph)
     thumbnail = io.BytesIO()
     image.resize((40, 30)).save(thumbnail, "PNG")
-    kinds: list[Any] = [photograph, str(photograph), photograph.read_bytes(), image, thumbnail.getvalue()]
-    expected = [client.pool(x, GlobalAvgPool2d(), color_mode="GRAY") for x in kinds]
-    for y, its in zip(collect(kinds * 4, GlobalAvgPool2d(), color_mode="GRAY"), expected * 4, strict=True):
+    inputs: list[Any] = [photograph, str(photograph), photograph.read_bytes(), image, thumbnail.getvalue()]
+    expected = [client.pool(x, GlobalAvgPool2d(), color_mode="GRAY") for x in inputs]
+    for y, its in zip(collect(inputs * 4, GlobalAvgPool2d(), color_mode="GRAY"), expected * 4, strict=True):
         np.testing.assert_array_equal(y, its, strict=True)
-
-
-def test_executions_come_where_they_are_asked_for(collect: Collect) -> None:
-    for index, (result, execution) in collect(small(10), MaxPool2d(2), execution=True, indexed=True):
-        assert (result == index).all()
-        assert isinstance(execution, Execution)
-        assert execution.device == "cpu"
 
 
 def test_results_own_their_memory(collect: Collect) -> None:
@@ -119,7 +111,7 @@ def test_results_own_their_memory(collect: Collect) -> None:
         assert y.flags.writeable
 
 
-def test_an_array_may_be_used_again_once_it_was_read(collect: Collect) -> None:
+def test_an_array_may_be_reused_once_it_was_read(collect: Collect) -> None:
     for shape in ((8, 8, 8), (8, 128, 128)):
         x = np.empty(shape, np.float32)
 
@@ -131,24 +123,28 @@ def test_an_array_may_be_used_again_once_it_was_read(collect: Collect) -> None:
         assert [y.flat[0] for y in collect(reused(), GlobalAvgPool2d())] == list(range(60))
 
 
-def test_nothing_gives_nothing(collect: Collect) -> None:
+def test_no_input_yields_no_result(collect: Collect) -> None:
     assert collect([], MaxPool2d(2)) == []
+    assert collect([], MaxPool2d(2), items=True) == []
 
 
 @pytest.mark.parametrize(
     ("xs", "options", "message"),
     [
-        ([], {"on_error": "ignore"}, r'on_error: must be "raise", "return" or "skip"; got \'ignore\''),
+        ([], {"on_error": "ignore"}, r'on_error: must be "raise" or "skip" \(or pass items=True .*; got \'ignore\''),
+        ([], {"on_error": "return"}, "on_error: .*items=True"),
+        ([], {"on_error": "raise", "items": True}, "on_error: items=True yields the error .*; leave on_error out"),
+        ([], {"on_error": "skip", "items": True}, "on_error: items=True yields the error .*; leave on_error out"),
         ([], {"in_flight": 0}, "in_flight: must be 1 or more items"),
         ([], {"in_flight": 2.5}, "in_flight"),
         ([], {"timeout": -1}, "timeout"),
-        ([], {"output": "picture"}, "output"),
-        ("cat.jpg", {}, "map takes an iterable of tensors or pictures; got one str"),
+        ([], {"output": "thumbnail"}, "output"),
+        ("cat.jpg", {}, "map takes an iterable of tensors or images; got one str"),
         (b"GIF89a", {}, "got one bytes"),
         (3, {}, "got one int"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(
+def test_invalid_arguments_are_refused_immediately(
     server_address: str, xs: Any, options: dict[str, Any], message: str
 ) -> None:
     for client in (PoolClient(server_address), AsyncPoolClient(server_address)):
@@ -168,13 +164,13 @@ def test_no_more_is_read_than_may_be_in_flight(client: PoolClient, in_flight: in
 
     results = client.map(counted(), GlobalAvgPool2d(), in_flight=in_flight)
     assert read == 0
-    for given, y in enumerate(itertools.islice(results, 200)):
-        assert (y == given).all()
-        assert read <= given + 1 + in_flight
+    for yielded, y in enumerate(itertools.islice(results, 200)):
+        assert (y == yielded).all()
+        assert read <= yielded + 1 + in_flight
     results.close()
 
 
-def test_reading_ahead_is_bounded_by_bytes_too(client: PoolClient) -> None:
+def test_reading_ahead_is_bounded_by_bytes(client: PoolClient) -> None:
     read = 0
 
     def large() -> Iterator[NDArray[np.float32]]:
@@ -185,14 +181,14 @@ def test_reading_ahead_is_bounded_by_bytes_too(client: PoolClient) -> None:
             yield x
 
     results = client.map(large(), GlobalAvgPool2d())
-    for given in range(1, 20):
+    for yielded in range(1, 20):
         next(results)
-        # What is under way, what waits to be sent, and the one that is given.
-        assert read <= given + 8
+        # The items being sent, those that wait to be sent, and the one that was yielded.
+        assert read <= yielded + 8
     results.close()
 
 
-async def test_the_twin_reads_no_more_either_and_takes_what_is_asynchronous(server_address: str) -> None:
+async def test_asyncio_reads_asynchronous_iterables_no_further_either(server_address: str) -> None:
     read = 0
 
     async def counted() -> AsyncIterator[NDArray[np.float32]]:
@@ -203,31 +199,31 @@ async def test_the_twin_reads_no_more_either_and_takes_what_is_asynchronous(serv
 
     async with AsyncPoolClient(server_address) as client:
         results = client.map(counted(), GlobalAvgPool2d(), in_flight=10)
-        for given in range(200):
-            assert (await anext(results) == given).all()
-            assert read <= given + 1 + 10
+        for yielded in range(200):
+            assert (await anext(results) == yielded).all()
+            assert read <= yielded + 1 + 10
         await results.aclose()
 
 
-async def test_a_result_is_given_while_the_source_waits(server_address: str) -> None:
-    given = asyncio.Event()
+async def test_a_result_is_yielded_while_the_source_waits(server_address: str) -> None:
+    received = asyncio.Event()
 
-    async def slow() -> AsyncIterator[NDArray[np.float32]]:
+    async def waits_for_each_result() -> AsyncIterator[NDArray[np.float32]]:
         for x in small(3):
             yield x
-            await given.wait()
-            given.clear()
+            await received.wait()
+            received.clear()
 
     async with AsyncPoolClient(server_address) as client:
         count = 0
-        async for y in client.map(slow(), GlobalAvgPool2d()):
+        async for y in client.map(waits_for_each_result(), GlobalAvgPool2d()):
             assert (y == count).all()
             count += 1
-            given.set()
+            received.set()
     assert count == 3
 
 
-def test_memory_stays_flat_over_fifty_thousand(client: PoolClient) -> None:
+def test_memory_stays_constant_over_fifty_thousand_items(client: PoolClient) -> None:
     process = psutil.Process()
     results = client.map(small(50_000), GlobalAvgPool2d())
     for _ in itertools.islice(results, 5_000):
@@ -244,7 +240,7 @@ def test_memory_stays_flat_over_fifty_thousand(client: PoolClient) -> None:
 
 def test_progress_is_shown_on_standard_error(client: PoolClient, capsys: pytest.CaptureFixture[str]) -> None:
     xs: list[Any] = [*small(20), object()]
-    assert len(list(client.map(xs, GlobalAvgPool2d(), progress=True, on_error="return"))) == 21
+    assert len(list(client.map(xs, GlobalAvgPool2d(), progress=True, items=True))) == 21
     shown = capsys.readouterr()
     assert "21/21" in shown.err
     assert "1 failed" in shown.err

@@ -1,4 +1,4 @@
-"""What fails in a map is that item's failure, in the form that was asked for; the rest goes on."""
+"""Failures within client.map: each is the failure of one item, and the other items succeed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from poolservice_client import (
     AsyncPoolClient,
@@ -18,48 +20,54 @@ from poolservice_client import (
     Overloaded,
     PoolClient,
     PoolError,
+    RetryPolicy,
     Unavailable,
 )
 from poolservice_server.testing import Service
 
-#: Maps with one of the two clients and gives what came, and what it raised in the end.
+#: Maps with one of the two clients; returns the results, and the exception that ended the map.
 Collect = Callable[..., tuple[list[Any], Exception | None]]
 StartServer = Callable[..., Service]
 
 GOOD = np.ones((3, 8, 8), np.float32)
+DEFAULT = RetryPolicy()
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
 def collect(request: pytest.FixtureRequest) -> Collect:
-    def blocking(address: str, xs: Iterable[Any], specs: Any, **options: Any) -> tuple[list[Any], Exception | None]:
-        given = []
-        with PoolClient(address) as client:
+    def blocking(
+        address: str, xs: Iterable[Any], specs: Any, retries: RetryPolicy | None = DEFAULT, **options: Any
+    ) -> tuple[list[Any], Exception | None]:
+        results = []
+        with PoolClient(address, retries=retries) as client:
             try:
                 for y in client.map(xs, specs, **options):
-                    given.append(y)  # noqa: PERF402 - what came before an error counts
-            except Exception as error:  # noqa: BLE001 - it is what is looked at
-                return given, error
-        return given, None
+                    results.append(y)  # noqa: PERF402 - the results before an error are needed
+            except Exception as error:  # noqa: BLE001 - the tests examine it
+                return results, error
+        return results, None
 
-    async def gather(address: str, xs: Any, specs: Any, **options: Any) -> tuple[list[Any], Exception | None]:
-        given = []
-        async with AsyncPoolClient(address) as client:
+    async def gather(
+        address: str, xs: Any, specs: Any, retries: RetryPolicy | None = DEFAULT, **options: Any
+    ) -> tuple[list[Any], Exception | None]:
+        results = []
+        async with AsyncPoolClient(address, retries=retries) as client:
             try:
                 async for y in client.map(xs, specs, **options):
-                    given.append(y)  # noqa: PERF401 - as above
+                    results.append(y)  # noqa: PERF401 - as above
             except Exception as error:  # noqa: BLE001 - as above
-                return given, error
-        return given, None
+                return results, error
+        return results, None
 
     return blocking if request.param == "blocking" else lambda *given, **options: asyncio.run(gather(*given, **options))
 
 
-def mixed(folder: Path) -> dict[int, tuple[Any, str]]:
-    """Bad items of every kind by the place that they take, and what is said of each."""
+def bad_inputs(folder: Path) -> dict[int, tuple[Any, str]]:
+    """Bad inputs of every sort by their index, each with the message that its error must match."""
     return {
         3: (object(), "object cannot be pooled"),
         7: (np.ones((3, 1, 1), np.float32), "no window fits"),
-        11: (b"no picture", "^x: these 10 bytes are not a JPEG"),
+        11: (b"not a jpeg", "^x: these 10 bytes are not a JPEG"),
         12: (folder / "missing.jpg", "^x: .*missing.jpg: No such file or directory$"),
         20: (np.ones((3, 8, 8), np.complex64), "complex64 cannot be pooled"),
         21: (np.float32(3), "scalar"),
@@ -68,72 +76,140 @@ def mixed(folder: Path) -> dict[int, tuple[Any, str]]:
     }
 
 
-def with_bad_ones(folder: Path, count: int = 40) -> list[Any]:
-    bad = mixed(folder)
+def with_bad_inputs(folder: Path, count: int = 40) -> list[Any]:
+    bad = bad_inputs(folder)
     return [bad[number][0] if number in bad else GOOD * number for number in range(count)]
 
 
-def test_failed_items_are_returned_in_their_places(collect: Collect, server_address: str, tmp_path: Path) -> None:
-    xs = with_bad_ones(tmp_path)
-    given, error = collect(server_address, xs, MaxPool2d(2), on_error="return")
+def test_failed_items_are_yielded_in_their_places(collect: Collect, server_address: str, tmp_path: Path) -> None:
+    xs = with_bad_inputs(tmp_path)
+    results, error = collect(server_address, xs, MaxPool2d(2), items=True)
     assert error is None
-    assert len(given) == len(xs)
-    bad = mixed(tmp_path)
-    for number, y in enumerate(given):
-        if number in bad:
-            with pytest.raises(InvalidRequest, match=bad[number][1]):
-                raise y
+    assert [item.index for item in results] == list(range(len(xs)))
+    bad = bad_inputs(tmp_path)
+    for item in results:
+        if item.index in bad:
+            with pytest.raises(InvalidRequest, match=bad[item.index][1]):
+                raise item.error
         else:
-            np.testing.assert_array_equal(y, np.full((3, 4, 4), number, np.float32), strict=True)
+            np.testing.assert_array_equal(item.result, np.full((3, 4, 4), item.index, np.float32), strict=True)
 
 
-def test_failed_items_are_left_out(collect: Collect, server_address: str, tmp_path: Path) -> None:
-    given, error = collect(server_address, with_bad_ones(tmp_path), MaxPool2d(2), on_error="skip", indexed=True)
+def test_failed_items_are_skipped(collect: Collect, server_address: str, tmp_path: Path) -> None:
+    results, error = collect(server_address, with_bad_inputs(tmp_path), MaxPool2d(2), on_error="skip")
     assert error is None
-    assert [index for index, _ in given] == [number for number in range(40) if number not in mixed(tmp_path)]
-    assert all((y == index).all() for index, y in given)
+    assert [y.flat[0] for y in results] == [number for number in range(40) if number not in bad_inputs(tmp_path)]
 
 
 def test_the_first_failed_item_is_raised_in_its_place(collect: Collect, server_address: str, tmp_path: Path) -> None:
-    given, error = collect(server_address, with_bad_ones(tmp_path), MaxPool2d(2))
-    assert [y.flat[0] for y in given] == [0, 1, 2]
+    results, error = collect(server_address, with_bad_inputs(tmp_path), MaxPool2d(2))
+    assert [y.flat[0] for y in results] == [0, 1, 2]
     assert isinstance(error, InvalidRequest)
-    assert error.__notes__ == ["It is what came of item 3 of the map, counted from 0."]
+    assert error.__notes__ == ["This is the error of item 3 of the map (counted from 0)."]
 
 
-def test_one_that_the_server_refuses_does_not_harm_those_that_travel_with_it(
-    collect: Collect, server_address: str
-) -> None:
-    # Each by itself is refused in words for its own shape, though they are sent as one tensor.
+def test_a_rejected_item_does_not_affect_others_in_its_message(collect: Collect, server_address: str) -> None:
+    # The bad ones are sent as one tensor, but the error of each must name its own shape.
     bad = [np.ones((3, 1, 1), np.float32)] * 20
-    given, error = collect(server_address, [*bad, GOOD], MaxPool2d(2), on_error="return")
+    results, error = collect(server_address, [*bad, GOOD], MaxPool2d(2), items=True)
     assert error is None
-    with PoolClient(server_address) as client, pytest.raises(InvalidRequest) as alone:
+    with PoolClient(server_address) as client, pytest.raises(InvalidRequest) as of_pool:
         client.pool(bad[0], MaxPool2d(2))
-    assert [str(y) for y in given[:20]] == [str(alone.value)] * 20
-    assert (given[20] == 1).all()
+    assert [str(item.error) for item in results[:20]] == [str(of_pool.value)] * 20
+    assert (results[20].result == 1).all()
+
+
+class Raises:
+    """An input that raises when it is converted."""
+
+    def __init__(self, protocol: str) -> None:
+        self._protocol = protocol
+
+    def __array__(self) -> NDArray[np.float32]:
+        if self._protocol == "__array__":
+            raise LookupError("no array here")
+        return GOOD
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        if self._protocol == "__class__":
+            raise LookupError("an unbound proxy")
+        return Raises
+
+
+class RaisesPath:
+    """A path that raises when it is read."""
+
+    def __fspath__(self) -> str:
+        raise LookupError("no path here")
+
+
+def closed_image() -> Image.Image:
+    image = Image.new("RGB", (8, 8))
+    image.close()
+    return image
+
+
+def nested_tensor() -> Any:
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+
+
+UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "a path with NUL": (lambda: "a\0b.jpg", ValueError, r"a\0b.jpg: cannot be read: ValueError"),
+    "a path with a lone surrogate": (
+        lambda: "a\ud800.jpg",
+        UnicodeEncodeError,
+        r"'a\ud800.jpg': cannot be read: UnicodeEncodeError",
+    ),
+    "a path that raises": (RaisesPath, LookupError, "x: cannot be read: LookupError: no path here"),
+    "a closed PIL image": (closed_image, ValueError, "x: cannot be read: ValueError: Operation on closed image"),
+    "__array__ raises": (lambda: Raises("__array__"), LookupError, "LookupError: no array here"),
+    "isinstance raises": (lambda: Raises("__class__"), LookupError, "LookupError: an unbound proxy"),
+    "a nested tensor": (nested_tensor, RuntimeError, "x: cannot be read: RuntimeError"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_whatever_an_input_raises_is_the_error_of_its_item(collect: Collect, server_address: str, name: str) -> None:
+    make, cause, message = UNREADABLE[name]
+    xs = [GOOD, make(), GOOD * 2]
+    (first, failed, last), error = collect(server_address, xs, MaxPool2d(2), items=True)
+    assert error is None
+    assert (first.result == 1).all()
+    assert (last.result == 2).all()
+    assert isinstance(failed.error, InvalidRequest)
+    assert isinstance(failed.error.__cause__, cause)
+    assert message in str(failed.error)
+    # The message can be printed.
+    str(failed.error).encode()
+    results, error = collect(server_address, xs, MaxPool2d(2), on_error="skip")
+    assert error is None
+    assert [y.flat[0] for y in results] == [1, 2]
 
 
 def test_an_unreadable_file_keeps_its_cause(collect: Collect, server_address: str, tmp_path: Path) -> None:
-    (failed,), error = collect(server_address, [tmp_path / "missing.jpg"], MaxPool2d(2), on_error="return")
+    (failed,), error = collect(server_address, [tmp_path / "missing.jpg"], MaxPool2d(2), items=True)
     assert error is None
-    assert isinstance(failed, InvalidRequest)
-    assert isinstance(failed.__cause__, FileNotFoundError)
+    assert isinstance(failed.error, InvalidRequest)
+    assert isinstance(failed.error.__cause__, FileNotFoundError)
 
 
-def test_the_iterables_own_error_comes_after_all_that_was_read_before(collect: Collect, server_address: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"on_error": "skip"}, {"items": True}], ids=str)
+def test_an_error_of_the_iterable_follows_everything_read_before(
+    collect: Collect, server_address: str, options: dict[str, Any]
+) -> None:
     def fails() -> Iterator[NDArray[np.float32]]:
         for number in range(700):
             yield GOOD * number
         raise LookupError("the shelf is empty")
 
-    for options in ({}, {"on_error": "skip"}):
-        given, error = collect(server_address, fails(), GlobalAvgPool2d(), **options)
-        assert [y.flat[0] for y in given] == list(range(700))
-        assert isinstance(error, LookupError)
+    results, error = collect(server_address, fails(), GlobalAvgPool2d(), **options)
+    assert [(y.result if "items" in options else y).flat[0] for y in results] == list(range(700))
+    assert isinstance(error, LookupError)
 
 
-async def test_so_does_that_of_an_asynchronous_one(server_address: str) -> None:
+async def test_so_does_an_error_of_an_asynchronous_iterable(server_address: str) -> None:
     async def fails() -> AsyncIterator[NDArray[np.float32]]:
         for number in range(50):
             yield GOOD * number
@@ -146,42 +222,43 @@ async def test_so_does_that_of_an_asynchronous_one(server_address: str) -> None:
             await anext(results)
 
 
-def test_nobody_listening_is_told_once_for_all(collect: Collect, start_server: StartServer) -> None:
+def test_a_server_that_never_answered_is_not_waited_for(collect: Collect, start_server: StartServer) -> None:
     server = start_server()
     server.stop()
-    given, error = collect(server.address, (GOOD for _ in range(10**9)), GlobalAvgPool2d(), timeout=60)
-    assert given == []
+    results, error = collect(server.address, (GOOD for _ in range(10**9)), GlobalAvgPool2d(), timeout=60)
+    assert results == []
     assert isinstance(error, Unavailable)
 
 
-def test_a_full_queue_is_waited_for(collect: Collect, start_server: StartServer) -> None:
+def test_items_that_a_full_queue_refuses_are_sent_again(collect: Collect, start_server: StartServer) -> None:
     server = start_server("--max-queue-items", "8")
     # Each item of a batch takes a place of its own in the queue: most of every 32 are refused at first.
     xs = [np.full((3, 8, 4 + number % 7), number, np.float32) for number in range(500)]
-    given, error = collect(server.address, xs, GlobalAvgPool2d(), output="features")
+    patient = RetryPolicy(max_attempts=20, burst=1000)
+    results, error = collect(server.address, xs, GlobalAvgPool2d(), output="features", retries=patient)
     assert error is None
-    assert [y[0] for y in given] == list(range(500))
+    assert [y[0] for y in results] == list(range(500))
 
 
-def test_but_no_longer_than_the_items_timeout(collect: Collect, start_server: StartServer) -> None:
-    # The first waits for company that does not come, and fills the queue.
+def test_no_item_waits_longer_than_its_timeout(collect: Collect, start_server: StartServer) -> None:
+    # The first request waits for batch-mates that do not come, and fills the queue.
     server = start_server("--max-queue-items", "1", "--max-batch-delay", "5")
     xs = [GOOD, np.ones((3, 9, 9), np.float32), np.ones((3, 10, 10), np.float32)]
-    given, error = collect(server.address, xs, GlobalAvgPool2d(), timeout=0.5, on_error="return", ordered=False)
+    results, error = collect(server.address, xs, GlobalAvgPool2d(), timeout=0.5, items=True, ordered=False)
     assert error is None
-    assert len(given) == 3
-    assert all(isinstance(y, DeadlineExceeded | Overloaded) for y in given)
+    assert len(results) == 3
+    assert all(isinstance(item.error, DeadlineExceeded | Overloaded) for item in results)
 
 
 def test_each_item_has_the_whole_timeout(collect: Collect, start_server: StartServer) -> None:
-    # One at a time, each 0.3 s: together far over what each may take.
+    # They run one after the other, 0.3 s each, which together is far longer than the timeout.
     server = start_server("--max-batch-delay", "0.3")
-    given, error = collect(server.address, [GOOD] * 8, GlobalAvgPool2d(), timeout=1.5, in_flight=1)
+    results, error = collect(server.address, [GOOD] * 8, GlobalAvgPool2d(), timeout=1.5, in_flight=1)
     assert error is None
-    assert len(given) == 8
+    assert len(results) == 8
 
 
-def test_a_client_that_is_closed_ends_the_map_whatever_is_done_about_errors(server_address: str) -> None:
+def test_closing_the_client_ends_the_map_even_if_errors_are_skipped(server_address: str) -> None:
     client = PoolClient(server_address)
     results = client.map((GOOD for _ in range(10**9)), GlobalAvgPool2d(), on_error="skip")
     next(results)
@@ -191,7 +268,7 @@ def test_a_client_that_is_closed_ends_the_map_whatever_is_done_about_errors(serv
             pass
 
 
-async def test_so_does_its_twin(server_address: str) -> None:
+async def test_closing_the_asyncio_client_ends_it_too(server_address: str) -> None:
     client = AsyncPoolClient(server_address)
     results = client.map((GOOD for _ in range(10**9)), GlobalAvgPool2d(), on_error="skip")
     await anext(results)

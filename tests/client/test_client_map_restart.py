@@ -1,4 +1,4 @@
-"""A server that is killed and comes back in the middle of a map: no item is lost, none comes twice."""
+"""A server that is killed and restarted during a map: no item is lost, and none is yielded twice."""
 
 import asyncio
 import io
@@ -14,13 +14,13 @@ from PIL import Image
 from poolservice_client import AsyncPoolClient, GlobalAvgPool2d, PoolClient
 from poolservice_server.testing import Service
 
-PICTURES = 5000
-#: After so many answers the server is killed.
+IMAGES = 5000
+#: The server is killed after these numbers of results.
 KILLED_AFTER = (1200, 3100)
 
 
 class Restarting:
-    """A server at an address of its own that is killed, and started again while the map goes on."""
+    """A server that is killed and started again at the same address while the map goes on."""
 
     def __init__(self, start: Callable[..., Service], port: int, threads: ThreadPoolExecutor) -> None:
         self._start_at = partial(start, "--address", f"127.0.0.1:{port}")
@@ -30,10 +30,10 @@ class Restarting:
         self.restarts = 0
 
     def restart(self) -> None:
-        """Kill it now; it is back in some seconds."""
+        """Kill the server now; it is back after some seconds."""
         self._service.kill()
-        coming = self._threads.submit(self._start_at)
-        coming.add_done_callback(lambda started: setattr(self, "_service", started.result()))
+        starting = self._threads.submit(self._start_at)
+        starting.add_done_callback(lambda started: setattr(self, "_service", started.result()))
         self.restarts += 1
 
 
@@ -43,8 +43,8 @@ def restarting(start_server: Callable[..., Service], free_port: Callable[[], int
         yield Restarting(start_server, free_port(), threads)
 
 
-def picture(number: int) -> bytes:
-    """A picture whose colour says which it is."""
+def image(number: int) -> bytes:
+    """An image whose colour encodes its number."""
     file = io.BytesIO()
     Image.new("RGB", (24, 20), (number % 256, number // 256, 255 - number % 256)).save(file, "PNG")
     return file.getvalue()
@@ -58,30 +58,31 @@ def number_of(y: Any) -> int:
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.timeout(180)
-def test_two_restarts_lose_and_double_nothing(restarting: Restarting, ordered: bool) -> None:
-    pictures = (picture(number) for number in range(PICTURES))
-    got = []
+def test_two_restarts_lose_and_duplicate_nothing(restarting: Restarting, ordered: bool) -> None:
+    images = (image(number) for number in range(IMAGES))
+    indices = []
     with PoolClient(restarting.address, timeout=120) as client:
-        for index, y in client.map(pictures, GlobalAvgPool2d(), output="features", ordered=ordered, indexed=True):
-            assert number_of(y) == index
-            got.append(index)
-            if len(got) in KILLED_AFTER:
+        for item in client.map(images, GlobalAvgPool2d(), output="features", ordered=ordered, items=True):
+            assert item.error is None
+            assert number_of(item.result) == item.index
+            indices.append(item.index)
+            if len(indices) in KILLED_AFTER:
                 restarting.restart()
     assert restarting.restarts == 2
-    assert (got if ordered else sorted(got)) == list(range(PICTURES))
+    assert (indices if ordered else sorted(indices)) == list(range(IMAGES))
 
 
 @pytest.mark.timeout(180)
-async def test_nor_do_they_for_the_twin(restarting: Restarting) -> None:
-    async def pictures() -> AsyncIterator[bytes]:
-        for number in range(PICTURES):
-            yield picture(number)
+async def test_two_restarts_lose_and_duplicate_nothing_with_asyncio(restarting: Restarting) -> None:
+    async def images() -> AsyncIterator[bytes]:
+        for number in range(IMAGES):
+            yield image(number)
 
-    got = []
+    numbers = []
     async with AsyncPoolClient(restarting.address, timeout=120) as client:
-        async for y in client.map(pictures(), GlobalAvgPool2d(), output="features"):
-            got.append(number_of(y))
-            if len(got) in KILLED_AFTER:
+        async for y in client.map(images(), GlobalAvgPool2d(), output="features"):
+            numbers.append(number_of(y))
+            if len(numbers) in KILLED_AFTER:
                 await asyncio.to_thread(restarting.restart)
     assert restarting.restarts == 2
-    assert got == list(range(PICTURES))
+    assert numbers == list(range(IMAGES))

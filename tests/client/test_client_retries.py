@@ -1,4 +1,4 @@
-"""What is tried again, how often, and what is not."""
+"""The retry policy of `pool`: what is retried, how often, and what is not."""
 
 import asyncio
 import itertools
@@ -34,7 +34,7 @@ X = np.ones((2, 4, 4), np.float32)
 SPEC = MaxPool2d(2)
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 QUICK = RetryPolicy(first_backoff=0.01, max_backoff=0.02)
-REPLY = encode_response(
+RESPONSE = encode_response(
     pool_pb2.Execution(device="cpu"),
     [
         Result(
@@ -50,12 +50,12 @@ REPLY = encode_response(
 
 
 class Flaky:
-    """Fails so many times, then answers; remembers when it was called."""
+    """Fails a given number of times, then succeeds; records when it was called."""
 
     def __init__(self, failures: int, code: int, *details: Message) -> None:
         self.called: list[float] = []
         self._left = itertools.count(failures, -1)
-        self._status = status_pb2.Status(code=code, message="the words")
+        self._status = status_pb2.Status(code=code, message="it failed")
         for detail in details:
             self._status.details.add().Pack(detail)
 
@@ -65,7 +65,7 @@ class Flaky:
             if self._status.details:
                 context.set_trailing_metadata((("grpc-status-details-bin", self._status.SerializeToString()),))
             context.abort(CODES[self._status.code], self._status.message)
-        return REPLY
+        return RESPONSE
 
 
 def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
@@ -74,9 +74,9 @@ def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
     return retry
 
 
-async def ask(kind: type[Any], address: str, **options: Any) -> Any:
-    """One call of a client of either kind; its statistics."""
-    if kind is PoolClient:
+async def ask(client_class: type[Any], address: str, **options: Any) -> Any:
+    """Make one call with a client of the given class; return its error and the client's counters."""
+    if client_class is PoolClient:
         with PoolClient(address, **options) as client:
             try:
                 await asyncio.to_thread(client.pool, X, SPEC)
@@ -91,41 +91,41 @@ async def ask(kind: type[Any], address: str, **options: Any) -> Any:
         return None, aclient.stats()
 
 
-both = pytest.mark.parametrize("kind", [PoolClient, AsyncPoolClient])
+both_clients = pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
 
 
-@both
-async def test_a_server_that_is_unavailable_for_a_moment_is_asked_again(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_a_call_that_a_server_cannot_serve_for_a_moment_is_retried(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(2, code_pb2.UNAVAILABLE)
-    error, stats = await ask(kind, serve(server), retries=RetryPolicy(first_backoff=0.1))
+    error, stats = await ask(client_class, serve(server), retries=RetryPolicy(first_backoff=0.1))
     assert error is None
     assert (stats.calls, stats.retries, stats.retry_budget_exhausted) == (1, 2, 0)
     first, second, third = server.called
-    # Half of each pause is left to chance.
+    # Up to half of each pause is taken off at random.
     assert second - first >= 0.05
     assert third - second >= 0.1
 
 
-@both
-async def test_the_last_try_says_why(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_the_error_of_the_last_attempt_is_raised(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(99, code_pb2.UNAVAILABLE)
-    error, stats = await ask(kind, serve(server), retries=RetryPolicy(max_attempts=3, first_backoff=0.01))
+    error, stats = await ask(client_class, serve(server), retries=RetryPolicy(max_attempts=3, first_backoff=0.01))
     assert isinstance(error, Unavailable)
     assert len(server.called) == 3
     assert stats.retries == 2
 
 
-@both
-async def test_a_full_queue_is_asked_again_no_sooner_than_it_says(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_a_retry_waits_as_long_as_a_full_queue_asks(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(1, code_pb2.RESOURCE_EXHAUSTED, retry_info(0.3))
-    error, stats = await ask(kind, serve(server), retries=QUICK)
+    error, stats = await ask(client_class, serve(server), retries=QUICK)
     assert error is None
     assert stats.retries == 1
     first, second = server.called
     assert second - first >= 0.3
 
 
-@both
+@both_clients
 @pytest.mark.parametrize(
     "server",
     [
@@ -139,36 +139,36 @@ async def test_a_full_queue_is_asked_again_no_sooner_than_it_says(serve: Serve, 
     ],
     ids=lambda server: code_pb2.Code.Name(server._status.code) if isinstance(server, Flaky) else None,
 )
-async def test_what_cannot_succeed_is_sent_once(serve: Serve, kind: type[Any], server: Flaky) -> None:
+async def test_calls_that_cannot_succeed_are_sent_once(serve: Serve, client_class: type[Any], server: Flaky) -> None:
     before = len(server.called)
-    error, stats = await ask(kind, serve(server), retries=QUICK)
+    error, stats = await ask(client_class, serve(server), retries=QUICK)
     assert isinstance(error, PoolError)
     assert len(server.called) == before + 1
     assert stats.retries == 0
 
 
-@both
-async def test_no_try_goes_past_the_callers_deadline(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_no_attempt_starts_after_the_deadline(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(99, code_pb2.RESOURCE_EXHAUSTED, retry_info(5))
     started = time.monotonic()
-    error, stats = await ask(kind, serve(server), timeout=2)
-    # The server's reason, at once: waiting for the time-out would tell less, later.
+    error, stats = await ask(client_class, serve(server), timeout=2)
+    # The server's error is raised immediately: a timeout would say less, and later.
     assert isinstance(error, Overloaded)
     assert time.monotonic() - started < 2
     assert len(server.called) == 1
     assert stats.retries == 0
 
 
-@both
-async def test_retries_can_be_left_to_the_caller(serve: Serve, kind: type[Any]) -> None:
+@both_clients
+async def test_without_a_policy_nothing_is_retried(serve: Serve, client_class: type[Any]) -> None:
     server = Flaky(1, code_pb2.UNAVAILABLE)
-    error, stats = await ask(kind, serve(server), retries=None)
+    error, stats = await ask(client_class, serve(server), retries=None)
     assert isinstance(error, Unavailable)
     assert len(server.called) == 1
     assert stats.retries == 0
 
 
-def test_a_budget_bounds_what_a_service_in_trouble_is_asked(serve: Serve) -> None:
+def test_the_budget_limits_the_load_on_a_server_in_trouble(serve: Serve) -> None:
     server = Flaky(10_000, code_pb2.UNAVAILABLE)
     policy = RetryPolicy(first_backoff=0.001, max_backoff=0.001, budget=0.1, burst=5)
     with PoolClient(serve(server), retries=policy) as client:
@@ -177,41 +177,41 @@ def test_a_budget_bounds_what_a_service_in_trouble_is_asked(serve: Serve) -> Non
                 client.pool(X, SPEC)
         stats = client.stats()
     assert stats.calls == 100
-    # The burst, and a tenth of the calls.
+    # The burst, plus a tenth of the calls.
     assert 10 <= stats.retries <= 15
     assert len(server.called) == 100 + stats.retries
     assert stats.retry_budget_exhausted > 80
 
 
-def test_the_budget_comes_back_with_calls_that_succeed(serve: Serve) -> None:
+def test_calls_refill_the_budget(serve: Serve) -> None:
     server = Flaky(3, code_pb2.UNAVAILABLE)
     policy = RetryPolicy(first_backoff=0.001, max_backoff=0.001, budget=0.5, burst=1)
     with PoolClient(serve(server), retries=policy) as client:
         with pytest.raises(Unavailable):
-            client.pool(X, SPEC)  # one retry, and no more in the budget
+            client.pool(X, SPEC)  # one retry, which empties the budget
         assert client.stats().retry_budget_exhausted == 1
         with pytest.raises(Unavailable):
-            client.pool(X, SPEC)  # half a retry is none
+            client.pool(X, SPEC)  # half a retry is not enough
         client.pool(X, SPEC)
         assert client.stats().retries == 1
     assert client.stats().calls == 3
 
 
-def test_an_overloaded_service_answers_everybody_in_the_end(start_server: Callable[..., Any]) -> None:
+def test_an_overloaded_server_serves_every_call_in_the_end(start_server: Callable[..., Any]) -> None:
     address = start_server("--max-queue-items", "2", "--max-batch-delay", "0.05").address
     with PoolClient(address, coalesce=False, retries=RetryPolicy(max_attempts=20)) as client:
         with ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda number: client.pool(np.full_like(X, number), SPEC), range(32)))
-        assert all((y == number).all() for number, y in enumerate(answers))
+            results = list(threads.map(lambda number: client.pool(np.full_like(X, number), SPEC), range(32)))
+        assert all((y == number).all() for number, y in enumerate(results))
         assert client.stats().retries > 0
     with PoolClient(address, coalesce=False, retries=None) as client, ThreadPoolExecutor(8) as threads:
-        outcomes = [threads.submit(client.pool, X, SPEC).exception() for _ in range(32)]
-        overlapping = list(threads.map(lambda _: threads_outcome(client), range(64)))
-    assert all(outcome is None for outcome in outcomes)
-    assert any(isinstance(outcome, Overloaded) for outcome in overlapping)
+        one_by_one = [threads.submit(client.pool, X, SPEC).exception() for _ in range(32)]
+        concurrent = list(threads.map(lambda _: error_of_a_call(client), range(64)))
+    assert all(error is None for error in one_by_one)
+    assert any(isinstance(error, Overloaded) for error in concurrent)
 
 
-def threads_outcome(client: PoolClient) -> PoolError | None:
+def error_of_a_call(client: PoolClient) -> PoolError | None:
     try:
         client.pool(X, SPEC)
     except PoolError as error:
@@ -226,9 +226,9 @@ def stuck() -> Iterator[threading.Event]:
     event.set()
 
 
-@both
-async def test_the_slowest_calls_are_hedged_and_the_loser_is_cancelled(
-    serve: Serve, stuck: threading.Event, kind: type[Any]
+@both_clients
+async def test_a_slow_call_is_hedged_and_the_slower_attempt_is_cancelled(
+    serve: Serve, stuck: threading.Event, client_class: type[Any]
 ) -> None:
     calls = itertools.count()
     cancelled = threading.Event()
@@ -237,9 +237,9 @@ async def test_the_slowest_calls_are_hedged_and_the_loser_is_cancelled(
         if next(calls) == 0:
             context.add_callback(cancelled.set)
             stuck.wait(30)
-        return REPLY
+        return RESPONSE
 
-    error, stats = await ask(kind, serve(behaviour), hedge_after=0.1)
+    error, stats = await ask(client_class, serve(behaviour), hedge_after=0.1)
     assert error is None
     assert (stats.calls, stats.hedges, stats.hedges_won, stats.retries) == (1, 1, 1, 0)
     assert next(calls) == 2
@@ -247,28 +247,28 @@ async def test_the_slowest_calls_are_hedged_and_the_loser_is_cancelled(
     stuck.set()
 
 
-@both
-async def test_a_hedge_that_fails_leaves_the_first_call_alone(
-    serve: Serve, stuck: threading.Event, kind: type[Any]
+@both_clients
+async def test_a_hedge_that_fails_does_not_end_the_first_attempt(
+    serve: Serve, stuck: threading.Event, client_class: type[Any]
 ) -> None:
     calls = itertools.count()
 
     def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
         if next(calls) == 0:
             stuck.wait(30)
-            return REPLY
+            return RESPONSE
         stuck.set()
-        context.abort(grpc.StatusCode.INTERNAL, "the second fails")
+        context.abort(grpc.StatusCode.INTERNAL, "the hedge fails")
         raise AssertionError
 
-    error, stats = await ask(kind, serve(behaviour), hedge_after=0.1)
+    error, stats = await ask(client_class, serve(behaviour), hedge_after=0.1)
     assert error is None
     assert (stats.hedges, stats.hedges_won) == (1, 0)
 
 
-@both
-async def test_a_quick_call_is_not_hedged(server_address: str, kind: type[Any]) -> None:
-    error, stats = await ask(kind, server_address, hedge_after=20)
+@both_clients
+async def test_a_fast_call_is_not_hedged(server_address: str, client_class: type[Any]) -> None:
+    error, stats = await ask(client_class, server_address, hedge_after=20)
     assert error is None
     assert stats.hedges == 0
 
@@ -285,7 +285,7 @@ async def test_a_quick_call_is_not_hedged(server_address: str, kind: type[Any]) 
         {"burst": -1},
     ],
 )
-def test_a_policy_out_of_range_is_refused_by_its_name(arguments: dict[str, Any]) -> None:
+def test_an_argument_out_of_range_is_named_in_the_error(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         RetryPolicy(**arguments)
     assert refused.value.field in arguments

@@ -21,6 +21,7 @@ from poolservice_client import (
     Execution,
     GlobalAvgPool2d,
     Health,
+    MapItem,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
@@ -113,7 +114,6 @@ def test_what_only_the_run_knows(client: PoolClient, asked: bool) -> None:
     assert_type(client.pool(X, layers["values"]), Array | Any)
     assert_type(client.pool(X, specs[0]), Array | Any)
     assert_type(client.pool(X, specs), list[Array | Any])
-    assert_type(next(client.map(XS, AVG, indexed=asked, on_error="return" if asked else "raise")), Any)
 
 
 def test_pictures_and_the_rest(client: PoolClient, photograph: Path) -> None:
@@ -142,70 +142,80 @@ async def test_the_asyncio_client(server_address: str, photograph: Path) -> None
 def test_maps(client: PoolClient) -> None:
     assert_type(client.map(XS, AVG), Generator[Array, None, None])
     assert_type(next(client.map(XS, MaxPool2d(2), ordered=False, on_error="skip")), Array)
-    assert_type(next(client.map(XS, PAIR, indexed=False, in_flight=2)), ArrayPair)
-    assert_type(next(client.map(XS, PAIR, indexed=True)), tuple[int, ArrayPair])
-    assert_type(next(client.map(XS, AVG, on_error="return")), Array | PoolError)
-    assert_type(next(client.map(XS, AVG, indexed=True, on_error="return")), tuple[int, Array | PoolError])
-    assert_type(next(client.map(XS, AVG, execution=True)), PoolResponse[Array])
-    assert_type(next(client.map(XS, AVG, execution=True, indexed=True)), tuple[int, PoolResponse[Array]])
-    assert_type(next(client.map(XS, PAIR, execution=True, on_error="return")), PoolResponse[ArrayPair] | PoolError)
-    index, outcome = next(client.map(XS, AVG, execution=True, indexed=True, on_error="return"))
-    assert_type((index, outcome), tuple[int, PoolResponse[Array] | PoolError])
-    assert index == 0
-    assert not isinstance(outcome, PoolError)
-    assert_type(outcome.result, Array)
-
-
-def test_maps_of_several_specs(client: PoolClient) -> None:
+    assert_type(next(client.map(XS, PAIR, items=False, in_flight=2)), ArrayPair)
     assert_type(next(client.map(XS, [AVG, MaxPool2d(2)], output="features")), list[Array])
+    assert_type(next(client.map(XS, (PAIR,), on_error="raise")), list[ArrayPair])
     assert_type(next(client.map(XS, MIXED)), list[Array | Any])
-    assert_type(next(client.map(XS, [AVG], indexed=True)), tuple[int, list[Array]])
-    assert_type(next(client.map(XS, [PAIR], on_error="return")), list[ArrayPair] | PoolError)
-    assert_type(next(client.map(XS, [AVG], indexed=True, on_error="return")), tuple[int, list[Array] | PoolError])
-    assert_type(next(client.map(XS, [AVG], execution=True)), PoolResponse[list[Array]])
-    assert_type(next(client.map(XS, [AVG], execution=True, indexed=True)), tuple[int, PoolResponse[list[Array]]])
-    assert_type(next(client.map(XS, [AVG], execution=True, on_error="return")), PoolResponse[list[Array]] | PoolError)
-    pair = next(client.map(XS, [AVG], execution=True, indexed=True, on_error="return"))
-    assert_type(pair, tuple[int, PoolResponse[list[Array]] | PoolError])
+
+
+def test_maps_of_items(client: PoolClient) -> None:
+    assert_type(client.map(XS, AVG, items=True), Generator[MapItem[Array], None, None])
+    assert_type(next(client.map(XS, PAIR, items=True, ordered=False)), MapItem[ArrayPair])
+    assert_type(next(client.map(XS, [AVG, MaxPool2d(2)], items=True)), MapItem[list[Array]])
+    assert_type(next(client.map(XS, [PAIR], items=True)), MapItem[list[ArrayPair]])
+    assert_type(next(client.map(XS, MIXED, items=True)), MapItem[list[Array | Any]])
+    item = next(client.map(XS, AVG, items=True))
+    assert_type(item.index, int)
+    assert_type(item.result, Array | None)
+    assert_type(item.error, PoolError | None)
+    assert_type(item.execution, Execution | None)
+    assert item.result is not None
+    assert_type(item.result, Array)
 
 
 def test_maps_to_torch(client: PoolClient) -> None:
     one = next(client.map(XS, AVG, returns="torch"))
     assert_type(one, Tensor)
     assert isinstance(one, torch.Tensor)
-    assert_type(next(client.map(XS, PAIR, returns="torch")), TensorPair)
-    assert_type(next(client.map(XS, AVG, returns="torch", indexed=True)), tuple[int, Tensor])
-    assert_type(next(client.map(XS, AVG, returns="torch", on_error="return")), Tensor | PoolError)
-    assert_type(next(client.map(XS, PAIR, returns="torch", execution=True)), PoolResponse[TensorPair])
+    assert_type(next(client.map(XS, PAIR, returns="torch", on_error="skip")), TensorPair)
     assert_type(next(client.map(XS, [AVG], returns="torch")), list[Tensor])
-    assert_type(next(client.map(XS, [PAIR], returns="torch", indexed=True)), tuple[int, list[TensorPair]])
-    assert_type(next(client.map(XS, [AVG], returns="torch", on_error="return")), list[Tensor] | PoolError)
-    assert_type(next(client.map(XS, [AVG], returns="torch", execution=True)), PoolResponse[list[Tensor]])
+    assert_type(next(client.map(XS, [PAIR], returns="torch")), list[TensorPair])
+    assert_type(next(client.map(XS, AVG, returns="torch", items=True)), MapItem[Tensor])
+    assert_type(next(client.map(XS, PAIR, returns="torch", items=True)), MapItem[TensorPair])
+    assert_type(next(client.map(XS, [AVG], returns="torch", items=True)), MapItem[list[Tensor]])
+    assert_type(next(client.map(XS, [PAIR], returns="torch", items=True)), MapItem[list[TensorPair]])
 
 
-async def test_maps_of_the_twin(server_address: str) -> None:
+def test_maps_of_every_input_type(client: PoolClient, photograph: Path) -> None:
+    image = PIL.Image.open(photograph)
+    assert_type(next(client.map([photograph, str(photograph)], AVG)), Array)
+    assert_type(next(client.map(iter([photograph.read_bytes()]), AVG, items=True)), MapItem[Array])
+    assert_type(next(client.map((image,), AVG)), Array)
+    assert_type(next(client.map([torch.ones(3, 8, 8)], AVG)), Array)
+    assert_type(next(client.map([X.tolist()], AVG)), Array)
+
+
+async def test_maps_of_the_asyncio_client(server_address: str) -> None:
     async with AsyncPoolClient(server_address) as client:
         async for pair in client.map(XS, PAIR):
             assert_type(pair, ArrayPair)
         assert_type(client.map(XS, MaxPool2d(2)), AsyncGenerator[Array, None])
-        assert_type(client.map(XS, [AVG], indexed=True), AsyncGenerator[tuple[int, list[Array]], None])
-        assert_type(client.map(XS, PAIR, on_error="return"), AsyncGenerator[ArrayPair | PoolError, None])
-        assert_type(client.map(XS, AVG, execution=True), AsyncGenerator[PoolResponse[Array], None])
-        every = client.map(XS, PAIR, returns="torch", execution=True, indexed=True, on_error="return")
-        assert_type(every, AsyncGenerator[tuple[int, PoolResponse[TensorPair] | PoolError], None])
-        async for index, outcome in every:
-            assert index in (0, 1)
-            assert not isinstance(outcome, PoolError)
-            assert_type(outcome.result, TensorPair)
+        assert_type(client.map(XS, [AVG], on_error="skip"), AsyncGenerator[list[Array], None])
         assert_type(client.map(XS, AVG, returns="torch"), AsyncGenerator[Tensor, None])
         assert_type(client.map(XS, [AVG], returns="torch"), AsyncGenerator[list[Tensor], None])
         assert_type(client.map(XS, MIXED), AsyncGenerator[list[Array | Any], None])
+        assert_type(client.map(XS, AVG, items=True), AsyncGenerator[MapItem[Array], None])
+        assert_type(client.map(XS, [PAIR], items=True), AsyncGenerator[MapItem[list[ArrayPair]], None])
+        assert_type(client.map(XS, [AVG], returns="torch", items=True), AsyncGenerator[MapItem[list[Tensor]], None])
+        assert_type(client.map(XS, MIXED, items=True), AsyncGenerator[MapItem[list[Array | Any]], None])
+        items = client.map(XS, PAIR, returns="torch", items=True)
+        assert_type(items, AsyncGenerator[MapItem[TensorPair], None])
+        async for item in items:
+            assert item.index in (0, 1)
+            assert item.result is not None
+            assert_type(item.result, TensorPair)
+
+
+@pytest.mark.parametrize("items", [False, True])
+def test_maps_whose_form_is_known_at_run_time_only(client: PoolClient, items: bool) -> None:
+    assert_type(next(client.map(XS, AVG, items=items)), Any)
+    assert_type(next(client.map(XS, MaxPool2d(2, return_indices=items))), Array | Any)
 
 
 def test_the_twins_take_the_same_arguments_and_say_the_same() -> None:
     public = {name for name in dir(PoolClient) if not name.startswith("_") and callable(getattr(PoolClient, name))}
     assert public == {"pool", "map", "pool_image", "server_info", "health", "stats", "close"}
-    # What differs in map is how it is gone through.
+    # The docstring and the iterables of map differ.
     assert list(inspect.signature(PoolClient.map).parameters) == list(inspect.signature(AsyncPoolClient.map).parameters)
     for name in public - {"map"}:
         blocking, awaited = getattr(PoolClient, name), getattr(AsyncPoolClient, name)

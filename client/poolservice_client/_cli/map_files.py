@@ -157,20 +157,20 @@ def _run(
     """
     feed = _Feed(paths[journal.done :])
     again = f"the same command goes on; what is done is kept in {journal.folder}"
-    results = client.map(feed, specs, on_error="return", **asked)
+    results = client.map(feed, specs, items=True, **asked)
     try:
         with _bar(journal, quiet=quiet) as tell, closing(results):
-            for result in results:
+            for item in results:
                 _settle(journal, feed)
-                if isinstance(result, PoolError) and (gone := _service_gone(client, result)):
+                if item.error is not None and (gone := _service_gone(client, item.error)):
                     journal.checkpoint()
                     raise Failure(
                         f"{error_messages.sentence(gone)}; {journal.kept:,} of {journal.total:,} files are done; {again}"
                     )
-                if isinstance(result, PoolError):
-                    journal.fail(_reason(result, paths[journal.done]))
+                if item.error is not None:
+                    journal.fail(_reason(item.error, paths[journal.done]))
                 else:
-                    journal.row(dict(zip(journal.names, _arrays(result), strict=True)))
+                    journal.row(dict(zip(journal.names, _arrays(item.result), strict=True)))
                 tell()
             _settle(journal, feed)
         journal.checkpoint()

@@ -1,1 +1,1 @@
-"""client.map: any number of items, bounded memory, and each one's own outcome."""
+"""client.map: pool any number of inputs in bounded memory."""

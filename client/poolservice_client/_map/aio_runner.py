@@ -1,19 +1,21 @@
-"""The map for asyncio: one task reads, others prepare and send, the caller's gives."""
+"""The asyncio runner of `map`: one task reads, further tasks prepare and send, the caller's task yields."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from poolservice.errors import PoolError
 from poolservice_client._map.in_flight import MAX_CALLS, InFlight
-from poolservice_client._map.items import Item, MapOptions
-from poolservice_client._map.messages import Message
+from poolservice_client._map.item import Item
+from poolservice_client._map.message import Message
+from poolservice_client._map.options import MapOptions
 from poolservice_client._map.results import Results
-from poolservice_client._request.payload import is_slow
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._transport.aio import AsyncTransport
+from poolservice_client._transport.retry import Failure
 
-# So many items of an iterable that is not asynchronous are read before others have a turn.
+# After so many items of an iterable that is not asynchronous, other tasks get a turn.
 _READ_AT_ONCE = 16
 
 
@@ -22,58 +24,56 @@ async def map_async(
     query: PoolQuery,
     options: MapOptions,
     transport: AsyncTransport,
-    timeout: float | None,  # noqa: ASYNC109 - it travels with each call
+    timeout: float | None,  # noqa: ASYNC109 - it becomes the deadline of each item
     results: Results,
 ) -> AsyncGenerator[Any, None]:
-    """See AsyncPoolClient.map."""
+    """Yield the results of one map; see AsyncPoolClient.map."""
     runner = AsyncMapRunner(query, options, transport, timeout)
     with results:
         try:
-            async for item in runner.run(_read(source)):
-                for given in results.of(item):
-                    yield given
+            async for item in runner.run(_asynchronous(source)):
+                for result in results.of(item):
+                    yield result
         finally:
-            await runner.leave()
+            await runner.stop()
 
 
 class AsyncMapRunner:
-    """The tasks of one map, and what they share."""
+    """The tasks of one map, and the state that they share."""
 
     def __init__(self, query: PoolQuery, options: MapOptions, transport: AsyncTransport, timeout: float | None) -> None:
         self._query = query
         self._transport = transport
-        self._window = InFlight(options, timeout)
-        self._news = asyncio.Event()
+        self._in_flight = InFlight(options, timeout)
+        self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._calls = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        # Tasks that prepare or send; the one that reads is not among them.
+        self._busy = 0
         self._failure: BaseException | None = None
-        self._broken: BaseException | None = None
+        self._bug: BaseException | None = None
 
     async def run(self, source: AsyncIterator[Any]) -> AsyncGenerator[Item, None]:
-        """The items in the order that they are given in."""
-        window = self._window
+        """Yield the settled items in the order in which the caller gets them."""
+        in_flight = self._in_flight
         self._start(self._read(source))
-        while not window.finished:
-            self._news.clear()
-            if self._broken is not None:
-                raise self._broken
-            if window.fatal is not None:
-                raise window.fatal
-            if window.ready:
-                item = window.give()
+        while not in_flight.finished:
+            self._changed.clear()
+            if self._bug is not None:
+                raise self._bug
+            if in_flight.fatal is not None:
+                raise in_flight.fatal
+            if in_flight.has_result:
+                item = in_flight.next_result()
                 self._room.set()
                 yield item
             else:
-                await self._news.wait()
+                await self._changed.wait()
         if self._failure is not None:
             raise self._failure
 
-    async def leave(self) -> None:
-        """End what is under way, and every task."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+    async def stop(self) -> None:
+        """Cancel the running calls, and wait for every task to end."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -81,60 +81,66 @@ class AsyncMapRunner:
             await asyncio.wait(tasks)
 
     async def _read(self, source: AsyncIterator[Any]) -> None:
-        window = self._window
+        in_flight = self._in_flight
         try:
-            while not window.ended:
-                while not window.room and not window.ended:
+            while not in_flight.ended:
+                while not in_flight.has_room and not in_flight.ended:
                     self._room.clear()
                     await self._room.wait()
-                x = await anext(source)
-                item = Item(window.read, x)
-                if not is_slow(x):
+                item = in_flight.new_item(await anext(source))
+                if not item.is_slow:
                     item.prepare(self._query)
-                window.admit(item)
-                self._changed()
+                in_flight.admit(item)
+                self._notify()
         except StopAsyncIteration:
             pass
-        except Exception as error:  # noqa: BLE001 - the caller's own, which it gets after what was read before
+        except Exception as error:  # noqa: BLE001 - the caller's own error, raised after the results before it
             self._failure = error
         finally:
-            window.ended = True
+            in_flight.ended = True
             if isinstance(source, AsyncGenerator):
                 await source.aclose()
-        self._changed()
+        self._notify()
 
-    def _changed(self) -> None:
-        """Give out what there is to do, and tell who waits."""
-        while self._calls < MAX_CALLS and (work := self._window.take()) is not None:
-            self._calls += 1
+    def _notify(self) -> None:
+        """Start what there is to do, and wake the tasks that read and yield."""
+        while self._busy < MAX_CALLS and (work := self._in_flight.next_work()) is not None:
+            self._busy += 1
             self._start(self._prepare(work) if isinstance(work, Item) else self._send(work))
-        due = self._window.due_in()
-        if due is not None and self._calls < MAX_CALLS:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = asyncio.get_running_loop().call_later(due, self._changed)
-        self._news.set()
+        self._changed.set()
         self._room.set()
 
     async def _prepare(self, item: Item) -> None:
         try:
             await asyncio.to_thread(item.prepare, self._query)
-            self._window.line_up(item)
+            self._in_flight.enqueue(item)
         finally:
-            self._calls -= 1
-        self._changed()
+            self._busy -= 1
+        self._notify()
 
     async def _send(self, message: Message) -> None:
         try:
-            answer = await self._transport.call(message.method, message.encode(), self._window.time_left(message))
-            self._window.answered(message, message.outcomes(answer, self._query))
+            await self._transport.call(
+                message.method,
+                message.encode(),
+                self._in_flight.time_left(message),
+                partial(self._answered, message),
+            )
         except PoolError as error:
-            self._window.failed(message, error)
+            self._in_flight.failed(message, error)
         finally:
-            self._calls -= 1
-        self._changed()
+            self._busy -= 1
+        self._notify()
 
-    def _start(self, work: Any) -> None:
+    def _answered(self, message: Message, response: bytes) -> tuple[bytes, Failure] | None:
+        failure = self._in_flight.answered(message, message.outcomes(response, self._query))
+        if failure is None:
+            return None
+        # The items that were settled are yielded before the rest is sent again.
+        self._notify()
+        return message.encode(), failure
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -142,11 +148,12 @@ class AsyncMapRunner:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._broken = error
-            self._news.set()
+            self._bug = error
+            self._changed.set()
 
 
-async def _read(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def _asynchronous(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    """Yield the inputs of an iterable that is asynchronous or not."""
     if isinstance(source, AsyncIterable):
         async for x in source:
             yield x

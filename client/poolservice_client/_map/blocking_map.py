@@ -1,34 +1,22 @@
-"""`map`, as the blocking client has it, and what an editor knows of what comes back."""
+"""`map` of the blocking client, and the types of its results."""
 
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, Unpack, overload
 
-from poolservice.errors import PoolError
 from poolservice.specs import PoolSpec
 from poolservice_client._map.blocking_runner import map_blocking
-from poolservice_client._map.items import MapOptions, OnError
-from poolservice_client._map.keywords import (
-    Indexed,
-    IndexedKept,
-    IndexedOutcomes,
-    IndexedReplies,
-    Kept,
-    MapKeywords,
-    Outcomes,
-    Plain,
-    Replies,
-)
+from poolservice_client._map.map_item import MapItem
+from poolservice_client._map.options import MapKeywords, MapOptions, OnError
 from poolservice_client._map.results import Results, progress_of
 from poolservice_client._map.source import iterable
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, Output, PoolQuery
-from poolservice_client._response.reader import PoolResponse
 from poolservice_client._response.result_types import ArraySpec, R, TensorSpec
-from poolservice_client._response.torch_tensors import Numpy, Returns, Torch, wants_torch
+from poolservice_client._response.torch_tensors import Numpy, Returns, Torch
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.blocking import Transport
 
-Items: TypeAlias = Iterable[Poolable]
+Inputs: TypeAlias = Iterable[Poolable]
 
 
 class BlockingMap:
@@ -39,146 +27,96 @@ class BlockingMap:
 
     @overload
     def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Plain]
+        self,
+        xs: Inputs,
+        specs: ArraySpec[R],
+        *,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
+        returns: Numpy = "numpy",
+        **options: Unpack[MapKeywords],
     ) -> Generator[R, None, None]: ...
     @overload
     def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Indexed]
-    ) -> Generator[tuple[int, R], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Kept]
-    ) -> Generator[R | PoolError, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedKept]
-    ) -> Generator[tuple[int, R | PoolError], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Replies]
-    ) -> Generator[PoolResponse[R], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedReplies]
-    ) -> Generator[tuple[int, PoolResponse[R]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[Outcomes]
-    ) -> Generator[PoolResponse[R] | PoolError, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: ArraySpec[R], *, returns: Numpy = "numpy", **options: Unpack[IndexedOutcomes]
-    ) -> Generator[tuple[int, PoolResponse[R] | PoolError], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Plain]
-    ) -> Generator[list[R], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Indexed]
-    ) -> Generator[tuple[int, list[R]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Kept]
-    ) -> Generator[list[R] | PoolError, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[IndexedKept]
-    ) -> Generator[tuple[int, list[R] | PoolError], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Replies]
-    ) -> Generator[PoolResponse[list[R]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[IndexedReplies]
-    ) -> Generator[tuple[int, PoolResponse[list[R]]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[ArraySpec[R]], *, returns: Numpy = "numpy", **options: Unpack[Outcomes]
-    ) -> Generator[PoolResponse[list[R]] | PoolError, None, None]: ...
+        self,
+        xs: Inputs,
+        specs: ArraySpec[R],
+        *,
+        items: Literal[True],
+        returns: Numpy = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[MapItem[R], None, None]: ...
     @overload
     def map(
         self,
-        xs: Items,
+        xs: Inputs,
         specs: Sequence[ArraySpec[R]],
         *,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
         returns: Numpy = "numpy",
-        **options: Unpack[IndexedOutcomes],
-    ) -> Generator[tuple[int, PoolResponse[list[R]] | PoolError], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Plain]
-    ) -> Generator[R, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Indexed]
-    ) -> Generator[tuple[int, R], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Kept]
-    ) -> Generator[R | PoolError, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedKept]
-    ) -> Generator[tuple[int, R | PoolError], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Replies]
-    ) -> Generator[PoolResponse[R], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedReplies]
-    ) -> Generator[tuple[int, PoolResponse[R]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[Outcomes]
-    ) -> Generator[PoolResponse[R] | PoolError, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: TensorSpec[R], *, returns: Torch, **options: Unpack[IndexedOutcomes]
-    ) -> Generator[tuple[int, PoolResponse[R] | PoolError], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Plain]
+        **options: Unpack[MapKeywords],
     ) -> Generator[list[R], None, None]: ...
     @overload
     def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Indexed]
-    ) -> Generator[tuple[int, list[R]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Kept]
-    ) -> Generator[list[R] | PoolError, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedKept]
-    ) -> Generator[tuple[int, list[R] | PoolError], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Replies]
-    ) -> Generator[PoolResponse[list[R]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedReplies]
-    ) -> Generator[tuple[int, PoolResponse[list[R]]], None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[Outcomes]
-    ) -> Generator[PoolResponse[list[R]] | PoolError, None, None]: ...
-    @overload
-    def map(
-        self, xs: Items, specs: Sequence[TensorSpec[R]], *, returns: Torch, **options: Unpack[IndexedOutcomes]
-    ) -> Generator[tuple[int, PoolResponse[list[R]] | PoolError], None, None]: ...
+        self,
+        xs: Inputs,
+        specs: Sequence[ArraySpec[R]],
+        *,
+        items: Literal[True],
+        returns: Numpy = "numpy",
+        **options: Unpack[MapKeywords],
+    ) -> Generator[MapItem[list[R]], None, None]: ...
     @overload
     def map(
         self,
-        xs: Items,
+        xs: Inputs,
+        specs: TensorSpec[R],
+        *,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
+        returns: Torch,
+        **options: Unpack[MapKeywords],
+    ) -> Generator[R, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: TensorSpec[R],
+        *,
+        items: Literal[True],
+        returns: Torch,
+        **options: Unpack[MapKeywords],
+    ) -> Generator[MapItem[R], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: Sequence[TensorSpec[R]],
+        *,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
+        returns: Torch,
+        **options: Unpack[MapKeywords],
+    ) -> Generator[list[R], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: Sequence[TensorSpec[R]],
+        *,
+        items: Literal[True],
+        returns: Torch,
+        **options: Unpack[MapKeywords],
+    ) -> Generator[MapItem[list[R]], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
         specs: PoolSpec | Sequence[PoolSpec],
         *,
-        on_error: OnError = "raise",
-        indexed: bool = False,
-        execution: bool = False,
+        items: bool = False,
+        on_error: OnError | None = None,
         returns: Returns = "numpy",
         **options: Unpack[MapKeywords],
     ) -> Generator[Any, None, None]: ...
@@ -187,66 +125,62 @@ class BlockingMap:
         xs: Iterable[Any],
         specs: PoolSpec[Any] | Sequence[PoolSpec[Any]],
         *,
+        items: bool = False,
+        on_error: OnError | None = None,
         ordered: bool = True,
         in_flight: int | None = None,
-        on_error: OnError = "raise",
         progress: bool = False,
         timeout: float | None = None,
         output: Output = "tensor",
         normalize: bool = False,
         dtype: Literal["float16"] | None = None,
         color_mode: ColorMode | None = None,
-        indexed: bool = False,
-        execution: bool = False,
         returns: Returns = "numpy",
     ) -> Any:
-        """Pool each of many tensors or pictures, keeping the server busy, in bounded memory.
+        """Pool many tensors or images in bounded memory, and keep the server busy meanwhile.
 
-        Small items travel together, large ones side by side; what is sent is chosen for the least cost. Items that a
-        restarting or overloaded server did not take are sent again within their time-outs: none is lost, and none
-        comes twice. Paths are read, and PIL images encoded, on other threads.
+        Small items are sent together in one message, large ones unbatched over several concurrent calls. Paths are
+        read, and PIL images encoded, on other threads.
+
+        Messages are retried under the client's RetryPolicy, within the timeout of their items. A server that restarts
+        within 30 s loses no item and duplicates none. Items of a message that a full queue refuses are sent again
+        together, which is one retry. With the client's ``retries=None``, an item fails on its first error. If one item
+        may be the cause of a message's failure, each item of that message is sent unbatched, which is no retry.
 
         Args:
-            xs: what is pooled, each as in `pool`: any iterable, also an endless one. It is read in the caller's thread,
-                when the next result is asked for, just far enough ahead to keep the server busy: at most 1024 items
-                or 64 MB that are not given yet. Each is taken as it is when it is read, so that an array may be used
-                again for the next; a PIL image is not copied.
-            specs: how to pool each, as in `pool`.
-            ordered: whether results come in the order of `xs`; else as they complete.
-            in_flight: the most items that are read and not yet given. Default: what keeps the server busy.
-            on_error: what is done about an item that failed: "raise" its PoolError in its place, "return" the
-                PoolError as its result, or "skip" it. What cannot be sent, a file that cannot be read too, has
-                failed with InvalidRequest.
-            progress: whether to show a bar with the rate, the failures and, where ``len(xs)`` is known, the time
-                left, on standard error.
+            xs: the inputs, each as in `pool`: any iterable, an endless one too. It is read in the caller's thread,
+                when the next result is requested, and just far enough ahead to keep the server busy: at most 1024
+                items or 64 MB that are not yet yielded. Each input is copied when it is read, so that an array may be
+                reused for the next input; a PIL image is not copied.
+            specs: how to pool each input, as in `pool`.
+            items: whether to yield a MapItem for each input: its index, input, result, error and execution. An item
+                that failed then raises nothing.
+            on_error: what to do about an item that failed if `items` is False: "raise" its PoolError in its place, or
+                "skip" the item. Default: "raise". An input that cannot be read or converted has failed with
+                InvalidRequest; if the input raised an exception, that is the ``__cause__``.
+            ordered: whether to yield results in the order of `xs`; otherwise each as soon as it arrives.
+            in_flight: the most items that are read and not yet yielded. Default: as many as keep the server busy.
+            progress: whether to show a bar on standard error, with the rate, the failures and, if ``len(xs)`` is
+                known, the time left.
             timeout: seconds that each item has from when it is first sent. Default: the client's.
             output: as in `pool`, like `normalize`, `dtype` and `color_mode`.
             normalize: see `output`.
             dtype: see `output`.
             color_mode: see `output`.
-            indexed: whether each result comes as (index, result), with its place in `xs`, from 0.
-            execution: whether each result comes as a PoolResponse that tells where and how it ran, too.
-            returns: "numpy" for arrays, "torch" for torch's tensors, which share the arrays' memory and keep bfloat16.
+            returns: "numpy" for arrays, "torch" for torch tensors, which share the arrays' memory and keep bfloat16.
 
         Returns:
-            A generator of results. Leaving the loop, closing the generator or letting it go cancels what is under
-            way and ends its threads.
+            A generator of results: for each input what `pool` returns, or a MapItem. Leaving the loop, closing the
+            generator or dropping it cancels the running calls and ends its threads.
 
         Raises:
-            InvalidRequest: at once, where a spec or an option is wrong.
-            PoolError: as in `pool`, where an item failed and `on_error` is "raise", after the results before it; or
-                where the client is closed meanwhile.
-            Exception: what `xs` itself raised, after the results of all that it gave before.
+            InvalidRequest: immediately, if a spec or an option is invalid.
+            PoolError: as in `pool`, if an item failed and `on_error` is "raise", after the results of the items before
+                it; or, in either form, if the client is closed meanwhile.
+            Exception: what `xs` itself raises, after the results of everything that was read before.
         """
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
-        options = MapOptions.of(
-            ordered=ordered,
-            in_flight=in_flight,
-            on_error=on_error,
-            indexed=indexed,
-            execution=execution,
-            torch=wants_torch(returns),
-        )
+        options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
         return map_blocking(
             iter(iterable(xs)),
             query,

@@ -1,22 +1,24 @@
-"""The blocking map: the caller's thread reads and gives, threads of its own prepare and send."""
+"""The blocking runner of `map`: the caller's thread reads and yields, further threads prepare and send."""
 
 import os
 import threading
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 from typing import Any
 
 from poolservice.errors import PoolError
 from poolservice_client._map.in_flight import MAX_CALLS, InFlight
-from poolservice_client._map.items import Item, MapOptions
-from poolservice_client._map.messages import Message
+from poolservice_client._map.item import Item
+from poolservice_client._map.message import Message
+from poolservice_client._map.options import MapOptions
 from poolservice_client._map.results import Results
-from poolservice_client._request.payload import is_slow
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._transport.blocking import Transport
 from poolservice_client._transport.cancellation import Cancellation, Cancelled
+from poolservice_client._transport.retry import Failure
 
-# An iterable that makes us wait longer than this is asked again only once there is nothing to give.
+# If the iterable takes longer than this for an item, results that can be yielded are yielded before it is read again.
 _SLOW_SECONDS = 0.01
 
 
@@ -28,57 +30,57 @@ def map_blocking(
     timeout: float | None,
     results: Results,
 ) -> Generator[Any, None, None]:
-    """See PoolClient.map."""
+    """Yield the results of one map; see PoolClient.map."""
     runner = MapRunner(query, options, transport, timeout)
     with results:
         try:
             yield from runner.run(source, results)
         finally:
-            runner.leave()
+            runner.stop()
 
 
 class MapRunner:
-    """The threads of one map, and what they share."""
+    """The threads of one map, and the state that they share."""
 
     def __init__(self, query: PoolQuery, options: MapOptions, transport: Transport, timeout: float | None) -> None:
         self._query = query
         self._transport = transport
-        self._window = InFlight(options, timeout)
-        # Guards the window, and all below.
+        self._in_flight = InFlight(options, timeout)
+        # Guards `_in_flight` and everything below.
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        self._news = threading.Condition(self._lock)
+        self._work_available = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        self._left = False
-        self._broken: BaseException | None = None
+        self._stopped = False
+        self._bug: BaseException | None = None
         self._cancellation = Cancellation()
         self._process = os.getpid()
 
     def run(self, source: Iterator[Any], results: Results) -> Iterator[Any]:
-        """Read, and give what is there, until there is no more.
+        """Read the source and yield results until both have ended.
 
-        Where a result can be given, at most one item is read before it, so that the window stays full while the
-        caller takes what is in it.
+        When a result can be yielded, at most one item is read before it, so that the map stays full while the caller
+        takes the results.
         """
-        window = self._window
+        in_flight = self._in_flight
         failure: Exception | None = None
-        slow = fresh = False
+        source_is_slow = just_read = False
         while True:
             item: Item | None = None
             with self._lock:
                 self._check()
-                ready = window.ready
-                reads = window.room and not (ready and (slow or fresh))
-                if ready and not reads:
-                    item = window.give()
+                has_result = in_flight.has_result
+                reads = in_flight.has_room and not (has_result and (source_is_slow or just_read))
+                if has_result and not reads:
+                    item = in_flight.next_result()
                 elif not reads:
-                    if window.finished:
+                    if in_flight.finished:
                         break
-                    self._news.wait()
+                    self._changed.wait()
                     continue
             if item is not None:
-                fresh = False
+                just_read = False
                 yield from results.of(item)
                 continue
             started = time.perf_counter()
@@ -86,105 +88,111 @@ class MapRunner:
                 x = next(source)
             except StopIteration:
                 self._end()
-            except Exception as error:  # noqa: BLE001 - the caller's own, which it gets after what was read before
+            except Exception as error:  # noqa: BLE001 - the caller's own error, raised after the results before it
                 failure = error
                 self._end()
             else:
                 self._admit(x)
-            slow = time.perf_counter() - started > _SLOW_SECONDS
-            fresh = True
+            source_is_slow = time.perf_counter() - started > _SLOW_SECONDS
+            just_read = True
         if failure is not None:
             raise failure
 
-    def leave(self) -> None:
-        """End what is under way, and every thread."""
+    def stop(self) -> None:
+        """Cancel the running calls, and join every thread."""
         if os.getpid() != self._process:
-            # A fork has none of the threads, and perhaps a lock that one of them held.
+            # A forked process has none of the threads, and one of them may have held the lock.
             return
         with self._lock:
-            self._left = True
-            self._work.notify_all()
+            self._stopped = True
+            self._work_available.notify_all()
         self._cancellation.cancel()
         for thread in self._threads:
             thread.join()
 
     def _check(self) -> None:
-        if self._broken is not None:
-            raise self._broken
-        if self._window.fatal is not None:
-            raise self._window.fatal
+        if self._bug is not None:
+            raise self._bug
+        if self._in_flight.fatal is not None:
+            raise self._in_flight.fatal
 
     def _end(self) -> None:
         with self._lock:
-            self._window.ended = True
-            self._call()
+            self._in_flight.ended = True
+            self._wake_worker()
 
     def _admit(self, x: Any) -> None:
-        item = Item(self._window.read, x)
-        if not is_slow(x):
+        item = self._in_flight.new_item(x)
+        if not item.is_slow:
             item.prepare(self._query)
         with self._lock:
-            self._window.admit(item)
-            self._call()
+            self._in_flight.admit(item)
+            self._wake_worker()
 
-    def _call(self) -> None:
-        """Have somebody look for work. The lock is held."""
+    def _wake_worker(self) -> None:
+        """Let a thread look for work; start one if none is idle. The lock is held."""
         if self._idle:
-            self._work.notify()
-        elif len(self._threads) < MAX_CALLS and self._window.has_work:
-            thread = threading.Thread(target=self._serve, name=f"poolservice-map-{len(self._threads)}", daemon=True)
+            self._work_available.notify()
+        elif len(self._threads) < MAX_CALLS and self._in_flight.has_work:
+            thread = threading.Thread(target=self._work, name=f"poolservice-map-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _serve(self) -> None:
+    def _work(self) -> None:
         try:
             while (work := self._next_work()) is not None:
                 if isinstance(work, Item):
                     work.prepare(self._query)
                     with self._lock:
-                        self._window.line_up(work)
-                        self._tell()
+                        self._in_flight.enqueue(work)
+                        self._notify()
                 else:
                     self._send(work)
         except Cancelled:
             return
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller's thread raises it
+        except BaseException as error:  # noqa: BLE001 - the caller's thread raises it, whatever it is
             with self._lock:
-                self._broken = error
-                self._news.notify()
+                self._bug = error
+                self._changed.notify()
 
     def _next_work(self) -> Item | Message | None:
         with self._lock:
-            while not self._left:
-                work = self._window.take()
+            while not self._stopped:
+                work = self._in_flight.next_work()
                 if work is not None:
-                    # What was taken makes room for more to be read.
-                    self._tell()
+                    # There is room to read another item now.
+                    self._notify()
                     return work
                 self._idle += 1
-                self._work.wait(self._window.due_in())
+                self._work_available.wait()
                 self._idle -= 1
         return None
 
     def _send(self, message: Message) -> None:
         try:
-            answer = self._transport.call(
-                message.method, message.encode(), self._window.time_left(message), self._cancellation
+            self._transport.call(
+                message.method,
+                message.encode(),
+                self._in_flight.time_left(message),
+                self._cancellation,
+                partial(self._answered, message),
             )
-            outcomes = message.outcomes(answer, self._query)
         except Cancelled:
             raise
         except PoolError as error:
             with self._lock:
-                self._window.failed(message, error)
-                self._tell()
-        else:
-            with self._lock:
-                self._window.answered(message, outcomes)
-                self._tell()
+                self._in_flight.failed(message, error)
+                self._notify()
 
-    def _tell(self) -> None:
-        """Tell the caller's thread and the others what is new. The lock is held."""
-        self._news.notify()
-        if self._window.has_work:
-            self._call()
+    def _answered(self, message: Message, response: bytes) -> tuple[bytes, Failure] | None:
+        outcomes = message.outcomes(response, self._query)
+        with self._lock:
+            failure = self._in_flight.answered(message, outcomes)
+            self._notify()
+        return None if failure is None else (message.encode(), failure)
+
+    def _notify(self) -> None:
+        """Wake the caller's thread, and a worker if there is work. The lock is held."""
+        self._changed.notify()
+        if self._in_flight.has_work:
+            self._wake_worker()

@@ -1,4 +1,4 @@
-"""A progress bar for a map. Imported only where one is asked for, as it brings rich."""
+"""The progress bar of a map. Imported only for a map that shows one, because it loads rich."""
 
 from rich.console import Console
 from rich.progress import (
@@ -18,15 +18,14 @@ from rich.text import Text
 
 
 class Progress:
-    """Items done, of how many if that is known, how many failed, how fast, and how long it takes still.
+    """A bar on standard error: items done, their total if it is known, the rate, the time left and the failures.
 
-    It is drawn on standard error, so that what a program prints stays clean; where that is no terminal, its last
-    state is printed once.
+    If standard error is not a terminal, the last state is printed once.
 
     Args:
-        total: the number of items; None where it is not known.
-        done: those of them that were done before.
-        failures: those of these that failed.
+        total: the number of items; None if it is unknown.
+        done: the items that an earlier run has done.
+        failures: the failed items among them.
     """
 
     def __init__(self, total: int | None, *, done: int = 0, failures: int = 0) -> None:
@@ -45,21 +44,21 @@ class Progress:
         self._task = self._bar.add_task("", total=total, completed=done, start=False, failures=_failed(failures))
 
     def start(self) -> None:
-        """Draw it from now on."""
+        """Show the bar."""
         self._bar.start_task(self._task)
         self._bar.start()
 
     def advance(self, *, failed: bool) -> None:
-        """Count an item that is done."""
+        """Count one more item that is done."""
         self.show(self._done + 1, self._failures + failed)
 
     def show(self, done: int, failures: int) -> None:
-        """Say how many are done, and how many of them failed."""
+        """Show how many items are done, and how many of them failed."""
         self._done, self._failures = done, failures
         self._bar.update(self._task, completed=done, failures=_failed(failures))
 
     def stop(self) -> None:
-        """Draw it a last time."""
+        """Show the last state, and stop updating it."""
         self._bar.stop()
 
 

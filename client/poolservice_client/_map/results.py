@@ -1,11 +1,13 @@
-"""How what came of an item is given: as it is, raised, returned or left out; counted and shown."""
+"""The values that `map` yields for its items."""
 
 from collections.abc import Iterator, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from poolservice.errors import PoolError
-from poolservice_client._map.items import Item, MapOptions
+from poolservice_client._map.item import Item
+from poolservice_client._map.map_item import MapItem
+from poolservice_client._map.options import MapOptions
 from poolservice_client._response.torch_tensors import as_tensors
 
 if TYPE_CHECKING:
@@ -13,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """Gives the results of one map in the form that its caller asked for.
+    """Turns settled items into what the caller asked for, and advances the progress bar.
 
     Args:
-        options: that form.
-        progress: where it is shown; None for nowhere.
+        options: the options of the map.
+        progress: the progress bar; None for no bar.
     """
 
     def __init__(self, options: MapOptions, progress: "Progress | None") -> None:
@@ -25,26 +27,23 @@ class Results:
         self._progress = progress
 
     def of(self, item: Item) -> Iterator[Any]:
-        """What the caller gets for a settled item: nothing, or one thing.
+        """Yield the value for a settled item; nothing if the item is skipped.
 
         Raises:
-            PoolError: the item failed, and failures are to be raised.
+            PoolError: the item failed, and `on_error` is "raise".
         """
         outcome = item.settled
         if self._progress is not None:
             self._progress.advance(failed=isinstance(outcome, PoolError))
         if isinstance(outcome, PoolError):
-            if self._options.on_error == "raise":
-                outcome.add_note(f"It is what came of item {item.index} of the map, counted from 0.")
+            if self._options.items:
+                yield MapItem(item.index, item.source, None, outcome, None)
+            elif self._options.on_error == "raise":
+                outcome.add_note(f"This is the error of item {item.index} of the map (counted from 0).")
                 raise outcome
-            if self._options.on_error == "skip":
-                return
-            given: Any = outcome
-        else:
-            given = outcome if self._options.execution else outcome.result
-            if self._options.torch:
-                given = as_tensors(given)
-        yield (item.index, given) if self._options.indexed else given
+            return
+        result = as_tensors(outcome.result) if self._options.torch else outcome.result
+        yield MapItem(item.index, item.source, result, None, outcome.execution) if self._options.items else result
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -59,8 +58,8 @@ class Results:
 
 
 def progress_of(xs: object) -> "Progress":
-    """The bar of a map of `xs`, with the time left where their number is known."""
-    # Only who watches pays for rich.
+    """Return a progress bar for `xs`; it shows the time left if `xs` has a length."""
+    # Imported here so that only a map with a progress bar loads rich.
     from poolservice_client._map.progress import Progress
 
     return Progress(len(xs) if isinstance(xs, Sized) else None)

@@ -1,4 +1,4 @@
-"""What a map is given to go through."""
+"""The check of the iterable that `map` reads."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,14 +7,14 @@ from poolservice.errors import InvalidRequest
 
 
 def iterable(xs: Any) -> Iterable[Any]:
-    """`xs`, unless it is one picture rather than many, or nothing to go through.
+    """Return `xs` if it is an iterable of inputs.
 
     Raises:
-        InvalidRequest: it is.
+        InvalidRequest: `xs` is a single image, or not iterable.
     """
     if isinstance(xs, str | bytes | bytearray | memoryview) or not isinstance(xs, Iterable):
         raise InvalidRequest(
-            f"map takes an iterable of tensors or pictures; got one {type(xs).__name__}: use pool, or give a list",
+            f"map takes an iterable of tensors or images; got one {type(xs).__name__}: use pool, or pass a list",
             field="xs",
         )
     return xs

@@ -27,14 +27,16 @@ from poolservice_client._transport.calls import (
 )
 from poolservice_client._transport.channels import HEALTH, SERVER_INFO, check_alive, open_aio_connection
 from poolservice_client._transport.connections import Ask, Connection, ConnectionPool, Lease, Place
-from poolservice_client._transport.retry import Attempts, Retries
+from poolservice_client._transport.retry import Attempts, Remainder, Retries
 from poolservice_client.errors import PoolError
 
 
 class AsyncTransport(Protocol):
     """The seam between an AsyncPoolClient and the network. See Transport."""
 
-    async def call(self, method: str, request: bytes, timeout: float | None) -> bytes:
+    async def call(
+        self, method: str, request: bytes, timeout: float | None, remainder: Remainder | None = None
+    ) -> bytes:
         """See Transport. Cancelling it cancels the call on the server too."""
         ...
 
@@ -70,7 +72,9 @@ class AsyncGrpcTransport:
         self._counters.reset()
         self._begin()
 
-    async def call(self, method: str, request: bytes, timeout: float | None) -> bytes:
+    async def call(
+        self, method: str, request: bytes, timeout: float | None, remainder: Remainder | None = None
+    ) -> bytes:
         """See AsyncTransport."""
         check_size(request, self._settings)
         connections = self._open()
@@ -78,7 +82,7 @@ class AsyncGrpcTransport:
         await self._take_turn(timeout)
         try:
             self._retries.called()
-            answer = await self._try(connections, method, request, timeout, deadline)
+            answer = await self._try(connections, method, request, timeout, deadline, remainder)
         except asyncio.CancelledError:
             self._check_cancelled()
             raise
@@ -152,7 +156,13 @@ class AsyncGrpcTransport:
             raise late(self._settings, timeout) from None
 
     async def _try(
-        self, connections: ConnectionPool, method: str, request: bytes, timeout: float | None, deadline: float | None
+        self,
+        connections: ConnectionPool,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        deadline: float | None,
+        remainder: Remainder | None,
     ) -> bytes:
         attempts: Attempts | None = None
         failed: Connection | None = None
@@ -172,7 +182,10 @@ class AsyncGrpcTransport:
                     raise closed_before() from None
                 else:
                     connections.answered(connection)
-                    return answer
+                    rest = None if remainder is None else remainder(answer)
+                    if rest is None:
+                        return answer
+                    request, failure = rest
             failed = connection
             attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
             elsewhere = failure.is_lost and connections.lost(connection)

@@ -35,7 +35,7 @@ from poolservice_client._transport.channels import (
     open_connection,
 )
 from poolservice_client._transport.connections import Connection, ConnectionPool, Lease, Place
-from poolservice_client._transport.retry import Attempts, Retries
+from poolservice_client._transport.retry import Attempts, Remainder, Retries
 from poolservice_client._transport.worker_discovery import WorkerDiscovery
 
 __all__ = [
@@ -54,7 +54,12 @@ class Transport(Protocol):
     """The seam between a PoolClient and the network: whole messages out, whole messages in."""
 
     def call(
-        self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
+        self,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        cancellation: Cancellation | None = None,
+        remainder: Remainder | None = None,
     ) -> bytes:
         """Send a message to a method and wait for its answer, trying again where that may help.
 
@@ -63,6 +68,7 @@ class Transport(Protocol):
             request: the encoded message.
             timeout: seconds until the answer must be there; None waits for ever.
             cancellation: what may end the call from another thread.
+            remainder: called with each response; what it returns is sent as the next attempt of this call.
 
         Raises:
             PoolError: no answer; which of its kinds says why: Cancelled, where it was cancelled.
@@ -102,7 +108,12 @@ class GrpcTransport:
             self._closed.set()
 
     def call(
-        self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
+        self,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        cancellation: Cancellation | None = None,
+        remainder: Remainder | None = None,
     ) -> bytes:
         """See Transport."""
         check_size(request, self._settings)
@@ -111,7 +122,7 @@ class GrpcTransport:
         self._take_turn(timeout)
         try:
             self._retries.called()
-            answer = self._try(connections, method, request, timeout, deadline, cancellation)
+            answer = self._try(connections, method, request, timeout, deadline, cancellation, remainder)
         finally:
             self._turns.release()
         self._retries.answered()
@@ -194,6 +205,7 @@ class GrpcTransport:
         timeout: float | None,
         deadline: float | None,
         cancellation: Cancellation | None,
+        remainder: Remainder | None,
     ) -> bytes:
         attempts: Attempts | None = None
         failed: Connection | None = None
@@ -216,7 +228,10 @@ class GrpcTransport:
                     raise closed_before() from None
                 else:
                     connections.answered(connection)
-                    return answer
+                    rest = None if remainder is None else remainder(answer)
+                    if rest is None:
+                        return answer
+                    request, failure = rest
             failed = connection
             attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
             elsewhere = failure.is_lost and connections.lost(connection)

@@ -43,7 +43,12 @@ class Gate:
         self._channel = grpc.insecure_channel(address)
 
     def call(
-        self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
+        self,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        cancellation: Cancellation | None = None,
+        remainder: object = None,
     ) -> bytes:
         first = not self.sent
         self.sent.append((method, request))

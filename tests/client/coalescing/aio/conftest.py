@@ -27,7 +27,13 @@ class Script:
         self.second = asyncio.Event()
         self._answer = answer
 
-    async def call(self, method: str, request: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109 - as transports have it
+    async def call(
+        self,
+        method: str,
+        request: bytes,
+        timeout: float | None,  # noqa: ASYNC109 - as transports have it
+        remainder: object = None,
+    ) -> bytes:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.flights.append(ended)
         self.methods.append(method)

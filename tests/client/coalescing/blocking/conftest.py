@@ -25,7 +25,12 @@ class Script:
         self._has_come = threading.Condition()
 
     def call(
-        self, method: str, request: bytes, timeout: float | None, cancellation: Cancellation | None = None
+        self,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        cancellation: Cancellation | None = None,
+        remainder: object = None,
     ) -> bytes:
         with self._has_come:
             number = len(self.sent)

@@ -1,0 +1,136 @@
+"""One input on its way through `map`."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from poolservice.codec.wire import size_of
+from poolservice.errors import InvalidRequest, PoolError
+from poolservice_client._request.files import naming, path_of
+from poolservice_client._request.payload import ImagePayload, is_slow, payload
+from poolservice_client._request.query import PoolQuery
+from poolservice_client._request.template import RequestTemplate
+from poolservice_client._response.reader import PoolResponse
+
+Outcome: TypeAlias = PoolResponse[Any] | PoolError
+
+#: Larger tensors, in bytes, are sent unbatched. Measured with tests/bench/map.py: a call of its own costs client and
+#: server together about as much as copying this many bytes twice.
+_SMALL_TENSOR = 256 * 1024
+#: The same limit for images. Decoding an image costs more than sending it, so a call is worth saving for thumbnails
+#: only. An image that waits until its message is full takes up memory meanwhile.
+_SMALL_IMAGE = 32 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One input, the bytes that are sent for it, and its outcome.
+
+    Attributes:
+        index: its position in the iterable, from 0.
+        source: what the iterable gave; dropped when the item is prepared, unless `keeps_input`.
+        keeps_input: whether `source` is yielded with the result.
+        prepared: whether `source` has been converted into `content`.
+        template: the template of its request; None until it is prepared.
+        small: whether it is sent in one message with other items.
+        content: the bytes to send: the whole request of a large item, the payload of a small one.
+        content_bytes: the size of `content`; 0 once the item is settled.
+        held_bytes: the memory that it holds otherwise: its input, if that is kept, and its result.
+        deadline: when its result is due, in seconds of time.monotonic; known once it is first sent.
+        path: the path that the source named; None if the source is not a path.
+        refusal: why it cannot be sent; known once it is prepared.
+        outcome: its result or its error, once it is settled.
+    """
+
+    index: int
+    source: Any
+    keeps_input: bool = False
+    prepared: bool = False
+    template: RequestTemplate | None = None
+    small: bool = False
+    content: bytes = b""
+    content_bytes: int = 0
+    held_bytes: int = 0
+    deadline: float = math.inf
+    path: str | None = None
+    refusal: InvalidRequest | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        """True if preparing reads a file or encodes an image, which belongs on another thread."""
+        try:
+            return is_slow(self.source)
+        except Exception:  # noqa: BLE001 - even isinstance may run the caller's code; `prepare` reports what it raises
+            return False
+
+    def prepare(self, query: PoolQuery) -> None:
+        """Convert the source into the bytes to send, a copy, so that the caller may reuse the source.
+
+        If the source cannot be sent, whatever it raises becomes the item's refusal.
+        """
+        source = self.source
+        if not self.keeps_input:
+            self.source = None
+        self.prepared = True
+        try:
+            self.path = _printable(path_of(source))
+            prepared = payload(source)
+            self.template = query.template_for(prepared)
+            size = size_of(prepared.data)
+            self.small = size <= (_SMALL_IMAGE if isinstance(prepared, ImagePayload) else _SMALL_TENSOR)
+            self.content = bytes(prepared.data) if self.small else self.template.request(prepared.data)
+        except InvalidRequest as error:
+            self.refusal = error
+        except OSError as error:
+            self.refusal = InvalidRequest(error.strerror or str(error), field="x")
+            self.refusal.__cause__ = error
+        except Exception as error:  # noqa: BLE001 - converting an input runs the caller's code, which may raise anything
+            self.refusal = InvalidRequest(f"cannot be read: {type(error).__name__}: {error}", field="x")
+            self.refusal.__cause__ = error
+        else:
+            self.content_bytes = size
+            self.held_bytes = size if self.keeps_input and self.path is None else 0
+
+    def settle(self, outcome: Outcome, result_bytes: int) -> None:
+        """Keep the outcome, and drop the bytes that were sent."""
+        self.outcome = naming(outcome, self.path) if isinstance(outcome, InvalidRequest) else outcome
+        self.held_bytes += result_bytes
+        self.content = b""
+        self.content_bytes = 0
+
+    @property
+    def settled(self) -> Outcome:
+        """The outcome of a settled item."""
+        if self.outcome is None:
+            raise RuntimeError(f"item {self.index} of a map was yielded before it had an outcome")
+        return self.outcome
+
+    def request(self) -> bytes:
+        """Return the PoolRequest of this item."""
+        return self.template.request(self.content) if self.small and self.template is not None else self.content
+
+    def send_unbatched(self) -> None:
+        """Send this item in a message of its own from now on."""
+        self.content = self.request()
+        self.small = False
+
+
+def _printable(path: str | None) -> str | None:
+    """Return the path as errors show it; characters that no file name can have are escaped, so that it prints."""
+    if path is None:
+        return None
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return ascii(path)
+    return path.replace("\0", "\\0")
+
+
+def bytes_of(result: object) -> int:
+    """Return the size of a result's arrays in bytes."""
+    if isinstance(result, tuple | list):
+        return sum(map(bytes_of, result))
+    nbytes: int = getattr(result, "nbytes", 0)
+    return nbytes
