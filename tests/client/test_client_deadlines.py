@@ -15,7 +15,7 @@ import pytest
 from poolservice.codec import Result, Value, encode_response
 from poolservice.v1 import pool_pb2
 from poolservice_client import AsyncPoolClient, DeadlineExceeded, MaxPool2d, PoolClient, PoolError
-from poolservice_client._transport.blocking import MAX_CALLS_IN_FLIGHT
+from poolservice_client._transport.calls import MAX_CONCURRENT_CALLS
 
 Serve = Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str]
 
@@ -44,7 +44,7 @@ async def test_a_slow_answer_ends_with_the_deadline(serve: Serve, stuck: threadi
     address = serve(behaviour)
     started = time.monotonic()
     with PoolClient(address, timeout=0.2) as client:
-        with pytest.raises(DeadlineExceeded, match=rf"{address} gave no answer within the timeout of 0.2 s"):
+        with pytest.raises(DeadlineExceeded, match=rf"{address} gave no response within the timeout of 0.2 s"):
             client.pool(X, MaxPool2d(2))
         with pytest.raises(DeadlineExceeded, match=r"timeout of 0\.1 s"):
             client.pool(X, MaxPool2d(2), timeout=0.1)
@@ -95,7 +95,7 @@ def test_closing_ends_what_is_under_way(serve: Serve, stuck: threading.Event) ->
         call = threads.submit(client.pool, X, MaxPool2d(2))
         assert arrived.wait(10)
         client.close()
-        with pytest.raises(PoolError, match="closed while this call was under way"):
+        with pytest.raises(PoolError, match="closed during this call"):
             call.result(10)
     stuck.set()
 
@@ -106,17 +106,17 @@ async def test_a_call_whose_turn_does_not_come_ends_with_its_deadline(serve: Ser
         return ANSWER
 
     address = serve(behaviour)
-    words = r"this one's turn did not come within the timeout of 0\.2 s"
+    words = r"none of them ended within this call's timeout of 0\.2 s"
     async with AsyncPoolClient(address, coalesce=False) as aclient:
         # All are under way before the last one asks for a turn: a task runs to its first wait, which is the answer's.
-        calls = [asyncio.create_task(aclient.pool(X, MaxPool2d(2))) for _ in range(MAX_CALLS_IN_FLIGHT)]
+        calls = [asyncio.create_task(aclient.pool(X, MaxPool2d(2))) for _ in range(MAX_CONCURRENT_CALLS)]
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded, match=words):
             await aclient.pool(X, MaxPool2d(2), timeout=0.2)
         waiting = asyncio.create_task(aclient.pool(X, MaxPool2d(2)))
         await asyncio.sleep(0)
         stuck.set()
-        assert len(await asyncio.gather(*calls, waiting)) == MAX_CALLS_IN_FLIGHT + 1
+        assert len(await asyncio.gather(*calls, waiting)) == MAX_CONCURRENT_CALLS + 1
 
 
 def test_a_thread_whose_turn_does_not_come_ends_with_its_deadline(serve: Serve, stuck: threading.Event) -> None:
@@ -124,9 +124,9 @@ def test_a_thread_whose_turn_does_not_come_ends_with_its_deadline(serve: Serve, 
         stuck.wait(30)
         return ANSWER
 
-    words = r"this one's turn did not come within the timeout of 0\.2 s"
-    with PoolClient(serve(behaviour), coalesce=False) as client, ThreadPoolExecutor(MAX_CALLS_IN_FLIGHT) as threads:
-        calls = [threads.submit(client.pool, X, MaxPool2d(2)) for _ in range(MAX_CALLS_IN_FLIGHT)]
+    words = r"none of them ended within this call's timeout of 0\.2 s"
+    with PoolClient(serve(behaviour), coalesce=False) as client, ThreadPoolExecutor(MAX_CONCURRENT_CALLS) as threads:
+        calls = [threads.submit(client.pool, X, MaxPool2d(2)) for _ in range(MAX_CONCURRENT_CALLS)]
         while True:  # until every thread has its turn, an own call may still get one, and is answered too late
             with pytest.raises(DeadlineExceeded) as late:
                 client.pool(X, MaxPool2d(2), timeout=0.2)

@@ -28,7 +28,7 @@ _WIRE = re.compile(
         (b"no picture", MaxPool2d(2), {}, "x: these 10 bytes are no JPEG"),
         (np.float32(3), MaxPool2d(2), {}, "x.shape: a scalar has nothing to pool"),
         ({}, MaxPool2d(2), {}, "x: dict cannot be pooled"),
-        (["a.jpg", "b.jpg"], MaxPool2d(2), {}, "x: pool takes one picture at a time, and map takes many"),
+        (["a.jpg", "b.jpg"], MaxPool2d(2), {}, "x: pool takes one image at a time, and map takes many"),
     ],
 )
 def test_pool_speaks_of_its_parameters(
@@ -43,16 +43,16 @@ def test_pool_speaks_of_its_parameters(
 @pytest.mark.parametrize(
     ("x", "spec", "sentence"),
     [
-        (np.ones((5, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result of 1, 3 or 4 channels"),
-        (np.ones((2, 3, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result"),
-        (np.ones((3, 8), np.float32), MaxPool1d(2), "output: a picture takes an unbatched 2-D result"),
+        (np.ones((5, 8, 8)), MaxPool2d(2), "output: an image takes an unbatched 2-D result of 1, 3 or 4 channels"),
+        (np.ones((2, 3, 8, 8)), MaxPool2d(2), "output: an image takes an unbatched 2-D result"),
+        (np.ones((3, 8), np.float32), MaxPool1d(2), "output: an image takes an unbatched 2-D result"),
         (
             np.ones((3, 3, 8)),
             MaxPool1d(2),
-            "output: a picture takes an unbatched 2-D result of 1, 3 or 4 channels; MaxPool1d, which pools 1-D, gives",
+            "output: an image takes an unbatched 2-D result of 1, 3 or 4 channels; MaxPool1d, which pools 1-D, gives",
         ),
-        (np.ones((3, 8, 8), np.int64), MaxPool2d(2), "output: a picture takes floats or uint8; MaxPool2d gives int64"),
-        (X, MaxPool2d(2, return_indices=True), "specs[0].return_indices: pictures come without indices"),
+        (np.ones((3, 8, 8), np.int64), MaxPool2d(2), "output: an image takes floats or uint8; MaxPool2d gives int64"),
+        (X, MaxPool2d(2, return_indices=True), "specs[0].return_indices: images have no indices"),
     ],
 )
 def test_pool_image_does_so_too(client: PoolClient, x: Any, spec: Any, sentence: str) -> None:
@@ -73,7 +73,7 @@ def test_channels_that_come_last_and_specs_that_do_not_go_together_are_noticed(c
 
 
 def test_an_open_file_is_to_be_read(client: PoolClient) -> None:
-    with open(__file__, "rb") as file, pytest.raises(InvalidRequest, match=r"an open file's bytes are its read\(\)"):
+    with open(__file__, "rb") as file, pytest.raises(InvalidRequest, match=r"to send an open file, pass its read\(\)"):
         client.pool(file, MaxPool2d(2))  # type: ignore[call-overload]
 
 

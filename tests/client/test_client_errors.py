@@ -185,7 +185,10 @@ def tensor_reply(
         (tensor_reply(data=bytes(31)), "31 bytes came for a float32 tensor"),
         (tensor_reply(dtype=99), "DataType 99 is not a type of a tensor"),
         (tensor_reply(shape=(-1, -2), data=b""), "shape"),
-        (encode_response(pool_pb2.Execution(), [Result(Value("image", b"", b"abc"))]), "kind image came where tensor"),
+        (
+            encode_response(pool_pb2.Execution(), [Result(Value("image", b"", b"abc"))]),
+            "kind image came back instead of tensor",
+        ),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_the_servers_fault(serve: Serve, reply: bytes, words: str) -> None:
@@ -206,7 +209,7 @@ def test_a_picture_that_is_none_is_the_servers_fault(serve: Serve, kind: Any) ->
     reply = encode_response(pool_pb2.Execution(), [Result(Value(kind, b"", b"no PNG"))])
     with (
         PoolClient(serve(lambda request, context: reply)) as client,
-        pytest.raises(ServerError, match=r"tensor came where image|cannot be read"),
+        pytest.raises(ServerError, match=r"tensor came back instead of image|cannot be read"),
     ):
         client.pool_image(X, MaxPool2d(2))
 
@@ -255,7 +258,7 @@ def test_a_request_over_the_clients_own_limit_says_how_to_raise_it(server_addres
 
 
 async def test_an_answer_over_the_clients_own_limit_says_how_to_raise_it(server_address: str) -> None:
-    words = "the answer has .* bytes, over this client's limit of 5000; raise it with max_message_bytes="
+    words = "the response has .* bytes, over this client's limit of 5000; raise it with max_message_bytes="
     x = np.ones((2, 32, 32), np.uint8)
     # Indices take eight times the room of bytes.
     spec = MaxPool2d(1, return_indices=True)

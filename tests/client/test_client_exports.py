@@ -22,7 +22,7 @@ def test_exactly_the_public_names_are_exported() -> None:
         "OperatorInfo",
         "ParameterInfo",
         "PoolClient",
-        "PoolReply",
+        "PoolResponse",
         "PoolSpec",
         "RetryPolicy",
         "ServerInfo",

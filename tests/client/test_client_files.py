@@ -77,7 +77,7 @@ def _save(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "field", "words"),
     [
-        ("several.npz", "x", "this is an archive, .npz or .zip, .*give one picture, or one array as .npy"),
+        ("several.npz", "x", "this is an archive, .npz or .zip, .*give one image, or one array as .npy"),
         ("objects.npy", "x", "this .npy file holds Python objects, which are never unpickled"),
         ("torn.npy", "x", "this .npy file cannot be read .*give a complete one"),
         ("strings.npy", "x.dtype", "str32 cannot be pooled; .*these are strings, not numbers"),

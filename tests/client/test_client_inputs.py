@@ -201,15 +201,15 @@ class Pet:
         (lambda: torch.empty(3, 4, device="meta"), "has no elements"),
         (lambda: OnTheGpu(), "copy it to the CPU first"),
         (lambda: [[1.0], [2.0, 3.0]], "this list makes no array"),
-        (lambda: ["a.jpg", "b.jpg"], "one picture at a time"),
-        (lambda: [Image.new("RGB", (2, 2))], "one picture at a time"),
+        (lambda: ["a.jpg", "b.jpg"], "one image at a time"),
+        (lambda: [Image.new("RGB", (2, 2))], "one image at a time"),
         (lambda: None, "NoneType cannot be pooled; give a numpy array"),
         (lambda: Pet(), r"Pet cannot be pooled; give a numpy array"),
         (lambda: {"x": X}, "dict cannot be pooled"),
         (lambda: Image.new("F", (4, 4)), "mode F has no lossless"),
         (lambda: Image.new("LAB", (4, 4)), "mode LAB has no lossless"),
         (lambda: Image.new("I", (4, 4), 70000), "0 to 65535; this one has 70000 to 70000"),
-        (lambda: Image.new("RGB", (0, 4)), "the picture is empty: 0 x 4"),
+        (lambda: Image.new("RGB", (0, 4)), "the image is empty: 0 x 4"),
     ],
 )
 def test_what_cannot_be_pooled_is_refused_in_words(x: Callable[[], Any], words: str) -> None:

@@ -197,7 +197,7 @@ class InFlight:
         kind = self._small[0].kind
         alike = self._kinds[kind]
         stacked = (
-            kind is not None and kind.stacks and alike > 1 and min(self._pack_items, len(self._small)) <= 2 * alike
+            kind is not None and kind.can_stack and alike > 1 and min(self._pack_items, len(self._small)) <= 2 * alike
         )
         most = self._pack_items if stacked else min(self._pack_items, _BATCH_ITEMS)
         items: list[Item] = []

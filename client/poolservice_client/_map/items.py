@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 from poolservice.codec.wire import size_of
 from poolservice.errors import InvalidRequest, PoolError
 from poolservice.specs.base import integer
-from poolservice_client._request.files import naming, path_of
-from poolservice_client._request.payload import ImagePayload, payload
+from poolservice_client._request.files import path_of, with_path
+from poolservice_client._request.payload import ImagePayload, make_payload
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._response.reader import PoolResponse
@@ -99,7 +99,7 @@ class Item:
         self.path = path_of(source)
         self.prepared = True
         try:
-            prepared = payload(source)
+            prepared = make_payload(source)
             self.kind = query.template_for(prepared)
         except InvalidRequest as error:
             self.refusal = error
@@ -114,7 +114,7 @@ class Item:
 
     def settle(self, outcome: Outcome, nbytes: int) -> None:
         """Keep what came of it, and drop what was sent."""
-        self.outcome = naming(outcome, self.path) if isinstance(outcome, InvalidRequest) else outcome
+        self.outcome = with_path(outcome, self.path) if isinstance(outcome, InvalidRequest) else outcome
         self.content = b""
         self.nbytes = nbytes
 

@@ -7,9 +7,9 @@ from poolservice.codec import MalformedMessage, decode_batch_response, encode_ba
 from poolservice.errors import PoolError
 from poolservice_client._map.items import Item, Outcome
 from poolservice_client._request.query import PoolQuery
-from poolservice_client._response.reader import read_response, read_stack
+from poolservice_client._response.reader import read_response, read_stacked_response
 from poolservice_client._response.status import error_of_status
-from poolservice_client._transport.blocking import POOL, POOL_BATCH
+from poolservice_client._transport.methods import POOL, POOL_BATCH
 from poolservice_client.errors import ServerError
 
 
@@ -34,7 +34,7 @@ class Message:
         """The bytes that are sent."""
         kind = self.items[0].kind
         if self.stacked and kind is not None:
-            return kind.request_of_several([item.content for item in self.items])
+            return kind.stacked_request([item.content for item in self.items])
         if len(self.items) == 1:
             return self.items[0].request()
         return encode_batch_request([item.request() for item in self.items])
@@ -47,7 +47,7 @@ class Message:
         """
         kind = self.items[0].kind
         if self.stacked and kind is not None:
-            return [*read_stack(answer, query, len(self.items), kind.rows)]
+            return [*read_stacked_response(answer, query, len(self.items), kind.rows)]
         if len(self.items) == 1:
             return [read_response(answer, query, execution=True)]
         return self._batch_outcomes(answer, query)

@@ -65,7 +65,7 @@ def watch() -> Watch:
 
         def until_waiting(count: int) -> None:
             with has_come:
-                assert has_come.wait_for(lambda: sum(map(len, lines)) >= count, 60)
+                assert has_come.wait_for(lambda: sum(len(line._waiting) for line in lines) >= count, 60)
 
         return until_waiting
 

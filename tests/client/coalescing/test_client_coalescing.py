@@ -26,7 +26,7 @@ from poolservice_client import (
     PoolClient,
     PoolSpec,
 )
-from poolservice_client._coalescing import blocking
+from poolservice_client._coalescing import limits
 from poolservice_client._transport.cancellation import Cancellation
 
 BATCH = "/poolservice.v1.PoolService/PoolBatch"
@@ -69,7 +69,7 @@ def gate(server_address: str) -> Gate:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a test gather calls for as long as it takes to start their threads."""
-    monkeypatch.setattr(blocking, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 60.0)
 
 
 Together = Callable[[list[Callable[[PoolClient], Any]]], list[Any]]

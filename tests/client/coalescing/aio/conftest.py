@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from poolservice_client import AsyncPoolClient, GlobalMaxPool2d, PoolError
-from poolservice_client._coalescing import aio
+from poolservice_client._coalescing import limits
 
 
 async def _settled() -> None:
@@ -87,7 +87,7 @@ def script(new_script: Callable[[], Script]) -> Script:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets calls gather until a test ends what they wait behind."""
-    monkeypatch.setattr(aio, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 from poolservice_client import AsyncPoolClient, AvgPool2d, MaxPool2d
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.tasks.conftest import Script
+    from tests.client.coalescing.aio.conftest import Script
 
 Ask = Callable[..., Awaitable[bool]]
 Start = Callable[..., Awaitable[list[asyncio.Task[Any]]]]

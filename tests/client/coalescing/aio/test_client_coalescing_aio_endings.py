@@ -9,7 +9,7 @@ import pytest
 from poolservice_client import AsyncPoolClient, DeadlineExceeded, InvalidRequest, Overloaded, PoolError, ServerError
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.tasks.conftest import Script
+    from tests.client.coalescing.aio.conftest import Script
 
 Ask = Callable[..., Awaitable[bool]]
 Start = Callable[..., Awaitable[list[asyncio.Task[Any]]]]
@@ -73,10 +73,10 @@ async def test_cancelling_the_lines_own_task_costs_nobody_an_answer(
 async def test_each_has_its_own_deadline(script: "Script", patient: None, ask: Ask, start: Start) -> None:
     async with AsyncPoolClient("there:1", transport=script) as client:
         tasks = await start(ask(client, 0), ask(client, 1, 20), ask(client, 2, 0.1), ask(client, 3, 0.03))
-        with pytest.raises(DeadlineExceeded, match=r"there:1 gave no answer within the timeout of 0\.03 s"):
+        with pytest.raises(DeadlineExceeded, match=r"there:1 gave no response within the timeout of 0\.03 s"):
             await tasks[3]
         await script.end(0)
-        with pytest.raises(DeadlineExceeded, match=r"there:1 gave no answer within the timeout of 0\.1 s"):
+        with pytest.raises(DeadlineExceeded, match=r"there:1 gave no response within the timeout of 0\.1 s"):
             await tasks[2]
         assert script.timeouts[1] is not None
         assert 10 < script.timeouts[1] <= 20

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from poolservice_client import AsyncPoolClient, InvalidRequest, Overloaded, ServerError
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.tasks.conftest import Script
+    from tests.client.coalescing.aio.conftest import Script
 
 Ask = Callable[..., Awaitable[bool]]
 Start = Callable[..., Awaitable[list[asyncio.Task[Any]]]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from poolservice_client import GlobalMaxPool2d, PoolClient
-from poolservice_client._coalescing import blocking
+from poolservice_client._coalescing import limits
 from poolservice_client._transport.cancellation import Cancellation
 
 
@@ -83,7 +83,7 @@ def threads(script: Script) -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets calls gather for as long as it takes to start their threads."""
-    monkeypatch.setattr(blocking, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.threads.conftest import Script
+    from tests.client.coalescing.blocking.conftest import Script
 
 Ask = Callable[..., bool]
 

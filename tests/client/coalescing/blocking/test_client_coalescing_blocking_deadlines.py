@@ -9,7 +9,7 @@ import pytest
 from poolservice_client import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.threads.conftest import Script
+    from tests.client.coalescing.blocking.conftest import Script
 
 Ask = Callable[..., bool]
 UntilWaiting = Callable[[int], None]
@@ -25,7 +25,7 @@ def test_who_waits_ends_with_its_own_deadline(
     script.until_sent(1)
     others = [threads.submit(ask, number) for number in (2, 3)]
     until_waiting(2)
-    with pytest.raises(DeadlineExceeded, match=r"there:1 gave no answer within the timeout of 0\.05 s"):
+    with pytest.raises(DeadlineExceeded, match=r"there:1 gave no response within the timeout of 0\.05 s"):
         ask(4, timeout=0.05)
     release.set()
     assert first.result(30)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolservice_client import DeadlineExceeded, InvalidRequest, Overloaded, PoolClient, PoolError, ServerError
-from poolservice_client._coalescing import blocking
+from poolservice_client._coalescing import limits
 
 if TYPE_CHECKING:
-    from tests.client.coalesce.threads.conftest import Script
+    from tests.client.coalescing.blocking.conftest import Script
 
 Ask = Callable[..., bool]
 UntilWaiting = Callable[[int], None]
 
-PATIENCE = blocking.PATIENCE_SECONDS
+PATIENCE = limits.MAX_WAIT_SECONDS
 
 
 @pytest.fixture
