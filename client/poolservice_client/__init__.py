@@ -1,9 +1,16 @@
-"""The client SDK of poolservice: pooled tensors, pictures and features from a service.
+"""The client SDK of poolservice: pooled tensors, images and feature vectors from a pooling service.
 
-from poolservice_client import MaxPool2d, PoolClient
+    from poolservice_client import MaxPool2d, PoolClient
 
-with PoolClient("localhost:50051") as client:
-    y = client.pool(x, MaxPool2d(2))
+    with PoolClient("localhost:50051") as client:
+        y = client.pool(x, MaxPool2d(2))
+
+PoolClient blocks and AsyncPoolClient is for asyncio. The specs, such as MaxPool2d, are named as the layers of torch.nn.
+All errors derive from PoolError.
+
+The private packages follow the path of a call: `_clients` are the public classes, `_settings` what they are created
+with, `_request` builds a message, `_coalescing` joins small messages, `_transport` carries them, `_response` reads what
+comes back. `_map` pools many inputs, and `_cli` is the command line.
 """
 
 from poolservice import __version__
@@ -44,7 +51,7 @@ from poolservice_client._clients.aio import AsyncPoolClient
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._map.map_item import MapItem
 from poolservice_client._response.reader import Execution, PoolResponse
-from poolservice_client._response.server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
+from poolservice_client._server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
 from poolservice_client._settings.credentials import TLS
 from poolservice_client._stats import ClientStats
 from poolservice_client._transport.retry import RetryPolicy

@@ -1,4 +1,4 @@
-"""`python -m poolservice_client`, which is the `poolservice` command."""
+"""Entry point of the `poolservice` command and of `python -m poolservice_client`."""
 
 from poolservice_client._cli.app import main
 

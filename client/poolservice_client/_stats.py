@@ -1,4 +1,4 @@
-"""What a client has done so far, in numbers."""
+"""Client counters: calls, retries, hedges, connections and coalesced calls."""
 
 import threading
 from collections import Counter
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ClientStats:
-    """The counters of a client since it was made, or since the fork that made its process.
+    """The counters of a client, from its creation or from the fork that created its process.
 
     Attributes:
-        calls: messages sent for a caller, each counted once however often it was tried.
-        retries: tries beyond the first, of calls that failed in a way that may pass.
-        retry_budget_exhausted: calls that were given up because the client had retried too many already.
-        hedges: second tries that were sent while the first was still under way.
-        hedges_won: those of them that were answered first.
-        reconnects: connections that were lost and answered again.
+        calls: messages sent, each counted once however often it was retried.
+        retries: attempts after the first, of calls that failed with an error that may pass.
+        retry_budget_exhausted: calls that failed because the client had no retries left in its budget.
+        hedges: second attempts sent while the first was still running.
+        hedges_won: second attempts whose response came first.
+        reconnects: connections that were lost and work again.
         connections: connections that are open now.
-        coalesced_calls: calls that travelled with others in one message.
-        coalesced_messages: the messages that carried them.
+        coalesced_calls: `pool` calls that were sent together with others in one message.
+        coalesced_messages: messages that carried several `pool` calls.
     """
 
     calls: int = 0
@@ -33,27 +33,27 @@ class ClientStats:
 
 
 class Counters:
-    """Counts for many threads; each name is a field of ClientStats."""
+    """Thread-safe counters, each named after a field of ClientStats."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Start from nothing, with a lock that no thread holds."""
+        """Set all counters to zero and replace the lock, which another thread may have held during a fork."""
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str, number: int = 1) -> None:
-        """Count `number` more of what has that name."""
+        """Increase a counter."""
         with self._lock:
             self._counts[name] += number
 
     def put(self, name: str, number: int) -> None:
-        """Say how many there are now of what has that name."""
+        """Set a counter to a value."""
         with self._lock:
             self._counts[name] = number
 
     def stats(self) -> ClientStats:
-        """The counts so far."""
+        """Return the current values."""
         with self._lock:
             return ClientStats(**self._counts)

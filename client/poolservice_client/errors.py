@@ -1,14 +1,14 @@
-"""The errors that the SDK raises; a grpc.RpcError never leaves it.
+"""The exceptions of the SDK. No `grpc.RpcError` ever leaves it.
 
-PoolError                what every error of poolservice is
-├── InvalidRequest       the request is wrong: says which field, and what would be right (also a ValueError)
-├── Overloaded           the server's queue is full: says in how many seconds to come back
-├── DeadlineExceeded     no answer within the call's timeout (also a TimeoutError)
-├── Unauthenticated      the server does not let this caller in
-├── Unavailable          no server answers, or it is stopping
-└── ServerError          the server's own fault: says the id under which its log has the cause
+PoolError                the base class of all of them
+├── InvalidRequest       the request is wrong; `field` and the message say what would be right (also a ValueError)
+├── Overloaded           the server's queue is full; `retry_after` says in how many seconds to retry
+├── DeadlineExceeded     the call did not finish within its timeout (also a TimeoutError)
+├── Unauthenticated      the server rejected the caller's credentials
+├── Unavailable          no server can be reached, or the server is stopping
+└── ServerError          the server failed; `error_id` identifies the entry in its log
 
-A file that cannot be opened raises what open() raises, an OSError.
+A file that cannot be read raises the `OSError` of `open`.
 """
 
 from poolservice.errors import InvalidRequest, PoolError
@@ -25,10 +25,10 @@ __all__ = [
 
 
 class Overloaded(PoolError):
-    """The server's queue is full; the same request may succeed a little later.
+    """The server's queue is full. The same request may succeed later.
 
     Attributes:
-        retry_after: seconds to wait before the next try, as the server measured; 1 where it does not say.
+        retry_after: seconds to wait before a retry, as measured by the server; 1 if the server does not say.
     """
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
@@ -37,22 +37,22 @@ class Overloaded(PoolError):
 
 
 class DeadlineExceeded(PoolError, TimeoutError):
-    """No answer came within the call's timeout."""
+    """The call did not finish within its timeout."""
 
 
 class Unauthenticated(PoolError):
-    """The server does not know this caller, or does not let it do this."""
+    """The server rejected the caller's credentials, or they do not allow this call."""
 
 
 class Unavailable(PoolError):
-    """No server answers at the address, the connection broke, or the server is stopping."""
+    """No server can be reached at the address, the connection was lost, or the server is stopping."""
 
 
 class ServerError(PoolError):
-    """The server failed, or it answered what no poolservice of this version would.
+    """The server failed, or sent a response that this version of the SDK cannot read.
 
     Attributes:
-        error_id: the id under which the server's log has the cause; None where it gave none.
+        error_id: the id of the error in the server's log; None if the server sent none.
     """
 
     def __init__(self, message: str, *, error_id: str | None = None) -> None:

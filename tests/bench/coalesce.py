@@ -1,9 +1,9 @@
-"""`make bench-coalesce`: what small calls of one client cost together and each on its own.
+"""`make bench-coalesce`: the cost of small calls of one client, coalesced and uncoalesced.
 
-The public client with all that it checks and converts, against poolservice-server on the CPU, client and server on the
-machine's cores. Each pair of measurements, together and alone, is made within one round, and the median of the rounds'
-ratios is told. Payloads of every size travel together here, whatever the client's limit is: the sizes at which the
-ratio falls to one are where that limit belongs.
+It measures the public client, with all its checks and conversions, against poolservice-server on the CPU. Client and
+server share the cores of the machine. Each round measures both, and the median of the rounds' ratios is reported.
+Payloads of every size are coalesced here, whatever the client's limit is: the size at which the ratio falls to one is
+the right limit.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from children import Server
 from jobs import photograph
 from load import load_average, rotated
 from poolservice_client import AsyncPoolClient, GlobalAvgPool2d, PoolClient
-from poolservice_client._coalescing import message
+from poolservice_client._coalescing import limits
 
 CALLERS = (1, 8, 32)
 CLIENTS = ("asyncio", "threads")
 
-#: CPU microseconds of client and server together that a J4c call may cost, by client and callers.
-MOST_CPU = {("asyncio", 32): 45.0, ("threads", 32): 100.0}
-#: How much longer than a call of a client that does not coalesce one may take that has no company.
-MOST_ALONE = 1.05
+#: The most CPU microseconds of client and server per J4c call, by client and callers.
+MAX_CPU = {("asyncio", 32): 45.0, ("threads", 32): 100.0}
+#: The most time of a call of a single caller, relative to a client that does not coalesce.
+MAX_SINGLE_CALLER = 1.05
 
 _WARM_UP_SECONDS = 0.2
 _SPEC = GlobalAvgPool2d()
@@ -44,19 +44,19 @@ console = Console()
 
 
 class Job(NamedTuple):
-    """What every caller sends, for its global average: a tensor, or a picture's file."""
+    """The payload that every caller sends, for its global average: a tensor or an image file."""
 
     name: str
     payload: Any
 
     @property
     def nbytes(self) -> int:
-        """The payload's bytes."""
+        """The size of the payload in bytes."""
         return len(self.payload) if isinstance(self.payload, bytes) else int(self.payload.nbytes)
 
 
 class Measured(NamedTuple):
-    """A stretch of calls: how many a second, CPU microseconds a call of client and server, and the median time."""
+    """One measurement: calls per second, CPU microseconds per call of client and server, median time per call."""
 
     rate: float
     client_us: float
@@ -65,36 +65,36 @@ class Measured(NamedTuple):
 
     @property
     def cpu_us(self) -> float:
-        """Both together."""
+        """CPU microseconds per call of client and server together."""
         return self.client_us + self.server_us
 
 
-#: By job, client, callers and whether they travel together: one entry a round.
+#: By job, client, callers and whether calls are coalesced: one measurement per round.
 Rounds = dict[tuple[str, str, int, bool], list[Measured]]
 
 
 def make_jobs() -> list[Job]:
-    """J4c (float32, 8x8x8), J3 (512x7x7) and other sizes of tensors and pictures beside them."""
+    """Return J4c (float32, 8x8x8), J3 (512x7x7), and tensors and images of other sizes."""
     random = np.random.default_rng(0)
     tensors = {"J4c": (8, 8, 8), "8x16x16": (8, 16, 16), "64x8x8": (64, 8, 8), "128x8x8": (128, 8, 8)}
     tensors |= {"256x8x8": (256, 8, 8), "J3": (512, 7, 7), "1024x8x8": (1024, 8, 8)}
     jobs = [Job(name, random.random(shape, np.float32)) for name, shape in tensors.items()]
-    pictures = [
+    images = [
         Job(f"JPEG {width}x{height}", photograph(width, height))
         for width, height in ((32, 24), (64, 48), (160, 120), (320, 240), (640, 480))
     ]
-    return jobs + pictures
+    return jobs + images
 
 
 def command(
-    job: Annotated[list[str] | None, typer.Option(help="J4c, J3, 64x8x8, 'JPEG 64x48', ...; all unless given.")] = None,
-    callers: Annotated[list[int] | None, typer.Option(help="Calls under kernel_for; 1, 8 and 32 unless given.")] = None,
+    job: Annotated[list[str] | None, typer.Option(help="J4c, J3, 64x8x8, 'JPEG 64x48', ...; default: all.")] = None,
+    callers: Annotated[list[int] | None, typer.Option(help="Concurrent callers; default: 1, 8 and 32.")] = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="Rounds over all of them.")] = 5,
-    quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds: a look, no figure.")] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="Where the results go as JSON.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds, for a rough look.")] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")] = None,
 ) -> None:
-    """Measure small calls that travel together against the same calls alone."""
+    """Compare coalesced small calls with uncoalesced ones."""
     children.end_on_sigterm()
     known = make_jobs()
     if unknown := set(job or ()) - {one.name for one in known}:
@@ -103,7 +103,7 @@ def command(
     levels = callers or list(CALLERS)
     if quick:
         seconds, rounds = 0.4, 2
-    message.SMALL_TENSOR_BYTES = message.SMALL_IMAGE_BYTES = message.MOST_BYTES
+    limits.MAX_TENSOR_BYTES = limits.MAX_IMAGE_BYTES = limits.MAX_BYTES
     load_before = load_average()
     measured: Rounds = defaultdict(list)
     with children.running(*children.POOLSERVICE) as server, Progress(console=console, transient=True) as progress:
@@ -112,9 +112,9 @@ def command(
             for one in chosen:
                 for client in CLIENTS:
                     for level in levels:
-                        for together in rotated((True, False), number):
-                            cell = MEASURES[client](server, one.payload, level, seconds, together)
-                            measured[one.name, client, level, together].append(cell)
+                        for coalesce in rotated((True, False), number):
+                            cell = MEASURES[client](server, one.payload, level, seconds, coalesce)
+                            measured[one.name, client, level, coalesce].append(cell)
                             progress.advance(task)
     for client in CLIENTS:
         console.print(_table(client, chosen, levels, measured))
@@ -125,23 +125,23 @@ def command(
     raise typer.Exit(int(missed and not quick))
 
 
-def measure_asyncio(server: Server, payload: Any, callers: int, seconds: float, together: bool) -> Measured:
-    """Keep so many tasks calling for so long."""
+def measure_asyncio(server: Server, payload: Any, callers: int, seconds: float, coalesce: bool) -> Measured:
+    """Measure so many tasks that make calls for so long."""
 
     async def measure() -> Measured:
-        async with AsyncPoolClient(server.address, coalesce=together) as client:
+        async with AsyncPoolClient(server.address, coalesce=coalesce) as client:
 
             async def keep_calling(seconds: float) -> list[float]:
-                took: list[float] = []
+                durations: list[float] = []
                 stop = time.perf_counter() + seconds
 
                 async def caller() -> None:
                     while (began := time.perf_counter()) < stop:
                         await client.pool(payload, _SPEC)
-                        took.append(time.perf_counter() - began)
+                        durations.append(time.perf_counter() - began)
 
                 await asyncio.gather(*(caller() for _ in range(callers)))
-                return took
+                return durations
 
             await keep_calling(_WARM_UP_SECONDS)
             before = _times(server)
@@ -150,25 +150,25 @@ def measure_asyncio(server: Server, payload: Any, callers: int, seconds: float, 
     return asyncio.run(measure())
 
 
-def measure_threads(server: Server, payload: Any, callers: int, seconds: float, together: bool) -> Measured:
-    """Keep so many threads calling for so long."""
-    with PoolClient(server.address, coalesce=together) as client:
+def measure_threads(server: Server, payload: Any, callers: int, seconds: float, coalesce: bool) -> Measured:
+    """Measure so many threads that make calls for so long."""
+    with PoolClient(server.address, coalesce=coalesce) as client:
 
         def keep_calling(seconds: float) -> list[float]:
-            took: list[float] = []
+            durations: list[float] = []
             stop = time.perf_counter() + seconds
 
             def caller() -> None:
                 while (began := time.perf_counter()) < stop:
                     client.pool(payload, _SPEC)
-                    took.append(time.perf_counter() - began)
+                    durations.append(time.perf_counter() - began)
 
             threads = [threading.Thread(target=caller) for _ in range(callers)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            return took
+            return durations
 
         keep_calling(_WARM_UP_SECONDS)
         before = _times(server)
@@ -185,10 +185,10 @@ def _times(server: Server) -> tuple[float, float, float]:
     return time.perf_counter(), time.process_time(), sum(server.cpu_seconds().values())
 
 
-def _measured(server: Server, before: tuple[float, float, float], took: list[float]) -> Measured:
+def _measured(server: Server, before: tuple[float, float, float], durations: list[float]) -> Measured:
     elapsed, client, served = (now - then for now, then in zip(_times(server), before, strict=True))
-    done = len(took)
-    return Measured(done / elapsed, client / done * 1e6, served / done * 1e6, statistics.median(took) * 1e3)
+    done = len(durations)
+    return Measured(done / elapsed, client / done * 1e6, served / done * 1e6, statistics.median(durations) * 1e3)
 
 
 def _median(cells: list[Measured]) -> Measured:
@@ -196,29 +196,29 @@ def _median(cells: list[Measured]) -> Measured:
 
 
 def _gain(measured: Rounds, job: str, client: str, level: int) -> float:
-    """Calls a second together over those alone: the median of the rounds' ratios."""
+    """Return the calls per second, coalesced over uncoalesced: the median of the rounds' ratios."""
     pairs = zip(measured[job, client, level, True], measured[job, client, level, False], strict=True)
-    return statistics.median(together.rate / alone.rate for together, alone in pairs)
+    return statistics.median(coalesced.rate / uncoalesced.rate for coalesced, uncoalesced in pairs)
 
 
 def _table(client: str, jobs: list[Job], levels: list[int], measured: Rounds) -> Table:
-    table = Table(title=f"{client}: calls that travel together and alone")
+    table = Table(title=f"{client}: coalesced and uncoalesced calls")
     for column in ("job", "callers", "calls/s", "client + server CPU µs", "p50 ms"):
         table.add_column(column, justify="left" if column == "job" else "right")
-    for column in ("alone calls/s", "CPU µs", "gain"):
+    for column in ("calls/s without", "CPU µs without", "gain"):
         table.add_column(column, justify="right")
     for job in jobs:
         for level in levels:
-            together, alone = (_median(measured[job.name, client, level, kind]) for kind in (True, False))
-            first = level == levels[0]
+            coalesced, uncoalesced = (_median(measured[job.name, client, level, key]) for key in (True, False))
+            is_first = level == levels[0]
             table.add_row(
-                f"{job.name}, {job.nbytes / 1024:.0f} KB" if first else "",
+                f"{job.name}, {job.nbytes / 1024:.0f} KB" if is_first else "",
                 str(level),
-                f"{together.rate:,.0f}",
-                f"{together.client_us:.0f} + {together.server_us:.0f}",
-                f"{together.p50_ms:.2f}",
-                f"{alone.rate:,.0f}",
-                f"{alone.cpu_us:.0f}",
+                f"{coalesced.rate:,.0f}",
+                f"{coalesced.client_us:.0f} + {coalesced.server_us:.0f}",
+                f"{coalesced.p50_ms:.2f}",
+                f"{uncoalesced.rate:,.0f}",
+                f"{uncoalesced.cpu_us:.0f}",
                 f"{_gain(measured, job.name, client, level):.2f}",
                 end_section=level == levels[-1],
             )
@@ -226,28 +226,28 @@ def _table(client: str, jobs: list[Job], levels: list[int], measured: Rounds) ->
 
 
 def _print_targets(jobs: list[Job], levels: list[int], measured: Rounds) -> bool:
-    """Say which targets are met; whether any was missed."""
+    """Print which targets are met. Return True if any was missed."""
     if "J4c" not in {job.name for job in jobs}:
         return False
     table = Table(title="targets of J4c")
-    for column in ("what", "at most", "reached", ""):
-        table.add_column(column, justify="right" if column in ("at most", "reached") else "left")
-    reached: list[tuple[str, float, float]] = []
-    for (client, level), most in MOST_CPU.items():
+    for column in ("target", "at most", "measured", ""):
+        table.add_column(column, justify="right" if column in ("at most", "measured") else "left")
+    results: list[tuple[str, float, float]] = []
+    for (client, level), limit in MAX_CPU.items():
         if level in levels:
             cell = _median(measured["J4c", client, level, True])
-            reached.append((f"{level} callers, {client}: CPU µs a call, client and server", most, cell.cpu_us))
+            results.append((f"{level} callers, {client}: CPU µs per call, client and server", limit, cell.cpu_us))
     if 1 in levels:
-        reached += [
-            (f"1 caller, {client}: time over a client's that does not coalesce", MOST_ALONE, 1 / gain)
+        results += [
+            (f"1 caller, {client}: time relative to a client that does not coalesce", MAX_SINGLE_CALLER, 1 / gain)
             for client in CLIENTS
             if (gain := _gain(measured, "J4c", client, 1))
         ]
-    for what, most, value in reached:
-        verdict = "[green]met[/green]" if value <= most else "[red]not met[/red]"
-        table.add_row(what, f"{most:g}", f"{value:.2f}", verdict)
+    for target, limit, value in results:
+        verdict = "[green]met[/green]" if value <= limit else "[red]not met[/red]"
+        table.add_row(target, f"{limit:g}", f"{value:.2f}", verdict)
     console.print(table)
-    return any(value > most for _, most, value in reached)
+    return any(value > limit for _, limit, value in results)
 
 
 def _as_json(measured: Rounds, seconds: float, load: float) -> dict[str, Any]:
@@ -256,12 +256,12 @@ def _as_json(measured: Rounds, seconds: float, load: float) -> dict[str, Any]:
             "job": job,
             "client": client,
             "callers": level,
-            "together": together,
+            "coalesced": coalesced,
             "median": _median(rounds)._asdict(),
             "rounds": [one._asdict() for one in rounds],
-            "together_over_alone": _gain(measured, job, client, level),
+            "coalesced_over_uncoalesced": _gain(measured, job, client, level),
         }
-        for (job, client, level, together), rounds in measured.items()
+        for (job, client, level, coalesced), rounds in measured.items()
     ]
     return {"seconds": seconds, "load_average": load, "cells": cells}
 

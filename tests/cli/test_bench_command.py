@@ -101,7 +101,7 @@ def test_failures_are_counted_and_told(start_server: Callable[..., Service]) -> 
         (["--dtype", "uint8", "--input", "x.jpg"], USAGE, "leave them out beside --input"),
         (["--input", "missing.jpg"], FAILED, "missing.jpg: No such file"),
         (["--shape", "3x4x4", "--op", "max2d:kernel_size=5"], FAILED, "max2d:kernel_size=5: kernel_size: no window"),
-        (["--shape", "3x4x4", "--color-mode", "GRAY"], FAILED, "--color-mode: is for pictures"),
+        (["--shape", "3x4x4", "--color-mode", "GRAY"], FAILED, "--color-mode: is for images"),
         (["--dtype", "flaot32"], USAGE, "got 'flaot32'; did you mean float32?"),
     ],
 )

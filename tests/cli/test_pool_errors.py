@@ -165,9 +165,9 @@ def test_what_an_operator_cannot_do_is_said_of_what_was_written(
     _one_sentence(done, FAILED, "poolservice: --shape 3x600: MaxPool2d takes 3 dimensions")
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), dtype=np.float32))
     done = command("pool", "x.npy", "--op", "gap2d", "-o", "o.png")
-    _one_sentence(done, FAILED, "poolservice: -o o.png: a picture takes an unbatched 2-D result of 1, 3 or 4 channels")
+    _one_sentence(done, FAILED, "poolservice: -o o.png: an image takes an unbatched 2-D result of 1, 3 or 4 channels")
     done = command("pool", "x.npy", "--op", "gap2d", "--color-mode", "gray")
-    _one_sentence(done, FAILED, "poolservice: --color-mode: is for pictures")
+    _one_sentence(done, FAILED, "poolservice: --color-mode: is for images")
 
 
 def test_a_message_that_is_too_large_names_the_option(command: Command, photograph: Path) -> None:

@@ -1,4 +1,4 @@
-"""A client of the real server, and servers that misbehave on purpose."""
+"""Fixtures: clients of the real server, and servers that misbehave on purpose."""
 
 import asyncio
 import socket
@@ -15,42 +15,42 @@ from poolservice_client import AsyncPoolClient, MaxPool2d, PoolClient
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
-class Client:
-    """A client of either kind behind one way to call it."""
+class AwaitableClient:
+    """A PoolClient or an AsyncPoolClient whose methods are awaited in both cases."""
 
     x = np.random.default_rng(6).standard_normal((3, 8, 8)).astype(np.float32)
 
-    def __init__(self, kind: type[Any], *arguments: Any, **options: Any) -> None:
-        self.of = kind(*arguments, **options)
+    def __init__(self, client_class: type[Any], *arguments: Any, **options: Any) -> None:
+        self.client = client_class(*arguments, **options)
 
-    async def __aenter__(self) -> "Client":
+    async def __aenter__(self) -> "AwaitableClient":
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        await self._settle(self.of.close)
+        await self._await(self.client.close)
 
     async def pool(self, **options: Any) -> Any:
-        return await self._settle(self.of.pool, self.x, MaxPool2d(2), **options)
+        return await self._await(self.client.pool, self.x, MaxPool2d(2), **options)
 
     async def info(self) -> Any:
-        return await self._settle(self.of.server_info)
+        return await self._await(self.client.server_info)
 
     async def healthy(self) -> bool:
-        return bool(await self._settle(self.of.health))
+        return bool(await self._await(self.client.health))
 
     async def close(self) -> None:
-        await self._settle(self.of.close)
+        await self._await(self.client.close)
 
-    async def _settle(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        if isinstance(self.of, AsyncPoolClient):
+    async def _await(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if isinstance(self.client, AsyncPoolClient):
             return await method(*arguments, **options)
         return await asyncio.to_thread(method, *arguments, **options)
 
 
 @pytest.fixture(params=[PoolClient, AsyncPoolClient])
-def calling(request: pytest.FixtureRequest) -> Callable[..., Client]:
-    """Makes clients, blocking ones and those for asyncio, to be called alike."""
-    return lambda *arguments, **options: Client(request.param, *arguments, **options)
+def make_client(request: pytest.FixtureRequest) -> Callable[..., AwaitableClient]:
+    """Creates a client, once of each class, whose methods are awaited."""
+    return lambda *arguments, **options: AwaitableClient(request.param, *arguments, **options)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def client(server_address: str) -> Iterator[PoolClient]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """Gives a port that nobody listens on, for a server that is to come back to where it was, or for its metrics."""
+    """Returns a port on which nothing listens, for a server that restarts at the same address or serves metrics."""
 
     def find() -> int:
         with socket.socket() as probe:
@@ -73,22 +73,22 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Behaviour], str]]:
-    """Starts a server whose Pool does what a test says, which no real server would, and gives its address."""
+    """Starts a server whose Pool method is the given function, and returns its address."""
     servers: list[tuple[grpc.Server, ThreadPoolExecutor]] = []
 
     def start(behaviour: Behaviour) -> str:
-        pool = ThreadPoolExecutor(4)
-        server = grpc.server(pool)
+        threads = ThreadPoolExecutor(4)
+        server = grpc.server(threads)
         handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(behaviour)
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("poolservice.v1.PoolService", {"Pool": handler}),)
         )
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        servers.append((server, pool))
+        servers.append((server, threads))
         return f"127.0.0.1:{port}"
 
     yield start
-    for server, pool in servers:
+    for server, threads in servers:
         server.stop(None).wait()
-        pool.shutdown()
+        threads.shutdown()

@@ -1,7 +1,7 @@
-"""Every layer, through the SDK and a real server, against torch called directly: 2,100 generated cases.
+"""Every layer, through the SDK and a real server, compared with torch: 2,100 generated cases.
 
-The reference is torch in float64, which holds each of these values exactly: order statistics must come back as the
-same bits in the input's own type, means within rounding.
+The reference is torch in float64, which represents each of these values exactly. Order statistics must be equal to it
+in the dtype of the input, means within rounding.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from poolservice.specs import LAYERS, PoolSpec
 from poolservice_client import InvalidRequest, PoolClient
 
-CASES_A_LAYER = 70
+CASES_PER_LAYER = 70
 DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64")
 ORDER_STATISTICS = ("max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "global_min_pool")
-# Half an ulp of the type that the result is rounded to, and what float32 sums lose on the way.
+# The tolerance: half an ulp of the dtype of the result, plus the rounding of float32 sums.
 ROUNDING = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 
 
@@ -42,7 +42,7 @@ def sizes(dims: int, low: int, high: int) -> st.SearchStrategy[Any]:
 
 
 def optional_parameters(operator: str, dims: int) -> dict[str, st.SearchStrategy[Any]]:
-    """What may be left out, by its name in torch."""
+    """Return the optional parameters, by their names in torch."""
     optional: dict[str, st.SearchStrategy[Any]] = {"stride": sizes(dims, 1, 3)}
     if operator != "lp_pool":
         optional["padding"] = sizes(dims, 0, 2)
@@ -60,7 +60,7 @@ def optional_parameters(operator: str, dims: int) -> dict[str, st.SearchStrategy
 
 
 def parameters(layer: type[PoolSpec]) -> st.SearchStrategy[dict[str, Any]]:
-    """Parameters of a layer; now and then such that torch refuses them."""
+    """Return parameters of a layer. torch rejects some of them."""
     operator, dims = layer.operator, layer.spatial_dims
     required: dict[str, st.SearchStrategy[Any]] = {}
     if operator.startswith("global"):
@@ -82,64 +82,66 @@ def cases(draw: st.DrawFn, layer: type[PoolSpec]) -> Case:
     dtype = draw(st.sampled_from(DTYPES))
     batch = draw(st.sampled_from([(), (), (2,), (0,)]))
     shape = (*batch, draw(st.integers(1, 3)), *draw(st.tuples(*[st.integers(1, 9)] * layer.spatial_dims)))
-    dice = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     if dtype.startswith(("float", "bfloat")):
-        values = dice.standard_normal(shape)
+        values = random.standard_normal(shape)
         if layer.operator in ORDER_STATISTICS and draw(st.booleans()):
-            values[dice.random(shape) < 0.1] = draw(st.sampled_from((np.nan, np.inf, -np.inf)))
+            values[random.random(shape) < 0.1] = draw(st.sampled_from((np.nan, np.inf, -np.inf)))
         x = values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     else:
         bounds = np.iinfo(dtype)
-        x = dice.integers(max(bounds.min, -(2**30)), min(bounds.max, 2**30), shape, dtype, endpoint=True)
+        x = random.integers(max(bounds.min, -(2**30)), min(bounds.max, 2**30), shape, dtype, endpoint=True)
     return Case(layer, draw(parameters(layer)), x)
 
 
-def by_torch(case: Case) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What torch makes of it in float64; raises what torch raises."""
+def reference(case: Case) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the result and the indices of torch in float64, or raise its error."""
     x = torch.from_numpy(case.x.astype(np.float64))
-    operator, dims, given = case.layer.operator, case.layer.spatial_dims, dict(case.parameters)
+    operator, dims, arguments = case.layer.operator, case.layer.spatial_dims, dict(case.parameters)
     axes = tuple(range(-dims, 0))
     if operator == "global_avg_pool":
         return x.mean(axes, keepdim=True), None
     if operator.startswith("global"):
         return (x.amax if operator == "global_max_pool" else x.amin)(axes, keepdim=True), None
     if operator == "mixed_pool":
-        alpha = given.pop("alpha", 0.5)
-        maximum, mean = (getattr(torch.nn, f"{name}Pool{dims}d")(**given)(x) for name in ("Max", "Avg"))
+        alpha = arguments.pop("alpha", 0.5)
+        maximum, mean = (getattr(torch.nn, f"{name}Pool{dims}d")(**arguments)(x) for name in ("Max", "Avg"))
         return alpha * maximum + (1 - alpha) * mean, None
     if operator.startswith("adaptive"):
-        # torch takes None in some of its layers and forms only; the contract takes it everywhere.
-        asked = given["output_size"]
-        asked = asked if isinstance(asked, tuple) else (asked,) * dims
-        kept = x.shape[-dims:]
-        given["output_size"] = tuple(own if size is None else size for size, own in zip(asked, kept, strict=True))
+        # torch accepts None in some of its layers only; poolservice accepts it in all of them.
+        output_size = arguments["output_size"]
+        output_size = output_size if isinstance(output_size, tuple) else (output_size,) * dims
+        own_sizes = x.shape[-dims:]
+        arguments["output_size"] = tuple(
+            own if size is None else size for size, own in zip(output_size, own_sizes, strict=True)
+        )
     if operator == "lp_pool" and dims == 1:
-        # torch's own takes an int only.
-        given = {name: value[0] if isinstance(value, tuple) else value for name, value in given.items()}
+        # torch accepts an int only.
+        arguments = {name: value[0] if isinstance(value, tuple) else value for name, value in arguments.items()}
     name = case.layer.__name__.replace("Min", "Max")
     sign = -1 if operator == "min_pool" else 1
-    result = getattr(torch.nn, name)(**given)(sign * x)
+    result = getattr(torch.nn, name)(**arguments)(sign * x)
     values, indices = result if isinstance(result, tuple) else (result, None)
     return sign * values, indices
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=lambda layer: layer.__name__)
-def test_a_layer_answers_as_torch_does(client: PoolClient, layer: type[PoolSpec]) -> None:
-    @settings(max_examples=CASES_A_LAYER)
+def test_a_layer_gives_the_results_of_torch(client: PoolClient, layer: type[PoolSpec]) -> None:
+    @settings(max_examples=CASES_PER_LAYER)
     @given(cases(layer))
-    def answers_as_torch_does(case: Case) -> None:
+    def results_equal_torch(case: Case) -> None:
         try:
-            expected, expected_indices = by_torch(case)
+            expected, expected_indices = reference(case)
         except (RuntimeError, ValueError, TypeError):
             with pytest.raises(InvalidRequest):
                 client.pool(case.x, case.layer(**case.parameters))
             return
-        answer = client.pool(case.x, case.layer(**case.parameters))
-        values, indices = answer if isinstance(answer, tuple) else (answer, None)
+        result = client.pool(case.x, case.layer(**case.parameters))
+        values, indices = result if isinstance(result, tuple) else (result, None)
         if layer.operator in ORDER_STATISTICS:
             assert values.dtype == case.x.dtype
             if case.x.dtype.kind in "iu":
-                # For a window of padding alone torch's -inf stands for the least integer, and inf for the greatest.
+                # In windows that hold only padding, torch gives -inf or inf instead of the smallest or largest integer.
                 limits = np.iinfo(case.x.dtype)
                 expected = expected.clamp(limits.min, limits.max)
             np.testing.assert_array_equal(values.astype(np.float64), expected.numpy())
@@ -155,4 +157,4 @@ def test_a_layer_answers_as_torch_does(client: PoolClient, layer: type[PoolSpec]
         if expected_indices is not None:
             np.testing.assert_array_equal(indices, expected_indices.numpy(), strict=True)
 
-    answers_as_torch_does()
+    results_equal_torch()

@@ -1,4 +1,4 @@
-"""What a client and its calls are told wrongly is refused by its name, before anything is sent."""
+"""Invalid arguments of clients and calls are rejected by name, before anything is sent."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ X = np.ones((2, 4, 4), np.float32)
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"output": "picture"}, "output"),
+        ({"output": "images"}, "output"),
         ({"output": ["tensor"]}, "output"),
         ({"normalize": True}, "normalize"),
         ({"normalize": 1, "output": "features"}, "normalize"),
@@ -33,11 +33,11 @@ X = np.ones((2, 4, 4), np.float32)
         ({"specs": [MaxPool2d(2), 3]}, "specs[1]"),
     ],
 )
-def test_a_wrong_argument_is_refused_by_its_name(options: dict[str, Any], field: str) -> None:
+def test_an_invalid_argument_of_a_call_is_named(options: dict[str, Any], field: str) -> None:
     arguments = {"specs": MaxPool2d(2), **options}
-    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest) as refused:
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest) as raised:
         client.pool(X, **arguments)
-    assert refused.value.field == field
+    assert raised.value.field == field
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,15 @@ def test_a_wrong_argument_is_refused_by_its_name(options: dict[str, Any], field:
         ({"max_message_bytes": 1.5}, "max_message_bytes"),
     ],
 )
-@pytest.mark.parametrize("kind", [PoolClient, AsyncPoolClient])
-def test_a_wrong_setting_is_refused_by_its_name(kind: Any, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        kind(**arguments)
-    assert refused.value.field == field
+@pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
+def test_an_invalid_argument_of_the_constructor_is_named(
+    client_class: Any, arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        client_class(**arguments)
+    assert raised.value.field == field
 
 
-def test_a_clients_name_says_where_it_calls() -> None:
+def test_the_repr_shows_the_address() -> None:
     with PoolClient("127.0.0.1:1") as client:
         assert repr(client) == "PoolClient('127.0.0.1:1')"

@@ -1,4 +1,4 @@
-"""The asyncio client: the same answers, many tasks, cancellation, event loops."""
+"""The asyncio client: results, many tasks, cancellation, closing and event loops."""
 
 import asyncio
 import threading
@@ -21,7 +21,9 @@ async def aclient(server_address: str) -> AsyncIterator[AsyncPoolClient]:
         yield client
 
 
-async def test_it_answers_as_its_twin(aclient: AsyncPoolClient, client: PoolClient, photograph: Path) -> None:
+async def test_its_results_are_those_of_the_blocking_client(
+    aclient: AsyncPoolClient, client: PoolClient, photograph: Path
+) -> None:
     np.testing.assert_array_equal(await aclient.pool(X, MaxPool2d(2)), client.pool(X, MaxPool2d(2)), strict=True)
     data = await asyncio.to_thread(photograph.read_bytes)
     for x in (photograph, data, Image.open(photograph)):
@@ -35,7 +37,7 @@ async def test_it_answers_as_its_twin(aclient: AsyncPoolClient, client: PoolClie
     assert repr(aclient) == repr(client).replace("PoolClient", "AsyncPoolClient")
 
 
-async def test_many_tasks_each_get_their_own_answer(aclient: AsyncPoolClient) -> None:
+async def test_each_of_many_tasks_gets_its_own_result(aclient: AsyncPoolClient) -> None:
     async def one(number: int) -> None:
         x = np.full((4, 8, 8 + number % 3), number, np.float32)
         y = await aclient.pool(x, GlobalAvgPool2d(), output="features")
@@ -44,7 +46,7 @@ async def test_many_tasks_each_get_their_own_answer(aclient: AsyncPoolClient) ->
     await asyncio.gather(*(one(number) for number in range(500)))
 
 
-async def test_a_bad_call_among_good_ones_is_that_ones_alone(aclient: AsyncPoolClient) -> None:
+async def test_an_invalid_call_does_not_affect_the_others(aclient: AsyncPoolClient) -> None:
     outcomes = await asyncio.gather(
         *(aclient.pool(X, MaxPool2d(99 if number == 7 else 2)) for number in range(20)), return_exceptions=True
     )
@@ -72,7 +74,7 @@ async def test_cancelling_a_task_cancels_the_call(
         assert await asyncio.to_thread(left.wait, 10)
 
 
-async def test_closing_ends_what_is_under_way_without_cancelling_who_waits(
+async def test_closing_ends_running_calls_without_cancelling_their_tasks(
     serve: Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str],
 ) -> None:
     arrived, left = threading.Event(), threading.Event()
@@ -87,14 +89,14 @@ async def test_closing_ends_what_is_under_way_without_cancelling_who_waits(
     call = asyncio.create_task(aclient.pool(X, MaxPool2d(2)))
     assert await asyncio.to_thread(arrived.wait, 10)
     await aclient.close()
-    with pytest.raises(PoolError, match="closed while this call was under way"):
+    with pytest.raises(PoolError, match="closed during this call"):
         await call
     await aclient.close()
     with pytest.raises(PoolError, match="this client is closed"):
         await aclient.pool(X, MaxPool2d(2))
 
 
-def test_a_client_made_before_its_loop_belongs_to_the_first_that_uses_it(server_address: str) -> None:
+def test_a_client_created_before_its_loop_belongs_to_the_first_loop_that_uses_it(server_address: str) -> None:
     aclient = AsyncPoolClient(server_address)
 
     async def use_and_close() -> None:
@@ -106,6 +108,6 @@ def test_a_client_made_before_its_loop_belongs_to_the_first_that_uses_it(server_
     asyncio.run(use_and_close())
 
 
-async def test_a_client_that_was_never_used_closes(server_address: str) -> None:
+async def test_an_unused_client_can_be_closed(server_address: str) -> None:
     async with AsyncPoolClient(server_address):
         pass

@@ -1,4 +1,4 @@
-"""Refusals speak of what the caller wrote: the SDK's parameters, never the fields and enums of the wire."""
+"""Error messages name the SDK's parameters, never the fields and enums of the wire format."""
 
 import re
 from typing import Any
@@ -11,13 +11,13 @@ from poolservice_client import GlobalAvgPool2d, InvalidRequest, MaxPool1d, MaxPo
 
 X = np.ones((3, 8, 8), np.float32)
 
-_WIRE = re.compile(
+_WIRE_NAMES = re.compile(
     r"max_pool|tensor\.|image\.|output\.|l2_normalize|IMAGE|FEATURE_VECTOR|FLOAT16|OUTPUT_FORMAT|DATA_TYPE"
 )
 
 
 @pytest.mark.parametrize(
-    ("x", "specs", "options", "sentence"),
+    ("x", "specs", "options", "message"),
     [
         (X, MaxPool2d(9), {}, "specs[0].kernel_size: no window fits"),
         (X, [MaxPool2d(2), MaxPool2d(3, dilation=4)], {}, "specs[1].dilation: no window fits"),
@@ -25,60 +25,60 @@ _WIRE = re.compile(
         (X > 1, MaxPool2d(2), {}, "x.dtype: bool cannot be pooled"),
         (X, [MaxPool2d(1)] * 17, {}, "specs: must be 1 to 16 specs; got 17"),
         (X.astype(np.int64), MaxPool2d(2), {"dtype": "float16"}, "dtype: float16 narrows floating results"),
-        (b"no picture", MaxPool2d(2), {}, "x: these 10 bytes are not a JPEG"),
+        (b"some notes", MaxPool2d(2), {}, "x: these 10 bytes are not a JPEG"),
         (np.float32(3), MaxPool2d(2), {}, "x.shape: a scalar has nothing to pool"),
         ({}, MaxPool2d(2), {}, "x: dict cannot be pooled"),
-        (["a.jpg", "b.jpg"], MaxPool2d(2), {}, "x: pool takes one picture at a time, and map takes many"),
+        (["a.jpg", "b.jpg"], MaxPool2d(2), {}, "x: pool takes one image at a time, and map takes many"),
     ],
 )
-def test_pool_speaks_of_its_parameters(
-    client: PoolClient, x: Any, specs: Any, options: dict[str, Any], sentence: str
+def test_errors_of_pool_name_its_parameters(
+    client: PoolClient, x: Any, specs: Any, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(InvalidRequest) as raised:
         client.pool(x, specs, **options)
-    assert str(refused.value).startswith(sentence)
-    assert not _WIRE.search(str(refused.value))
+    assert str(raised.value).startswith(message)
+    assert not _WIRE_NAMES.search(str(raised.value))
 
 
 @pytest.mark.parametrize(
-    ("x", "spec", "sentence"),
+    ("x", "spec", "message"),
     [
-        (np.ones((5, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result of 1, 3 or 4 channels"),
-        (np.ones((2, 3, 8, 8)), MaxPool2d(2), "output: a picture takes an unbatched 2-D result"),
-        (np.ones((3, 8), np.float32), MaxPool1d(2), "output: a picture takes an unbatched 2-D result"),
+        (np.ones((5, 8, 8)), MaxPool2d(2), "output: an image takes an unbatched 2-D result of 1, 3 or 4 channels"),
+        (np.ones((2, 3, 8, 8)), MaxPool2d(2), "output: an image takes an unbatched 2-D result"),
+        (np.ones((3, 8), np.float32), MaxPool1d(2), "output: an image takes an unbatched 2-D result"),
         (
             np.ones((3, 3, 8)),
             MaxPool1d(2),
-            "output: a picture takes an unbatched 2-D result of 1, 3 or 4 channels; MaxPool1d, which pools 1-D, gives",
+            "output: an image takes an unbatched 2-D result of 1, 3 or 4 channels; MaxPool1d, which pools 1-D, gives",
         ),
-        (np.ones((3, 8, 8), np.int64), MaxPool2d(2), "output: a picture takes floats or uint8; MaxPool2d gives int64"),
-        (X, MaxPool2d(2, return_indices=True), "specs[0].return_indices: pictures come without indices"),
+        (np.ones((3, 8, 8), np.int64), MaxPool2d(2), "output: an image takes floats or uint8; MaxPool2d gives int64"),
+        (X, MaxPool2d(2, return_indices=True), "specs[0].return_indices: images have no indices"),
     ],
 )
-def test_pool_image_does_so_too(client: PoolClient, x: Any, spec: Any, sentence: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+def test_errors_of_pool_image_name_its_parameters(client: PoolClient, x: Any, spec: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
         client.pool_image(x, spec)
-    assert str(refused.value).startswith(sentence)
-    assert not _WIRE.search(str(refused.value))
+    assert str(raised.value).startswith(message)
+    assert not _WIRE_NAMES.search(str(raised.value))
 
 
-def test_channels_that_come_last_and_specs_that_do_not_go_together_are_noticed(client: PoolClient) -> None:
+def test_channels_last_and_specs_of_different_dimensions_are_explained(client: PoolClient) -> None:
     with pytest.raises(InvalidRequest, match=r"channels last, \(H, W, C\), move the channels to the front"):
         client.pool(np.ones((24, 24, 3), np.uint8), MaxPool2d(8))
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(InvalidRequest) as raised:
         client.pool(X, MaxPool2d(9999))
-    assert "channels last" not in str(refused.value)
+    assert "channels last" not in str(raised.value)
     with pytest.raises(InvalidRequest, match=r"the first pools 1, specs\[1\] 2: send them in separate requests"):
         client.pool(X, [MaxPool1d(2), MaxPool2d(2)])
 
 
-def test_an_open_file_is_to_be_read(client: PoolClient) -> None:
-    with open(__file__, "rb") as file, pytest.raises(InvalidRequest, match=r"an open file's bytes are its read\(\)"):
+def test_an_open_file_is_rejected_with_a_hint(client: PoolClient) -> None:
+    with open(__file__, "rb") as file, pytest.raises(InvalidRequest, match=r"to send an open file, pass its read\(\)"):
         client.pool(file, MaxPool2d(2))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
-    ("stranger", "words"),
+    ("value", "message"),
     [
         ("max2d", "got 'max2d'; did you mean MaxPool2d(...)?"),
         ("MaxPool2D", "got 'MaxPool2D'; did you mean MaxPool2d(...)?"),
@@ -105,15 +105,15 @@ def test_an_open_file_is_to_be_read(client: PoolClient) -> None:
         (X, "got array([[[1., "),
     ],
 )
-def test_what_is_no_layer_is_told_what_to_write(client: PoolClient, stranger: Any, words: str) -> None:
-    with pytest.raises(InvalidRequest) as alone:
-        client.pool(X, stranger)
-    if not isinstance(stranger, np.ndarray | str):
-        with pytest.raises(InvalidRequest) as beside:
-            client.pool(X, [GlobalAvgPool2d(), stranger])
-        assert str(beside.value).startswith("specs[1]: must be a spec such as MaxPool2d(2); got ")
-        assert words in str(beside.value)
-    assert str(alone.value).startswith("specs: must be a spec such as MaxPool2d(2), or a list of them; got ")
-    assert words in str(alone.value)
-    assert len(str(alone.value)) < 200
-    assert "\n" not in str(alone.value)
+def test_a_value_that_is_not_a_spec_gets_a_suggestion(client: PoolClient, value: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest) as of_single:
+        client.pool(X, value)
+    if not isinstance(value, np.ndarray | str):
+        with pytest.raises(InvalidRequest) as of_list:
+            client.pool(X, [GlobalAvgPool2d(), value])
+        assert str(of_list.value).startswith("specs[1]: must be a spec such as MaxPool2d(2); got ")
+        assert message in str(of_list.value)
+    assert str(of_single.value).startswith("specs: must be a spec such as MaxPool2d(2), or a list of them; got ")
+    assert message in str(of_single.value)
+    assert len(str(of_single.value)) < 200
+    assert "\n" not in str(of_single.value)

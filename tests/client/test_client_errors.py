@@ -1,4 +1,4 @@
-"""Whatever goes wrong, a client raises a PoolError of the right kind that says what to do."""
+"""Every failure raises the right PoolError, with a message that says what to do."""
 
 import pickle
 import socket
@@ -36,7 +36,7 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def failing(code: int, message: str, *details: Message) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    """A behaviour that ends each call with a status and google.rpc details."""
+    """Return a Pool method that fails with a status and google.rpc details."""
 
     def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
         status = status_pb2.Status(code=code, message=message)
@@ -63,7 +63,7 @@ def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
+    ("code", "error_class"),
     [
         (code_pb2.INVALID_ARGUMENT, InvalidRequest),
         (code_pb2.FAILED_PRECONDITION, InvalidRequest),
@@ -85,70 +85,73 @@ def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
     ids=lambda value: code_pb2.Code.Name(value) if isinstance(value, int) else "",
 )
 @pytest.mark.parametrize("with_details", [True, False])
-async def test_each_status_has_its_error(serve: Serve, code: int, kind: type[PoolError], with_details: bool) -> None:
+async def test_each_status_code_has_its_exception(
+    serve: Serve, code: int, error_class: type[PoolError], with_details: bool
+) -> None:
     def plain(request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.abort(CODES[code], "the words")
+        context.abort(CODES[code], "the message")
         raise AssertionError
 
-    address = serve(failing(code, "the words") if with_details else plain)
-    with PoolClient(address) as client, pytest.raises(PoolError, match="the words") as blocking:
+    address = serve(failing(code, "the message") if with_details else plain)
+    with PoolClient(address) as client, pytest.raises(PoolError, match="the message") as blocking:
         client.pool(X, MaxPool2d(2))
     async with AsyncPoolClient(address) as aclient:
-        with pytest.raises(PoolError, match="the words") as awaited:
+        with pytest.raises(PoolError, match="the message") as awaited:
             await aclient.pool(X, MaxPool2d(2))
     if code == code_pb2.RESOURCE_EXHAUSTED and with_details:
-        kind = InvalidRequest  # by the contract: a full queue has RetryInfo, else a message was too large
-    assert type(blocking.value) is type(awaited.value) is kind
+        # By the contract, a full queue has RetryInfo. Without it, a message was too large.
+        error_class = InvalidRequest
+    assert type(blocking.value) is type(awaited.value) is error_class
     assert str(blocking.value) == str(awaited.value)
-    # A user reads our sentence, not gRPC's chain of causes.
+    # The traceback must not show gRPC's exceptions.
     assert blocking.value.__cause__ is None
     assert blocking.value.__suppress_context__
 
 
-def test_a_refusal_names_the_field(serve: Serve) -> None:
+def test_an_invalid_request_names_the_field(serve: Serve) -> None:
     bad = bad_request(("specs[0].max_pool.padding", "must be at most half the kernel"))
     address = serve(failing(code_pb2.INVALID_ARGUMENT, "refused", bad))
-    with PoolClient(address) as client, pytest.raises(InvalidRequest) as refused:
+    with PoolClient(address) as client, pytest.raises(InvalidRequest) as raised:
         client.pool(X, MaxPool2d(2))
-    assert refused.value.field == "specs[0].padding"
-    assert refused.value.reason == "must be at most half the kernel"
-    assert str(refused.value) == "specs[0].padding: must be at most half the kernel"
+    assert raised.value.field == "specs[0].padding"
+    assert raised.value.reason == "must be at most half the kernel"
+    assert str(raised.value) == "specs[0].padding: must be at most half the kernel"
 
 
-def test_a_refusal_for_several_reasons_gives_them_all(serve: Serve) -> None:
+def test_an_invalid_request_lists_all_violations(serve: Serve) -> None:
     address = serve(failing(code_pb2.INVALID_ARGUMENT, "refused", bad_request(("a", "is bad"), ("b", "is worse"))))
-    with PoolClient(address) as client, pytest.raises(InvalidRequest, match="a: is bad; b: is worse") as refused:
+    with PoolClient(address) as client, pytest.raises(InvalidRequest, match="a: is bad; b: is worse") as raised:
         client.pool(X, MaxPool2d(2))
-    assert refused.value.field == "a"
+    assert raised.value.field == "a"
 
 
-def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:
+def test_a_full_queue_says_when_to_retry(serve: Serve) -> None:
     address = serve(failing(code_pb2.RESOURCE_EXHAUSTED, "the queue is full", retry_info(0.25)))
-    with PoolClient(address) as client, pytest.raises(Overloaded, match="the queue is full") as overloaded:
+    with PoolClient(address) as client, pytest.raises(Overloaded, match="the queue is full") as raised:
         client.pool(X, MaxPool2d(2))
-    assert overloaded.value.retry_after == 0.25
+    assert raised.value.retry_after == 0.25
 
 
-def test_the_servers_own_fault_comes_with_its_id(serve: Serve) -> None:
+def test_a_server_error_has_the_id_of_the_log_entry(serve: Serve) -> None:
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain="poolservice", metadata={"error_id": "4f2a"})
     address = serve(failing(code_pb2.INTERNAL, "the server failed", info))
-    with PoolClient(address) as client, pytest.raises(ServerError, match="the server failed") as failed:
+    with PoolClient(address) as client, pytest.raises(ServerError, match="the server failed") as raised:
         client.pool(X, MaxPool2d(2))
-    assert failed.value.error_id == "4f2a"
+    assert raised.value.error_id == "4f2a"
 
 
-@pytest.mark.parametrize("garbage", ["status", "detail"])
-def test_details_that_cannot_be_read_take_nothing_from_the_status(serve: Serve, garbage: str) -> None:
+@pytest.mark.parametrize("malformed", ["status", "detail"])
+def test_malformed_details_are_ignored(serve: Serve, malformed: str) -> None:
     packed = Packed(type_url="type.googleapis.com/google.rpc.BadRequest", value=b"\xff\xff")
-    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the words", details=[packed])
-    carried = b"\xff\xff" if garbage == "status" else status.SerializeToString()
+    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the message", details=[packed])
+    details = b"\xff\xff" if malformed == "status" else status.SerializeToString()
 
     def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.set_trailing_metadata((("grpc-status-details-bin", carried),))
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the words")
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message")
         raise AssertionError
 
-    with PoolClient(serve(behaviour)) as client, pytest.raises(InvalidRequest, match="the words"):
+    with PoolClient(serve(behaviour)) as client, pytest.raises(InvalidRequest, match="the message"):
         client.pool(X, MaxPool2d(2))
 
 
@@ -162,14 +165,14 @@ def test_details_that_cannot_be_read_take_nothing_from_the_status(serve: Serve, 
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_errors_travel_between_processes(error: PoolError) -> None:
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is type(error)
-    assert str(again) == str(error)
-    assert vars(again) == vars(error)
+def test_errors_can_be_pickled(error: PoolError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
 
 
-def tensor_reply(
+def tensor_response(
     *, shape: tuple[int, ...] = (2, 2, 2), data: bytes = bytes(32), dtype: int = 1, times: int = 1
 ) -> bytes:
     head = pool_pb2.Tensor(dtype=dtype, shape=shape).SerializeToString()  # type: ignore[arg-type]
@@ -177,57 +180,62 @@ def tensor_reply(
 
 
 @pytest.mark.parametrize(
-    ("reply", "words"),
+    ("response", "message"),
     [
         (b"\xff\xff\xff", "cannot be read"),
         (b"", "1 specs were sent and 0 results came back"),
-        (tensor_reply(times=2), "1 specs were sent and 2 results came back"),
-        (tensor_reply(data=bytes(31)), "31 bytes came for a float32 tensor"),
-        (tensor_reply(dtype=99), "DataType 99 is not a type of a tensor"),
-        (tensor_reply(shape=(-1, -2), data=b""), "shape"),
-        (encode_response(pool_pb2.Execution(), [Result(Value("image", b"", b"abc"))]), "kind image came where tensor"),
+        (tensor_response(times=2), "1 specs were sent and 2 results came back"),
+        (tensor_response(data=bytes(31)), "31 bytes came for a float32 tensor"),
+        (tensor_response(dtype=99), "DataType 99 is not a type of a tensor"),
+        (tensor_response(shape=(-1, -2), data=b""), "shape"),
+        (
+            encode_response(pool_pb2.Execution(), [Result(Value("image", b"", b"abc"))]),
+            "kind image came back instead of tensor",
+        ),
     ],
 )
-def test_an_answer_that_makes_no_sense_is_the_servers_fault(serve: Serve, reply: bytes, words: str) -> None:
-    with PoolClient(serve(lambda request, context: reply)) as client, pytest.raises(ServerError, match=words):
+def test_a_response_that_does_not_fit_the_request_is_a_server_error(
+    serve: Serve, response: bytes, message: str
+) -> None:
+    with PoolClient(serve(lambda request, context: response)) as client, pytest.raises(ServerError, match=message):
         client.pool(X, MaxPool2d(2))
 
 
-def test_indices_that_do_not_come_are_the_servers_fault(serve: Serve) -> None:
+def test_missing_indices_are_a_server_error(serve: Serve) -> None:
     with (
-        PoolClient(serve(lambda request, context: tensor_reply())) as client,
+        PoolClient(serve(lambda request, context: tensor_response())) as client,
         pytest.raises(ServerError, match=r"MaxPool2d\(.*return_indices=True\) came back without indices"),
     ):
         client.pool(X, MaxPool2d(2, return_indices=True))
 
 
 @pytest.mark.parametrize("kind", ["tensor", "image"])
-def test_a_picture_that_is_none_is_the_servers_fault(serve: Serve, kind: Any) -> None:
-    reply = encode_response(pool_pb2.Execution(), [Result(Value(kind, b"", b"no PNG"))])
+def test_an_invalid_image_in_a_response_is_a_server_error(serve: Serve, kind: Any) -> None:
+    response = encode_response(pool_pb2.Execution(), [Result(Value(kind, b"", b"no PNG"))])
     with (
-        PoolClient(serve(lambda request, context: reply)) as client,
-        pytest.raises(ServerError, match=r"tensor came where image|cannot be read"),
+        PoolClient(serve(lambda request, context: response)) as client,
+        pytest.raises(ServerError, match=r"tensor came back instead of image|cannot be read"),
     ):
         client.pool_image(X, MaxPool2d(2))
 
 
 @pytest.mark.parametrize("method", ["pool", "server_info", "health"])
-async def test_nobody_listening_is_told_at_once(method: str) -> None:
+async def test_a_missing_server_is_reported_immediately(method: str) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
         arguments = (X, MaxPool2d(2)) if method == "pool" else ()
         started = time.monotonic()
-        words = rf"no server answers at {address}; is poolservice-server running there\? .*refused"
-        with PoolClient(address) as client, pytest.raises(Unavailable, match=words):
+        message = rf"no server answers at {address}; is poolservice-server running there\? .*refused"
+        with PoolClient(address) as client, pytest.raises(Unavailable, match=message):
             getattr(client, method)(*arguments)
         async with AsyncPoolClient(address) as aclient:
-            with pytest.raises(Unavailable, match=words):
+            with pytest.raises(Unavailable, match=message):
                 await getattr(aclient, method)(*arguments)
         assert time.monotonic() - started < 5
 
 
-def test_a_server_that_accepts_and_says_nothing_is_told_within_seconds() -> None:
+def test_a_server_that_accepts_and_stays_silent_is_reported_within_seconds() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -238,7 +246,7 @@ def test_a_server_that_accepts_and_says_nothing_is_told_within_seconds() -> None
         assert time.monotonic() - started < 10
 
 
-def test_a_name_that_does_not_resolve_is_told() -> None:
+def test_a_name_that_does_not_resolve_is_reported() -> None:
     with (
         PoolClient("no-such-host.invalid:50051", timeout=20) as client,
         pytest.raises((Unavailable, DeadlineExceeded), match=r"no-such-host\.invalid:50051"),
@@ -246,7 +254,7 @@ def test_a_name_that_does_not_resolve_is_told() -> None:
         client.health()
 
 
-def test_a_request_over_the_clients_own_limit_says_how_to_raise_it(server_address: str) -> None:
+def test_a_request_over_the_clients_limit_says_how_to_raise_it(server_address: str) -> None:
     with (
         PoolClient(server_address, max_message_bytes=1000) as client,
         pytest.raises(InvalidRequest, match=r"over this client's limit of 1000; raise it with max_message_bytes="),
@@ -254,15 +262,15 @@ def test_a_request_over_the_clients_own_limit_says_how_to_raise_it(server_addres
         client.pool(np.ones((2, 32, 32), np.float32), GlobalAvgPool2d())
 
 
-async def test_an_answer_over_the_clients_own_limit_says_how_to_raise_it(server_address: str) -> None:
-    words = "the answer has .* bytes, over this client's limit of 5000; raise it with max_message_bytes="
+async def test_a_response_over_the_clients_limit_says_how_to_raise_it(server_address: str) -> None:
+    message = "the response has .* bytes, over this client's limit of 5000; raise it with max_message_bytes="
     x = np.ones((2, 32, 32), np.uint8)
-    # Indices take eight times the room of bytes.
+    # The indices, which are int64, make the response larger than the limit.
     spec = MaxPool2d(1, return_indices=True)
-    with PoolClient(server_address, max_message_bytes=5000) as client, pytest.raises(InvalidRequest, match=words):
+    with PoolClient(server_address, max_message_bytes=5000) as client, pytest.raises(InvalidRequest, match=message):
         client.pool(x, spec)
     async with AsyncPoolClient(server_address, max_message_bytes=5000) as aclient:
-        with pytest.raises(InvalidRequest, match=words):
+        with pytest.raises(InvalidRequest, match=message):
             await aclient.pool(x, spec)
 
 

@@ -1,4 +1,4 @@
-"""What `import poolservice_client` gives, and what it costs."""
+"""The public names of poolservice_client, and what importing it loads."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import poolservice_client
 from poolservice_client import errors
 
 
-def test_exactly_the_public_names_are_exported() -> None:
+def test_all_public_names_are_exported() -> None:
     layers = {layer.__name__ for layer in poolservice.specs.LAYERS.values()}
     assert len(layers) == 30
     assert set(poolservice_client.__all__) == layers | set(errors.__all__) | {
@@ -23,7 +23,7 @@ def test_exactly_the_public_names_are_exported() -> None:
         "OperatorInfo",
         "ParameterInfo",
         "PoolClient",
-        "PoolReply",
+        "PoolResponse",
         "PoolSpec",
         "RetryPolicy",
         "ServerInfo",
@@ -35,13 +35,13 @@ def test_exactly_the_public_names_are_exported() -> None:
     assert sorted(poolservice_client.__all__) == sorted(set(poolservice_client.__all__))
 
 
-def test_nothing_else_is_public() -> None:
+def test_no_other_name_is_public() -> None:
     modules = {"errors"}
     public = {name for name in vars(poolservice_client) if not name.startswith("_")}
     assert public - set(poolservice_client.__all__) <= modules
 
 
-def test_layers_and_refusals_are_those_of_the_contract() -> None:
+def test_specs_and_errors_are_those_of_the_contract() -> None:
     assert poolservice_client.MaxPool2d is poolservice.specs.MaxPool2d
     assert poolservice_client.InvalidRequest is poolservice.errors.InvalidRequest
     assert all(issubclass(getattr(errors, name), poolservice_client.PoolError) for name in errors.__all__)
@@ -49,7 +49,7 @@ def test_layers_and_refusals_are_those_of_the_contract() -> None:
     assert issubclass(poolservice_client.DeadlineExceeded, TimeoutError)
 
 
-def test_importing_it_brings_neither_torch_nor_pillow_nor_the_command_line() -> None:
+def test_the_import_loads_neither_torch_nor_pillow_nor_the_command_line() -> None:
     program = "import sys, poolservice_client; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     assert "grpc" in loaded

@@ -1,4 +1,4 @@
-"""Paths: arrays and pictures in files, and what is said of a file that is neither."""
+"""Input files: arrays and images by path, and errors about other files."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ X = np.random.default_rng(7).standard_normal((2, 3, 8, 8)).astype(np.float32)
 
 @pytest.fixture(params=["pool", "async pool", "map", "async map"])
 def pool(request: pytest.FixtureRequest, server_address: str) -> Pool:
-    """One way to have one thing pooled."""
+    """Pools one input, once by each method of each client."""
 
     async def one(x: Any, specs: Any, **options: Any) -> Any:
         if request.param.startswith("async"):
@@ -36,18 +36,18 @@ def pool(request: pytest.FixtureRequest, server_address: str) -> Pool:
 
 
 @pytest.mark.parametrize("array", [X, X.astype(">f8"), np.asfortranarray(X[0]), (X[0] * 100).astype(np.int16)])
-async def test_an_array_in_a_file_is_pooled_like_the_array(pool: Pool, tmp_path: Path, array: np.ndarray) -> None:
+async def test_an_npy_file_is_pooled_like_its_array(pool: Pool, tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "x.npy", array)
     expected = await pool(array, MaxPool2d(2))
     for path in (tmp_path / "x.npy", str(tmp_path / "x.npy")):
         np.testing.assert_array_equal(await pool(path, MaxPool2d(2)), expected, strict=True)
 
 
-def test_a_picture_comes_of_an_array_in_a_file_too(client: PoolClient, tmp_path: Path) -> None:
+def test_pool_image_takes_an_npy_file(client: PoolClient, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.full((3, 4, 6), 51, np.uint8))
-    picture = client.pool_image(tmp_path / "x.npy", MaxPool2d(2))
-    assert isinstance(picture, Image.Image)
-    assert (picture.size, picture.getpixel((0, 0))) == ((3, 2), (51, 51, 51))
+    image = client.pool_image(tmp_path / "x.npy", MaxPool2d(2))
+    assert isinstance(image, Image.Image)
+    assert (image.size, image.getpixel((0, 0))) == ((3, 2), (51, 51, 51))
 
 
 def _save(folder: Path, name: str) -> Path:
@@ -57,7 +57,7 @@ def _save(folder: Path, name: str) -> Path:
             np.savez(path, a=X, b=X)
         case "objects.npy":
             np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-        case "torn.npy":
+        case "truncated.npy":
             whole = folder / "whole.npy"
             np.save(whole, X)
             path.write_bytes(whole.read_bytes()[:-1])
@@ -66,7 +66,7 @@ def _save(folder: Path, name: str) -> Path:
         case "flat.npy":
             np.save(path, np.zeros(5))
         case "notes.txt":
-            path.write_text("no picture")
+            path.write_text("some notes")
         case "empty.jpg":
             path.touch()
         case "folder":
@@ -75,38 +75,38 @@ def _save(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "words"),
+    ("name", "field", "message"),
     [
-        ("several.npz", "x", "this is an archive, .npz or .zip, .*give one picture, or one array as .npy"),
+        ("several.npz", "x", "this is an archive, .npz or .zip, .*give one image, or one array as .npy"),
         ("objects.npy", "x", "this .npy file holds Python objects, which are never unpickled"),
-        ("torn.npy", "x", "this .npy file cannot be read .*give a complete one"),
+        ("truncated.npy", "x", "this .npy file cannot be read .*give a complete one"),
         ("strings.npy", "x.dtype", "str32 cannot be pooled; .*these are strings, not numbers"),
         ("flat.npy", "x.shape", "GlobalAvgPool2d takes 3 dimensions"),
         ("notes.txt", "x", "these 10 bytes are not a JPEG"),
         ("empty.jpg", "x", "there are no bytes; send a JPEG"),
     ],
 )
-async def test_what_is_wrong_with_a_file_is_said_with_its_name(
-    pool: Pool, tmp_path: Path, name: str, field: str, words: str
+async def test_an_error_about_a_file_names_the_file(
+    pool: Pool, tmp_path: Path, name: str, field: str, message: str
 ) -> None:
     path = _save(tmp_path, name)
-    with pytest.raises(InvalidRequest, match=f"^{field}: {path}: {words}") as refused:
+    with pytest.raises(InvalidRequest, match=f"^{field}: {path}: {message}") as raised:
         await pool(path, GlobalAvgPool2d())
-    assert refused.value.field == field
+    assert raised.value.field == field
 
 
-async def test_the_same_bytes_without_a_path_have_no_name(pool: Pool) -> None:
+async def test_an_error_about_bytes_names_no_file(pool: Pool) -> None:
     with pytest.raises(InvalidRequest, match=r"^x: these 10 bytes are not a JPEG"):
-        await pool(b"no picture", GlobalAvgPool2d())
+        await pool(b"some notes", GlobalAvgPool2d())
 
 
-async def test_what_is_wrong_with_a_spec_is_not_said_of_the_file(pool: Pool, photograph: Path) -> None:
+async def test_an_error_about_a_spec_does_not_name_the_file(pool: Pool, photograph: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"^specs\[0\].kernel_size: no window fits"):
         await pool(photograph, MaxPool2d(700))
 
 
 @pytest.mark.parametrize(
-    ("path", "kind", "words"),
+    ("path", "error_class", "message"),
     [
         ("folder", IsADirectoryError, "This is a folder; give the files in it"),
         ("missing.jpg", FileNotFoundError, "No such file or directory"),
@@ -114,18 +114,18 @@ async def test_what_is_wrong_with_a_spec_is_not_said_of_the_file(pool: Pool, pho
         ("s3://bucket/a.jpg", FileNotFoundError, "A URL is not fetched; download it"),
     ],
 )
-async def test_what_is_no_file_says_what_to_give(
-    pool: Pool, request: pytest.FixtureRequest, tmp_path: Path, path: str, kind: type[OSError], words: str
+async def test_a_path_that_is_not_a_file_says_what_to_give(
+    pool: Pool, request: pytest.FixtureRequest, tmp_path: Path, path: str, error_class: type[OSError], message: str
 ) -> None:
-    named = path if "://" in path else str(_save(tmp_path, path))
+    full_path = path if "://" in path else str(_save(tmp_path, path))
     if "map" in request.node.callspec.params["pool"]:
-        # A map has one kind of error for an item, with open()'s own behind it.
-        with pytest.raises(InvalidRequest, match=f"^x: {named}: {words}") as refused:
-            await pool(named, GlobalAvgPool2d())
-        opened = refused.value.__cause__
+        # map raises InvalidRequest for any item, with the OSError as its cause.
+        with pytest.raises(InvalidRequest, match=f"^x: {full_path}: {message}") as raised:
+            await pool(full_path, GlobalAvgPool2d())
+        error = raised.value.__cause__
     else:
-        with pytest.raises(kind, match=words) as missed:
-            await pool(named, GlobalAvgPool2d())
-        opened = missed.value
-    assert isinstance(opened, kind)
-    assert opened.filename == named
+        with pytest.raises(error_class, match=message) as raised_by_open:
+            await pool(full_path, GlobalAvgPool2d())
+        error = raised_by_open.value
+    assert isinstance(error, error_class)
+    assert error.filename == full_path

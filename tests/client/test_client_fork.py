@@ -1,4 +1,4 @@
-"""Clients in processes that were forked from the one that made them: they work, or say what to do; they never hang."""
+"""Clients in forked processes: they work or raise an error that says what to do, and they never hang."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 
 def run(program: str, *arguments: str, env: dict[str, str] | None = None) -> str:
-    """Run a program of its own, since gRPC's state in a process depends on all that was done in it before."""
+    """Run a program in a new process, because the state of gRPC depends on all earlier calls in the process."""
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + program, *arguments],
         capture_output=True,
@@ -32,7 +32,7 @@ X = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
 SPEC = MaxPool2d(2)
 
 def in_a_child(work):
-    # How a child ends: 0 where its work came to an end; an alarm ends what hangs.
+    # Returns the exit code of the child: 0 if the work ended. An alarm ends a child that hangs.
     pid = os.fork()
     if pid == 0:
         signal.alarm(25)
@@ -46,7 +46,7 @@ def check(client):
 """
 
 
-def test_a_client_lives_through_forks_before_and_after_its_first_call(server_address: str) -> None:
+def test_a_client_survives_forks_before_and_after_its_first_call(server_address: str) -> None:
     program = """
 client = PoolClient(sys.argv[1])
 print(in_a_child(lambda: check(client)))
@@ -60,7 +60,7 @@ client.close()
     assert run(program, server_address).split() == ["0"] * 6
 
 
-def test_forks_beside_threads_that_call(server_address: str) -> None:
+def test_forks_while_threads_make_calls(server_address: str) -> None:
     program = """
 client = PoolClient(sys.argv[1])
 stop = threading.Event()
@@ -86,7 +86,7 @@ print(ends, failed)
     assert run(program, server_address).split("\n")[-2] == f"{[0] * 8} []"
 
 
-def test_a_fork_starts_its_counts_anew(server_address: str) -> None:
+def test_a_fork_resets_the_counters(server_address: str) -> None:
     program = """
 client = PoolClient(sys.argv[1])
 check(client)
@@ -98,7 +98,7 @@ in_a_child(lambda: print(client.stats().connections, flush=True))
     assert run(program, server_address).split() == ["1", "1", "0"]
 
 
-def test_the_pool_of_multiprocessing_uses_a_client_of_its_parent(server_address: str) -> None:
+def test_workers_of_a_multiprocessing_pool_use_the_client_of_their_parent(server_address: str) -> None:
     program = """
 client = PoolClient(sys.argv[1])
 check(client)
@@ -115,7 +115,7 @@ if __name__ == "__main__":
     assert run(program, server_address).split() == ["True"]
 
 
-def test_a_call_that_takes_longer_than_a_fork_waits_leaves_the_child_with_a_sentence(
+def test_a_fork_during_a_long_call_makes_calls_in_the_child_fail_with_advice(
     start_server: Callable[..., Any],
 ) -> None:
     address = start_server("--max-batch-delay", "6").address
@@ -124,7 +124,7 @@ client = PoolClient(sys.argv[1])
 client.health()
 thread = threading.Thread(target=lambda: check(client))
 thread.start()
-# It is under way for seconds longer; a fork in its first moment would only hold it up.
+# The call runs for seconds longer. A fork at its very start would only delay it.
 thread.join(1.5)
 assert thread.is_alive()
 
@@ -138,13 +138,13 @@ print(in_a_child(in_child))
 thread.join()
 client.close()
 """
-    said = run(program, address)
-    assert "was forked while a gRPC call of another thread was under way" in said
-    assert '"spawn" or "forkserver"' in said
-    assert said.split("\n")[-2] == "0"
+    output = run(program, address)
+    assert "was forked while a gRPC call of another thread was running" in output
+    assert '"spawn" or "forkserver"' in output
+    assert output.split("\n")[-2] == "0"
 
 
-def test_an_asyncio_client_works_in_a_child_where_it_was_not_used_before(server_address: str) -> None:
+def test_an_asyncio_client_works_in_a_child_if_the_parent_did_not_use_it(server_address: str) -> None:
     program = """
 aclient = AsyncPoolClient(sys.argv[1])
 
@@ -159,7 +159,7 @@ asyncio.run(use())
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "blocking"])
-def test_after_asyncios_grpc_a_child_is_told_what_to_do(server_address: str, kind: str) -> None:
+def test_a_fork_after_asyncio_calls_makes_calls_in_the_child_fail_with_advice(server_address: str, kind: str) -> None:
     program = """
 aclient = AsyncPoolClient(sys.argv[1])
 
@@ -182,12 +182,12 @@ print(in_a_child(in_child))
 loop.run_until_complete(use(aclient))
 loop.run_until_complete(aclient.close())
 """
-    said = run(program, server_address, kind)
-    assert "forked from one in which asyncio's gRPC ran" in said
-    assert said.split("\n")[-2] == "0"
+    output = run(program, server_address, kind)
+    assert "forked from one that used gRPC's asyncio API" in output
+    assert output.split("\n")[-2] == "0"
 
 
-def test_grpc_that_was_told_not_to_live_through_forks_is_found_out(server_address: str) -> None:
+def test_a_fork_without_grpcs_fork_support_is_detected(server_address: str) -> None:
     program = """
 client = PoolClient(sys.argv[1])
 check(client)
@@ -202,13 +202,13 @@ def in_child():
 print(in_a_child(in_child))
 client.close()
 """
-    said = run(program, server_address, env={"GRPC_ENABLE_FORK_SUPPORT": "0"})
-    assert "forked from one that used gRPC, which does not work in it" in said
-    assert said.split("\n")[-2] == "0"
+    output = run(program, server_address, env={"GRPC_ENABLE_FORK_SUPPORT": "0"})
+    assert "forked from one that used gRPC, which fails here" in output
+    assert output.split("\n")[-2] == "0"
 
 
 @pytest.mark.parametrize("where", ["dataset", "collate"])
-def test_a_data_loader_with_workers_pools_through_the_service(server_address: str, where: str) -> None:
+def test_a_data_loader_with_workers_uses_the_client(server_address: str, where: str) -> None:
     program = """
 import torch
 from torch.utils.data import DataLoader, Dataset

@@ -1,4 +1,4 @@
-"""Everything that can be given to a client, and what is refused before it travels."""
+"""Inputs: every type that can be pooled, and the types that are rejected before anything is sent."""
 
 import io
 from collections.abc import Callable
@@ -19,14 +19,14 @@ POOLED = X.reshape(2, 3, 2, 4, 2).max(axis=(2, 4))
 
 
 class Array:
-    """What speaks numpy's __array__ and nothing else."""
+    """An object with __array__ only."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return X
 
 
 class DLPack:
-    """What speaks DLPack and nothing else."""
+    """An object with DLPack's methods only."""
 
     def __dlpack__(self, **arguments: Any) -> Any:
         return X.__dlpack__(**arguments)
@@ -35,8 +35,8 @@ class DLPack:
         return X.__dlpack_device__()
 
 
-class OnTheGpu(DLPack):
-    """What speaks DLPack from the memory of a GPU."""
+class GpuArray(DLPack):
+    """A DLPack object whose memory is on a GPU."""
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, 0
@@ -64,7 +64,7 @@ class OnTheGpu(DLPack):
     ],
     ids=lambda x: type(x).__name__,
 )
-def test_a_tensor_of_any_kind_and_layout(client: PoolClient, x: Any) -> None:
+def test_a_tensor_of_any_type_and_layout(client: PoolClient, x: Any) -> None:
     y = client.pool(x, MaxPool2d(2))
     np.testing.assert_array_equal(y, POOLED.astype(y.dtype), strict=True)
 
@@ -72,7 +72,7 @@ def test_a_tensor_of_any_kind_and_layout(client: PoolClient, x: Any) -> None:
 @pytest.mark.parametrize(
     "dtype", ["f4", "f8", "f2", "u1", "i1", "i2", "i4", "i8", ">f8", ">i2", ">i8", ml_dtypes.bfloat16], ids=str
 )
-def test_every_type_comes_back_as_it_went(client: PoolClient, dtype: Any) -> None:
+def test_the_result_of_an_order_statistic_has_the_dtype_of_the_input(client: PoolClient, dtype: Any) -> None:
     x = X.astype(dtype)
     y = client.pool(x, MaxPool2d(2))
     assert y.dtype == x.dtype.newbyteorder("<")
@@ -89,29 +89,29 @@ def test_torch_bfloat16(client: PoolClient, strided: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 4, 4), (3, 2, 4, 4)])
-def test_a_batch_also_an_empty_one(client: PoolClient, shape: tuple[int, ...]) -> None:
+def test_batches_and_empty_batches(client: PoolClient, shape: tuple[int, ...]) -> None:
     assert client.pool(np.ones(shape, np.float32), MaxPool2d(2)).shape == (*shape[:2], 2, 2)
 
 
-def test_a_picture_by_path_by_bytes_and_by_pillow(client: PoolClient, photograph: Path) -> None:
+def test_an_image_as_path_bytes_and_pil_image(client: PoolClient, photograph: Path) -> None:
     data = photograph.read_bytes()
     by_path = client.pool(photograph, MaxPool2d(8))
     assert by_path.dtype == np.float32
-    given: list[Any] = [str(photograph), data, bytearray(data), memoryview(data), memoryview(data * 2)[: len(data)]]
-    given += [np.frombuffer(data, np.uint8).data, Image.open(photograph)]
-    for x in given:
+    inputs: list[Any] = [str(photograph), data, bytearray(data), memoryview(data), memoryview(data * 2)[: len(data)]]
+    inputs += [np.frombuffer(data, np.uint8).data, Image.open(photograph)]
+    for x in inputs:
         np.testing.assert_array_equal(client.pool(x, MaxPool2d(8)), by_path, strict=True)
 
 
-def test_a_strided_memoryview_is_read_in_its_order(client: PoolClient, photograph: Path) -> None:
+def test_a_strided_memoryview(client: PoolClient, photograph: Path) -> None:
     spread = np.repeat(np.frombuffer(photograph.read_bytes(), np.uint8), 2)
     np.testing.assert_array_equal(
         client.pool(spread[::2].data, GlobalMaxPool2d()), client.pool(photograph, GlobalMaxPool2d())
     )
 
 
-def picture(mode: str) -> Image.Image:
-    """A picture of `mode` with a gradient, a little of each channel, and some transparency."""
+def make_image(mode: str) -> Image.Image:
+    """Return an image of the mode, with different gradients in its channels and some transparency."""
     ramp = np.linspace(0, 255, 24 * 16).reshape(16, 24).astype(np.uint8)
     colour = Image.fromarray(np.dstack([ramp, ramp[::-1], ramp[:, ::-1], np.maximum(ramp, 100)]))
     if mode in ("I;16", "I;16B", "I"):
@@ -132,8 +132,8 @@ def picture(mode: str) -> Image.Image:
     [(mode, "RGB") for mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBX")]
     + [(mode, "RGBA") for mode in ("RGBA", "RGBa", "LA", "La", "PA")],
 )
-def test_a_pillow_image_of_any_mode_gives_its_pixels(client: PoolClient, mode: str, read_as: Any) -> None:
-    image = picture(mode)
+def test_a_pil_image_of_any_mode_is_pooled_by_its_pixels(client: PoolClient, mode: str, read_as: Any) -> None:
+    image = make_image(mode)
     expected = np.asarray(
         image.convert("RGBA" if mode == "La" else read_as) if mode != "La" else image.convert("LA").convert("RGBA")
     )
@@ -142,14 +142,14 @@ def test_a_pillow_image_of_any_mode_gives_its_pixels(client: PoolClient, mode: s
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
-def test_a_sixteen_bit_pillow_image(client: PoolClient, mode: str) -> None:
-    image = picture(mode)
+def test_a_16_bit_pil_image(client: PoolClient, mode: str) -> None:
+    image = make_image(mode)
     y = client.pool(image, MaxPool2d(1), color_mode="GRAY")
     high_byte = np.asarray(image.convert("I")).astype(np.int64) >> 8
     np.testing.assert_allclose(y[0], high_byte / np.float32(255), rtol=1e-6)
 
 
-def test_a_large_pillow_image_travels_too(client: PoolClient) -> None:
+def test_a_large_pil_image(client: PoolClient) -> None:
     pixels = np.add.outer(np.arange(2400), np.arange(2400)).astype(np.uint8)
     image = Image.fromarray(np.dstack([pixels, pixels.T, pixels[::-1]]))
     y = client.pool(image, MaxPool2d(100))
@@ -157,30 +157,30 @@ def test_a_large_pillow_image_travels_too(client: PoolClient) -> None:
     np.testing.assert_allclose(y, expected / np.float32(255), rtol=1e-6)
 
 
-def test_a_pillow_image_that_lies_on_its_side_is_pooled_like_its_file(client: PoolClient) -> None:
+def test_a_rotated_pil_image_is_pooled_like_its_file(client: PoolClient) -> None:
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture("RGB").save(file, format="PNG", exif=exif)
-    by_bytes = client.pool(file.getvalue(), MaxPool2d(2))
-    assert by_bytes.shape == (3, 12, 8)
-    np.testing.assert_array_equal(client.pool(Image.open(file), MaxPool2d(2)), by_bytes, strict=True)
+    make_image("RGB").save(file, format="PNG", exif=exif)
+    from_bytes = client.pool(file.getvalue(), MaxPool2d(2))
+    assert from_bytes.shape == (3, 12, 8)
+    np.testing.assert_array_equal(client.pool(Image.open(file), MaxPool2d(2)), from_bytes, strict=True)
 
 
-def test_transparency_that_lies_beside_the_pixels_is_kept(client: PoolClient) -> None:
-    image = picture("RGB")
+def test_a_transparent_colour_in_the_image_info_is_kept(client: PoolClient) -> None:
+    image = make_image("RGB")
     image.info["transparency"] = image.getpixel((3, 3))
     y = client.pool(image, MaxPool2d(1), color_mode="RGBA")
     assert y[3, 3, 3] == 0
     assert y[3].max() == 1
 
 
-class Pet:
-    """Nothing that can be pooled."""
+class Unknown:
+    """An object that cannot be pooled."""
 
 
 @pytest.mark.parametrize(
-    ("x", "words"),
+    ("x", "message"),
     [
         (lambda: np.float32(3), "a scalar has nothing to pool"),
         (lambda: np.array(3), "a scalar has nothing to pool"),
@@ -199,25 +199,25 @@ class Pet:
         (lambda: np.ma.masked_less(X, 3), "mask would be lost"),
         (lambda: torch.from_numpy(X).to_sparse(), "must be dense"),
         (lambda: torch.empty(3, 4, device="meta"), "has no elements"),
-        (lambda: OnTheGpu(), "copy it to the CPU first"),
+        (lambda: GpuArray(), "copy it to the CPU first"),
         (lambda: [[1.0], [2.0, 3.0]], "this list makes no array"),
-        (lambda: ["a.jpg", "b.jpg"], "one picture at a time"),
-        (lambda: [Image.new("RGB", (2, 2))], "one picture at a time"),
+        (lambda: ["a.jpg", "b.jpg"], "one image at a time"),
+        (lambda: [Image.new("RGB", (2, 2))], "one image at a time"),
         (lambda: None, "NoneType cannot be pooled; give a numpy array"),
-        (lambda: Pet(), r"Pet cannot be pooled; give a numpy array"),
+        (lambda: Unknown(), r"Unknown cannot be pooled; give a numpy array"),
         (lambda: {"x": X}, "dict cannot be pooled"),
         (lambda: Image.new("F", (4, 4)), "mode F has no lossless"),
         (lambda: Image.new("LAB", (4, 4)), "mode LAB has no lossless"),
         (lambda: Image.new("I", (4, 4), 70000), "0 to 65535; this one has 70000 to 70000"),
-        (lambda: Image.new("RGB", (0, 4)), "the picture is empty: 0 x 4"),
+        (lambda: Image.new("RGB", (0, 4)), "the image is empty: 0 x 4"),
     ],
 )
-def test_what_cannot_be_pooled_is_refused_in_words(x: Callable[[], Any], words: str) -> None:
-    # Nothing listens there: what is refused never travels.
-    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=words):
+def test_an_input_that_cannot_be_pooled_is_rejected(x: Callable[[], Any], message: str) -> None:
+    # No server listens there, so the input is rejected before it is sent.
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=message):
         client.pool(x(), MaxPool2d(2))
 
 
-def test_a_path_that_is_not_there_says_what_open_says(tmp_path: Path) -> None:
+def test_a_missing_file_raises_the_error_of_open(tmp_path: Path) -> None:
     with PoolClient("127.0.0.1:1") as client, pytest.raises(FileNotFoundError, match=r"cat\.jpg"):
         client.pool(tmp_path / "cat.jpg", MaxPool2d(2))

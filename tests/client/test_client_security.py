@@ -1,4 +1,4 @@
-"""Who is who and what travels with a call: TLS, tokens, metadata, compression, interceptors."""
+"""TLS, tokens, metadata, compression, interceptors and keepalive."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ from poolservice_client import (
 from poolservice_server.testing import serve as start
 
 StartServer = Callable[..., Any]
-Calling = Callable[..., Any]
+MakeClient = Callable[..., Any]
 
 
-# Who is who
+# TLS and tokens
 
 
 class Certificates(NamedTuple):
@@ -50,8 +50,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="module")
-def mutual(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that wants a certificate and a token."""
+def secure_address(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that requires a client certificate and a token."""
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text("right\n")
     flags = ["--tls-certificate", certificates.certificate, "--tls-key", certificates.key]
@@ -60,37 +60,37 @@ def mutual(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory)
         yield service.address
 
 
-async def test_mutual_tls_and_a_token(mutual: str, certificates: Certificates, calling: Calling) -> None:
+async def test_mutual_tls_and_a_token(secure_address: str, certificates: Certificates, make_client: MakeClient) -> None:
     tls = TLS(certificates.ca, certificates.client_certificate, certificates.client_key)
-    async with calling(mutual, tls=tls, token="right") as client:
+    async with make_client(secure_address, tls=tls, token="right") as client:
         assert (await client.pool()).shape == (3, 4, 4)
-    async with calling(mutual, tls=tls, token="wrong") as client:
+    async with make_client(secure_address, tls=tls, token="wrong") as client:
         with pytest.raises(Unauthenticated, match="token"):
             await client.pool()
-        assert client.of.stats().retries == 0
+        assert client.client.stats().retries == 0
 
 
-async def test_the_environment_says_who_this_is(
-    mutual: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, calling: Calling
+async def test_the_environment_provides_the_credentials(
+    secure_address: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, make_client: MakeClient
 ) -> None:
     monkeypatch.setenv("POOLSERVICE_CA", certificates.ca)
     monkeypatch.setenv("POOLSERVICE_CLIENT_CERTIFICATE", certificates.client_certificate)
     monkeypatch.setenv("POOLSERVICE_CLIENT_KEY", certificates.client_key)
     monkeypatch.setenv("POOLSERVICE_TOKEN", "right")
-    async with calling(mutual) as client:
+    async with make_client(secure_address) as client:
         assert (await client.pool()).shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize("wrong", ["stranger", "no certificate", "in the clear"])
-async def test_a_handshake_that_fails_is_told_as_one(
-    mutual: str, certificates: Certificates, calling: Calling, wrong: str
+@pytest.mark.parametrize("wrong", ["unknown authority", "no certificate", "no encryption"])
+async def test_a_failed_handshake_is_reported(
+    secure_address: str, certificates: Certificates, make_client: MakeClient, wrong: str
 ) -> None:
-    tls = {"stranger": True, "no certificate": TLS(certificates.ca), "in the clear": False}[wrong]
-    async with calling(mutual, tls=tls, timeout=10) as client:
-        with pytest.raises(Unavailable) as refused:
+    tls = {"unknown authority": True, "no certificate": TLS(certificates.ca), "no encryption": False}[wrong]
+    async with make_client(secure_address, tls=tls, timeout=10) as client:
+        with pytest.raises(Unavailable) as raised:
             await client.pool()
-    if wrong == "stranger":
-        assert "TLS handshake" in str(refused.value)
+    if wrong == "unknown authority":
+        assert "TLS handshake" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,13 @@ async def test_a_handshake_that_fails_is_told_as_one(
         (["localhost:1", "example.org:443"], None, False),
     ],
 )
-def test_a_token_never_travels_in_the_clear(address: Any, tls: bool | None, allowed: bool) -> None:
+def test_a_token_is_never_sent_unencrypted_to_another_machine(address: Any, tls: bool | None, allowed: bool) -> None:
     if allowed:
         PoolClient(address, tls=tls, token="abc").close()
         return
-    with pytest.raises(InvalidRequest, match="over TLS") as refused:
+    with pytest.raises(InvalidRequest, match="over TLS") as raised:
         PoolClient(address, tls=tls, token="abc")
-    assert refused.value.field == "token"
+    assert raised.value.field == "token"
 
 
 @pytest.mark.parametrize(
@@ -140,23 +140,23 @@ def test_a_token_never_travels_in_the_clear(address: Any, tls: bool | None, allo
         ({"interceptors": [object()]}, "interceptors"),
     ],
 )
-async def test_what_cannot_be_is_refused_by_its_name(calling: Calling, options: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        async with calling(**{"address": "localhost:1", **options}) as client:
+async def test_an_invalid_setting_is_named(make_client: MakeClient, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        async with make_client(**{"address": "localhost:1", **options}) as client:
             await client.pool()
-    assert refused.value.field == field
+    assert raised.value.field == field
 
 
-def test_a_certificate_comes_with_its_key() -> None:
+def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(InvalidRequest, match="together"):
         TLS(certificate="client.pem")
 
 
-# What travels with a call
+# Metadata, compression and interceptors
 
 
 async def test_metadata_reaches_the_server(
-    serve: Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str], calling: Calling
+    serve: Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str], make_client: MakeClient
 ) -> None:
     seen: dict[str, Any] = {}
 
@@ -166,7 +166,7 @@ async def test_metadata_reaches_the_server(
         raise AssertionError
 
     metadata = [("x-request-of", "a test"), ("x-trace-bin", b"\x00\xff")]
-    async with calling(serve(behaviour), metadata=metadata, token="abc") as client:
+    async with make_client(serve(behaviour), metadata=metadata, token="abc") as client:
         with pytest.raises(ServerError, match="seen"):
             await client.pool()
     assert seen["x-request-of"] == "a test"
@@ -174,19 +174,19 @@ async def test_metadata_reaches_the_server(
     assert seen["authorization"] == "Bearer abc"
 
 
-async def test_compression_where_the_server_takes_it(start_server: StartServer, calling: Calling) -> None:
+async def test_compression_if_the_server_supports_it(start_server: StartServer, make_client: MakeClient) -> None:
     address = start_server("--compression").address
-    async with calling(address, compression="gzip") as client:
+    async with make_client(address, compression="gzip") as client:
         np.testing.assert_array_equal(await client.pool(), client.x.reshape(3, 4, 2, 4, 2).max((2, 4)))
 
 
-async def test_compression_where_it_does_not(server_address: str, calling: Calling) -> None:
-    async with calling(server_address, compression="gzip") as client:
+async def test_compression_if_the_server_does_not_support_it(server_address: str, make_client: MakeClient) -> None:
+    async with make_client(server_address, compression="gzip") as client:
         with pytest.raises(ServerError, match="start it with --compression"):
             await client.pool()
 
 
-class Counting(grpc.UnaryUnaryClientInterceptor):
+class Recorder(grpc.UnaryUnaryClientInterceptor):
     def __init__(self) -> None:
         self.methods: list[str] = []
 
@@ -195,7 +195,7 @@ class Counting(grpc.UnaryUnaryClientInterceptor):
         return continuation(details, request)
 
 
-class AsyncCounting(grpc.aio.UnaryUnaryClientInterceptor):
+class AsyncRecorder(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self) -> None:
         self.methods: list[bytes] = []
 
@@ -205,7 +205,7 @@ class AsyncCounting(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 async def test_interceptors_see_each_call(server_address: str) -> None:
-    blocking, awaited = Counting(), AsyncCounting()
+    blocking, awaited = Recorder(), AsyncRecorder()
     with PoolClient(server_address, interceptors=[blocking]) as client:
         assert client.health()
     assert blocking.methods == ["/grpc.health.v1.Health/Check"]
@@ -214,6 +214,6 @@ async def test_interceptors_see_each_call(server_address: str) -> None:
     assert awaited.methods == [b"/grpc.health.v1.Health/Check"]
 
 
-async def test_a_connection_is_kept_alive(server_address: str, calling: Calling) -> None:
-    async with calling(server_address, keepalive=10) as client:
+async def test_calls_with_keepalive(server_address: str, make_client: MakeClient) -> None:
+    async with make_client(server_address, keepalive=10) as client:
         assert (await client.pool()).shape == (3, 4, 4)

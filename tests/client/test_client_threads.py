@@ -1,4 +1,4 @@
-"""One blocking client in the hands of many threads."""
+"""One blocking client shared by many threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +7,7 @@ import numpy as np
 from poolservice_client import GlobalAvgPool2d, InvalidRequest, MaxPool2d, MinPool2d, PoolClient, PoolSpec
 
 
-def test_sixty_four_threads_each_get_their_own_answer(client: PoolClient) -> None:
+def test_each_of_64_threads_gets_its_own_results(client: PoolClient) -> None:
     specs: list[PoolSpec] = [GlobalAvgPool2d(), MaxPool2d(2), MinPool2d(2, return_indices=True)]
 
     def one(number: int) -> bool:

@@ -1,4 +1,4 @@
-"""What an editor and mypy know of what comes back. mypy checks all but the last; to run them shows it true."""
+"""The static types of results. mypy checks each assert_type, and running the tests shows that the types are true."""
 
 import inspect
 from collections.abc import AsyncGenerator, Generator
@@ -34,6 +34,7 @@ from poolservice_client import (
     PoolSpec,
     ServerInfo,
 )
+from poolservice_client._clients.base import awaited
 
 Array: TypeAlias = NDArray[Any]
 ArrayPair: TypeAlias = tuple[Array, Array]
@@ -69,7 +70,7 @@ def test_several_specs(client: PoolClient) -> None:
     assert_type(client.pool(X, [AVG], returns="torch"), list[Tensor])
     assert_type(client.pool(X, [PAIR], returns="torch"), list[TensorPair])
     assert_type(client.pool(X, [AVG], returns="torch", execution=True), PoolResponse[list[Tensor]])
-    # What gives unlike things is for the caller to tell apart.
+    # For specs with different result types, the caller must check each result.
     assert_type(client.pool(X, MIXED), list[Array | Any])
     assert_type(client.pool(X, MIXED, returns="torch"), list[Tensor | Any])
     for mixed in (client.pool(X, [AVG, PAIR]), client.pool(X, (AVG, PAIR))):
@@ -79,7 +80,7 @@ def test_several_specs(client: PoolClient) -> None:
         assert mean.shape == both[0].shape
 
 
-def test_the_layers_with_indices(client: PoolClient) -> None:
+def test_layers_with_return_indices(client: PoolClient) -> None:
     line, volume = X[:, 0], X[None].repeat(3, 0)
     assert_type(client.pool(line, MaxPool1d(2)), Array)
     assert_type(client.pool(line, MinPool1d(2)), Array)
@@ -97,18 +98,18 @@ def test_the_layers_with_indices(client: PoolClient) -> None:
     assert_type(client.pool(volume, MaxPool3d(2, return_indices=True)), ArrayPair)
     assert_type(client.pool(volume, MinPool3d(2, return_indices=True)), ArrayPair)
     assert_type(client.pool(volume, AdaptiveMaxPool3d(2, return_indices=True)), ArrayPair)
-    # In torch's order, too.
+    # The parameters by position, in torch's order.
     assert_type(client.pool(X, MaxPool2d(2, None, 0, 1, True)), ArrayPair)
     assert_type(client.pool(X, MinPool2d(2, 2, 0, 1, False, True)), Array)
     assert_type(client.pool(X, AdaptiveMaxPool2d((2, None), True)), ArrayPair)
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_what_only_the_run_knows(client: PoolClient, asked: bool) -> None:
-    assert_type(client.pool(X, MaxPool2d(2, return_indices=asked)), Array | Any)
-    assert_type(client.pool(X, AdaptiveMaxPool2d(2, asked), returns="torch"), Tensor | Any)
-    assert_type(client.pool(X, AVG, execution=asked), Any)
-    # A layer's name alone, and PoolSpec, stand for all of them.
+@pytest.mark.parametrize("flag", [False, True])
+def test_arguments_known_only_at_run_time(client: PoolClient, flag: bool) -> None:
+    assert_type(client.pool(X, MaxPool2d(2, return_indices=flag)), Array | Any)
+    assert_type(client.pool(X, AdaptiveMaxPool2d(2, flag), returns="torch"), Tensor | Any)
+    assert_type(client.pool(X, AVG, execution=flag), Any)
+    # A layer's class or PoolSpec as an annotation leaves the result type open.
     layers: dict[str, MaxPool2d] = {"values": MaxPool2d(2), "both": PAIR}
     specs: list[PoolSpec] = [AVG, PAIR]
     assert_type(client.pool(X, layers["values"]), Array | Any)
@@ -116,7 +117,7 @@ def test_what_only_the_run_knows(client: PoolClient, asked: bool) -> None:
     assert_type(client.pool(X, specs), list[Array | Any])
 
 
-def test_pictures_and_the_rest(client: PoolClient, photograph: Path) -> None:
+def test_images_server_info_and_health(client: PoolClient, photograph: Path) -> None:
     assert_type(client.pool_image(photograph, MaxPool2d(2)), PIL.Image.Image)
     assert_type(client.pool_image(photograph, [MaxPool2d(2)]), list[PIL.Image.Image])
     assert_type(client.server_info(), ServerInfo)
@@ -212,14 +213,14 @@ def test_maps_whose_form_is_known_at_run_time_only(client: PoolClient, items: bo
     assert_type(next(client.map(XS, MaxPool2d(2, return_indices=items))), Array | Any)
 
 
-def test_the_twins_take_the_same_arguments_and_say_the_same() -> None:
+def test_both_clients_have_the_same_signatures_and_docstrings() -> None:
     public = {name for name in dir(PoolClient) if not name.startswith("_") and callable(getattr(PoolClient, name))}
     assert public == {"pool", "map", "pool_image", "server_info", "health", "stats", "close"}
-    # The docstring and the iterables of map differ.
+    # The docstrings and annotations of map differ: one returns a generator, the other an asynchronous generator.
     assert list(inspect.signature(PoolClient.map).parameters) == list(inspect.signature(AsyncPoolClient.map).parameters)
     for name in public - {"map"}:
-        blocking, awaited = getattr(PoolClient, name), getattr(AsyncPoolClient, name)
-        assert inspect.signature(blocking) == inspect.signature(awaited)
-        assert inspect.getdoc(blocking) == inspect.getdoc(awaited)
-        assert inspect.iscoroutinefunction(awaited) == (name != "stats")
+        blocking, asynchronous = getattr(PoolClient, name), getattr(AsyncPoolClient, name)
+        assert inspect.signature(blocking) == inspect.signature(asynchronous)
+        assert awaited(inspect.getdoc(blocking) or "") == inspect.getdoc(asynchronous)
+        assert inspect.iscoroutinefunction(asynchronous) == (name != "stats")
         assert not inspect.iscoroutinefunction(blocking)

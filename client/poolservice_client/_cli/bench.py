@@ -22,7 +22,8 @@ from poolservice_client._cli.load_generator import Measured, keep_calling
 from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
 from poolservice_client._cli.operators import Operator
 from poolservice_client._request.query import ColorMode
-from poolservice_client._settings.settings import ADDRESS_VARIABLE, DEFAULT_MAX_MESSAGE_BYTES
+from poolservice_client._settings.addresses import ADDRESS_VARIABLE
+from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _CONCURRENCIES = (1, 8, 32)
 _SECONDS = 5.0

@@ -63,7 +63,7 @@ def of_bytes(data: bytes) -> bytes | NDArray[Any]:
     Raises:
         InvalidRequest: they are an .npy file that numpy cannot read, or an archive of several arrays.
     """
-    return files.array_of(data) if files.is_array(data) else data
+    return files.load_array(data) if files.is_numpy_file(data) else data
 
 
 def planes(pixels: NDArray[Any]) -> NDArray[Any]:

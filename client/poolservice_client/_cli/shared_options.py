@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from poolservice_client._settings.settings import ADDRESS_VARIABLE, DEFAULT_ADDRESS, DEFAULT_TIMEOUT
+from poolservice_client._settings.addresses import ADDRESS_VARIABLE, DEFAULT_ADDRESS
+from poolservice_client._settings.settings import DEFAULT_TIMEOUT
 
 Address = Annotated[
     str,

@@ -1,1 +1,1 @@
-"""The two public clients, blocking and asyncio."""
+"""The two public clients, PoolClient and AsyncPoolClient."""

@@ -1,23 +1,26 @@
-"""`pool`, as the blocking client has it, and what an editor knows of what comes back."""
+"""The `pool` and `pool_image` methods of the blocking client, with their result types for type checkers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from poolservice.specs import PoolSpec
 from poolservice_client._request.payload import Poolable
-from poolservice_client._request.query import ColorMode, Output, PoolOptions, PoolQuery
+from poolservice_client._request.query import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
 from poolservice_client._response.reader import PoolResponse
 from poolservice_client._response.result_types import ArraySpec, R, TensorSpec
 from poolservice_client._response.torch_tensors import Numpy, Returns, Torch, as_tensors, wants_torch
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 
 class BlockingPooling(ABC):
-    """The part of PoolClient that pools."""
+    """The pooling methods of PoolClient."""
 
     @abstractmethod
     def _call(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
-        """What comes back for `x`."""
+        """Send `x` with the query and return the result."""
 
     @overload
     def pool(
@@ -122,38 +125,79 @@ class BlockingPooling(ABC):
         execution: bool = False,
         returns: Returns = "numpy",
     ) -> Any:
-        """Pool a tensor or a picture with one spec, or with several at once.
+        """Pool a tensor or an image with one spec, or with several at once.
 
         Args:
-            x: a tensor of shape (C, *) or (N, C, *): a numpy array of any layout, a torch tensor, what speaks DLPack
-                or numpy's __array__, nested lists of numbers, the path of an .npy file. Or a picture: a path, an
-                encoded file's bytes, a PIL image; it becomes float32 (channels, height, width) in [0, 1], upright.
-            specs: how to pool, such as MaxPool2d(2); or a list of 1 to 16: `x` is sent and decoded once.
-            output: "tensor" keeps the rank of `x`; "features" flattens each result to (D,), or (N, D) where `x`
-                is batched.
-            normalize: whether each feature vector is divided by its Euclidean norm.
-            dtype: "float16" narrows floating results. Default: the layer's own result type, which is that of `x`,
-                and float32 for means of integers.
-            color_mode: the channels to read a picture in, "RGB" (the default), "GRAY" or "RGBA".
-            timeout: seconds until the answer must be there. Default: the client's.
-            execution: whether to tell where and how it ran, too.
-            returns: "numpy" for arrays, "torch" for torch's tensors, which share the arrays' memory and keep bfloat16.
+            x: a tensor of shape (C, *) or (N, C, *), or an image. Tensors: a numpy array of any layout, a torch
+                tensor, an object with `__dlpack__` or `__array__`, nested lists of numbers, the path of an .npy file.
+                Images: a path, the bytes of an encoded file, a PIL image. An image is turned upright and becomes
+                float32 of shape (channels, height, width) in [0, 1].
+            specs: how to pool, such as `MaxPool2d(2)`, or a list of 1 to 16 specs. `x` is sent and decoded once.
+            output: "tensor" keeps the rank of `x`; "features" flattens each result to shape (D,), or (N, D) if `x` is
+                batched.
+            normalize: divide each feature vector by its Euclidean norm. Needs `output="features"`.
+            dtype: "float16" converts floating-point results to float16. Default: the layer's result type, which is
+                the dtype of `x`, and float32 for means of integers.
+            color_mode: the channels that an image is decoded to: "RGB" (the default), "GRAY" or "RGBA".
+            timeout: seconds until the call must end. Default: the client's timeout.
+            execution: also return where and how the request ran.
+            returns: "numpy" for arrays, or "torch" for torch tensors, which share the arrays' memory and keep
+                bfloat16.
 
         Returns:
-            For one spec an array, or (array, indices) where it has `return_indices`; for several a list of those,
-            in their order. With `execution`, a PoolResponse of that and the Execution. The arrays, or tensors, are
-            writable, with memory of their own.
+            An array for one spec, or (array, indices) for a spec with `return_indices=True`; for a list of specs, a
+            list of these in the same order. With `execution=True`, a PoolResponse of that and the Execution. The
+            arrays or tensors are writable and own their memory.
 
         Raises:
-            InvalidRequest: `x`, a spec or an option is wrong, or a message is too large.
+            InvalidRequest: `x`, a spec or an option is invalid, or a message is too large.
             Overloaded: the server's queue is full.
-            DeadlineExceeded: no answer in time.
-            Unauthenticated: the server does not let this caller in.
-            Unavailable: no server answers.
+            DeadlineExceeded: the call did not end within its timeout.
+            Unauthenticated: the server rejected the credentials.
+            Unavailable: no server can be reached.
             ServerError: the server failed.
-            OSError: the path cannot be read.
+            OSError: a file cannot be read.
+
+        Example:
+            >>> y = client.pool(x, MaxPool2d(2))
+            >>> y, indices = client.pool(x, MaxPool2d(2, return_indices=True))
+            >>> vector = client.pool("cat.jpg", GlobalAvgPool2d(), output="features", normalize=True)
         """
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
         torch = wants_torch(returns)
-        answer = self._call(query, x, timeout, execution=execution)
-        return as_tensors(answer) if torch else answer
+        result = self._call(query, x, timeout, execution=execution)
+        return as_tensors(result) if torch else result
+
+    @overload
+    def pool_image(self, x: Poolable, specs: PoolSpec, **options: Unpack[ImageOptions]) -> "PIL.Image.Image": ...
+    @overload
+    def pool_image(
+        self, x: Poolable, specs: Sequence[PoolSpec], **options: Unpack[ImageOptions]
+    ) -> "list[PIL.Image.Image]": ...
+    def pool_image(
+        self,
+        x: Any,
+        specs: PoolSpec | Sequence[PoolSpec],
+        *,
+        color_mode: ColorMode | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Pool an image, or a tensor that represents one, and return an image.
+
+        Args:
+            x: see `pool`. A tensor must be (C, H, W) with 1, 3 or 4 channels, and uint8 or floats in [0, 1].
+            specs: a 2-D spec without `return_indices`, or a list of them.
+            color_mode: the channels that an image is decoded to: "RGB" (the default), "GRAY" or "RGBA".
+            timeout: seconds until the call must end. Default: the client's timeout.
+
+        Returns:
+            A PIL image of mode L, RGB or RGBA for one spec; a list of them for a list of specs.
+
+        Raises:
+            PoolError, OSError: see `pool`.
+
+        Example:
+            >>> thumbnail = client.pool_image("cat.jpg", AdaptiveAvgPool2d(64))
+        """
+        query = PoolQuery.of(specs, output="image", color_mode=color_mode)
+        return self._call(query, x, timeout)

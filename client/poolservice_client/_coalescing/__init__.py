@@ -1,1 +1,1 @@
-"""Small concurrent calls combined into one message."""
+"""Coalescing: sending small concurrent `pool` calls of one client in one message."""

@@ -1,4 +1,4 @@
-"""A line that the tasks of an asyncio client share: while one call is under way, the next ones gather."""
+"""Coalescing the calls of asyncio tasks: while one message is on its way, further calls wait and share the next one."""
 
 import asyncio
 import math
@@ -6,39 +6,43 @@ import time
 from collections import deque
 
 from poolservice.codec import Buffer
-from poolservice_client._coalescing.blocking import PATIENCE_SECONDS
-from poolservice_client._coalescing.message import MOST_CALLS, Call, CoalescedRequest, gather
+from poolservice_client._coalescing import limits
+from poolservice_client._coalescing.call import BaseCall
+from poolservice_client._coalescing.request import CoalescedRequest, take_message
+from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
 from poolservice_client._transport.aio import AsyncTransport
-from poolservice_client._transport.blocking import POOL
+from poolservice_client._transport.methods import POOL
 from poolservice_client.errors import DeadlineExceeded
 
 
-class PendingCall(Call):
-    """A call in a line.
+class PendingCall(BaseCall):
+    """A call of a task.
 
     Attributes:
-        ended: what its task awaits; None where it is the first of an idle line.
-        flight: the message that it is in; None while it waits for its turn.
+        ended: the future that its task awaits; None if it was sent immediately.
+        message: the message that carries it; None while it is waiting.
     """
 
-    __slots__ = ("ended", "flight")
+    __slots__ = ("ended", "message")
 
-    def __init__(self, kind: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None) -> None:
-        Call.__init__(self, kind, data, nbytes, timeout)
+    def __init__(
+        self, query: PoolQuery, template: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None
+    ) -> None:
+        BaseCall.__init__(self, query, template, data, nbytes, timeout)
         self.ended: asyncio.Future[None] | None = None
-        self.flight: _MessageInFlight | None = None
+        self.message: _MessageInFlight | None = None
 
     def wake(self) -> None:
-        """Let its task go on."""
+        """End the task's wait. It has no effect if the task does not wait."""
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)
 
 
 class _MessageInFlight:
-    """A message that is under way: its calls, without those whose tasks have left, and the task that carries it."""
+    """A message on its way: its calls, without the cancelled ones, and the task that sends it."""
 
     def __init__(self, calls: list[PendingCall]) -> None:
         self.calls = calls
@@ -46,7 +50,7 @@ class _MessageInFlight:
 
     @property
     def timeout(self) -> float | None:
-        """The seconds that the most patient of its callers still waits."""
+        """The seconds until the last deadline of its calls; None if a call has none."""
         deadline = 0.0
         for call in self.calls:
             if call.deadline is None:
@@ -54,8 +58,8 @@ class _MessageInFlight:
             deadline = max(deadline, call.deadline)
         return max(deadline - time.monotonic(), 0.0)
 
-    def leave(self, call: PendingCall) -> None:
-        """One of its callers is gone; when all are, so is the reason to wait for an answer."""
+    def remove(self, call: PendingCall) -> None:
+        """Remove a call that nobody awaits any more, and cancel the message if it was the last one."""
         if call in self.calls:
             self.calls.remove(call)
             if not self.calls and self.task is not None:
@@ -63,186 +67,184 @@ class _MessageInFlight:
 
 
 class AsyncCoalescer:
-    """Sends the calls of many tasks of one event loop, one message at a time. See Coalescer.
+    """Sends the calls of the tasks of one event loop, one message at a time.
 
-    The first call of an idle line goes in its own task. What gathers behind it goes in tasks of the line's own, so
-    that no caller's cancellation is another's.
+    The first call of an idle coalescer is sent in its own task. Calls that arrive while a message is on its way wait,
+    and a task of the coalescer sends them, so that cancelling one caller does not cancel the others. They are sent
+    when the response is there, when there are enough for a full message, or after `MAX_WAIT_SECONDS`.
 
     Args:
-        transport: what carries the messages.
-        counters: where shared messages are counted.
-        address: what the server is called in errors.
+        transport: sends the messages.
+        counters: count the coalesced calls and messages.
+        address: the server's name in errors.
     """
 
     def __init__(self, transport: AsyncTransport, counters: Counters, address: str) -> None:
         self._transport = transport
         self._counters = counters
         self._address = address
-        self._begin()
-        fork.remember(self)
+        self._reset()
+        fork.register(self)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[PendingCall] = deque()
-        # What the next calls wait behind: a call that goes alone, or a flight.
+        # The call or the message whose response the waiting calls wait for.
         self._leader: PendingCall | _MessageInFlight | None = None
-        self._flights: set[_MessageInFlight] = set()
-        self._patience: asyncio.TimerHandle | None = None
-        self._due: asyncio.TimerHandle | None = None
-        self._due_at = math.inf
+        self._messages: set[_MessageInFlight] = set()
+        self._max_wait_timer: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._next_deadline = math.inf
 
     def after_fork(self) -> None:
-        """See fork.Forked. The parent's loop and its tasks do not run in this process."""
-        fork.leave_alone(self._flights, self._waiting)
-        self._begin()
+        """See fork.ForkAware. The parent's event loop and its tasks do not run in this process."""
+        fork.keep_inherited(self._messages, self._waiting)
+        self._reset()
 
-    def __len__(self) -> int:
-        """How many calls wait for their turn."""
-        return len(self._waiting)
-
-    async def ask(self, call: PendingCall) -> None:
-        """Send `call`, on its own or in company, and wait until it has ended.
+    async def send(self, call: PendingCall) -> None:
+        """Send the call, possibly together with others, and wait until it is settled.
 
         Raises:
-            PoolError: it had no answer, or none in time.
+            PoolError: the call failed.
         """
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
-            # The transport has the words for it.
-            call.answered(await self._transport.call(POOL, call.request, call.timeout))
+            # The transport raises the error for another event loop.
+            call.set_response(await self._transport.call(POOL, call.request, call.timeout))
         elif self._leader is None:
             self._leader = call
             try:
-                call.answered(await self._transport.call(POOL, call.request, call.timeout))
+                call.set_response(await self._transport.call(POOL, call.request, call.timeout))
             finally:
-                self._hand_over(call)
+                self._pass_on_lead(call)
         else:
             try:
                 await self._join(call, loop)
             except asyncio.CancelledError:
-                self._leave(call)
+                self._remove(call)
                 raise
-            if call.is_open:
-                await self._send_alone(call)
+            if not call.is_settled:
+                await self._send_uncoalesced(call)
 
     async def close(self) -> None:
-        """Wait for the line's own tasks to end, once the transport is closed."""
-        while tasks := [flight.task for flight in self._flights if flight.task is not None]:
+        """Wait for the coalescer's tasks to end, after the transport was closed."""
+        while tasks := [message.task for message in self._messages if message.task is not None]:
             await asyncio.wait(tasks)
-        for timer in (self._patience, self._due):
+        for timer in (self._max_wait_timer, self._deadline_timer):
             if timer is not None:
                 timer.cancel()
-        self._patience = self._due = None
-        self._due_at = math.inf
+        self._max_wait_timer = self._deadline_timer = None
+        self._next_deadline = math.inf
 
     def _join(self, call: PendingCall, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Let the call wait behind what is under way: done when it has ended, or is to be made on its own."""
+        """Add the call to the waiting ones. The future is done when it is settled or must be sent uncoalesced."""
         call.ended = ended = loop.create_future()
         self._waiting.append(call)
-        if len(self._waiting) >= MOST_CALLS:
-            self._start(loop)
-        elif self._patience is None:
-            self._patience = loop.call_later(PATIENCE_SECONDS, self._lose_patience, loop)
-        if call.deadline is not None and call.deadline < self._due_at:
-            self._watch(call.deadline, loop)
+        if len(self._waiting) >= limits.MAX_CALLS:
+            self._send_next(loop)
+        elif self._max_wait_timer is None:
+            self._max_wait_timer = loop.call_later(limits.MAX_WAIT_SECONDS, self._check_max_wait, loop)
+        if call.deadline is not None and call.deadline < self._next_deadline:
+            self._schedule_deadline_check(call.deadline, loop)
         return ended
 
-    async def _send_alone(self, call: PendingCall) -> None:
-        if call.left == 0:
-            raise call.overdue(self._address)
+    async def _send_uncoalesced(self, call: PendingCall) -> None:
+        if call.remaining == 0:
+            raise call.timeout_error(self._address)
         try:
-            call.answered(await self._transport.call(POOL, call.request, call.left))
+            call.set_response(await self._transport.call(POOL, call.request, call.remaining))
         except DeadlineExceeded:
-            # The transport knows of no more than what was left of the call's time.
-            raise call.overdue(self._address) from None
+            # The transport's error names the rest of the timeout, not the caller's.
+            raise call.timeout_error(self._address) from None
 
-    def _hand_over(self, leader: PendingCall | _MessageInFlight) -> None:
-        """Let those that wait go, now that what they waited behind is back."""
+    def _pass_on_lead(self, leader: PendingCall | _MessageInFlight) -> None:
+        """Send the waiting calls, now that the leader's response is there."""
         if self._leader is leader:
             self._leader = None
             if self._waiting and self._loop is not None:
-                self._start(self._loop)
+                self._send_next(self._loop)
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Send what has gathered."""
-        flight = _MessageInFlight(gather(self._waiting))
-        for call in flight.calls:
-            call.flight = flight
-        self._leader = flight
-        self._flights.add(flight)
-        flight.task = loop.create_task(self._fly(flight))
-        flight.task.add_done_callback(lambda _: self._flights.discard(flight))
+    def _send_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start a task that sends the waiting calls."""
+        message = _MessageInFlight(take_message(self._waiting))
+        for call in message.calls:
+            call.message = message
+        self._leader = message
+        self._messages.add(message)
+        message.task = loop.create_task(self._send_message(message))
+        message.task.add_done_callback(lambda _: self._messages.discard(message))
 
-    async def _fly(self, flight: _MessageInFlight) -> None:
+    async def _send_message(self, message: _MessageInFlight) -> None:
         try:
-            pack = CoalescedRequest(flight.calls)
-            if len(flight.calls) > 1:
+            request = CoalescedRequest(message.calls)
+            if len(message.calls) > 1:
                 self._counters.add("coalesced_messages")
-                self._counters.add("coalesced_calls", len(flight.calls))
+                self._counters.add("coalesced_calls", len(message.calls))
             try:
-                answer = await self._transport.call(pack.method, pack.message, flight.timeout)
-            except Exception as error:  # noqa: BLE001 - what it means for each call is the pack's to say
-                pack.failed(error)
+                response = await self._transport.call(request.method, request.message, message.timeout)
+            except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
+                request.set_error(error)
             else:
-                pack.answered(answer)
-            for call in flight.calls:
+                request.set_response(response)
+            for call in message.calls:
                 call.wake()
-            flight.calls = []
-            # Those that were answered ask again before the next message goes: what they ask can travel in it.
+            message.calls = []
+            # Let the callers make their next calls, so that the next message carries these, too.
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            if flight.calls:
-                # Not by those who left: the loop is being shut down, or somebody cancels every task that there is.
-                self._disband()
+            if message.calls:
+                # No caller cancelled it: the event loop is shutting down, or someone cancels all tasks. No further
+                # task is started then.
+                self._release_waiting()
             raise
         finally:
-            for call in flight.calls:
+            for call in message.calls:
                 call.wake()
-            self._hand_over(flight)
+            self._pass_on_lead(message)
 
-    def _disband(self) -> None:
-        """Send those that wait on their own ways."""
+    def _release_waiting(self) -> None:
+        """Let each waiting call be sent uncoalesced, in its caller's task."""
         while self._waiting:
             self._waiting.popleft().wake()
 
-    def _leave(self, call: PendingCall) -> None:
-        if call.flight is not None:
-            call.flight.leave(call)
+    def _remove(self, call: PendingCall) -> None:
+        if call.message is not None:
+            call.message.remove(call)
         elif call in self._waiting:
             self._waiting.remove(call)
 
-    def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Send those that wait if they have waited for long; look again later if there are still any."""
-        self._patience = None
-        if self._waiting and time.monotonic() - self._waiting[0].since >= PATIENCE_SECONDS:
-            self._start(loop)
+    def _check_max_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the waiting calls if the first one has waited for the maximum time; check again later if any is left."""
+        self._max_wait_timer = None
+        if self._waiting and time.monotonic() - self._waiting[0].created >= limits.MAX_WAIT_SECONDS:
+            self._send_next(loop)
         if self._waiting:
-            left = PATIENCE_SECONDS - (time.monotonic() - self._waiting[0].since)
-            # A timer may fire a little early, and must not fire again and again for it.
-            self._patience = loop.call_later(max(left, 0.001), self._lose_patience, loop)
+            remaining = limits.MAX_WAIT_SECONDS - (time.monotonic() - self._waiting[0].created)
+            # A timer may fire slightly early. The minimum keeps it from firing over and over until the time has come.
+            self._max_wait_timer = loop.call_later(max(remaining, 0.001), self._check_max_wait, loop)
 
-    def _watch(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at the deadlines again when this one, the earliest, has come."""
-        if self._due is not None:
-            self._due.cancel()
-        self._due_at = deadline
-        self._due = loop.call_later(max(deadline - time.monotonic(), 0.0), self._expire, loop)
+    def _schedule_deadline_check(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Check the deadlines at the given one, which is the earliest."""
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._next_deadline = deadline
+        self._deadline_timer = loop.call_later(max(deadline - time.monotonic(), 0.0), self._check_deadlines, loop)
 
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End the calls whose deadline has come. One timer serves all of them, since few calls live until theirs."""
-        self._due, self._due_at = None, math.inf
+    def _check_deadlines(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the calls whose deadline has passed. One timer serves all calls, since few of them reach theirs."""
+        self._deadline_timer, self._next_deadline = None, math.inf
         now = time.monotonic()
         earliest = math.inf
-        for call in [*self._waiting, *(call for flight in self._flights for call in flight.calls)]:
+        for call in [*self._waiting, *(call for message in self._messages for call in message.calls)]:
             if call.deadline is None:
                 continue
             if call.deadline <= now:
-                self._leave(call)
-                call.failed(call.overdue(self._address))
+                self._remove(call)
+                call.set_error(call.timeout_error(self._address))
                 call.wake()
             else:
                 earliest = min(earliest, call.deadline)
         if earliest < math.inf:
-            self._watch(earliest, loop)
+            self._schedule_deadline_check(earliest, loop)

@@ -1,47 +1,50 @@
-"""A line that the threads of a blocking client share: while one call is under way, the next ones gather."""
+"""Coalescing the calls of threads: while one message is on its way, further calls wait and share the next one."""
 
 import threading
 from collections import deque
 from typing import Literal
 
 from poolservice.codec import Buffer
-from poolservice_client._coalescing.message import MOST_CALLS, Call, CoalescedRequest, gather
+from poolservice_client._coalescing import limits
+from poolservice_client._coalescing.call import BaseCall
+from poolservice_client._coalescing.request import CoalescedRequest, take_message
+from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
-from poolservice_client._transport.blocking import POOL, Transport
+from poolservice_client._transport.blocking import Transport
+from poolservice_client._transport.methods import POOL
 from poolservice_client.errors import DeadlineExceeded
 
-#: Nobody waits longer than this for another's answer: a slow server is not made slower.
-PATIENCE_SECONDS = 0.02
 
-
-class PendingCall(Call):
-    """A call in a line.
+class PendingCall(BaseCall):
+    """A call of a thread.
 
     Attributes:
-        place: "new" before it is in one; "waiting" for its turn; to "lead", that is to send what has gathered;
-            "sent" by another thread; "done".
-        carried: the calls that it sends beside itself, and has not settled.
-        has_waited: whether another was sent before it, so that its time-out has begun to run.
-        wakeup: its thread waits on this; None before it has to.
+        state: "new" before the coalescer has it; "waiting" for its turn; "leading", if its thread sends the next
+            message; "sent" in another thread's message; "done".
+        followers: the other calls in the message that its thread is sending.
+        has_waited: whether it waited before it was sent, so that a part of its timeout has passed.
+        wakeup: the lock that its thread waits on; None if it never had to wait.
     """
 
-    __slots__ = ("carried", "has_waited", "place", "wakeup")
+    __slots__ = ("followers", "has_waited", "state", "wakeup")
 
-    def __init__(self, kind: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None) -> None:
-        Call.__init__(self, kind, data, nbytes, timeout)
-        self.place: Literal["new", "waiting", "lead", "sent", "done"] = "new"
-        self.carried: list[PendingCall] = []
+    def __init__(
+        self, query: PoolQuery, template: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None
+    ) -> None:
+        BaseCall.__init__(self, query, template, data, nbytes, timeout)
+        self.state: Literal["new", "waiting", "leading", "sent", "done"] = "new"
+        self.followers: list[PendingCall] = []
         self.has_waited = False
         self.wakeup: threading.Lock | None = None
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait until it is woken, but not for longer: whether it was."""
+        """Wait for `wake`, for at most `seconds`. Return True if it was called."""
         return self.wakeup is not None and self.wakeup.acquire(timeout=-1 if seconds is None else seconds)
 
     def wake(self) -> None:
-        """Let its thread go on. A second time, or where it does not wait, does nothing."""
+        """End the thread's wait. It has no effect if the thread does not wait."""
         if self.wakeup is not None and self.wakeup.locked():
             self.wakeup.release()
 
@@ -49,149 +52,148 @@ class PendingCall(Call):
 class Coalescer:
     """Sends the calls of many threads, one message at a time.
 
-    The first call of an idle line goes at once, in its own thread. What comes while it is under way waits; when it
-    is back, its thread hands the lead to the first that waits, which sends all that has gathered. A call goes at
-    once, too, when a message is full of waiting ones, and when it has waited for `PATIENCE_SECONDS`.
+    One call at a time is the leader: its thread sends it, together with the calls that are waiting then. The first
+    call of an idle coalescer leads immediately. Calls that arrive while its message is on its way wait. When the
+    response is there, another call becomes the leader. A call also leads when enough calls for a full message are
+    waiting, and when it has waited for `MAX_WAIT_SECONDS`.
 
     Args:
-        transport: what carries the messages.
-        counters: where shared messages are counted.
-        address: what the server is called in errors.
+        transport: sends the messages.
+        counters: count the coalesced calls and messages.
+        address: the server's name in errors.
     """
 
     def __init__(self, transport: Transport, counters: Counters, address: str) -> None:
         self._transport = transport
         self._counters = counters
         self._address = address
-        self._begin()
-        fork.remember(self)
+        self._reset()
+        fork.register(self)
 
-    def __len__(self) -> int:
-        """How many calls wait for their turn."""
-        return len(self._waiting)
-
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[PendingCall] = deque()
         self._leader: PendingCall | None = None
 
     def after_fork(self) -> None:
-        """See fork.Forked. The threads that held the lock, led and waited are not in this process."""
-        self._begin()
+        """See fork.ForkAware. The threads that held the lock, led or waited do not exist in this process."""
+        self._reset()
 
-    def ask(self, call: PendingCall) -> None:
-        """Send `call`, on its own or in company, and wait until it has ended.
+    def send(self, call: PendingCall) -> None:
+        """Send the call, possibly together with others, and wait until it is settled.
 
         Raises:
-            PoolError: it had no answer, or none in time.
+            PoolError: the call failed.
         """
         try:
-            if self._takes_the_lead(call) or self._waits(call):
-                self._send(call)
+            if self._try_to_lead(call) or self._wait_to_lead(call):
+                self._lead(call)
         finally:
-            # Whatever ended it, an interrupt among them: nobody waits for what will not come.
-            if call.place != "done" or self._leader is call or call.carried:
-                self._leave(call)
-        if call.is_open:
-            self._send_alone(call)
+            # Whatever ended the call, even a KeyboardInterrupt: no other call may wait for its thread.
+            if call.state != "done" or self._leader is call or call.followers:
+                self._abandon(call)
+        if not call.is_settled:
+            self._send_uncoalesced(call)
 
-    def _takes_the_lead(self, call: PendingCall) -> bool:
+    def _try_to_lead(self, call: PendingCall) -> bool:
+        """Make the call the leader and return True, or let it join the waiting ones."""
         with self._lock:
-            if self._leader is None or len(self._waiting) >= MOST_CALLS - 1:
+            if self._leader is None or len(self._waiting) >= limits.MAX_CALLS - 1:
                 self._leader = call
-                call.place = "lead"
+                call.state = "leading"
                 return True
-            # A bare lock is the cheapest thing that a thread can wait on.
+            # A bare lock is the cheapest object that a thread can wait on.
             call.wakeup = threading.Lock()
             call.wakeup.acquire()
-            call.place = "waiting"
+            call.state = "waiting"
             self._waiting.append(call)
             return False
 
-    def _waits(self, call: PendingCall) -> bool:
-        """Wait until the call has been answered, or is to lead: whether it is.
+    def _wait_to_lead(self, call: PendingCall) -> bool:
+        """Wait until another thread has sent the call, or until it leads. Return True if it leads.
 
         Raises:
-            DeadlineExceeded: it has waited for as long as it may.
+            DeadlineExceeded: its deadline has passed.
         """
         call.has_waited = True
-        left = call.left
-        if not call.wait(PATIENCE_SECONDS if left is None else min(PATIENCE_SECONDS, left)):
+        remaining = call.remaining
+        max_wait = limits.MAX_WAIT_SECONDS
+        if not call.wait(max_wait if remaining is None else min(max_wait, remaining)):
             with self._lock:
-                if call.place == "waiting":
+                if call.state == "waiting":
                     self._waiting.remove(call)
                     self._leader = call
-                    call.place = "lead"
-            if call.place != "lead" and not call.wait(call.left):
+                    call.state = "leading"
+            if call.state != "leading" and not call.wait(call.remaining):
                 with self._lock:
-                    if call.place in ("waiting", "sent"):
-                        raise call.overdue(self._address)
-        return call.place == "lead"
+                    if call.state in ("waiting", "sent"):
+                        raise call.timeout_error(self._address)
+        return call.state == "leading"
 
-    def _send(self, leader: PendingCall) -> None:
-        """Send what has gathered, and settle it."""
+    def _lead(self, leader: PendingCall) -> None:
+        """Send the leader and the calls that are waiting, and settle them."""
         if self._waiting:
-            if leader.left == 0:
-                raise leader.overdue(self._address)
+            if leader.remaining == 0:
+                raise leader.timeout_error(self._address)
             with self._lock:
-                leader.carried = gather(self._waiting, leader)[1:]
-                for call in leader.carried:
-                    call.place = "sent"
-        if leader.carried:
-            pack = CoalescedRequest([leader, *leader.carried])
+                leader.followers = take_message(self._waiting, leader)[1:]
+                for call in leader.followers:
+                    call.state = "sent"
+        if leader.followers:
+            request = CoalescedRequest([leader, *leader.followers])
             self._counters.add("coalesced_messages")
-            self._counters.add("coalesced_calls", 1 + len(leader.carried))
+            self._counters.add("coalesced_calls", 1 + len(leader.followers))
             try:
-                answer = self._transport.call(pack.method, pack.message, leader.left)
-            except Exception as error:  # noqa: BLE001 - what it means for each call is the pack's to say
-                pack.failed(error)
+                response = self._transport.call(request.method, request.message, leader.remaining)
+            except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
+                request.set_error(error)
             else:
-                pack.answered(answer)
-            self._pass_on(leader)
-            for call in leader.carried:
-                call.place = "done"
+                request.set_response(response)
+            self._choose_next_leader(leader)
+            for call in leader.followers:
+                call.state = "done"
                 call.wake()
-            leader.carried = []
+            leader.followers = []
         else:
-            self._send_alone(leader)
-        leader.place = "done"
+            self._send_uncoalesced(leader)
+        leader.state = "done"
 
-    def _pass_on(self, leader: PendingCall) -> None:
-        """Let the last of those that were carried hand the lead over, not the first to be back.
+    def _choose_next_leader(self, leader: PendingCall) -> None:
+        """Let the last follower pass on the lead, rather than the leader itself.
 
-        It wakes when the others have: what they ask next has gathered by then, and travels in one message.
+        Its thread wakes after those of the other followers. Their next calls are then waiting and share one message.
         """
         with self._lock:
             if self._leader is leader:
-                self._leader = next((call for call in reversed(leader.carried) if call.place == "sent"), leader)
+                self._leader = next((call for call in reversed(leader.followers) if call.state == "sent"), leader)
 
-    def _send_alone(self, call: PendingCall) -> None:
+    def _send_uncoalesced(self, call: PendingCall) -> None:
         if not call.has_waited:
-            call.answered(self._transport.call(POOL, call.request, call.timeout))
+            call.set_response(self._transport.call(POOL, call.request, call.timeout))
             return
-        if call.left == 0:
-            raise call.overdue(self._address)
+        if call.remaining == 0:
+            raise call.timeout_error(self._address)
         try:
-            call.answered(self._transport.call(POOL, call.request, call.left))
+            call.set_response(self._transport.call(POOL, call.request, call.remaining))
         except DeadlineExceeded:
-            # The transport knows of no more than what was left of the call's time.
-            raise call.overdue(self._address) from None
+            # The transport's error names the rest of the timeout, not the caller's.
+            raise call.timeout_error(self._address) from None
 
-    def _leave(self, call: PendingCall) -> None:
-        """Take the call out of the line, give back what it carried, and hand the lead over."""
+    def _abandon(self, call: PendingCall) -> None:
+        """Remove the call, let its unsettled followers wait again, and pass on the lead."""
         with self._lock:
             if call in self._waiting:
                 self._waiting.remove(call)
-            call.place = "done"
-            for other in reversed(call.carried):
-                if not other.is_open:
-                    other.wake()
-                elif other.place == "sent":
-                    other.place = "waiting"
-                    self._waiting.appendleft(other)
-            call.carried = []
+            call.state = "done"
+            for follower in reversed(call.followers):
+                if follower.is_settled:
+                    follower.wake()
+                elif follower.state == "sent":
+                    follower.state = "waiting"
+                    self._waiting.appendleft(follower)
+            call.followers = []
             if self._leader is call:
                 self._leader = self._waiting.popleft() if self._waiting else None
                 if self._leader is not None:
-                    self._leader.place = "lead"
+                    self._leader.state = "leading"
                     self._leader.wake()

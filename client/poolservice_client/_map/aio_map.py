@@ -151,6 +151,6 @@ class AsyncMap:
             query,
             options,
             self._transport,
-            self._settings.deadline(timeout),
+            self._settings.call_timeout(timeout),
             Results(options, progress_of(xs) if progress else None),
         )

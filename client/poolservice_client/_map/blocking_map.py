@@ -186,6 +186,6 @@ class BlockingMap:
             query,
             options,
             self._transport,
-            self._settings.deadline(timeout),
+            self._settings.call_timeout(timeout),
             Results(options, progress_of(xs) if progress else None),
         )

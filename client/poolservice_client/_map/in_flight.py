@@ -209,7 +209,7 @@ class InFlight:
         alike = self._small_by_template[template]
         stacked = (
             template is not None
-            and template.stacks
+            and template.can_stack
             and alike > 1
             and min(self._message_items, len(self._small)) <= 2 * alike
         )

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from poolservice.codec.wire import size_of
 from poolservice.errors import InvalidRequest, PoolError
-from poolservice_client._request.files import naming, path_of
-from poolservice_client._request.payload import ImagePayload, is_slow, payload
+from poolservice_client._request.files import path_of, with_path
+from poolservice_client._request.payload import ImagePayload, is_slow, make_payload
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._response.reader import PoolResponse
@@ -76,7 +76,7 @@ class Item:
         self.prepared = True
         try:
             self.path = _printable(path_of(source))
-            prepared = payload(source)
+            prepared = make_payload(source)
             self.template = query.template_for(prepared)
             size = size_of(prepared.data)
             self.small = size <= (_SMALL_IMAGE if isinstance(prepared, ImagePayload) else _SMALL_TENSOR)
@@ -95,7 +95,7 @@ class Item:
 
     def settle(self, outcome: Outcome, result_bytes: int) -> None:
         """Keep the outcome, and drop the bytes that were sent."""
-        self.outcome = naming(outcome, self.path) if isinstance(outcome, InvalidRequest) else outcome
+        self.outcome = with_path(outcome, self.path) if isinstance(outcome, InvalidRequest) else outcome
         self.held_bytes += result_bytes
         self.content = b""
         self.content_bytes = 0

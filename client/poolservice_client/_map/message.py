@@ -6,9 +6,9 @@ from poolservice.codec import MalformedMessage, decode_batch_response, encode_ba
 from poolservice.errors import PoolError
 from poolservice_client._map.item import Item, Outcome
 from poolservice_client._request.query import PoolQuery
-from poolservice_client._response.reader import read_response, read_stack
+from poolservice_client._response.reader import read_response, read_stacked_response
 from poolservice_client._response.status import error_of_status
-from poolservice_client._transport.blocking import POOL, POOL_BATCH
+from poolservice_client._transport.methods import POOL, POOL_BATCH
 from poolservice_client.errors import ServerError
 
 
@@ -41,7 +41,7 @@ class Message:
         """Return the bytes to send for the items that have no outcome yet."""
         template = self.items[0].template
         if self._stacked and template is not None:
-            return template.request_of_several([item.content for item in self.items])
+            return template.stacked_request([item.content for item in self.items])
         if self.method == POOL:
             return self.items[0].request()
         return encode_batch_request([item.request() for item in self.items])
@@ -54,7 +54,7 @@ class Message:
         """
         template = self.items[0].template
         if self._stacked and template is not None:
-            return [*read_stack(response, query, len(self.items), template.rows)]
+            return [*read_stacked_response(response, query, len(self.items), template.rows)]
         if self.method == POOL:
             return [read_response(response, query, execution=True)]
         return self._batch_outcomes(response, query)

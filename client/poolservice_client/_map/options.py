@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import integer
+from poolservice.specs.validation import integer
 from poolservice_client._request.query import PoolOptions
 from poolservice_client._response.torch_tensors import wants_torch
 

@@ -1,1 +1,1 @@
-"""From the caller's input and options to an encoded request."""
+"""Building a request: from the caller's input and options to an encoded message."""

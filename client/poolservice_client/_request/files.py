@@ -1,4 +1,4 @@
-"""Files that are named by a path: what is read of them, and how an error says which one it was."""
+"""Input files: reading them, recognising .npy files, and naming the file in errors about it."""
 
 import errno
 import io
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from poolservice.errors import InvalidRequest
 
-_NPY = b"\x93NUMPY"
-_ZIP = b"PK\x03\x04"
+_NPY_MAGIC = b"\x93NUMPY"
+_ZIP_MAGIC = b"PK\x03\x04"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def read(path: "str | os.PathLike[str]") -> bytes:
-    """The bytes of the file at `path`.
+    """Return the contents of the file at `path`.
 
     Raises:
-        OSError: it cannot be read; for a folder or a URL, it says what to do instead.
+        OSError: the file cannot be read. For a folder or a URL, the message says what to pass instead.
     """
     try:
         with open(path, "rb") as file:
@@ -30,35 +30,35 @@ def read(path: "str | os.PathLike[str]") -> bytes:
     except FileNotFoundError:
         if not is_url(os.fsdecode(path)):
             raise
-        said = "A URL is not fetched; download it, and give the file or its bytes"
-        raise FileNotFoundError(errno.ENOENT, said, path_of(path)) from None
+        message = "A URL is not fetched; download it, and give the file or its bytes"
+        raise FileNotFoundError(errno.ENOENT, message, path_of(path)) from None
 
 
 def is_url(path: str) -> bool:
-    """Whether `path` looks like a URL, which names no file here."""
+    """Return True if `path` looks like a URL."""
     return _URL.match(path) is not None
 
 
-def is_array(data: bytes) -> bool:
-    """Whether a file's bytes are numpy's: an array (.npy), or an archive of them (.npz), which are no picture."""
-    return data.startswith((_NPY, _ZIP))
+def is_numpy_file(data: bytes) -> bool:
+    """Return True if `data` is an .npy file, or an archive such as .npz; such a file is not an image."""
+    return data.startswith((_NPY_MAGIC, _ZIP_MAGIC))
 
 
-def array_of(data: bytes) -> NDArray[Any]:
-    """The array that an .npy file's bytes hold.
+def load_array(data: bytes) -> NDArray[Any]:
+    """Return the array in an .npy file.
 
     Raises:
-        InvalidRequest: they hold several arrays, Python objects, or not all that their header says.
+        InvalidRequest: the file is an archive, holds Python objects, or is incomplete.
     """
-    if data.startswith(_ZIP):
+    if data.startswith(_ZIP_MAGIC):
         raise InvalidRequest(
-            "this is an archive, .npz or .zip, which may hold several; give one picture, or one array as .npy",
+            "this is an archive, .npz or .zip, which may hold several arrays; give one image, or one array as .npy",
             field="x",
         )
     try:
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
     except (ValueError, EOFError) as error:
-        # numpy has one kind of error for both, and says of the first what would be unsafe to do here.
+        # numpy raises ValueError for Python objects too, with advice that would be unsafe to follow.
         if "allow_pickle" in str(error):
             raise InvalidRequest(
                 "this .npy file holds Python objects, which are never unpickled; save an array of numbers", field="x"
@@ -67,12 +67,12 @@ def array_of(data: bytes) -> NDArray[Any]:
 
 
 def path_of(x: object) -> str | None:
-    """The path that `x` is, as text; None where it is none."""
+    """Return `x` as text if it is a path; else None."""
     return os.fsdecode(x) if isinstance(x, str | os.PathLike) else None
 
 
-def naming(error: InvalidRequest, path: str | None) -> InvalidRequest:
-    """The same error, its sentence naming the file that `x` was read from, where `x` is to blame and was a path."""
+def with_path(error: InvalidRequest, path: str | None) -> InvalidRequest:
+    """Return the error with `path` in its message, if it is about the input and the input was a file."""
     if path is None or error.field.partition(".")[0] != "x":
         return error
     named = InvalidRequest(f"{path}: {error.reason}", field=error.field)

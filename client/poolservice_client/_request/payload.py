@@ -1,4 +1,4 @@
-"""From whatever a user holds to what travels: a row-major tensor, or a picture as a file."""
+"""Payloads: the bytes sent for a caller's input, either a row-major tensor or an encoded image."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from poolservice.codec import Buffer
 from poolservice.dtypes import NUMPY_DTYPES, wire_dtype
 from poolservice.errors import InvalidRequest
 from poolservice_client._request import files, interop
@@ -15,10 +16,7 @@ from poolservice_client._request import files, interop
 if TYPE_CHECKING:
     import PIL.Image
 
-Buffer = bytes | bytearray | memoryview
-
-
-# As they are on the wire.
+# Native dtypes that are sent without conversion.
 _WIRE_DTYPES = frozenset(NUMPY_DTYPES.values())
 
 
@@ -30,84 +28,87 @@ class _DLPack(Protocol):
     def __dlpack__(self) -> Any: ...
 
 
-#: What can be pooled. Pictures: a path, the bytes of an encoded file, a PIL image. Tensors: all else, that is numpy
-#: arrays, the path of an .npy file, torch tensors, what speaks DLPack or numpy's __array__, nested lists of numbers.
+#: The inputs that can be pooled. Images: a path, the bytes of an encoded file, a PIL image. Tensors: a numpy array, the
+#: path of an .npy file, a torch tensor, an object with __dlpack__ or __array__, nested lists of numbers.
 Poolable: TypeAlias = (
-    "str | os.PathLike[str] | Buffer | PIL.Image.Image | NDArray[Any] | _Array | _DLPack | Sequence[Any]"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | PIL.Image.Image | NDArray[Any] | _Array | _DLPack"
+    " | Sequence[Any]"
 )
 
 
 class TensorPayload(NamedTuple):
-    """A tensor: row-major, little-endian."""
+    """A tensor: row-major and little-endian."""
 
     array: NDArray[Any]
 
     @property
     def nbytes(self) -> int:
-        """How many bytes travel."""
+        """The number of bytes of `data`."""
         return self.array.nbytes
 
     @property
     def data(self) -> memoryview:
-        """The elements' bytes, not copied."""
+        """The bytes of the elements, not copied."""
         if self.array.dtype.isbuiltin == 1:
             return self.array.data
-        # Through uint8, since bfloat16 exports no buffer of its own.
+        # bfloat16 exports no buffer, so its bytes are viewed as uint8.
         return self.array.reshape(-1).view(np.uint8).data
 
 
 class ImagePayload(NamedTuple):
-    """A picture as an encoded file, its bytes one after the other."""
+    """An image as an encoded file, in contiguous bytes."""
 
     data: Buffer
 
     @property
     def nbytes(self) -> int:
-        """How many bytes travel."""
+        """The number of bytes of `data`."""
         return len(self.data)
 
 
 Payload = TensorPayload | ImagePayload
 
 
-def payload(x: Any) -> Payload:
-    """What travels for `x`.
+def make_payload(x: Any) -> Payload:
+    """Return the payload that is sent for `x`.
 
     Raises:
-        InvalidRequest: `x` is nothing that can be pooled.
+        InvalidRequest: `x` is not something that can be pooled.
         OSError: `x` is a path that cannot be read.
     """
     if isinstance(x, np.ndarray):
-        return TensorPayload(_wire_array(x))
+        return TensorPayload(_to_wire_array(x))
     if isinstance(x, bytes | bytearray):
         return ImagePayload(x)
     if isinstance(x, memoryview):
         return ImagePayload(x.cast("B") if x.c_contiguous and x.nbytes else x.tobytes())
     if isinstance(x, str | os.PathLike):
         data = files.read(x)
-        return TensorPayload(_wire_array(files.array_of(data))) if files.is_array(data) else ImagePayload(data)
-    if is_image(x):
-        # Only who holds a PIL image pays for Pillow.
-        from poolservice_client._request import image_files
+        if files.is_numpy_file(data):
+            return TensorPayload(_to_wire_array(files.load_array(data)))
+        return ImagePayload(data)
+    if is_pil_image(x):
+        # Pillow is imported only for callers that already use it.
+        from poolservice_client._request import pil_images
 
-        return ImagePayload(image_files.encode(x))
+        return ImagePayload(pil_images.encode(x))
     if isinstance(x, list | tuple):
-        return TensorPayload(_wire_array(_nested(x)))
-    return TensorPayload(_wire_array(interop.as_array(x)))
+        return TensorPayload(_to_wire_array(_from_nested_lists(x)))
+    return TensorPayload(_to_wire_array(interop.as_array(x)))
 
 
 def is_slow(x: object) -> bool:
-    """Whether making the payload reads a file or encodes a picture: nothing to do on an event loop."""
-    return not isinstance(x, np.ndarray) and (isinstance(x, str | os.PathLike) or is_image(x))
+    """Return True if `make_payload` reads a file or encodes an image, which would block an event loop."""
+    return not isinstance(x, np.ndarray) and (isinstance(x, str | os.PathLike) or is_pil_image(x))
 
 
-def is_image(x: object) -> bool:
-    """Whether `x` is a PIL image, without importing Pillow."""
+def is_pil_image(x: object) -> bool:
+    """Return True if `x` is a PIL image, without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(x, pillow.Image)
 
 
-def _wire_array(array: NDArray[Any]) -> NDArray[Any]:
+def _to_wire_array(array: NDArray[Any]) -> NDArray[Any]:
     if type(array) is np.ndarray and array.dtype in _WIRE_DTYPES and array.flags.c_contiguous and array.ndim:
         return array
     if array.ndim == 0:
@@ -121,10 +122,10 @@ def _wire_array(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
-def _nested(x: Sequence[Any]) -> NDArray[Any]:
-    if any(isinstance(one, str | bytes | bytearray | memoryview | os.PathLike) or is_image(one) for one in x):
+def _from_nested_lists(x: Sequence[Any]) -> NDArray[Any]:
+    if any(isinstance(one, str | bytes | bytearray | memoryview | os.PathLike) or is_pil_image(one) for one in x):
         raise InvalidRequest(
-            f"pool takes one picture at a time, and map takes many; got a {type(x).__name__} of {len(x)}", field="x"
+            f"pool takes one image at a time, and map takes many; got a {type(x).__name__} of {len(x)}", field="x"
         )
     try:
         return np.asarray(x)

@@ -1,35 +1,48 @@
-"""From what a caller asks to a message: specs, output, colour mode, payload."""
+"""Queries: the validated specs and options of a call, without its input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs import PoolSpec
+from poolservice.specs import PoolSpec, to_message
+from poolservice.v1 import pool_pb2
 from poolservice_client._request.payload import ImagePayload, Payload
-from poolservice_client._request.suggestions import instead_of
-from poolservice_client._request.template import COLOR_MODES, OUTPUTS, RequestTemplate
+from poolservice_client._request.suggestions import describe_wrong_spec
+from poolservice_client._request.template import RequestTemplate
 
 ColorMode: TypeAlias = Literal["RGB", "GRAY", "RGBA"]
 Output: TypeAlias = Literal["tensor", "features"]
 
-# A pipeline asks few things, each of tensors of few shapes.
-_QUERIES_KEPT = 256
-_KINDS_KEPT = 512
+_OUTPUT_FORMATS: dict[object, pool_pb2.OutputFormat.ValueType] = {
+    "tensor": pool_pb2.OUTPUT_FORMAT_TENSOR,
+    "features": pool_pb2.OUTPUT_FORMAT_FEATURE_VECTOR,
+    "image": pool_pb2.OUTPUT_FORMAT_IMAGE,
+}
+_COLOR_MODES: dict[object, pool_pb2.ColorMode.ValueType] = {
+    None: pool_pb2.COLOR_MODE_UNSPECIFIED,
+    "RGB": pool_pb2.COLOR_MODE_RGB,
+    "GRAY": pool_pb2.COLOR_MODE_GRAY,
+    "RGBA": pool_pb2.COLOR_MODE_RGBA,
+}
+
+# A program usually makes few different queries, each for tensors of few shapes.
+_MAX_CACHED_QUERIES = 256
+_MAX_TEMPLATES = 512
 
 
 class ImageOptions(TypedDict, total=False):
-    """The keywords of pool_image."""
+    """The keyword arguments of `pool_image`."""
 
     color_mode: ColorMode | None
     timeout: float | None
 
 
 class PoolOptions(ImageOptions, total=False):
-    """The keywords of pool, beside `execution`."""
+    """The keyword arguments of `pool`, except `execution` and `returns`."""
 
     output: Output
     normalize: bool
@@ -38,15 +51,15 @@ class PoolOptions(ImageOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class PoolQuery:
-    """What is asked about a payload, checked.
+    """The validated specs and options of a call.
 
     Attributes:
-        specs: how to pool it, in order.
-        single: whether one spec was given on its own, so that its result comes back on its own.
+        specs: the specs, in the caller's order.
+        single: whether the caller passed one spec rather than a list, and gets one result rather than a list.
         output: "tensor", "features" or "image".
-        normalize: whether feature vectors are divided by their length.
-        narrow: whether floating results come as float16.
-        color_mode: the mode to read a picture in; None for the server's default.
+        normalize: whether feature vectors are divided by their Euclidean norm.
+        narrow: whether floating-point results are converted to float16.
+        color_mode: the mode in which an image is decoded; None for the server's default.
     """
 
     specs: tuple[PoolSpec, ...]
@@ -55,7 +68,7 @@ class PoolQuery:
     normalize: bool
     narrow: bool
     color_mode: str | None
-    _kinds: dict[object, RequestTemplate] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _templates: dict[object, RequestTemplate] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def of(
@@ -66,69 +79,74 @@ class PoolQuery:
         dtype: object = None,
         color_mode: object = None,
     ) -> "PoolQuery":
-        """The query for what a caller gave; the same object for what was asked before.
+        """Validate the arguments of a call. Equal arguments give the same object, which keeps its templates.
 
         Raises:
-            InvalidRequest: one of them is not what it may be.
+            InvalidRequest: an argument is invalid.
         """
-        asked = tuple(specs) if isinstance(specs, list) else specs
+        hashable_specs = tuple(specs) if isinstance(specs, list) else specs
         try:
-            return _kept_query(asked, output, normalize, dtype, color_mode)
+            return _cached_query(hashable_specs, output, normalize, dtype, color_mode)
         except TypeError:
-            # One of them has no hash, so it is nothing that may be asked; what it may be is said there.
-            return _query(asked, output, normalize, dtype, color_mode)
+            # An argument that cannot be hashed is invalid, and validating it gives the error.
+            return _make_query(hashable_specs, output, normalize, dtype, color_mode)
 
     def template_for(self, payload: Payload) -> RequestTemplate:
-        """The kind that a call which asks this about `payload` is of; the same object for equal calls.
+        """Return the template of this query's requests with such a payload; the same object each time.
 
         Raises:
-            InvalidRequest: a colour mode was asked for, and the payload is a tensor.
+            InvalidRequest: the query has a color mode, and the payload is a tensor.
         """
         if isinstance(payload, ImagePayload):
             key, dtype, shape = None, None, None
         else:
             dtype, shape = payload.array.dtype, payload.array.shape
             key = dtype, shape
-        kind = self._kinds.get(key)
-        if kind is None:
+        template = self._templates.get(key)
+        if template is None:
             if self.color_mode is not None and shape is not None:
                 raise InvalidRequest(
-                    "is for pictures; a tensor is pooled in the channels that it has", field="color_mode"
+                    "is for images; a tensor is pooled in the channels that it has", field="color_mode"
                 )
-            if len(self._kinds) >= _KINDS_KEPT:
-                self._kinds.clear()
-            kind = self._kinds.setdefault(key, RequestTemplate(self, dtype, shape))
-        return kind
+            if len(self._templates) >= _MAX_TEMPLATES:
+                self._templates.clear()
+            # Another thread may have added it meanwhile.
+            template = self._templates.setdefault(key, self._make_template(dtype, shape))
+        return template
 
-    def message(self, payload: Payload) -> bytes:
-        """The PoolRequest that asks this about `payload`.
+    def _make_template(self, dtype: "np.dtype[Any] | None", shape: tuple[int, ...] | None) -> RequestTemplate:
+        head = pool_pb2.PoolRequest(specs=[to_message(spec) for spec in self.specs])
+        if self.output != "tensor":
+            head.output.format = _OUTPUT_FORMATS[self.output]
+            head.output.l2_normalize = self.normalize
+        if self.narrow:
+            head.output.dtype = pool_pb2.DATA_TYPE_FLOAT16
+        if shape is None:
+            head.image.color_mode = _COLOR_MODES[self.color_mode]
+            head.image.SetInParent()
+        dims = {spec.spatial_dims for spec in self.specs}
+        stackable_dims = dims.pop() if len(dims) == 1 and self.output != "image" else None
+        return RequestTemplate(head, dtype, shape, stackable_dims)
 
-        Raises:
-            InvalidRequest: a colour mode was asked for, and the payload is a tensor.
-        """
-        return self.template_for(payload).request(payload.data)
 
-
-def _query(specs: object, output: object, normalize: object, dtype: object, color_mode: object) -> PoolQuery:
-    if not isinstance(output, str) or output not in OUTPUTS:
+def _make_query(specs: object, output: object, normalize: object, dtype: object, color_mode: object) -> PoolQuery:
+    if not isinstance(output, str) or output not in _OUTPUT_FORMATS:
         raise InvalidRequest(
-            f'must be "tensor" or "features" (pool_image gives pictures); got {output!r}', field="output"
+            f'must be "tensor" or "features" (pool_image returns images); got {output!r}', field="output"
         )
     if not isinstance(normalize, bool):
         raise InvalidRequest(f"must be True or False; got {normalize!r}", field="normalize")
     if normalize and output != "features":
-        raise InvalidRequest('only feature vectors are normalised: ask for output="features" too', field="normalize")
-    if not isinstance(color_mode, str | None) or color_mode not in COLOR_MODES:
+        raise InvalidRequest('only feature vectors are normalised: set output="features" too', field="normalize")
+    if not isinstance(color_mode, str | None) or color_mode not in _COLOR_MODES:
         raise InvalidRequest(f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}', field="color_mode")
-    wanted = (specs,) if isinstance(specs, PoolSpec) else _several(specs)
+    checked_specs = (specs,) if isinstance(specs, PoolSpec) else _check_specs(specs)
     if output == "image":
-        for number, spec in enumerate(wanted):
+        for number, spec in enumerate(checked_specs):
             if getattr(spec, "return_indices", False):
-                raise InvalidRequest(
-                    "pictures come without indices; leave it out", field=f"specs[{number}].return_indices"
-                )
+                raise InvalidRequest("images have no indices; leave it out", field=f"specs[{number}].return_indices")
     return PoolQuery(
-        wanted,
+        checked_specs,
         isinstance(specs, PoolSpec),
         output,
         normalize,
@@ -137,23 +155,23 @@ def _query(specs: object, output: object, normalize: object, dtype: object, colo
     )
 
 
-# By type too: 1 is not True, nor is it asked for as such.
-_kept_query = lru_cache(maxsize=_QUERIES_KEPT, typed=True)(_query)
+# `typed`, because 1 and True are equal but only True is a valid `normalize`.
+_cached_query = lru_cache(maxsize=_MAX_CACHED_QUERIES, typed=True)(_make_query)
 
 
-def _several(specs: object) -> tuple[PoolSpec, ...]:
+def _check_specs(specs: object) -> tuple[PoolSpec, ...]:
     if isinstance(specs, Sequence) and not isinstance(specs, str):
-        several = tuple(specs)
-        for number, spec in enumerate(several):
+        checked = tuple(specs)
+        for number, spec in enumerate(checked):
             if not isinstance(spec, PoolSpec):
                 raise InvalidRequest(
-                    f"must be a spec such as MaxPool2d(2); got {instead_of(spec)}", field=f"specs[{number}]"
+                    f"must be a spec such as MaxPool2d(2); got {describe_wrong_spec(spec)}", field=f"specs[{number}]"
                 )
-        if several:
-            return several
+        if checked:
+            return checked
         raise InvalidRequest("at least one is needed, such as MaxPool2d(2)", field="specs")
     raise InvalidRequest(
-        f"must be a spec such as MaxPool2d(2), or a list of them; got {instead_of(specs)}", field="specs"
+        f"must be a spec such as MaxPool2d(2), or a list of them; got {describe_wrong_spec(specs)}", field="specs"
     )
 
 
@@ -163,4 +181,4 @@ def _is_float16(dtype: object) -> bool:
             return True
     except TypeError:
         pass
-    raise InvalidRequest(f'must be "float16", or None for the type that the layer gives; got {dtype!r}', field="dtype")
+    raise InvalidRequest(f'must be "float16", or None for the default result type; got {dtype!r}', field="dtype")

@@ -1,1 +1,1 @@
-"""From an encoded response or status to results and errors."""
+"""Reading a response: from encoded messages and statuses to results and errors."""

@@ -1,4 +1,4 @@
-"""From the wire's fields and words to the parameters that a caller of the SDK wrote."""
+"""Parameter names: translating the wire's fields in a server's errors to the names that the caller wrote."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 
 from poolservice.errors import InvalidRequest
 
-# The longest first: what is under a field is looked up under the field itself too.
+# Longer paths come first, because a path also matches the fields below it.
 _PARAMETERS: Mapping[str, str] = MappingProxyType(
     {
         "output.l2_normalize": "normalize",
@@ -22,28 +22,28 @@ _PARAMETERS: Mapping[str, str] = MappingProxyType(
         "payload": "x",
     }
 )
-# specs[0].max_pool.kernel_size: which operator it is, the spec at that place says itself.
-_OF_SPEC = re.compile(r"(specs\[\d+\])\.\w+\.(\w+)")
-# The names of enum values, in what is said of an output.
-_OUTPUT_WORDS = (("FEATURE_VECTOR", "features"), ("TENSOR", "tensor"), ("IMAGE", "a picture"), ("FLOAT16", "float16"))
+# specs[0].max_pool.kernel_size becomes specs[0].kernel_size: the caller's spec already names the operator.
+_SPEC_FIELD = re.compile(r"(specs\[\d+\])\.\w+\.(\w+)")
+# Names of enum values in the descriptions of errors about the output.
+_OUTPUT_NAMES = (("FEATURE_VECTOR", "features"), ("TENSOR", "tensor"), ("IMAGE", "an image"), ("FLOAT16", "float16"))
 
 
-def refusal(violations: "list[error_details_pb2.BadRequest.FieldViolation]") -> InvalidRequest:
-    """The error for what a server says of a request's fields, one or more: the first is the error's own."""
+def invalid_request_error(violations: "list[error_details_pb2.BadRequest.FieldViolation]") -> InvalidRequest:
+    """Return the error for one or more field violations. Its `field` is that of the first one."""
     first, *others = violations
     reason = "; ".join(
-        (_reason(first), *(f"{parameter(other.field)}: {_reason(other)}" for other in others)),
+        (_reason(first), *(f"{parameter_name(other.field)}: {_reason(other)}" for other in others)),
     )
-    return InvalidRequest(reason, field=parameter(first.field))
+    return InvalidRequest(reason, field=parameter_name(first.field))
 
 
-def parameter(field: str) -> str:
-    """The SDK's name of a field of a PoolRequest: specs[1].kernel_size of specs[1].max_pool.kernel_size, say."""
-    if of_spec := _OF_SPEC.fullmatch(field):
-        return f"{of_spec[1]}.{of_spec[2]}"
+def parameter_name(field: str) -> str:
+    """Return the SDK's name of a PoolRequest's field: specs[1].kernel_size for specs[1].max_pool.kernel_size."""
+    if match := _SPEC_FIELD.fullmatch(field):
+        return f"{match[1]}.{match[2]}"
     for path, name in _PARAMETERS.items():
         if field == path or field.startswith((f"{path}.", f"{path}[")):
-            # An element of a shape is one of x.shape too; what else a field holds has no name in Python.
+            # tensor.shape[1] becomes x.shape[1]; other subfields have no name in Python.
             return name + field[len(path) :] if field[len(path) :].startswith("[") else name
     return field
 
@@ -51,6 +51,6 @@ def parameter(field: str) -> str:
 def _reason(violation: error_details_pb2.BadRequest.FieldViolation) -> str:
     reason: str = violation.description
     if violation.field.startswith("output."):
-        for word, said in _OUTPUT_WORDS:
-            reason = re.sub(rf"\b{word}\b", said, reason)
+        for wire_name, name in _OUTPUT_NAMES:
+            reason = re.sub(rf"\b{wire_name}\b", name, reason)
     return reason

@@ -1,4 +1,4 @@
-"""From a reply to what the caller gets: arrays, indices, pictures, and where it ran."""
+"""Decoding a PoolResponse to what the caller gets: arrays, indices, images and the execution report."""
 
 import math
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Execution(NamedTuple):
-    """Where and how a request ran, so that "why was it slow" has an answer.
+    """Where and how the server ran a request.
 
     Attributes:
-        device: the device that computed it, in torch's words: "cpu", "cuda:0".
-        batch_size: the number of requests in the batch it ran in, itself included.
-        decode_microseconds: time spent decoding the picture; 0 for a tensor.
-        queue_microseconds: time spent waiting for the device and for company.
-        compute_microseconds: time spent computing the batch, copies to and from the device included.
+        device: the device that computed it, as torch names it: "cpu", "cuda:0".
+        batch_size: the number of requests in its batch, itself included.
+        decode_microseconds: time spent decoding the image; 0 for a tensor.
+        queue_microseconds: time spent in the queue, waiting for the device and for batch-mates.
+        compute_microseconds: time spent computing the batch, including copies to and from the device.
     """
 
     device: str
@@ -38,11 +38,14 @@ class Execution(NamedTuple):
 
 
 class PoolResponse(NamedTuple, Generic[T_co]):
-    """What `execution=True` brings: ``y, execution = client.pool(x, spec, execution=True)``.
+    """The return value of `pool` with `execution=True`.
 
     Attributes:
-        result: what would have come back without it.
-        execution: where and how it ran.
+        result: what `pool` returns without `execution=True`.
+        execution: where and how the request ran.
+
+    Example:
+        >>> y, execution = client.pool(x, MaxPool2d(2), execution=True)
     """
 
     result: T_co
@@ -50,81 +53,90 @@ class PoolResponse(NamedTuple, Generic[T_co]):
 
 
 def read_response(message: bytes | memoryview, query: PoolQuery, *, execution: bool) -> Any:
-    """What the caller of `query` gets for the PoolResponse `message`.
+    """Return what the caller of `query` gets for the encoded PoolResponse `message`.
 
     Raises:
-        ServerError: it is no answer to this query.
+        ServerError: the message is malformed or does not fit the query.
     """
     try:
         response = decode_response(message)
         results = _results(response, query)
     except (MalformedMessage, InvalidRequest) as error:
-        raise ServerError(f"the server's answer cannot be read: {error}") from None
+        raise unreadable_response(error) from None
     result = results[0] if query.single else results
     return PoolResponse(result, _execution(response.execution)) if execution else result
 
 
-def read_stack(message: bytes | memoryview, query: PoolQuery, count: int, rows: int | None) -> list[PoolResponse[Any]]:
-    """What each of `count` callers of `query` gets whose tensors travelled as one.
+def read_stacked_response(
+    message: bytes | memoryview, query: PoolQuery, count: int, rows: int | None
+) -> list[PoolResponse[Any]]:
+    """Split the response to a stacked request into the response of each of its inputs.
 
     Args:
-        message: the PoolResponse.
-        query: what all of them asked; for tensors or features, not for pictures.
-        count: how many they are.
-        rows: the N of each one's (N, C, *); None where each sent (C, *).
+        message: the encoded PoolResponse.
+        query: the query of all inputs, for tensors or features.
+        count: the number of inputs.
+        rows: the N of each (N, C, *) input; None if the inputs are (C, *).
 
     Raises:
-        ServerError: it is no answer to this query of that many.
+        ServerError: the message is malformed or does not fit the query and the number of inputs.
     """
     try:
         response = decode_response(message)
-        _check_number(response, query)
-        dealt = [_dealt(result, spec, count, rows) for result, spec in zip(response.results, query.specs, strict=True)]
+        _check_result_count(response, query)
+        results_by_spec = [
+            _unstacked(result, spec, count, rows) for result, spec in zip(response.results, query.specs, strict=True)
+        ]
     except (MalformedMessage, InvalidRequest) as error:
-        raise ServerError(f"the server's answer cannot be read: {error}") from None
-    ran = _execution(response.execution)
-    # To the server they were one request.
-    execution = ran._replace(batch_size=ran.batch_size + count - 1)
+        raise unreadable_response(error) from None
+    reported = _execution(response.execution)
+    # The server counted the stacked request as one.
+    execution = reported._replace(batch_size=reported.batch_size + count - 1)
     if query.single:
-        return [PoolResponse(result, execution) for result in dealt[0]]
-    return [PoolResponse(list(results), execution) for results in zip(*dealt, strict=True)]
+        return [PoolResponse(result, execution) for result in results_by_spec[0]]
+    return [PoolResponse(list(results), execution) for results in zip(*results_by_spec, strict=True)]
 
 
-def _dealt(
+def unreadable_response(error: Exception) -> ServerError:
+    """Return the error for a response that cannot be decoded."""
+    return ServerError(f"the server's response cannot be read: {error}")
+
+
+def _unstacked(
     result: Result, spec: PoolSpec, count: int, rows: int | None
 ) -> Sequence[NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]]:
-    values = _parts(_of_kind(result.value, "tensor"), count, rows)
+    values = _split(_check_kind(result.value, "tensor"), count, rows)
     if not getattr(spec, "return_indices", False):
         return values
-    return list(zip(values, _parts(_indices(result, spec), count, rows), strict=True))
+    return list(zip(values, _split(_indices(result, spec), count, rows), strict=True))
 
 
-def _parts(value: Value, count: int, rows: int | None) -> list[NDArray[Any]]:
-    together = _view(value)
-    if together.ndim == 0 or len(together) != count * (1 if rows is None else rows):
-        raise MalformedMessage(f"{count} tensors were sent and a result of shape {together.shape} came back")
+def _split(value: Value, count: int, rows: int | None) -> list[NDArray[Any]]:
+    stacked = _view(value)
+    if stacked.ndim == 0 or len(stacked) != count * (1 if rows is None else rows):
+        raise MalformedMessage(f"{count} tensors were sent and a result of shape {stacked.shape} came back")
     if rows is None:
-        return [row.copy() for row in together]
-    return [together[start : start + rows].copy() for start in range(0, count * rows, rows)]
+        return [row.copy() for row in stacked]
+    return [stacked[start : start + rows].copy() for start in range(0, count * rows, rows)]
 
 
-def _check_number(response: Response, query: PoolQuery) -> None:
+def _check_result_count(response: Response, query: PoolQuery) -> None:
     if len(response.results) != len(query.specs):
         raise MalformedMessage(f"{len(query.specs)} specs were sent and {len(response.results)} results came back")
 
 
 def _results(response: Response, query: PoolQuery) -> list[Any]:
-    _check_number(response, query)
+    _check_result_count(response, query)
     if query.output == "image":
-        # Only who asks for pictures pays for Pillow.
-        from poolservice_client._request import image_files
+        # Pillow is imported only for callers of pool_image.
+        from poolservice_client._response import pil_images
 
-        return [image_files.decode(_of_kind(result.value, "image").data) for result in response.results]
+        return [pil_images.decode(_check_kind(result.value, "image").data) for result in response.results]
     return [_arrays(result, spec) for result, spec in zip(response.results, query.specs, strict=True)]
 
 
 def _arrays(result: Result, spec: PoolSpec) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
-    values = _array(_of_kind(result.value, "tensor"))
+    values = _array(_check_kind(result.value, "tensor"))
     if not getattr(spec, "return_indices", False):
         return values
     return values, _array(_indices(result, spec))
@@ -137,9 +149,10 @@ def _indices(result: Result, spec: PoolSpec) -> Value:
 
 
 def _array(value: Value) -> NDArray[Any]:
-    """A tensor's array: its own, writable memory.
+    """Return a tensor as an array with its own, writable memory.
 
-    Without the copy (8 microseconds for 150 KB) it would be read-only, of any alignment, and hold the whole message.
+    Without the copy (8 microseconds for 150 KB) the array would be read-only, possibly unaligned, and keep the whole
+    message in memory.
     """
     return _view(value).copy()
 
@@ -156,13 +169,13 @@ def _tensor_head(head: bytes) -> "tuple[np.dtype[Any], tuple[int, ...]]":
     tensor = pool_pb2.Tensor.FromString(head)
     shape = tuple(tensor.shape)
     if min(shape, default=0) < 0:
-        raise MalformedMessage(f"a tensor of shape {shape} came")
+        raise MalformedMessage(f"a tensor of shape {shape} came back")
     return numpy_dtype(tensor.dtype), shape
 
 
-def _of_kind(value: Value, kind: str) -> Value:
+def _check_kind(value: Value, kind: str) -> Value:
     if value.kind != kind:
-        raise MalformedMessage(f"a result of kind {value.kind} came where {kind} was asked for")
+        raise MalformedMessage(f"a result of kind {value.kind} came back instead of {kind}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What comes back, by what was asked: the types of `pool` and `map`, which only a type checker reads."""
+"""Result types of `pool` and `map` for type checkers: which type each spec gives, as arrays or as torch tensors."""
 
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -12,17 +12,17 @@ Array: TypeAlias = NDArray[Any]
 A_contra = TypeVar("A_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
-#: What one spec gives. Bound, so that mypy does not take specs that give unlike things to give objects.
+#: The result of one spec. Without the bound, mypy would join the types of different specs to `object`.
 R = TypeVar("R", bound="Array | Tensor | tuple[Any, ...]")
 
 
-class _Gives(Protocol[A_contra, R_co]):
-    """What a poolservice.specs.result_types.ResultType is to who has arrays of one type."""
+class _ResultOf(Protocol[A_contra, R_co]):
+    """The interface of a poolservice.specs.result_types.ResultType for one type of array."""
 
     def of(self, array: A_contra, /) -> R_co: ...
 
 
-#: A spec that gives R where results are numpy's arrays.
-ArraySpec: TypeAlias = PoolSpec[_Gives[Array, R]]
-#: A spec that gives R where results are torch's tensors.
-TensorSpec: TypeAlias = PoolSpec[_Gives[Tensor, R]]
+#: A spec whose result is R if results are numpy arrays.
+ArraySpec: TypeAlias = PoolSpec[_ResultOf[Array, R]]
+#: A spec whose result is R if results are torch tensors.
+TensorSpec: TypeAlias = PoolSpec[_ResultOf[Tensor, R]]

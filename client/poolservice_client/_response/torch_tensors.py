@@ -1,4 +1,4 @@
-"""Results as torch's tensors, for who asks for them. torch is imported then, and only then."""
+"""Results as torch tensors, for callers that pass `returns="torch"`. Only then is torch imported."""
 
 import importlib
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,7 +13,7 @@ from poolservice_client._response.reader import PoolResponse
 if TYPE_CHECKING:
     from torch import Tensor as Tensor
 else:
-    # What an editor shows is torch's own; here it only stands in annotations.
+    # Type checkers and editors see torch's class; at run time the name only appears in annotations.
     Tensor = Any
 
 Numpy: TypeAlias = Literal["numpy"]
@@ -22,10 +22,10 @@ Returns: TypeAlias = Numpy | Torch
 
 
 def wants_torch(returns: object) -> bool:
-    """Whether results are to be torch's tensors.
+    """Return True if the caller asks for torch tensors, and import torch then.
 
     Raises:
-        InvalidRequest: it is neither "numpy" nor "torch", or torch is not installed.
+        InvalidRequest: `returns` is neither "numpy" nor "torch", or torch is not installed.
     """
     if returns not in ("numpy", "torch"):
         raise InvalidRequest(f'must be "numpy" or "torch"; got {returns!r}', field="returns")
@@ -39,7 +39,7 @@ def wants_torch(returns: object) -> bool:
 
 
 def as_tensors(result: Any) -> Any:
-    """The tensors that a result's arrays are, in the same tuples, lists and PoolResponse, sharing their memory."""
+    """Return a result with its arrays as tensors, which share their memory. Tuples, lists and PoolResponse are kept."""
     if isinstance(result, PoolResponse):
         return result._replace(result=as_tensors(result.result))
     if isinstance(result, tuple):
@@ -52,6 +52,6 @@ def as_tensors(result: Any) -> Any:
 def _as_tensor(array: NDArray[Any]) -> Any:
     torch = importlib.import_module("torch")
     if array.dtype == ml_dtypes.bfloat16:
-        # torch takes no such array of numpy's; the same 16 bits are handed over as integers and named anew.
+        # torch does not accept ml_dtypes' bfloat16, so its bits pass through int16.
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

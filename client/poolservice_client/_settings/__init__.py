@@ -1,1 +1,1 @@
-"""A client's settings, checked once when it is made."""
+"""A client's settings: addresses, credentials and limits, validated once when the client is created."""

@@ -1,4 +1,4 @@
-"""Where servers are: the forms of an address."""
+"""Server addresses: parsing and validation."""
 
 import ipaddress
 import os
@@ -7,39 +7,39 @@ from collections.abc import Sequence
 from poolservice.errors import InvalidRequest
 
 DEFAULT_ADDRESS = "localhost:50051"
-#: One address, or several with commas between them.
+#: The environment variable that holds the default address, or several addresses separated by commas.
 ADDRESS_VARIABLE = "POOLSERVICE_ADDRESS"
 
-_LARGEST_PORT = 65535
+_MAX_PORT = 65535
 _WEB_SCHEMES = ("http", "https", "grpc")
 
 
-def addresses_of(address: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The addresses that a client was given, or else the environment has.
+def parse_addresses(address: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the addresses in `address`, or in the environment if it is None, without duplicates.
 
     Raises:
-        InvalidRequest: one of them is none.
+        InvalidRequest: an address is malformed, or there is none.
     """
     if address is None:
         address = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
     if not isinstance(address, str | Sequence):
-        raise InvalidRequest(f'must be "host:port", or several of them; got {address!r}', field="address")
-    several = [one.strip() for one in address.split(",")] if isinstance(address, str) else list(address)
-    if not several:
-        raise InvalidRequest("must be an address, or several; got none", field="address")
-    for one in several:
+        raise InvalidRequest(f'must be "host:port", or a list of them; got {address!r}', field="address")
+    addresses = [part.strip() for part in address.split(",")] if isinstance(address, str) else list(address)
+    if not addresses:
+        raise InvalidRequest("must be at least one address; got an empty list", field="address")
+    for one in addresses:
         _check(one)
-    # In their order, each once.
-    return tuple(dict.fromkeys(several))
+    # A dict removes duplicates and keeps the order.
+    return tuple(dict.fromkeys(addresses))
 
 
-def is_balanced(address: str) -> bool:
-    """Whether gRPC itself shares the calls out among all that the address stands for."""
+def is_balanced_by_grpc(address: str) -> bool:
+    """Return True if gRPC resolves the name and balances the calls over all resolved machines."""
     return address.startswith("dns:")
 
 
 def is_local(address: str) -> bool:
-    """Whether what is sent there never leaves this machine."""
+    """Return True if calls to the address never leave this machine: a Unix socket or a loopback address."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
     host = address.rpartition("/")[2].rpartition(":")[0].strip("[]")
@@ -53,12 +53,12 @@ def is_local(address: str) -> bool:
 
 def _check(address: str) -> None:
     if not isinstance(address, str):
-        raise InvalidRequest(f'must be "host:port", or several of them; got {address!r}', field="address")
+        raise InvalidRequest(f'must be "host:port", or a list of them; got {address!r}', field="address")
     if "://" in address and address.split("://")[0] in _WEB_SCHEMES:
-        raise InvalidRequest(f'is "host:port" without a scheme; got {address!r}', field="address")
+        raise InvalidRequest(f'must be "host:port" without a scheme; got {address!r}', field="address")
     port = address.rpartition(":")[2]
-    # gRPC would take the rest of such a port by 65536, and reach another server.
-    if port.isdecimal() and not address.startswith(("unix:", "unix-abstract:")) and not 0 < int(port) <= _LARGEST_PORT:
-        raise InvalidRequest(f"has a port from 1 to {_LARGEST_PORT}; got {address!r}", field="address")
+    # gRPC takes larger ports modulo 65536 and would connect to another server.
+    if port.isdecimal() and not address.startswith(("unix:", "unix-abstract:")) and not 0 < int(port) <= _MAX_PORT:
+        raise InvalidRequest(f"must have a port from 1 to {_MAX_PORT}; got {address!r}", field="address")
     if not address or ":" not in address:
         raise InvalidRequest(f'must be "host:port", such as "{DEFAULT_ADDRESS}"; got {address!r}', field="address")

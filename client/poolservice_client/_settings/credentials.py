@@ -1,4 +1,4 @@
-"""What a client shows of itself and wants to see of a server: TLS, the bearer token, metadata."""
+"""Credentials: TLS files, the bearer token, and the metadata that every call carries."""
 
 import os
 import re
@@ -14,23 +14,26 @@ CA_VARIABLE = "POOLSERVICE_CA"
 CERTIFICATE_VARIABLE = "POOLSERVICE_CLIENT_CERTIFICATE"
 KEY_VARIABLE = "POOLSERVICE_CLIENT_KEY"
 
-_KEY = re.compile(r"[0-9a-z_.-]+")
-_TEXT = re.compile(r"[\x20-\x7e]*")
+_METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
+_PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """How a connection is encrypted, and who is trusted.
+    """The TLS files of a client. All files are in PEM format and are read when the client first connects.
 
     Args:
-        ca: the file, in PEM, of the authorities whose servers are trusted. Default: those that gRPC brings along,
-            the web's.
-        certificate: this client's own certificate chain, in PEM, for a server that wants one (mutual TLS).
-        key: its private key, in PEM.
-        server_name: the name in the server's certificate, where it is not the address's host.
+        ca: path of the certificate authorities that the client trusts. Default: the public authorities that gRPC
+            ships.
+        certificate: path of the client's certificate chain, for servers that require one (mutual TLS).
+        key: path of the private key of `certificate`.
+        server_name: the name in the server's certificate, if it differs from the host in the address.
 
     Raises:
-        InvalidRequest: a certificate without its key, or a key without its certificate.
+        InvalidRequest: only one of `certificate` and `key` is given.
+
+    Example:
+        >>> client = PoolClient("pool.example.org:443", tls=TLS(ca="ca.pem"))
     """
 
     ca: str | os.PathLike[str] | None = None
@@ -43,10 +46,10 @@ class TLS:
             raise InvalidRequest("takes a certificate and its key together, or neither", field="tls")
 
     def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """The contents of the files: authorities, key, certificate.
+        """Return the contents of the files in gRPC's order: authorities, key, certificate.
 
         Raises:
-            OSError: one of them cannot be read.
+            OSError: a file cannot be read.
         """
         ca, key, certificate = (
             None if path is None else Path(path).read_bytes() for path in (self.ca, self.key, self.certificate)
@@ -54,8 +57,8 @@ class TLS:
         return ca, key, certificate
 
 
-def tls_of(tls: TLS | bool | None) -> TLS | None:
-    """The TLS that a client was given, or else the environment asks for; None for a connection in the clear."""
+def resolve_tls(tls: TLS | bool | None) -> TLS | None:
+    """Return the TLS settings from the argument or else the environment; None for an unencrypted connection."""
     if isinstance(tls, TLS):
         return tls
     if tls not in (None, True, False):
@@ -68,17 +71,17 @@ def tls_of(tls: TLS | bool | None) -> TLS | None:
     return TLS(ca, certificate, key)
 
 
-def check_token(token: str | None, addresses: Iterable[str], *, secure: bool) -> None:
-    """See that a token is one, and that nobody on the way can read it.
+def check_token(token: str | None, addresses: Iterable[str], *, is_encrypted: bool) -> None:
+    """Check that the token is well-formed and that nobody on the network could read it.
 
     Raises:
-        InvalidRequest: it is none, or it would travel in the clear.
+        InvalidRequest: the token is malformed, or it would be sent unencrypted to another machine.
     """
     if token is None:
         return
-    if not _TEXT.fullmatch(token) or token != token.strip():
-        raise InvalidRequest("must be of printable ASCII characters, without space around them", field="token")
-    if not secure and not all(map(is_local, addresses)):
+    if not _PRINTABLE_ASCII.fullmatch(token) or token != token.strip():
+        raise InvalidRequest("must be printable ASCII characters, without surrounding spaces", field="token")
+    if not is_encrypted and not all(map(is_local, addresses)):
         raise InvalidRequest(
             "is sent over TLS (tls=), to this machine or through a Unix socket only: others could read it on the way. "
             'Where the network itself is encrypted, send metadata=[("authorization", "Bearer ...")] instead',
@@ -86,11 +89,11 @@ def check_token(token: str | None, addresses: Iterable[str], *, secure: bool) ->
         )
 
 
-def metadata_of(metadata: Iterable[Any], token: str | None) -> tuple[tuple[str, str | bytes], ...]:
-    """The metadata that every call carries, checked.
+def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the metadata that every call carries: the caller's pairs, and the token as a bearer token.
 
     Raises:
-        InvalidRequest: gRPC would not send it.
+        InvalidRequest: gRPC would not send a pair.
     """
     pairs: list[tuple[Any, Any]] = []
     for pair in metadata:
@@ -98,14 +101,19 @@ def metadata_of(metadata: Iterable[Any], token: str | None) -> tuple[tuple[str, 
             key, value = pair
         except (TypeError, ValueError):
             raise InvalidRequest(f"must be pairs of key and value; got {pair!r}", field="metadata") from None
-        if not isinstance(key, str) or not _KEY.fullmatch(key) or key.startswith("grpc-"):
+        if not isinstance(key, str) or not _METADATA_KEY.fullmatch(key) or key.startswith("grpc-"):
             raise InvalidRequest(
-                f"has keys of the characters 0-9 a-z _ . - that do not begin with grpc-; got {key!r}", field="metadata"
+                f"must have keys of the characters 0-9 a-z _ . - that do not begin with grpc-; got {key!r}",
+                field="metadata",
             )
-        right = isinstance(value, bytes) if key.endswith("-bin") else isinstance(value, str) and _TEXT.fullmatch(value)
-        if not right:
+        is_valid = (
+            isinstance(value, bytes)
+            if key.endswith("-bin")
+            else isinstance(value, str) and _PRINTABLE_ASCII.fullmatch(value)
+        )
+        if not is_valid:
             raise InvalidRequest(
-                f"has values of printable ASCII, or of bytes where the key ends in -bin; got {value!r} for {key}",
+                f"must have values of printable ASCII, or bytes if the key ends in -bin; got {value!r} for {key}",
                 field="metadata",
             )
         pairs.append((key, value))

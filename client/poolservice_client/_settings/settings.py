@@ -1,4 +1,4 @@
-"""What a client is told once: where the server is, how it is reached, how long to wait, how large a message may be."""
+"""The settings of a client, validated: addresses, credentials, timeouts, retries and size limits."""
 
 import math
 import os
@@ -8,33 +8,24 @@ from typing import Any, Literal, TypedDict
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
-from poolservice_client._settings.addresses import ADDRESS_VARIABLE, DEFAULT_ADDRESS, addresses_of
-from poolservice_client._settings.credentials import TLS, check_token, metadata_of, tls_of
+from poolservice_client._settings.addresses import parse_addresses
+from poolservice_client._settings.credentials import TLS, build_metadata, check_token, resolve_tls
 from poolservice_client._transport.retry import RetryPolicy
-
-__all__ = [
-    "ADDRESS_VARIABLE",
-    "DEFAULT_ADDRESS",
-    "DEFAULT_MAX_MESSAGE_BYTES",
-    "DEFAULT_TIMEOUT",
-    "Connecting",
-    "Settings",
-]
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
-TOKEN_VARIABLE = "POOLSERVICE_TOKEN"  # noqa: S105 - a variable's name
+TOKEN_VARIABLE = "POOLSERVICE_TOKEN"  # noqa: S105 - the name of a variable, not a token
 
 # gRPC keeps message lengths in 32 bits.
-_LARGEST_MESSAGE = 2**31 - 1
-# A deadline beyond a year is none; far beyond it, gRPC's clock overflows.
-_FOREVER = 366 * 24 * 3600.0
-_MOST_CONNECTIONS = 256
-_LEAST_KEEPALIVE = 1.0
+_MAX_MESSAGE_BYTES = 2**31 - 1
+# A longer timeout counts as none: much larger values overflow gRPC's clock.
+_MAX_TIMEOUT = 366 * 24 * 3600.0
+_MAX_CONNECTIONS = 256
+_MIN_KEEPALIVE = 1.0
 
 
-class Connecting(TypedDict, total=False):
-    """How a client reaches its servers; PoolClient says what each is."""
+class ConnectionOptions(TypedDict, total=False):
+    """The keyword arguments of both clients that say how to reach a server. PoolClient documents each."""
 
     connections: int | None
     retries: RetryPolicy | None
@@ -50,7 +41,10 @@ class Connecting(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A client's settings, checked."""
+    """The validated settings of a client. `PoolClient` documents the fields, which are its arguments.
+
+    The token is part of `metadata`, and `tls` includes what the environment asks for.
+    """
 
     addresses: tuple[str, ...]
     timeout: float
@@ -83,59 +77,58 @@ class Settings:
         keepalive: float | None = None,
         wait_for_ready: float | None = None,
     ) -> "Settings":
-        """The settings for what a client's constructor was given.
+        """Validate the arguments of a client's constructor and fill in what the environment holds.
 
         Raises:
-            InvalidRequest: one of them is out of range.
+            InvalidRequest: an argument is invalid.
         """
-        if not 1 <= integer("max_message_bytes", max_message_bytes) <= _LARGEST_MESSAGE:
+        if not 1 <= integer("max_message_bytes", max_message_bytes) <= _MAX_MESSAGE_BYTES:
             raise InvalidRequest(
-                f"must be a number of bytes from 1 to {_LARGEST_MESSAGE}; got {max_message_bytes!r}",
+                f"must be a number of bytes from 1 to {_MAX_MESSAGE_BYTES}; got {max_message_bytes!r}",
                 field="max_message_bytes",
             )
-        if connections is not None and not 1 <= integer("connections", connections) <= _MOST_CONNECTIONS:
+        if connections is not None and not 1 <= integer("connections", connections) <= _MAX_CONNECTIONS:
             raise InvalidRequest(
-                f"must be from 1 to {_MOST_CONNECTIONS} to each address, or None for one to each of its workers; "
-                f"got {connections!r}",
+                f"must be from 1 to {_MAX_CONNECTIONS} per address, or None for one per worker; got {connections!r}",
                 field="connections",
             )
         if compression not in (None, "gzip"):
             raise InvalidRequest(f'must be "gzip" or None; got {compression!r}', field="compression")
         if retries is not None and not isinstance(retries, RetryPolicy):
             raise InvalidRequest(f"must be a RetryPolicy, or None for no retries; got {retries!r}", field="retries")
-        if keepalive is not None and _seconds(keepalive, "keepalive") < _LEAST_KEEPALIVE:
-            raise InvalidRequest(f"must be at least {_LEAST_KEEPALIVE:g} s; got {keepalive!r}", field="keepalive")
-        addresses = addresses_of(address)
-        secure = tls_of(tls)
+        if keepalive is not None and _check_seconds(keepalive, "keepalive") < _MIN_KEEPALIVE:
+            raise InvalidRequest(f"must be at least {_MIN_KEEPALIVE:g} s; got {keepalive!r}", field="keepalive")
+        addresses = parse_addresses(address)
+        resolved_tls = resolve_tls(tls)
         token = token or os.environ.get(TOKEN_VARIABLE) or None
-        check_token(token, addresses, secure=secure is not None)
+        check_token(token, addresses, is_encrypted=resolved_tls is not None)
         return cls(
             addresses,
-            _seconds(timeout, "timeout"),
+            _check_seconds(timeout, "timeout"),
             max_message_bytes,
             connections,
             retries,
-            None if hedge_after is None else _seconds(hedge_after, "hedge_after"),
-            secure,
+            None if hedge_after is None else _check_seconds(hedge_after, "hedge_after"),
+            resolved_tls,
             compression,
-            metadata_of(metadata, token),
+            build_metadata(metadata, token),
             tuple(interceptors),
             keepalive,
-            wait_for_ready if wait_for_ready in (None, 0) else _seconds(wait_for_ready, "wait_for_ready"),
+            wait_for_ready if wait_for_ready in (None, 0) else _check_seconds(wait_for_ready, "wait_for_ready"),
         )
 
     @property
     def address(self) -> str:
-        """Where the servers are, for people."""
+        """The addresses as one text, for messages."""
         return ", ".join(self.addresses)
 
-    def deadline(self, timeout: float | None) -> float | None:
-        """The seconds that a call may take: its own timeout or the client's; None for ever."""
-        seconds = self.timeout if timeout is None else _seconds(timeout, "timeout")
-        return seconds if seconds < _FOREVER else None
+    def call_timeout(self, timeout: float | None) -> float | None:
+        """Return the seconds that a call may take: `timeout`, or the client's if None; None if there is no limit."""
+        seconds = self.timeout if timeout is None else _check_seconds(timeout, "timeout")
+        return seconds if seconds < _MAX_TIMEOUT else None
 
 
-def _seconds(value: float, field: str) -> float:
+def _check_seconds(value: float, field: str) -> float:
     try:
         seconds = float(value)
     except (TypeError, ValueError):

@@ -1,1 +1,1 @@
-"""Bytes to a server and back: connections, retries, forks."""
+"""Transport: carrying messages to a server and back, with connections, retries and support for forks."""

@@ -1,43 +1,48 @@
-"""How bytes reach a server and come back, for asyncio."""
+"""The asyncio transport: sends a message over gRPC and awaits the response, with retries and hedging."""
 
-# ruff: noqa: ASYNC109 - the time-out travels with the call, as its gRPC deadline
+# ruff: noqa: ASYNC109 - the timeout is sent with the call, as its gRPC deadline
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import grpc
 
-from poolservice_client._response.server_info import INFO_REQUEST, read_place
 from poolservice_client._settings.settings import Settings
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
 from poolservice_client._transport.calls import (
-    ASK_SECONDS,
-    MAX_CALLS_IN_FLIGHT,
+    MAX_CONCURRENT_CALLS,
     check_size,
-    closed_before,
-    closed_within,
-    failure_of_rpc,
-    first_connections,
-    late,
-    left_of,
-    place_of_refusal,
+    closed_during_call_error,
+    closed_error,
+    no_slot_error,
+    remaining,
 )
-from poolservice_client._transport.channels import HEALTH, SERVER_INFO, check_alive, open_aio_connection
-from poolservice_client._transport.connections import Ask, Connection, ConnectionPool, Lease, Place
+from poolservice_client._transport.channels import make_test_call, open_aio_connection
+from poolservice_client._transport.connections import Connection, ConnectionPool, Lease
+from poolservice_client._transport.failures import failure_of_rpc, is_unreachable
+from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, Remainder, Retries
+from poolservice_client._transport.worker_discovery import (
+    PROBE_SECONDS,
+    SINGLE_WORKER,
+    DiscoveryRun,
+    Probe,
+    WorkerDiscovery,
+    WorkerIdentity,
+    read_worker_identity,
+)
 from poolservice_client.errors import PoolError
 
 
 class AsyncTransport(Protocol):
-    """The seam between an AsyncPoolClient and the network. See Transport."""
+    """The interface between an AsyncPoolClient and the network. Tests replace it."""
 
     async def call(
         self, method: str, request: bytes, timeout: float | None, remainder: Remainder | None = None
     ) -> bytes:
-        """See Transport. Cancelling it cancels the call on the server too."""
+        """See Transport. Cancelling the task cancels the call on the server, too."""
         ...
 
     async def close(self) -> None:
@@ -46,237 +51,215 @@ class AsyncTransport(Protocol):
 
 
 class AsyncGrpcTransport:
-    """An AsyncTransport over gRPC, for any number of tasks of one event loop.
+    """An AsyncTransport over gRPC, for the tasks of one event loop.
 
-    The channels are made with the first call, so that a client can be made before its event loop runs.
+    It opens its channels with the first call, so that a client can be created before its event loop runs.
     """
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
         self._counters = counters
-        self._closed = False
-        self._begin()
-        fork.remember(self)
+        self._metadata = settings.metadata or None
+        self._is_closed = False
+        self._reset()
+        fork.register(self)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._retries = Retries(self._settings.retries, self._settings.wait_for_ready, self._counters)
-        self._turns = asyncio.Semaphore(MAX_CALLS_IN_FLIGHT)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._connections: ConnectionPool | None = None
-        self._worker_discovery: asyncio.Task[None] | None = None
-        self._ends: set[asyncio.Task[None]] = set()
+        self._pool: ConnectionPool | None = None
+        self._discovery: WorkerDiscovery | None = None
+        self._discovery_task: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     def after_fork(self) -> None:
-        """See fork.Forked."""
-        fork.leave_alone(self._connections, self._loop, self._worker_discovery)
+        """See fork.ForkAware."""
+        fork.keep_inherited(self._pool, self._loop, self._discovery_task)
         self._counters.reset()
-        self._begin()
+        self._reset()
 
     async def call(
         self, method: str, request: bytes, timeout: float | None, remainder: Remainder | None = None
     ) -> bytes:
         """See AsyncTransport."""
         check_size(request, self._settings)
-        connections = self._open()
+        pool = self._open()
         deadline = None if timeout is None else time.monotonic() + timeout
-        await self._take_turn(timeout)
+        await self._acquire_slot(timeout)
         try:
             self._retries.called()
-            answer = await self._try(connections, method, request, timeout, deadline, remainder)
+            response = await self._attempt(pool, method, request, timeout, deadline, remainder)
         except asyncio.CancelledError:
-            self._check_cancelled()
+            # Closing a channel cancels its calls, although nobody cancelled the tasks that await them.
+            task = asyncio.current_task()
+            if self._is_closed and (task is None or not task.cancelling()):
+                raise closed_during_call_error() from None
             raise
         finally:
-            self._turns.release()
+            self._slots.release()
         self._retries.answered()
-        return answer
-
-    async def stream(self, method: str, requests: AsyncIterator[bytes], timeout: float | None) -> AsyncIterator[bytes]:
-        """Send messages as the server takes them, and give its answers as they come; see GrpcTransport."""
-        connections = self._open()
-        self._retries.called()
-        with Lease(connections, None, self._close_connection) as connection:
-            call = connection.channel.stream_stream(method)(
-                requests, timeout=timeout, metadata=self._settings.metadata or None
-            )
-            try:
-                async for answer in call:
-                    connections.answered(connection)
-                    yield answer
-            except grpc.aio.AioRpcError as error:
-                if self._closed:
-                    raise closed_within() from None
-                raise failure_of_rpc(error, self._settings, timeout, 0).error from None
-            except asyncio.CancelledError:
-                self._check_cancelled()
-                raise
-            finally:
-                call.cancel()
-        self._retries.answered()
+        return response
 
     async def close(self) -> None:
         """See Transport."""
-        self._closed = True
-        if self._worker_discovery is not None:
-            self._worker_discovery.cancel()
-            await asyncio.wait([self._worker_discovery])
-        for connection in self._connections.end() if self._connections else ():
+        self._is_closed = True
+        if self._discovery_task is not None:
+            self._discovery_task.cancel()
+            await asyncio.wait([self._discovery_task])
+        for connection in self._pool.close() if self._pool else ():
             await connection.channel.close()
-        if self._ends:
-            await asyncio.wait(self._ends)
-
-    def _check_cancelled(self) -> None:
-        # Closing a channel cancels its calls; whoever awaits one was not cancelled.
-        task = asyncio.current_task()
-        if self._closed and (task is None or not task.cancelling()):
-            raise closed_within() from None
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def _open(self) -> ConnectionPool:
-        if self._closed:
-            raise closed_before()
-        if self._connections is None:
-            with fork.opening(lambda: check_alive(self._settings), aio=True):
-                self._connections = first_connections(self._settings, self._counters, self._open_connection)
+        if self._is_closed:
+            raise closed_error()
+        if self._pool is None:
+            with fork.first_use(lambda: make_test_call(self._settings), aio=True):
+                self._pool = ConnectionPool.open(self._settings, self._counters, self._open_connection)
+            self._discovery = WorkerDiscovery(self._pool)
             self._loop = asyncio.get_running_loop()
         elif self._loop is not asyncio.get_running_loop():
             raise PoolError("this client belongs to another event loop; make one for each loop")
-        return self._connections
+        return self._pool
 
     def _open_connection(self, address: str) -> Connection:
         return open_aio_connection(self._settings, address)
 
-    async def _take_turn(self, timeout: float | None) -> None:
-        if not self._turns.locked():
-            await self._turns.acquire()
+    def _close_connection(self, connection: Connection) -> None:
+        closing = asyncio.ensure_future(connection.channel.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _acquire_slot(self, timeout: float | None) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
             return
         try:
             async with asyncio.timeout(timeout):
-                await self._turns.acquire()
+                await self._slots.acquire()
         except TimeoutError:
-            raise late(self._settings, timeout) from None
+            raise no_slot_error(self._settings, timeout) from None
 
-    async def _try(
+    async def _attempt(
         self,
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         method: str,
         request: bytes,
         timeout: float | None,
         deadline: float | None,
         remainder: Remainder | None,
     ) -> bytes:
+        """Send the request until there is a response or no further attempt."""
         attempts: Attempts | None = None
         failed: Connection | None = None
         while True:
-            self._start_survey(connections)
-            with Lease(connections, failed, self._close_connection) as connection:
+            if time.monotonic() >= pool.discovery_due:
+                self._discover_workers(pool)
+            with Lease(pool, failed, self._close_connection) as connection:
                 try:
-                    answer = await self._send(connections, connection, method, request, deadline)
+                    response = await self._send(pool, connection, method, request, deadline)
                 except grpc.aio.AioRpcError as error:
-                    if self._closed:
-                        raise closed_within() from None
+                    if self._is_closed:
+                        raise closed_during_call_error() from None
                     failure = failure_of_rpc(error, self._settings, timeout, len(request))
                 except grpc.aio.UsageError:
-                    # gRPC's answer to a call that lost the race against close().
-                    if not self._closed:
+                    # gRPC raises it for a call on a channel that close() has closed meanwhile.
+                    if not self._is_closed:
                         raise
-                    raise closed_before() from None
+                    raise closed_error() from None
                 else:
-                    connections.answered(connection)
-                    rest = None if remainder is None else remainder(answer)
+                    pool.mark_up(connection)
+                    rest = None if remainder is None else remainder(response)
                     if rest is None:
-                        return answer
+                        return response
                     request, failure = rest
             failed = connection
             attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
-            elsewhere = failure.is_lost and connections.lost(connection)
+            elsewhere = failure.is_lost and pool.mark_down(connection)
             await asyncio.sleep(attempts.pause_after(failure, elsewhere=elsewhere))
-            if self._closed:
-                raise closed_within()
+            if self._is_closed:
+                raise closed_during_call_error()
 
     async def _send(
-        self, connections: ConnectionPool, connection: Connection, method: str, request: bytes, deadline: float | None
+        self, pool: ConnectionPool, connection: Connection, method: str, request: bytes, deadline: float | None
     ) -> bytes:
         first = self._start(connection, method, request, deadline)
         if self._settings.hedge_after is None or method == HEALTH:
-            answer: bytes = await first
-            return answer
-        return await self._hedged(connections, connection, first, method, request, deadline)
+            response: bytes = await first
+            return response
+        return await self._hedge(pool, connection, first, method, request, deadline)
 
     def _start(self, connection: Connection, method: str, request: bytes, deadline: float | None) -> Any:
-        return connection.methods[method](request, timeout=left_of(deadline), metadata=self._settings.metadata or None)
+        return connection.methods[method](request, timeout=remaining(deadline), metadata=self._metadata)
 
-    async def _hedged(
+    async def _hedge(
         self,
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         connection: Connection,
         call: Any,
         method: str,
         request: bytes,
         deadline: float | None,
     ) -> bytes:
-        """The answer of the first call, or of a second one where the first takes long: whichever comes first."""
-        first = asyncio.ensure_future(_answer(call))
-        tries = {first}
+        """Return the first response of two calls. The second one is sent only if `call` takes long."""
+        first = asyncio.ensure_future(_response_of(call))
+        tasks = {first}
         try:
-            await asyncio.wait(tries, timeout=self._settings.hedge_after)
+            await asyncio.wait(tasks, timeout=self._settings.hedge_after)
             if first.done() or not self._retries.spend():
                 return await first
             self._counters.add("hedges")
-            with Lease(connections, connection, self._close_connection) as other:
-                second = asyncio.ensure_future(_answer(self._start(other, method, request, deadline)))
-                tries.add(second)
-                done, others = await asyncio.wait(tries, return_when=asyncio.FIRST_COMPLETED)
+            with Lease(pool, connection, self._close_connection) as other:
+                second = asyncio.ensure_future(_response_of(self._start(other, method, request, deadline)))
+                tasks.add(second)
+                done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 winner = done.pop()
-                if others and winner.exception() is not None:
-                    (winner,) = others
-                answer = await winner
+                if pending and winner.exception() is not None:
+                    (winner,) = pending
+                response = await winner
                 if winner is second:
                     self._counters.add("hedges_won")
-                return answer
+                return response
         finally:
-            for one in tries:
-                one.cancel()
-            await asyncio.gather(*tries, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _close_connection(self, connection: Connection) -> None:
-        end = asyncio.ensure_future(connection.channel.close())
-        self._ends.add(end)
-        end.add_done_callback(self._ends.discard)
+    def _discover_workers(self, pool: ConnectionPool) -> None:
+        if self._discovery is not None and (run := self._discovery.begin(self._open_connection)) is not None:
+            self._discovery_task = asyncio.create_task(self._carry_out(run, pool))
 
-    def _start_survey(self, connections: ConnectionPool) -> None:
-        survey = connections.survey(self._open_connection)
-        if survey is not None:
-            self._worker_discovery = asyncio.create_task(self._survey(connections, survey))
-
-    async def _survey(self, connections: ConnectionPool, survey: Any) -> None:
-        place: Place | None = None
-        asked: Connection | None = None
+    async def _carry_out(self, run: DiscoveryRun, pool: ConnectionPool) -> None:
+        identity: WorkerIdentity | None = None
+        probed: Connection | None = None
         try:
             while True:
-                step = survey.send(place)
-                if isinstance(step, Ask):
-                    asked = step.connection
-                    place = await self._call(asked)
+                step = run.send(identity)
+                if isinstance(step, Probe):
+                    probed = step.connection
+                    identity = await self._probe(probed)
                 else:
                     await step.connection.channel.close()
         except StopIteration:
             return
         finally:
-            survey.close()
-            if asked is not None and asked not in connections.all():
-                await asked.channel.close()
+            run.close()
+            if probed is not None and probed not in pool.all():
+                await probed.channel.close()
 
-    async def _call(self, connection: Connection) -> Place | None:
+    async def _probe(self, connection: Connection) -> WorkerIdentity | None:
         try:
-            metadata = self._settings.metadata or None
-            return read_place(
-                await connection.methods[SERVER_INFO](INFO_REQUEST, timeout=ASK_SECONDS, metadata=metadata)
+            response = await connection.methods[SERVER_INFO](
+                SERVER_INFO_REQUEST, timeout=PROBE_SECONDS, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
-            return place_of_refusal(error)
+            return None if is_unreachable(error) else SINGLE_WORKER
+        return read_worker_identity(response)
 
 
-async def _answer(call: Any) -> bytes:
-    """A call as a coroutine, which a task can be made of."""
-    answer: bytes = await call
-    return answer
+async def _response_of(call: Any) -> bytes:
+    """Await a call. Unlike the call itself, this coroutine can become a task."""
+    response: bytes = await call
+    return response

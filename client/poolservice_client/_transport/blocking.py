@@ -1,57 +1,41 @@
-"""How bytes reach a server and come back."""
+"""The blocking transport: sends a message over gRPC and waits for the response, with retries and hedging."""
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
 
 import grpc
 
-from poolservice_client._response.server_info import INFO_REQUEST, read_place
 from poolservice_client._settings.settings import Settings
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
 from poolservice_client._transport.calls import (
-    ASK_SECONDS,
-    MAX_CALLS_IN_FLIGHT,
+    MAX_CONCURRENT_CALLS,
     check_size,
-    closed_before,
-    closed_within,
-    failure_of_rpc,
-    first_connections,
-    late,
-    left_of,
-    place_of_refusal,
+    closed_during_call_error,
+    closed_error,
+    no_slot_error,
+    remaining,
 )
 from poolservice_client._transport.cancellation import Cancellation, Cancelled
-from poolservice_client._transport.channels import (
-    HEALTH,
-    POOL,
-    POOL_BATCH,
-    POOL_STREAM,
-    SERVER_INFO,
-    check_alive,
-    open_connection,
-)
-from poolservice_client._transport.connections import Connection, ConnectionPool, Lease, Place
+from poolservice_client._transport.channels import make_test_call, open_connection
+from poolservice_client._transport.connections import Connection, ConnectionPool, Lease
+from poolservice_client._transport.discovery_thread import DiscoveryThread
+from poolservice_client._transport.failures import failure_of_rpc, is_unreachable
+from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, Remainder, Retries
-from poolservice_client._transport.worker_discovery import WorkerDiscovery
-
-__all__ = [
-    "HEALTH",
-    "MAX_CALLS_IN_FLIGHT",
-    "POOL",
-    "POOL_BATCH",
-    "POOL_STREAM",
-    "SERVER_INFO",
-    "GrpcTransport",
-    "Transport",
-]
+from poolservice_client._transport.worker_discovery import (
+    PROBE_SECONDS,
+    SINGLE_WORKER,
+    WorkerDiscovery,
+    WorkerIdentity,
+    read_worker_identity,
+)
 
 
 class Transport(Protocol):
-    """The seam between a PoolClient and the network: whole messages out, whole messages in."""
+    """The interface between a PoolClient and the network. Tests replace it."""
 
     def call(
         self,
@@ -61,50 +45,55 @@ class Transport(Protocol):
         cancellation: Cancellation | None = None,
         remainder: Remainder | None = None,
     ) -> bytes:
-        """Send a message to a method and wait for its answer, trying again where that may help.
+        """Send a message, wait for the response, and retry if that may help.
 
         Args:
-            method: the path, "/package.Service/Method".
+            method: the path of the gRPC method, "/package.Service/Method".
             request: the encoded message.
-            timeout: seconds until the answer must be there; None waits for ever.
-            cancellation: what may end the call from another thread.
+            timeout: seconds until the call must have ended; None for no limit.
+            cancellation: cancels the call from another thread.
             remainder: called with each response; what it returns is sent as the next attempt of this call.
 
+        Returns:
+            The encoded response.
+
         Raises:
-            PoolError: no answer; which of its kinds says why: Cancelled, where it was cancelled.
+            PoolError: the call failed; Cancelled if it was cancelled.
         """
         ...
 
     def close(self) -> None:
-        """End what is under way and give the connections back. A second time does nothing."""
+        """End all calls and close the connections. A second time has no effect."""
         ...
 
 
 class GrpcTransport:
-    """A Transport over gRPC, for any number of threads, and for processes forked from this one."""
+    """A Transport over gRPC. Thread-safe, and usable in processes forked from this one."""
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
         self._counters = counters
-        self._begin()
-        fork.remember(self)
+        self._metadata = settings.metadata or None
+        self._reset()
+        fork.register(self)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._opening = threading.Lock()
-        self._connections: ConnectionPool | None = None
-        self._worker_discovery = WorkerDiscovery()
+        self._pool: ConnectionPool | None = None
+        self._discovery: WorkerDiscovery | None = None
+        self._discovery_thread = DiscoveryThread()
         self._retries = Retries(self._settings.retries, self._settings.wait_for_ready, self._counters)
-        self._turns = threading.BoundedSemaphore(MAX_CALLS_IN_FLIGHT)
+        self._slots = threading.BoundedSemaphore(MAX_CONCURRENT_CALLS)
         self._closed = threading.Event()
 
     def after_fork(self) -> None:
-        """See fork.Forked."""
-        if self._connections is not None:
-            fork.leave_alone(self._connections)
-        closed = self._closed.is_set()
+        """See fork.ForkAware."""
+        if self._pool is not None:
+            fork.keep_inherited(self._pool)
+        was_closed = self._closed.is_set()
         self._counters.reset()
-        self._begin()
-        if closed:
+        self._reset()
+        if was_closed:
             self._closed.set()
 
     def call(
@@ -117,89 +106,60 @@ class GrpcTransport:
     ) -> bytes:
         """See Transport."""
         check_size(request, self._settings)
-        connections = self._open()
+        pool = self._open()
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._take_turn(timeout)
+        self._acquire_slot(timeout)
         try:
             self._retries.called()
-            answer = self._try(connections, method, request, timeout, deadline, cancellation, remainder)
+            response = self._attempt(pool, method, request, timeout, deadline, cancellation, remainder)
         finally:
-            self._turns.release()
+            self._slots.release()
         self._retries.answered()
-        return answer
-
-    def stream(self, method: str, requests: Iterable[bytes], timeout: float | None) -> Iterator[bytes]:
-        """Send messages as the server takes them, and give its answers as they come.
-
-        Leaving the iterator ends the stream. A stream that fails is not tried again: who sends knows what was answered.
-
-        Args:
-            method: the path of a method that takes and gives streams.
-            requests: the encoded messages; read in a thread of gRPC's, no further ahead than the server takes them.
-            timeout: seconds until the stream must have ended; None for never.
-
-        Raises:
-            PoolError: it failed; which of its kinds says why.
-        """
-        connections = self._open()
-        self._retries.called()
-        with Lease(connections, None, self._close_connection) as connection, fork.inside():
-            call = connection.channel.stream_stream(method)(
-                iter(requests), timeout=timeout, metadata=self._settings.metadata or None
-            )
-            try:
-                for answer in call:
-                    connections.answered(connection)
-                    yield answer
-            except grpc.RpcError as error:
-                if self._closed.is_set():
-                    raise closed_within() from None
-                raise failure_of_rpc(cast(grpc.Call, error), self._settings, timeout, 0).error from None
-            finally:
-                call.cancel()
-        self._retries.answered()
+        return response
 
     def close(self) -> None:
         """See Transport."""
         self._closed.set()
         with self._opening:
-            connections = self._connections
-        if connections is None:
+            pool = self._pool
+        if pool is None:
             return
-        for connection in connections.end():
+        for connection in pool.close():
             self._close_connection(connection)
-        self._worker_discovery.end()
-        # What it opened meanwhile.
-        for connection in connections.end():
+        self._discovery_thread.close()
+        # Worker discovery may have opened connections meanwhile.
+        for connection in pool.close():
             self._close_connection(connection)
 
     def _open(self) -> ConnectionPool:
         if self._closed.is_set():
-            raise closed_before()
-        if self._connections is None:
+            raise closed_error()
+        if self._pool is None:
             with self._opening:
-                if self._connections is None:
-                    with fork.opening(lambda: check_alive(self._settings)):
-                        self._connections = first_connections(
+                if self._pool is None:
+                    with fork.first_use(lambda: make_test_call(self._settings)):
+                        pool = ConnectionPool.open(
                             self._settings, self._counters, lambda address: open_connection(self._settings, address)
                         )
-        return self._connections
+                    self._discovery = WorkerDiscovery(pool)
+                    self._pool = pool
+        return self._pool
 
     def _open_connection(self, address: str) -> Connection:
-        with fork.inside():
+        with fork.deferred():
             return open_connection(self._settings, address)
 
     def _close_connection(self, connection: Connection) -> None:
-        with fork.inside():
+        with fork.deferred():
             connection.channel.close()
 
-    def _take_turn(self, timeout: float | None) -> None:
-        if not self._turns.acquire(blocking=False) and not self._turns.acquire(timeout=timeout):
-            raise late(self._settings, timeout)
+    def _acquire_slot(self, timeout: float | None) -> None:
+        if not self._slots.acquire(blocking=False) and not self._slots.acquire(timeout=timeout):
+            raise no_slot_error(self._settings, timeout)
 
-    def _try(
+    def _attempt(
         self,
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         method: str,
         request: bytes,
         timeout: float | None,
@@ -207,81 +167,80 @@ class GrpcTransport:
         cancellation: Cancellation | None,
         remainder: Remainder | None,
     ) -> bytes:
+        """Send the request until there is a response or no further attempt."""
         attempts: Attempts | None = None
         failed: Connection | None = None
         while True:
-            survey = connections.survey(self._open_connection)
-            if survey is not None:
-                self._worker_discovery.start(survey, self._call, self._close_connection)
-            with Lease(connections, failed, self._close_connection) as connection, fork.inside():
+            if time.monotonic() >= pool.discovery_due:
+                self._discover_workers()
+            with Lease(pool, failed, self._close_connection) as connection, fork.deferred():
                 try:
-                    answer = self._send(connections, connection, method, request, deadline, cancellation)
+                    response = self._send(pool, connection, method, request, deadline, cancellation)
                 except grpc.RpcError as error:
                     if self._closed.is_set():
-                        raise closed_within() from None
-                    # What a blocking call raises is also the call, with its status.
+                        raise closed_during_call_error() from None
+                    # The error that a blocking call raises is also the call, with its status.
                     failure = failure_of_rpc(cast(grpc.Call, error), self._settings, timeout, len(request))
                 except ValueError:
-                    # gRPC's answer to a call that lost the race against close().
+                    # gRPC raises it for a call on a channel that close() has closed meanwhile.
                     if not self._closed.is_set():
                         raise
-                    raise closed_before() from None
+                    raise closed_error() from None
                 else:
-                    connections.answered(connection)
-                    rest = None if remainder is None else remainder(answer)
+                    pool.mark_up(connection)
+                    rest = None if remainder is None else remainder(response)
                     if rest is None:
-                        return answer
+                        return response
                     request, failure = rest
             failed = connection
             attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
-            elsewhere = failure.is_lost and connections.lost(connection)
+            elsewhere = failure.is_lost and pool.mark_down(connection)
             self._pause(attempts.pause_after(failure, elsewhere=elsewhere), cancellation)
 
     def _send(
         self,
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         connection: Connection,
         method: str,
         request: bytes,
         deadline: float | None,
         cancellation: Cancellation | None,
     ) -> bytes:
-        metadata = self._settings.metadata or None
         if cancellation is None and self._settings.hedge_after is None:
-            return cast(bytes, connection.methods[method](request, timeout=left_of(deadline), metadata=metadata))
+            return cast(
+                bytes, connection.methods[method](request, timeout=remaining(deadline), metadata=self._metadata)
+            )
         if cancellation is not None:
             cancellation.check()
-        call = connection.methods[method].future(request, timeout=left_of(deadline), metadata=metadata)
+        call = connection.methods[method].future(request, timeout=remaining(deadline), metadata=self._metadata)
         if cancellation is None:
-            return self._hedged(connections, connection, call, method, request, deadline)
-        with cancellation.ending(call.cancel):
+            return self._hedge(pool, connection, call, method, request, deadline)
+        with cancellation.on_cancel(call.cancel):
             try:
                 if self._settings.hedge_after is None:
                     return cast(bytes, call.result())
-                return self._hedged(connections, connection, call, method, request, deadline)
+                return self._hedge(pool, connection, call, method, request, deadline)
             except grpc.FutureCancelledError:
                 raise Cancelled from None
 
-    def _hedged(
+    def _hedge(
         self,
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         connection: Connection,
         first: Any,
         method: str,
         request: bytes,
         deadline: float | None,
     ) -> bytes:
-        """The answer of the first call, or of a second one where the first takes long: whichever comes first."""
+        """Return the first response of two calls. The second one is sent only if `first` takes long."""
         try:
             return cast(bytes, first.result(self._settings.hedge_after))
         except grpc.FutureTimeoutError:
             if method == HEALTH or not self._retries.spend():
                 return cast(bytes, first.result())
         self._counters.add("hedges")
-        with Lease(connections, connection, self._close_connection) as other:
-            second = other.methods[method].future(
-                request, timeout=left_of(deadline), metadata=self._settings.metadata or None
-            )
+        with Lease(pool, connection, self._close_connection) as other:
+            second = other.methods[method].future(request, timeout=remaining(deadline), metadata=self._metadata)
             ended: SimpleQueue[Any] = SimpleQueue()
             for call in (first, second):
                 call.add_done_callback(ended.put)
@@ -300,17 +259,23 @@ class GrpcTransport:
         if cancellation is not None:
             cancellation.sleep(seconds)
         if self._closed.wait(0 if cancellation is not None else seconds):
-            raise closed_within()
+            raise closed_during_call_error()
 
-    def _call(self, connection: Connection) -> Place | None:
+    def _discover_workers(self) -> None:
+        if self._discovery is not None and (run := self._discovery.begin(self._open_connection)) is not None:
+            self._discovery_thread.start(run, self._probe, self._close_connection)
+
+    def _probe(self, connection: Connection) -> WorkerIdentity | None:
         if self._closed.is_set():
             return None
         try:
-            with fork.inside():
-                metadata = self._settings.metadata or None
-                return read_place(connection.methods[SERVER_INFO](INFO_REQUEST, timeout=ASK_SECONDS, metadata=metadata))
+            with fork.deferred():
+                response = connection.methods[SERVER_INFO](
+                    SERVER_INFO_REQUEST, timeout=PROBE_SECONDS, metadata=self._metadata
+                )
         except grpc.RpcError as error:
-            return place_of_refusal(cast(grpc.Call, error))
+            return None if is_unreachable(cast(grpc.Call, error)) else SINGLE_WORKER
         except ValueError:
             # The client was closed meanwhile.
             return None
+        return read_worker_identity(response)

@@ -1,4 +1,4 @@
-"""Ending blocking calls from another thread than theirs, as cancelling a task does for asyncio."""
+"""Cancelling blocking calls from another thread, as asyncio cancels the calls of a task."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,51 +8,51 @@ from poolservice_client.errors import PoolError
 
 
 class Cancelled(PoolError):
-    """The call was given up by who made it; never seen outside the SDK."""
+    """The call was cancelled by its caller. It never leaves the SDK."""
 
     def __init__(self) -> None:
         super().__init__("this call was cancelled")
 
 
 class Cancellation:
-    """What a blocking call looks at to learn that nobody wants its answer any more. For any number of calls."""
+    """Cancels any number of blocking calls that were made with it. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
-        self._ends: dict[int, Callable[[], object]] = {}
-        self._next = 0
+        self._callbacks: dict[int, Callable[[], object]] = {}
+        self._next_key = 0
 
     def cancel(self) -> None:
-        """End every call that is under way, and those that are yet to come. A second time does nothing."""
+        """Cancel all running calls and all later ones. A second time has no effect."""
         with self._lock:
             self._cancelled.set()
-            ends = list(self._ends.values())
-        for end in ends:
-            end()
+            callbacks = list(self._callbacks.values())
+        for callback in callbacks:
+            callback()
 
     def check(self) -> None:
-        """Raise Cancelled where it was cancelled."""
+        """Raise Cancelled if the calls are cancelled."""
         if self._cancelled.is_set():
             raise Cancelled
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, but wake to raise Cancelled where it is cancelled meanwhile."""
+        """Sleep for `seconds`, or raise Cancelled as soon as the calls are cancelled."""
         self._cancelled.wait(seconds)
         self.check()
 
     @contextmanager
-    def ending(self, end: Callable[[], object]) -> Iterator[None]:
-        """Let `end` be called, from whatever thread, where it is cancelled within the block."""
+    def on_cancel(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Run `callback`, in any thread, if the calls are cancelled before or within the block."""
         with self._lock:
-            number = self._next
-            self._next += 1
-            self._ends[number] = end
+            key = self._next_key
+            self._next_key += 1
+            self._callbacks[key] = callback
             cancelled = self._cancelled.is_set()
         try:
             if cancelled:
-                end()
+                callback()
             yield
         finally:
             with self._lock:
-                del self._ends[number]
+                del self._callbacks[key]

@@ -1,4 +1,4 @@
-"""How gRPC's channels are made for a client, blocking or for asyncio."""
+"""Opening gRPC channels with a client's settings, for blocking calls and for asyncio."""
 
 import json
 from typing import Any
@@ -7,32 +7,25 @@ import grpc
 import grpc.aio
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._settings.addresses import is_balanced
+from poolservice_client._settings.addresses import is_balanced_by_grpc
 from poolservice_client._settings.credentials import TLS
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.connections import Connection
+from poolservice_client._transport.methods import ALL_METHODS, HEALTH, HEALTH_REQUEST
 
-POOL = "/poolservice.v1.PoolService/Pool"
-POOL_BATCH = "/poolservice.v1.PoolService/PoolBatch"
-POOL_STREAM = "/poolservice.v1.PoolService/PoolStream"
-SERVER_INFO = "/poolservice.v1.PoolService/GetServerInfo"
-HEALTH = "/grpc.health.v1.Health/Check"
-
-_UNARY = (POOL, POOL_BATCH, SERVER_INFO, HEALTH)
-
-# A server that is not there is told within seconds; gRPC would try for 20, and between tries wait for up to 120.
+# A missing server is reported within seconds. gRPC's defaults are 20 s per attempt and up to 120 s between attempts.
 _CONNECT_MILLISECONDS = 3000
 _FIRST_RECONNECT_MILLISECONDS = 200
-_LONGEST_RECONNECT_MILLISECONDS = 1000
+_MAX_RECONNECT_MILLISECONDS = 1000
 
 _ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
 def open_connection(settings: Settings, address: str) -> Connection:
-    """A connection of its own for blocking calls; it is made with its first call.
+    """Return a new connection for blocking calls. gRPC connects with the first call.
 
     Raises:
-        InvalidRequest: an interceptor is none, or a certificate's file is.
+        InvalidRequest: an interceptor has the wrong type, or a certificate's file cannot be read.
     """
     options, compression = _options(settings, address), _compression(settings)
     if settings.tls is None:
@@ -44,14 +37,14 @@ def open_connection(settings: Settings, address: str) -> Connection:
     except TypeError as error:
         plain.close()
         raise InvalidRequest(f"must be gRPC's client interceptors: {error}", field="interceptors") from None
-    return Connection(address, channel, {method: channel.unary_unary(method) for method in _UNARY})
+    return Connection(address, channel, {method: channel.unary_unary(method) for method in ALL_METHODS})
 
 
 def open_aio_connection(settings: Settings, address: str) -> Connection:
-    """A connection of its own for the calls of the running event loop; it is made with its first call.
+    """Return a new connection for calls of the running event loop. gRPC connects with the first call.
 
     Raises:
-        InvalidRequest: as in `open_connection`.
+        InvalidRequest: as for `open_connection`.
     """
     options, compression = _options(settings, address), _compression(settings)
     credentials = None if settings.tls is None else _credentials(settings.tls)
@@ -62,16 +55,16 @@ def open_aio_connection(settings: Settings, address: str) -> Connection:
             channel = grpc.aio.secure_channel(address, credentials, options, compression, settings.interceptors)
     except ValueError as error:
         raise InvalidRequest(f"must be grpc.aio's client interceptors: {error}", field="interceptors") from None
-    return Connection(address, channel, {method: channel.unary_unary(method) for method in _UNARY})
+    return Connection(address, channel, {method: channel.unary_unary(method) for method in ALL_METHODS})
 
 
-def check_alive(settings: Settings) -> None:
-    """Have gRPC do something, and come back whatever its outcome."""
+def make_test_call(settings: Settings) -> None:
+    """Make a call over a connection of its own and return, whatever the call's outcome."""
     connection = open_connection(settings, settings.addresses[0])
     try:
-        connection.methods[HEALTH](b"", timeout=_CONNECT_MILLISECONDS / 1000)
+        connection.methods[HEALTH](HEALTH_REQUEST, timeout=_CONNECT_MILLISECONDS / 1000)
     except grpc.RpcError:
-        # That it has an outcome is all that was asked.
+        # An error is an outcome, too: gRPC did not hang.
         return
     finally:
         connection.channel.close()
@@ -83,14 +76,14 @@ def _options(settings: Settings, address: str) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MILLISECONDS),
         ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
-        ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MILLISECONDS),
-        # Channels with equal options would share one connection, and with it one worker.
+        ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MILLISECONDS),
+        # By default, channels with equal options share one connection and therefore one worker.
         ("grpc.use_local_subchannel_pool", 1),
-        # See _retry, which does it instead.
+        # The module `retry` replaces gRPC's retries and says why.
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
     ]
-    if is_balanced(address):
+    if is_balanced_by_grpc(address):
         options.append(("grpc.service_config", _ROUND_ROBIN))
     if settings.tls is not None and settings.tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", settings.tls.server_name))

@@ -1,9 +1,10 @@
-"""Forks: what a client needs to go on in a process that was forked from one that has used it.
+"""Forks: keeping clients usable in a process that was forked from one that has used them.
 
-gRPC lives through a fork where it was told to before its first use (GRPC_ENABLE_FORK_SUPPORT), and where no thread is
-inside it just then. So a fork waits until this process's blocking calls are back, for a moment at least; the child
-leaves alone what the parent opened, and opens connections of its own with its first call. Where a call was not back,
-or asyncio's gRPC was in use, which keeps a thread of its own inside gRPC, the child says what to do instead of hanging.
+gRPC supports a fork only if it was told so before its first use (GRPC_ENABLE_FORK_SUPPORT) and if no thread is running
+gRPC code during the fork. So a fork waits, for a limited time, until this process's blocking calls have ended. The
+child does not touch the connections that the parent opened and opens its own with its first call. If a call did not
+end in time, or if gRPC's asyncio API was in use, which keeps a thread inside gRPC, calls in the child raise an error
+that says what to do instead of hanging.
 """
 
 import os
@@ -16,103 +17,105 @@ from typing import Any, Protocol
 
 from poolservice_client.errors import PoolError
 
-# A fork waits so long for calls to come back; most take milliseconds.
-_QUIET_SECONDS = 2.0
-# A child's first sign of life from gRPC takes milliseconds, or 3 s where a server accepts connections and is silent.
-_SIGN_OF_LIFE_SECONDS = 8.0
+# How long a fork waits for calls to end. Most take milliseconds.
+_MAX_FORK_DELAY_SECONDS = 2.0
+# How long the test call in a forked process may take: milliseconds, or 3 s if a server accepts connections and is
+# silent.
+_TEST_CALL_SECONDS = 8.0
 
-_VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
+_FORK_SUPPORT_VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 
 _ADVICE = (
-    'start processes by "spawn" or "forkserver", or fork before the first call of this process, which a client made '
-    "earlier lives through"
+    'start processes with "spawn" or "forkserver", or fork before this process makes its first call; the client itself '
+    "may be created before the fork"
 )
 
 
-class Forked(Protocol):
-    """What has something to do in a process that was forked."""
+class ForkAware(Protocol):
+    """An object that must be reset in a forked process."""
 
     def after_fork(self) -> None:
-        """Begin anew: locks may be held by threads that are not here, connections are the parent's."""
+        """Reset the state: threads of the parent may hold the locks, and its connections cannot be used here."""
         ...
 
 
-class _Gate:
-    """Counts the blocking calls under way, and holds new ones back while the process forks."""
+class _ForkLock:
+    """A shared-exclusive lock: blocking calls hold it shared, a fork holds it exclusively."""
 
     def __init__(self) -> None:
-        # Re-entrant: a signal's handler may fork wherever its thread stands.
+        # Re-entrant, because a signal handler may fork while its thread holds the lock.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._inside = 0
-        self._forking = False
+        self._calls = 0
+        self._is_forking = False
 
-    def enter(self) -> None:
+    def acquire_shared(self) -> None:
         with self._lock:
-            while self._forking:
+            while self._is_forking:
                 self._changed.wait()
-            self._inside += 1
+            self._calls += 1
 
-    def leave(self) -> None:
+    def release_shared(self) -> None:
         with self._lock:
-            self._inside -= 1
-            if self._forking:
+            self._calls -= 1
+            if self._is_forking:
                 self._changed.notify_all()
 
-    def shut(self) -> bool:
-        """Hold new calls back and wait for those under way: whether all came back."""
+    def acquire_exclusive(self) -> bool:
+        """Hold back new calls and wait for the running ones. Return True if all of them ended in time."""
         self._changed.acquire()
-        self._forking = True
-        deadline = time.monotonic() + _QUIET_SECONDS
-        while self._inside and (left := deadline - time.monotonic()) > 0:
+        self._is_forking = True
+        deadline = time.monotonic() + _MAX_FORK_DELAY_SECONDS
+        while self._calls and (left := deadline - time.monotonic()) > 0:
             self._changed.wait(left)
-        return not self._inside
+        return not self._calls
 
-    def open(self) -> None:
-        self._forking = False
+    def release_exclusive(self) -> None:
+        self._is_forking = False
         self._changed.notify_all()
         self._changed.release()
 
 
-class _Process:
-    """What this process knows of gRPC's state in it."""
+class _ProcessState:
+    """The state of gRPC in this process, and the objects to reset in its children."""
 
     def __init__(self) -> None:
-        self.gate = _Gate()
+        self.lock = _ForkLock()
         self.uses_grpc = False
-        self.uses_aio = False
-        self.was_quiet = True
-        # Why gRPC cannot be used here; "" where it can, as far as is known.
-        self.obstacle = ""
-        self.is_proven = True
-        self.forked: weakref.WeakSet[Any] = weakref.WeakSet()
-        # Ending the parent's connections in a child would take locks that nobody here can give back.
+        self.uses_grpc_aio = False
+        self.calls_ended = True
+        # Why gRPC cannot be used in this process; empty if it can, as far as is known.
+        self.unusable_reason = ""
+        self.is_tested = True
+        self.registered: weakref.WeakSet[Any] = weakref.WeakSet()
+        # Finalising the parent's connections would take locks that no thread of the child can release.
         self.inherited: list[object] = []
 
     def before_fork(self) -> None:
-        self.was_quiet = self.gate.shut()
+        self.calls_ended = self.lock.acquire_exclusive()
 
     def after_fork_in_parent(self) -> None:
-        self.gate.open()
+        self.lock.release_exclusive()
 
     def after_fork_in_child(self) -> None:
-        self.gate = _Gate()
-        if self.uses_aio:
-            self.obstacle = (
-                f"this process was forked from one in which asyncio's gRPC ran, and that ends there; {_ADVICE}"
+        self.lock = _ForkLock()
+        if self.uses_grpc_aio:
+            self.unusable_reason = (
+                "this process was forked from one that used gRPC's asyncio API, which does not survive a fork; "
+                f"{_ADVICE}"
             )
-        elif self.uses_grpc and not self.was_quiet:
-            self.obstacle = (
-                f"this process was forked while a gRPC call of another thread was under way for longer than "
-                f"{_QUIET_SECONDS:g} s, and gRPC cannot go on in it; {_ADVICE}"
+        elif self.uses_grpc and not self.calls_ended:
+            self.unusable_reason = (
+                "this process was forked while a gRPC call of another thread was running for longer than "
+                f"{_MAX_FORK_DELAY_SECONDS:g} s, and gRPC does not survive that; {_ADVICE}"
             )
-        # Other code of the parent may have used gRPC, too.
-        self.is_proven = False
-        for one in self.forked:
+        # Other code of the parent may have used gRPC without this module's lock.
+        self.is_tested = False
+        for one in self.registered:
             one.after_fork()
 
 
-_process = _Process()
+_process = _ProcessState()
 os.register_at_fork(
     before=_process.before_fork,
     after_in_parent=_process.after_fork_in_parent,
@@ -120,67 +123,67 @@ os.register_at_fork(
 )
 
 
-def remember(one: Forked) -> None:
-    """Call its `after_fork` in each process forked from this one, for as long as it lives."""
-    _process.forked.add(one)
+def register(one: ForkAware) -> None:
+    """Call `after_fork` of the object in each process that is forked from this one, as long as the object exists."""
+    _process.registered.add(one)
 
 
-def leave_alone(*inherited: object) -> None:
-    """Keep what the parent opened, untouched, for as long as this process lives."""
-    _process.inherited.extend(inherited)
+def keep_inherited(*objects: object) -> None:
+    """Keep objects that the parent opened alive and untouched until this process ends."""
+    _process.inherited.extend(objects)
 
 
-class inside:  # noqa: N801 - used as a function; a generator would cost a call more time
-    """What is done within gRPC in the block: a fork waits for it, and it for a fork.
+class deferred:  # noqa: N801 - used like a function; a generator-based context manager is slower per call
+    """Run gRPC code in the block: a fork waits for the block to end, and the block waits for a fork.
 
-    Never twice in one thread: a fork that waits for the first would hold up the second.
+    Blocks must not be nested in one thread: a fork that waits for the outer one would hold back the inner one.
     """
 
-    __slots__ = ("_gate",)
+    __slots__ = ("_lock",)
 
     def __enter__(self) -> None:
-        self._gate = _process.gate
-        self._gate.enter()
+        self._lock = _process.lock
+        self._lock.acquire_shared()
 
     def __exit__(self, *_error: object) -> None:
-        self._gate.leave()
+        self._lock.release_shared()
 
 
 @contextmanager
-def opening(check_alive: Callable[[], object], *, aio: bool = False) -> Iterator[None]:
-    """Open gRPC's first connection of a client within the block.
+def first_use(make_test_call: Callable[[], object], *, aio: bool = False) -> Iterator[None]:
+    """Open a client's first connection in the block.
 
     Args:
-        check_alive: makes a call and comes back whatever its outcome; asked once in a process that was forked.
-        aio: whether it is asyncio's.
+        make_test_call: makes a call and returns whatever its outcome. It runs once in a process that was forked.
+        aio: whether the connection uses gRPC's asyncio API.
 
     Raises:
-        PoolError: this process was forked in a way that gRPC does not live through.
+        PoolError: this process was forked in a way that gRPC does not survive.
     """
-    if _process.obstacle:
-        raise PoolError(_process.obstacle)
-    if not _process.is_proven:
-        _prove(check_alive)
-    added = not _process.uses_grpc and _VARIABLE not in os.environ
+    if _process.unusable_reason:
+        raise PoolError(_process.unusable_reason)
+    if not _process.is_tested:
+        _test(make_test_call)
+    added = not _process.uses_grpc and _FORK_SUPPORT_VARIABLE not in os.environ
     if added:
-        # gRPC reads it once, with its first connection; processes that this one starts do not inherit it.
-        os.environ[_VARIABLE] = "1"
+        # gRPC reads it once, with its first connection. Child processes must not inherit it.
+        os.environ[_FORK_SUPPORT_VARIABLE] = "1"
     try:
-        with inside():
+        with deferred():
             yield
             _process.uses_grpc = True
-            _process.uses_aio = _process.uses_aio or aio
+            _process.uses_grpc_aio = _process.uses_grpc_aio or aio
     finally:
         if added:
-            os.environ.pop(_VARIABLE, None)
+            os.environ.pop(_FORK_SUPPORT_VARIABLE, None)
 
 
-def _prove(check_alive: Callable[[], object]) -> None:
-    # Where other code of the parent used gRPC in its own way, calls here may hang beyond any time-out.
-    thread = threading.Thread(target=check_alive, name="poolservice-after-fork", daemon=True)
+def _test(make_test_call: Callable[[], object]) -> None:
+    # If other code of the parent used gRPC without fork support, calls here may hang beyond any timeout.
+    thread = threading.Thread(target=make_test_call, name="poolservice-after-fork", daemon=True)
     thread.start()
-    thread.join(_SIGN_OF_LIFE_SECONDS)
+    thread.join(_TEST_CALL_SECONDS)
     if thread.is_alive():
-        _process.obstacle = f"this process was forked from one that used gRPC, which does not work in it; {_ADVICE}"
-        raise PoolError(_process.obstacle)
-    _process.is_proven = True
+        _process.unusable_reason = f"this process was forked from one that used gRPC, which fails here; {_ADVICE}"
+        raise PoolError(_process.unusable_reason)
+    _process.is_tested = True

@@ -1,57 +1,143 @@
-"""Who makes the surveys of a blocking client's connections: a thread beside those that call."""
+"""Worker discovery: finding the worker process that each connection reaches, until every worker has a connection.
 
+The workers of a server share its port, and the kernel assigns each new connection to one of them at random. Worker
+discovery asks over each connection which worker responds, opens connections until each worker has one, and closes
+connections to workers that have another.
+"""
+
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeAlias
 
-from poolservice_client._transport.connections import Ask, Connection, Place, Survey
+from google.protobuf.message import DecodeError
+
+from poolservice.v1 import pool_pb2
+from poolservice_client._response.reader import unreadable_response
+from poolservice_client._transport.connections import Connection, ConnectionPool
+
+#: Seconds that a probe, a call of GetServerInfo, may take.
+PROBE_SECONDS = 3.0
+
+# gRPC reconnects without notice and may then reach another worker, so discovery is repeated.
+_INTERVAL_SECONDS = 10.0
+_INTERVAL_WITH_ONE_WORKER_SECONDS = 60.0
+_INTERVAL_AFTER_FAILURE_SECONDS = 2.0
+# After so many times the expected number of attempts, one worker in e^12 = 160,000 has no connection yet.
+_ATTEMPTS_FACTOR = 12.0
+
+
+class WorkerIdentity(NamedTuple):
+    """The number of the worker that responded, counted from 0, and the number of workers."""
+
+    worker: int
+    workers: int
+
+
+#: The identity of a server that does not implement GetServerInfo.
+SINGLE_WORKER = WorkerIdentity(0, 1)
+
+
+class Probe(NamedTuple):
+    """A step of discovery: ask which worker the connection reaches. None is sent back if it cannot be reached."""
+
+    connection: Connection
+
+
+class Close(NamedTuple):
+    """A step of discovery: close the connection, which carries no call."""
+
+    connection: Connection
+
+
+#: One run of discovery. The transport carries out each step, since only it knows how to call and close.
+DiscoveryRun: TypeAlias = Generator[Probe | Close, WorkerIdentity | None, None]
+
+
+def read_worker_identity(message: bytes) -> WorkerIdentity:
+    """Return the worker that sent a GetServerInfoResponse.
+
+    Raises:
+        ServerError: the message is malformed.
+    """
+    try:
+        info = pool_pb2.GetServerInfoResponse.FromString(message)
+    except DecodeError as error:
+        raise unreadable_response(error) from None
+    return WorkerIdentity(info.worker, max(info.workers, 1))
 
 
 class WorkerDiscovery:
-    """Makes surveys, each in a thread of its own, so that no call waits for them. For many threads.
+    """Finds the workers behind the connections of a pool. Thread-safe."""
 
-    What a survey asks and closes is handed over with it and not kept: a client that nobody closed goes as soon as
-    nobody has it.
-    """
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._workers = 1
+        self._is_running = threading.Lock()
 
-    def __init__(self) -> None:
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._has_ended = False
+    def begin(self, open_connection: Callable[[str], Connection]) -> DiscoveryRun | None:
+        """Return a run of discovery, or None if another one is in progress. The pool says when a run is due."""
+        if not self._is_running.acquire(blocking=False):
+            return None
+        return self._run(open_connection)
 
-    def start(
-        self, survey: Survey, ask: Callable[[Connection], Place | None], close: Callable[[Connection], None]
-    ) -> None:
-        """Begin a survey and do not wait for it; after the end none begins.
+    def _run(self, open_connection: Callable[[str], Connection]) -> DiscoveryRun:
+        interval = _INTERVAL_AFTER_FAILURE_SECONDS
+        try:
+            is_complete = True
+            for address in dict.fromkeys(connection.address for connection in self._pool.all()):
+                is_complete = (yield from self._discover(address, open_connection)) and is_complete
+            if is_complete and not self._pool.discovers_workers:
+                interval = math.inf
+            elif is_complete:
+                interval = _INTERVAL_SECONDS if self._workers > 1 else _INTERVAL_WITH_ONE_WORKER_SECONDS
+        finally:
+            self._pool.schedule_discovery(interval)
+            self._is_running.release()
 
-        Args:
-            survey: from ConnectionPool, which gives one at a time.
-            ask: which worker a connection has reached; None where it does not answer.
-            close: closes a connection that carries nothing.
-        """
-        with self._starting:
-            if not self._has_ended:
-                self._thread = threading.Thread(
-                    target=_make, args=(survey, ask, close), name="poolservice-survey", daemon=True
-                )
-                self._thread.start()
+    def _discover(
+        self, address: str, open_connection: Callable[[str], Connection]
+    ) -> Generator[Probe | Close, WorkerIdentity | None, bool]:
+        """Check the connections to one address. Return True if all respond and every worker has one."""
+        reached: dict[int, Connection] = {}
+        unreachable: list[Connection] = []
+        workers = 1
+        for connection in [one for one in self._pool.all() if one.address == address]:
+            identity = yield Probe(connection)
+            if identity is None:
+                self._pool.mark_down(connection)
+                unreachable.append(connection)
+                continue
+            self._pool.mark_up(connection)
+            workers = self._workers = identity.workers
+            if self._pool.discovers_workers and reached.setdefault(identity.worker, connection) is not connection:
+                yield from self._retire(connection)
+        if not self._pool.discovers_workers or not reached:
+            return not unreachable
+        yield from self._open_missing(address, workers, reached, open_connection)
+        if len(reached) < workers:
+            return False
+        for connection in unreachable:
+            yield from self._retire(connection)
+        return True
 
-    def end(self) -> None:
-        """Begin no more surveys, and wait until the one that is under way has ended."""
-        with self._starting:
-            self._has_ended = True
-            thread = self._thread
-        if thread is not None:
-            thread.join()
-
-
-def _make(survey: Survey, ask: Callable[[Connection], Place | None], close: Callable[[Connection], None]) -> None:
-    place: Place | None = None
-    try:
-        while True:
-            step = survey.send(place)
-            if isinstance(step, Ask):
-                place = ask(step.connection)
+    def _open_missing(
+        self, address: str, workers: int, reached: dict[int, Connection], open_connection: Callable[[str], Connection]
+    ) -> Generator[Probe | Close, WorkerIdentity | None, None]:
+        """Open connections until every worker is reached, or until a missing one most likely does not exist."""
+        attempts = math.ceil(workers * (math.log(workers) + _ATTEMPTS_FACTOR))
+        while len(reached) < workers and attempts:
+            attempts -= 1
+            connection = open_connection(address)
+            identity = yield Probe(connection)
+            if identity is None or identity.worker in reached:
+                yield Close(connection)
+                if identity is None:
+                    return
             else:
-                close(step.connection)
-    except StopIteration:
-        return
+                reached[identity.worker] = connection
+                self._pool.add(connection)
+
+    def _retire(self, connection: Connection) -> Generator[Close, WorkerIdentity | None, None]:
+        if self._pool.retire(connection):
+            yield Close(connection)

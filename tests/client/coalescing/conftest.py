@@ -1,4 +1,4 @@
-"""What calls that travel together are tried with: what a server says to them, and a look at who waits for the next."""
+"""Fixtures of the coalescing tests: a fake server's responses, and waiting until calls wait in a coalescer."""
 
 import threading
 from collections import deque
@@ -12,61 +12,61 @@ from poolservice import codec
 from poolservice.v1 import pool_pb2
 from poolservice_client import PoolClient
 
-BATCH = "/poolservice.v1.PoolService/PoolBatch"
+POOL_BATCH = "/poolservice.v1.PoolService/PoolBatch"
 
-Watch = Callable[[PoolClient], Callable[[int], None]]
+WatchWaiting = Callable[[PoolClient], Callable[[int], None]]
 
 
-def _highest(request: codec.Request) -> bytes:
-    """A PoolResponse with the maximum of each channel, as a server would write it."""
+def _maxima(request: codec.Request) -> bytes:
+    """Return a PoolResponse with the maximum of each channel, as a server would encode it."""
     shape = codec.parse_head(request.head).tensor.shape
-    high = np.frombuffer(request.data, np.float32).reshape(shape).max((-2, -1), keepdims=True)
-    head = pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_FLOAT32, shape=high.shape).SerializeToString()
+    maxima = np.frombuffer(request.data, np.float32).reshape(shape).max((-2, -1), keepdims=True)
+    head = pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_FLOAT32, shape=maxima.shape).SerializeToString()
     execution = pool_pb2.Execution(device="cpu", batch_size=1)
-    return codec.encode_response(execution, [codec.Result(codec.Value("tensor", head, high.tobytes()))])
+    return codec.encode_response(execution, [codec.Result(codec.Value("tensor", head, maxima.tobytes()))])
 
 
-def _answer(method: str, message: bytes) -> bytes:
-    if method != BATCH:
-        return _highest(codec.decode_request(message))
+def _respond(method: str, message: bytes) -> bytes:
+    if method != POOL_BATCH:
+        return _maxima(codec.decode_request(message))
     ok = codec.decode_batch_response(b"\x0a\x00")[0][0]
-    return codec.encode_batch_response([(ok, _highest(request)) for request in codec.decode_batch_request(message)])
+    return codec.encode_batch_response([(ok, _maxima(request)) for request in codec.decode_batch_request(message)])
 
 
 @pytest.fixture(scope="session")
-def answer() -> Callable[[str, bytes], bytes]:
-    """What a server says to a method's message: the maximum of each channel."""
-    return _answer
+def respond() -> Callable[[str, bytes], bytes]:
+    """Returns a server's response to a message: the maximum of each channel."""
+    return _respond
 
 
-class _WatchedLine(deque[Any]):
-    """The calls that wait in a line, whose coming can be waited for."""
+class _WatchedQueue(deque[Any]):
+    """A queue that notifies a condition when a call joins it."""
 
-    def __init__(self, has_come: threading.Condition) -> None:
+    def __init__(self, joined: threading.Condition) -> None:
         super().__init__()
-        self._has_come = has_come
+        self._joined = joined
 
     def append(self, call: Any) -> None:
-        with self._has_come:
+        with self._joined:
             super().append(call)
-            self._has_come.notify_all()
+            self._joined.notify_all()
 
 
 @pytest.fixture(scope="session")
-def watch() -> Watch:
-    """Watches an idle client's lines; gives what waits until so many calls stand in them."""
+def watch_waiting() -> WatchWaiting:
+    """Watches the coalescers of an idle client. Returns a function that blocks until so many calls wait in them."""
 
-    def begin(client: PoolClient) -> Callable[[int], None]:
-        lines = client._coalescers
-        assert lines is not None
-        has_come = threading.Condition()
-        for line in lines:
-            line._waiting = _WatchedLine(has_come)
+    def watch(client: PoolClient) -> Callable[[int], None]:
+        coalescers = client._coalescers
+        assert coalescers is not None
+        joined = threading.Condition()
+        for coalescer in coalescers:
+            coalescer._waiting = _WatchedQueue(joined)
 
         def until_waiting(count: int) -> None:
-            with has_come:
-                assert has_come.wait_for(lambda: sum(map(len, lines)) >= count, 60)
+            with joined:
+                assert joined.wait_for(lambda: sum(len(one._waiting) for one in coalescers) >= count, 60)
 
         return until_waiting
 
-    return begin
+    return watch

@@ -1,4 +1,4 @@
-"""Threads whose calls travel together: each waits until its own deadline."""
+"""Coalesced calls of threads: each ends at its own deadline."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,68 +9,68 @@ import pytest
 from poolservice_client import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from tests.client.coalescing.blocking.conftest import Script
+    from tests.client.coalescing.blocking.conftest import ScriptedTransport
 
-Ask = Callable[..., bool]
+Call = Callable[..., bool]
 UntilWaiting = Callable[[int], None]
 
-pytestmark = pytest.mark.usefixtures("patient")
+pytestmark = pytest.mark.usefixtures("long_max_wait")
 
 
-def test_who_waits_ends_with_its_own_deadline(
-    ask: Ask, script: "Script", threads: ThreadPoolExecutor, until_waiting: UntilWaiting
+def test_a_waiting_call_ends_at_its_own_deadline(
+    call: Call, transport: "ScriptedTransport", threads: ThreadPoolExecutor, until_waiting: UntilWaiting
 ) -> None:
-    release = script.hold(0)
-    first = threads.submit(ask, 1)
-    script.until_sent(1)
-    others = [threads.submit(ask, number) for number in (2, 3)]
+    release = transport.hold(0)
+    first = threads.submit(call, 1)
+    transport.wait_until_sent(1)
+    others = [threads.submit(call, number) for number in (2, 3)]
     until_waiting(2)
-    with pytest.raises(DeadlineExceeded, match=r"there:1 gave no answer within the timeout of 0\.05 s"):
-        ask(4, timeout=0.05)
+    with pytest.raises(DeadlineExceeded, match=r"there:1 gave no response within the timeout of 0\.05 s"):
+        call(4, timeout=0.05)
     release.set()
     assert first.result(30)
     assert all(other.result(30) for other in others)
-    assert len(script.sent) == 2
+    assert len(transport.methods) == 2
 
 
-def test_who_was_sent_ends_with_its_own_deadline(
-    ask: Ask, script: "Script", threads: ThreadPoolExecutor, until_waiting: UntilWaiting
+def test_a_sent_call_ends_at_its_own_deadline(
+    call: Call, transport: "ScriptedTransport", threads: ThreadPoolExecutor, until_waiting: UntilWaiting
 ) -> None:
-    release, release_second = script.hold(0), script.hold(1)
-    first = threads.submit(ask, 1)
-    script.until_sent(1)
-    leader = threads.submit(ask, 2)
+    release, release_second = transport.hold(0), transport.hold(1)
+    first = threads.submit(call, 1)
+    transport.wait_until_sent(1)
+    leader = threads.submit(call, 2)
     until_waiting(1)
-    hasty = threads.submit(ask, 3, 1.5)
-    other = threads.submit(ask, 4)
+    short = threads.submit(call, 3, 1.5)
+    other = threads.submit(call, 4)
     until_waiting(3)
     release.set()
     assert first.result(30)
     with pytest.raises(DeadlineExceeded, match=r"within the timeout of 1\.5 s"):
-        hasty.result(30)
+        short.result(30)
     release_second.set()
     assert leader.result(30)
     assert other.result(30)
-    assert len(script.sent) == 2
-    assert script.timeouts[1] is not None
-    assert script.timeouts[1] > 20
+    assert len(transport.methods) == 2
+    assert transport.timeouts[1] is not None
+    assert transport.timeouts[1] > 20
 
 
-def test_a_leaders_deadline_is_not_that_of_those_it_carries(
-    ask: Ask, script: "Script", threads: ThreadPoolExecutor, until_waiting: UntilWaiting
+def test_the_deadline_of_the_leader_is_not_that_of_its_followers(
+    call: Call, transport: "ScriptedTransport", threads: ThreadPoolExecutor, until_waiting: UntilWaiting
 ) -> None:
-    def on(number: int) -> None:
+    def on_message(number: int) -> None:
         if number == 1:
-            raise DeadlineExceeded("too late")
+            raise DeadlineExceeded("timeout")
 
-    script.on = on
-    release = script.hold(0)
-    first = threads.submit(ask, 1)
-    script.until_sent(1)
-    others = [threads.submit(ask, number) for number in range(2, 6)]
+    transport.on_message = on_message
+    release = transport.hold(0)
+    first = threads.submit(call, 1)
+    transport.wait_until_sent(1)
+    others = [threads.submit(call, number) for number in range(2, 6)]
     until_waiting(4)
     release.set()
     assert first.result(30)
     assert all(other.result(30) for other in others)
-    # The packed message that was late, and each of its calls on its own.
-    assert len(script.sent) == 6
+    # The first call, the coalesced message that timed out, and each of its four calls uncoalesced.
+    assert len(transport.methods) == 6

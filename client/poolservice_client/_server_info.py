@@ -1,4 +1,4 @@
-"""What a server says of itself, and whether it serves, as plain objects."""
+"""The types that `server_info` and `health` return, and reading them from the wire."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,15 +8,11 @@ from grpc_health.v1 import health_pb2
 
 from poolservice.dtypes import NUMPY_DTYPES
 from poolservice.v1 import pool_pb2
-from poolservice_client._transport.connections import Place
-from poolservice_client.errors import ServerError
-
-INFO_REQUEST = pool_pb2.GetServerInfoRequest().SerializeToString()
-HEALTH_REQUEST = health_pb2.HealthCheckRequest().SerializeToString()
+from poolservice_client._response.reader import unreadable_response
 
 
 class Health(StrEnum):
-    """Whether a server takes calls. True as a condition only where it does: ``if client.health(): ...``."""
+    """The health of a server. Only SERVING is true as a condition: `if client.health(): ...`."""
 
     SERVING = "SERVING"
     NOT_SERVING = "NOT_SERVING"
@@ -31,9 +27,9 @@ class ParameterInfo:
     """A parameter of an operator.
 
     Attributes:
-        name: as in torch.nn.
-        type: what it takes, in words.
-        default: its default as text; None where it is required.
+        name: the name, as in torch.nn.
+        type: a description of the values that it takes.
+        default: the default as text; None if the parameter is required.
     """
 
     name: str
@@ -46,10 +42,10 @@ class OperatorInfo:
     """An operator that the server offers.
 
     Attributes:
-        name: the operator's name on the wire, "max_pool" for MaxPool1d, MaxPool2d and MaxPool3d.
+        name: the operator's name on the wire, such as "max_pool" for MaxPool1d, MaxPool2d and MaxPool3d.
         description: what it computes, in one sentence.
-        spatial_dims: the numbers of spatial dimensions that it pools.
-        parameters: in the order of torch.nn.
+        spatial_dims: the numbers of spatial dimensions that it can pool.
+        parameters: its parameters, in torch.nn's order.
     """
 
     name: str
@@ -63,10 +59,10 @@ class DeviceInfo:
     """A device of the server.
 
     Attributes:
-        name: in torch's words: "cpu", "cuda:0".
-        description: the card's or the processor's name.
-        state: "SERVING", or "SUSPENDED" where it failed and is probed from time to time.
-        reason: why it is suspended; else empty.
+        name: the name, as torch writes it: "cpu", "cuda:0".
+        description: the name of the graphics card or the processor.
+        state: "SERVING", or "SUSPENDED" if the device failed and is probed from time to time.
+        reason: why the device is suspended; else empty.
     """
 
     name: str
@@ -77,16 +73,16 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may ask of the server; more is refused.
+    """The limits of the server. It rejects a request that exceeds one.
 
     Attributes:
         max_message_bytes: bytes of one message, in either direction.
         max_specs: specs of one request.
-        max_image_pixels: pixels of one picture, by its header.
+        max_image_pixels: pixels of one image, as its header declares them.
         max_output_bytes: bytes of all results of one request.
-        max_batch_items: items of one packed message.
-        max_queue_items: requests that wait at one time.
-        max_queue_bytes: bytes of the requests that wait at one time.
+        max_batch_items: requests of one PoolBatchRequest.
+        max_queue_items: requests that wait in the queue at one time.
+        max_queue_bytes: bytes of the requests that wait in the queue at one time.
         max_batch_size: requests that run in one batch.
     """
 
@@ -102,18 +98,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server is and can do.
+    """The version, capabilities and limits of a server.
 
     Attributes:
-        version: the version of poolservice.
-        torch_version: the version of torch that computes.
-        operators: the operators.
-        dtypes: the types that a tensor may have, by numpy's names.
-        image_formats: the picture formats that are read, by Pillow's names.
-        limits: what a request may ask for.
+        version: the server's version of poolservice.
+        torch_version: the server's version of torch.
+        operators: the operators that it offers.
+        dtypes: the dtypes that a tensor may have, by numpy's names.
+        image_formats: the image formats that it reads, by Pillow's names.
+        limits: the limits of a request.
         devices: the devices, the preferred one first.
-        worker: which of the server's processes answered, from 0.
-        workers: how many there are.
+        worker: the number of the worker process that responded, counted from 0.
+        workers: the number of worker processes.
     """
 
     version: str
@@ -127,58 +123,44 @@ class ServerInfo:
     workers: int
 
 
-def read_info(message: bytes) -> ServerInfo:
-    """The ServerInfo of a GetServerInfoResponse.
+def read_server_info(message: bytes) -> ServerInfo:
+    """Decode a GetServerInfoResponse.
 
     Raises:
-        ServerError: it is no such message.
+        ServerError: the message is malformed.
     """
-    info = _parse(message)
+    try:
+        info = pool_pb2.GetServerInfoResponse.FromString(message)
+    except DecodeError as error:
+        raise unreadable_response(error) from None
     return ServerInfo(
         version=info.version,
         torch_version=info.torch_version,
         operators=tuple(_operator(operator) for operator in info.operators),
-        # A newer server may have types that this client has no name for.
+        # A newer server may have dtypes that this client does not know.
         dtypes=tuple(NUMPY_DTYPES[dtype].name for dtype in info.dtypes if dtype in NUMPY_DTYPES),
         image_formats=tuple(info.image_formats),
         limits=Limits(**{name: getattr(info.limits, name) for name in Limits.__slots__}),
         devices=tuple(_device(device) for device in info.devices),
         worker=info.worker,
-        # A server that does not say is one process.
+        # A server that leaves the field out is a single process.
         workers=max(info.workers, 1),
     )
 
 
-def read_place(message: bytes) -> Place:
-    """Which worker a GetServerInfoResponse comes from.
-
-    Raises:
-        ServerError: it is no such message.
-    """
-    info = _parse(message)
-    return Place(info.worker, max(info.workers, 1))
-
-
 def read_health(message: bytes) -> Health:
-    """The Health of a HealthCheckResponse.
+    """Decode a HealthCheckResponse.
 
     Raises:
-        ServerError: it is no such message.
+        ServerError: the message is malformed.
     """
     try:
         status = health_pb2.HealthCheckResponse.FromString(message).status
     except DecodeError as error:
-        raise ServerError(f"the server's answer cannot be read: {error}") from None
+        raise unreadable_response(error) from None
     if status == health_pb2.HealthCheckResponse.SERVING:
         return Health.SERVING
     return Health.NOT_SERVING if status == health_pb2.HealthCheckResponse.NOT_SERVING else Health.UNKNOWN
-
-
-def _parse(message: bytes) -> pool_pb2.GetServerInfoResponse:
-    try:
-        return pool_pb2.GetServerInfoResponse.FromString(message)
-    except DecodeError as error:
-        raise ServerError(f"the server's answer cannot be read: {error}") from None
 
 
 def _operator(operator: pool_pb2.OperatorInfo) -> OperatorInfo:

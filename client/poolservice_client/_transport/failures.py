@@ -1,0 +1,134 @@
+"""Translating gRPC errors of a call to the SDK's exceptions, and deciding which of them a retry may cure."""
+
+import re
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
+
+from poolservice.errors import InvalidRequest, PoolError
+from poolservice_client._response.status import error_of_status, retry_delay
+from poolservice_client._settings.settings import Settings
+from poolservice_client._transport.retry import Failure
+from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unavailable
+
+# The trailing metadata in which gRPC carries a google.rpc.Status.
+_STATUS_KEY = "grpc-status-details-bin"
+# gRPC's message, on either side, for a message over the size limit.
+_TOO_LARGE = re.compile(r"(?P<what>Sent|Received) message larger than max \((?P<size>\d+) vs\. (?P<limit>\d+)\)")
+_NOT_CONNECTED = re.compile(r"failed to connect|DNS resolution failed|errors resolving", re.IGNORECASE)
+_HANDSHAKE_FAILED = re.compile(r"handshake failed|handshaker|certificate|ssl", re.IGNORECASE)
+
+# The statuses of a server that is stopping, or that a proxy replaces by another: the same call may then succeed.
+_TRANSIENT_CODES = (code_pb2.UNAVAILABLE, code_pb2.CANCELLED)
+_UNREACHABLE_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+def failure_of_rpc(
+    error: grpc.Call | grpc.aio.AioRpcError, settings: Settings, timeout: float | None, request_bytes: int
+) -> Failure:
+    """Return the failure of a call, with the exception for the caller and whether a retry may succeed.
+
+    Args:
+        error: gRPC's error, with the status of the call.
+        settings: the settings of the client.
+        timeout: the timeout of the call, in seconds; None if it has none.
+        request_bytes: the size of the request.
+    """
+    code: int = error.code().value[0]
+    message = error.details() or ""
+    status = _status_in(error)
+    if status is not None and status.code != code:
+        status = None
+    exception = _exception(code, message, status, settings.address, timeout, request_bytes)
+    if code == code_pb2.RESOURCE_EXHAUSTED and status is not None:
+        # Without RetryInfo, a message exceeded a limit of the server or of a proxy, and a retry cannot help.
+        delay = retry_delay(status)
+        if delay is not None:
+            return Failure(exception, again=True, wait=delay)
+    if code == code_pb2.UNAVAILABLE and status is None and _NOT_CONNECTED.search(message):
+        # After a failed handshake the server counts as reached, so that no call waits for it: waiting does not make a
+        # certificate valid.
+        return Failure(exception, again=False, sent=bool(_HANDSHAKE_FAILED.search(message)), is_lost=True)
+    return Failure(exception, again=code in _TRANSIENT_CODES, is_lost=code in _TRANSIENT_CODES)
+
+
+def is_unreachable(error: grpc.Call | grpc.aio.AioRpcError) -> bool:
+    """Return True if the error means that no server responded."""
+    return error.code() in _UNREACHABLE_CODES
+
+
+def request_too_large(size: int, limit: int) -> InvalidRequest:
+    """Return the error for a request over the client's limit."""
+    return InvalidRequest(
+        f"the request has {size} bytes, over this client's limit of {limit}; raise it with max_message_bytes=, "
+        "and the server's with its --max-message-bytes, or send less at a time"
+    )
+
+
+def _exception(
+    code: int,
+    message: str,
+    status: status_pb2.Status | None,
+    address: str,
+    timeout: float | None,
+    request_bytes: int,
+) -> PoolError:
+    if status is not None:
+        return error_of_status(status)
+    if too_large := _TOO_LARGE.search(message):
+        return _too_large(too_large, request_bytes)
+    if code == code_pb2.DEADLINE_EXCEEDED and timeout is not None:
+        details = "" if message.casefold() in ("", "deadline exceeded") else f": {message}"
+        return DeadlineExceeded(f"{address} gave no response within the timeout of {timeout:g} s{details}")
+    if code == code_pb2.UNAVAILABLE:
+        return _unavailable(message, address)
+    if code == code_pb2.RESOURCE_EXHAUSTED:
+        # poolservice always sends details, so a proxy sent this to limit the rate.
+        return Overloaded(message)
+    if code == code_pb2.UNIMPLEMENTED:
+        if "ompression" in message:
+            return ServerError(f"{address} takes no compressed messages; start it with --compression: {message}")
+        return ServerError(f"{address} is no poolservice, or one of another version: {message}")
+    return error_of_status(status_pb2.Status(code=code, message=message))
+
+
+def _unavailable(message: str, address: str) -> Unavailable:
+    if not _NOT_CONNECTED.search(message):
+        return Unavailable(f"{address} is unavailable: {message}")
+    if _HANDSHAKE_FAILED.search(message):
+        return Unavailable(
+            f"the TLS handshake with {address} failed; does the server use TLS, does tls= name the authority of its "
+            f"certificate, and does tls= hold a client certificate if the server requires one? ({message})"
+        )
+    return Unavailable(f"no server answers at {address}; is poolservice-server running there? ({message})")
+
+
+def _too_large(match: re.Match[str], request_bytes: int) -> InvalidRequest:
+    size, limit = int(match["size"]), int(match["limit"])
+    if match["what"] == "Sent":
+        return InvalidRequest(
+            f"the response has {size} bytes, over the server's limit of {limit}; raise it with the server's "
+            "--max-message-bytes, or ask for less at a time"
+        )
+    if size == request_bytes:
+        return InvalidRequest(
+            f"the request has {size} bytes, over the server's limit of {limit}; raise it with the server's "
+            "--max-message-bytes, or send less at a time"
+        )
+    return InvalidRequest(
+        f"the response has {size} bytes, over this client's limit of {limit}; raise it with max_message_bytes=, "
+        "or ask for less at a time"
+    )
+
+
+def _status_in(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == _STATUS_KEY and isinstance(value, bytes):
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                # A proxy or another kind of server wrote it. gRPC's own status still says what happened.
+                return None
+    return None
