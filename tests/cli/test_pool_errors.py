@@ -73,6 +73,7 @@ def _assert_error(done: "CompletedProcess[str]", status: int, *words: str) -> No
         (["--op", "gap2d", "--figure", "no/such/f.png"], ["--figure no/such/f.png: there is no folder no/such"]),
         (["--op", "gap2d", "--op", "gmp2d", "-o", "out.npy"], ["2 results do not fit one array", ".npz"]),
         (["--op", "max2d:kernel_size=2,return_indices=true", "-o", "o.png"], ["values and indices", ".npz"]),
+        (["--op", "gap3d", "-o", "o.png"], ["-o o.png: global_avg3d does not return an image", ".npy or .npz"]),
         (["--op", "gap2d", "--normalize"], ["--normalize is for feature vectors", "--features"]),
         (["--op", "gap2d", "--features", "-o", "o.png"], ["--features", ".npy or .npz"]),
     ],

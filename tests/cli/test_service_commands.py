@@ -114,6 +114,15 @@ def test_help_names_every_command_and_every_operator(offline: Command) -> None:
         assert name in pool
 
 
+@pytest.mark.parametrize("command", [[], ["pool"], ["map"], ["bench"], ["info"], ["health"]], ids=str)
+def test_help_cuts_nothing_in_a_narrow_terminal(offline: Command, command: list[str]) -> None:
+    complete = offline(*command, "--help", COLUMNS="1000").stdout
+    narrow = offline(*command, "--help", COLUMNS="40").stdout
+    assert "--help" in narrow
+    # A long word may be continued on the next line, so only the characters are compared.
+    assert "".join(narrow.split()) == "".join(complete.split())
+
+
 def test_operators_complete_in_the_shell(offline: Command) -> None:
     done = offline(
         _POOLSERVICE_COMPLETE="complete_bash",

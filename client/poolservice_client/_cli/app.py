@@ -26,6 +26,8 @@ app = typer.Typer(
     help="Pool images and arrays with a running poolservice server.",
     epilog=EPILOG,
     no_args_is_help=True,
+    # Plain help wraps at any width; rich's panels cut options and defaults in narrow terminals.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.command(epilog=pooling.EPILOG)(pooling.pool)

@@ -19,7 +19,7 @@ from poolservice_client._cli import bench_report, error_messages, errors, input_
 from poolservice_client._cli.bench_report import Report, Workload
 from poolservice_client._cli.errors import UsageError
 from poolservice_client._cli.load_generator import Measurement, generate_load
-from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
+from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.settings import ADDRESS_VARIABLE, DEFAULT_MAX_MESSAGE_BYTES
 
@@ -32,6 +32,7 @@ _SHAPE = "3x224x224"
 EPILOG = (
     "'rest' is the part of a call's latency that the server does not account for: the network, and gRPC and Python on "
     "both sides. A client that is busy most of the time measures itself: run several, or run it on another machine.\n\n"
+    f"{FLAGS_HELP}\n\n"
     "For example: poolservice bench localhost:50051 --op gap2d --input photo.jpg --concurrency 16"
 )
 
@@ -77,9 +78,10 @@ def bench(
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Measure a running server: throughput, latency percentiles, and the parts of the mean latency.
+    """Measure throughput and latency.
 
-    Ctrl-C prints what was measured until then. The exit status is 1 if calls failed.
+    Print the throughput, latency percentiles and the parts of the mean latency for each concurrency. Ctrl-C prints what
+    was measured until then. The exit status is 1 if calls failed.
     """
     if input_file is not None and (shape is not None or dtype is not None):
         raise UsageError("--shape and --dtype describe a random tensor; leave them out with --input")

@@ -15,7 +15,10 @@ def info(
     timeout: shared_options.Timeout = shared_options.TIMEOUT,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Print a server's version, devices, operators, dtypes, image formats and limits."""
+    """Print a server's capabilities.
+
+    These are its version, devices, operators, dtypes, image formats and limits.
+    """
     with PoolClient(address, timeout=timeout) as client:
         server_info = client.server_info()
     if as_json:
@@ -29,7 +32,7 @@ def health(
     timeout: shared_options.Timeout = shared_options.HEALTH_TIMEOUT,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Check whether a server accepts calls.
+    """Check if a server accepts calls.
 
     Exit statuses: 0 it does; 1 it does not, for example because it is starting or stopping; 2 the command line is
     wrong; 3 no server responded.

@@ -14,7 +14,7 @@ from poolservice_client._cli import errors, input_paths, map_job, operators, sha
 from poolservice_client._cli.errors import UsageError
 from poolservice_client._cli.feature_file import FeatureFile
 from poolservice_client._cli.journal import Journal
-from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
+from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._cli.output_file import check_folder
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
@@ -25,6 +25,7 @@ EPILOG = (
     "Files that fail are left out of the results.\n\n"
     "Exit statuses: 0 all files are done; 1 some files failed, or the service is unavailable; 2 the command line is "
     "wrong; 130 interrupted.\n\n"
+    f"{FLAGS_HELP}\n\n"
     "For example: poolservice map 'photos/**/*.jpg' --op gap2d -o features.npz"
 )
 
@@ -72,7 +73,10 @@ def map_files(
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Pool many files into one file of features, together with the files' paths."""
+    """Pool files into one feature file.
+
+    The file also has the paths of the files that its rows belong to.
+    """
     parsed = operators.parse(op, parameters)
     if normalize and tensors:
         raise UsageError("--normalize is for feature vectors; leave --tensors out")

@@ -9,9 +9,14 @@ import typer
 
 from poolservice_client._cli import operators
 
-_PANEL = "Parameters, applied to every operator that takes them"
 # The command's parameter that the flags replace in its signature.
 _PLACEHOLDER = "parameters"
+
+#: What the commands' help says about the flags.
+FLAGS_HELP = (
+    "A parameter flag, such as --kernel-size, applies to every operator that takes it. Parameters of a single operator "
+    "follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d"
+)
 
 #: The value of a command's `parameters`: each flag's value, None if the flag was not given.
 Flags: TypeAlias = dict[str, str | bool | float | None]
@@ -34,11 +39,11 @@ Ops = Annotated[
 
 
 def _size(help_text: str) -> Any:
-    return Annotated[str | None, typer.Option(metavar="SIZE", help=help_text, rich_help_panel=_PANEL)]
+    return Annotated[str | None, typer.Option(metavar="SIZE", help=help_text)]
 
 
 def _option(value_type: Any, help_text: str, *names: str) -> Any:
-    return Annotated[value_type, typer.Option(*names, help=help_text, rich_help_panel=_PANEL)]
+    return Annotated[value_type, typer.Option(*names, help=help_text)]
 
 
 _FLAGS: dict[str, Any] = {

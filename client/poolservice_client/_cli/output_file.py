@@ -38,6 +38,8 @@ class OutputFile:
         output = cls(path)
         if output.suffix != ".npz" and any(getattr(op.spec, "return_indices", False) for op in operators):
             raise UsageError(f"-o {path}: values and indices need two arrays; write to an .npz file")
+        if output.suffix == ".png" and (wrong := next((op for op in operators if op.spec.spatial_dims != 2), None)):
+            raise UsageError(f"-o {path}: {wrong.name} does not return an image; write to an .npy or .npz file")
         if output.suffix == ".npy" and len(operators) > 1:
             raise UsageError(f"-o {path}: {len(operators)} results do not fit one array; write to an .npz file")
         return output

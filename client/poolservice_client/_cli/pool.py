@@ -12,7 +12,7 @@ from poolservice_client import Execution, PoolClient
 from poolservice_client._cli import dependencies, error_messages, input_data, operators, shared_options
 from poolservice_client._cli.errors import CommandError, UsageError
 from poolservice_client._cli.input_data import InputData
-from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
+from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._cli.operators import Operator
 from poolservice_client._cli.output_file import OutputFile, check_folder, join_or
 from poolservice_client._cli.results import Result
@@ -25,7 +25,7 @@ _FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operators.FAMILIES)};
 gap and gmp are short for the global average and maximum. torch's names, such as MaxPool2d and max_pool2d, work too.
 
-Parameters of one operator alone follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d
+{FLAGS_HELP}
 
 For example: poolservice pool photo.jpg --op max2d --op avg2d --kernel-size 8 --figure before-after.png"""
 
@@ -79,7 +79,7 @@ def pool(
 ) -> None:
     """Pool an image or an array.
 
-    Prints each result's shape, dtype and values; of more than 16 values, the minimum, mean and maximum.
+    Print each result's shape, dtype and values; of more than 16 values, the minimum, mean and maximum.
     """
     parsed = operators.parse(op, parameters)
     output_file = OutputFile.of(output, parsed) if output else None
