@@ -1,18 +1,13 @@
-"""`make demo`: a photograph travels through a running poolservice and comes back pooled.
+"""The demonstration behind `make demo`: pool a photograph with a real server and compare with torch.
 
-Starts a server of its own on a free port, asks it through the SDK, holds every answer against torch called directly,
-draws before and after, and stops the server. Lies beside the package, not in it: it needs torch and matplotlib.
+Starts a server on a free port, pools a photograph through the SDK, checks every result against torch, draws the figure
+of the README, and stops the server. This file is not part of the package because it needs torch and matplotlib.
 """
 
-import selectors
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -32,37 +27,36 @@ from poolservice_client import (
     PoolSpec,
 )
 from poolservice_client._figure import Panel, save
+from poolservice_server.testing import serve
 
 _ROOT = Path(__file__).parents[1]
-_START_SECONDS = 60.0
-_STOP_SECONDS = 30.0
-#: Large enough to be seen in a figure.
+# Large enough to be visible in the figure.
 _KERNEL = 16
 
 
 def demo(
-    figure: Annotated[Path, typer.Option(help="Where the before-and-after picture goes.")] = _ROOT / "build/demo.png",
+    figure: Annotated[Path, typer.Option(help="The file of the before-and-after figure.")] = _ROOT / "build/demo.png",
 ) -> None:
-    """Pool a photograph through a server that is started for it, and check the answers."""
-    began = time.monotonic()
+    """Pool a photograph with a server that this program starts, and check the results."""
+    started = time.monotonic()
     photo = Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
     typer.echo("starting a server on a free port ...")
-    with _server() as address, PoolClient(address) as client:
+    with serve() as service, PoolClient(service.address) as client:
         info = client.server_info()
-        typer.echo(f"poolservice {info.version} serves at {address} on {info.devices[0].name}\n")
+        typer.echo(f"poolservice {info.version} serves at {service.address} on {info.devices[0].name}\n")
         panels = [*_pool_photograph(client, photo), _pool_feature_map(client, photo)]
         _show_translation_invariance(client, photo)
-    typer.echo("the server stopped when it was asked to")
+    typer.echo("the server has stopped")
     figure.parent.mkdir(parents=True, exist_ok=True)
-    save(figure, panels, scale=(0.0, 1.0))
-    typer.echo(f"before and after, side by side: {figure}")
-    typer.echo(f"done in {time.monotonic() - began:.1f} s; every answer was checked against torch")
+    save(figure, panels, limits=(0.0, 1.0))
+    typer.echo(f"before and after: {figure}")
+    typer.echo(f"done in {time.monotonic() - started:.1f} s; every result was checked against torch")
 
 
 def _pool_photograph(client: PoolClient, photo: Path) -> list[Panel]:
-    """The photograph through several layers in one call: decoded once, pooled by each."""
+    """Pool the photograph with several layers in one call, which decodes it once."""
     x = _as_tensor(photo)
-    # Means by torch in double precision: its float32 sum of a window's 256 values is itself 4e-6 off.
+    # The reference is computed in float64: torch's float32 sum of a window's 256 values is itself 4e-6 off.
     exact = x.double()
     maximum = torch.nn.functional.max_pool2d(exact, _KERNEL)
     mean = torch.nn.functional.avg_pool2d(exact, _KERNEL)
@@ -79,101 +73,58 @@ def _pool_photograph(client: PoolClient, photo: Path) -> list[Panel]:
     panels = [Panel(photo.name, x.numpy(), 2)]
     for (spec, expected), values in zip(by_torch.items(), pooled, strict=True):
         same_bits = isinstance(spec, MaxPool2d | MinPool2d)
-        _hold_against_torch(values, expected, rtol=0 if same_bits else 1e-6)
-        same = "bit for bit torch's" if same_bits else "torch's within 1e-6"
-        typer.echo(f"  {spec!r:36} {values.shape!s:12} from {values.min():.3f} to {values.max():.3f}, {same}")
+        _check_against_torch(values, expected, rtol=0 if same_bits else 1e-6)
+        agreement = "equal to torch bit for bit" if same_bits else "equal to torch within 1e-6"
+        typer.echo(f"  {spec!r:36} {values.shape!s:12} from {values.min():.3f} to {values.max():.3f}, {agreement}")
         panels.append(Panel(repr(spec), values, 2, tuple(x.shape)))
     return panels
 
 
 def _pool_feature_map(client: PoolClient, photo: Path) -> Panel:
-    """Ten feature maps of the photograph, made by a convolution here, become ten values there."""
+    """Pool a feature map: a local convolution makes ten channels, and the server returns their ten means."""
     torch.manual_seed(0)
     with torch.inference_mode():
         feature_map = torch.nn.Conv2d(3, 10, kernel_size=3)(_as_tensor(photo))
-    # A torch tensor goes in as it is; the client itself never imports torch.
+    # The client accepts torch tensors but never imports torch.
     values = client.pool(feature_map, GlobalAvgPool2d())
-    # The means of signed values come close to 0, where a relative error says nothing.
-    _hold_against_torch(values, feature_map.double().mean((1, 2), keepdim=True), rtol=1e-6, atol=1e-7)
+    # The means of signed values can be close to 0, where a relative tolerance alone is too strict.
+    _check_against_torch(values, feature_map.double().mean((1, 2), keepdim=True), rtol=1e-6, atol=1e-7)
     typer.echo(f"\na feature map, {tuple(feature_map.shape)}, of a 3x3 convolution; GlobalAvgPool2d() {values.shape}:")
-    typer.echo(f"  {_in_line(values.ravel())}\n")
+    typer.echo(f"  {_format(values.ravel())}\n")
     return Panel("GlobalAvgPool2d() of Conv2d(3, 10, 3)", values, 2, tuple(feature_map.shape))
 
 
 def _show_translation_invariance(client: PoolClient, photo: Path) -> None:
-    """How much the picture, and what is left of it after pooling, changes when it moves by one pixel."""
+    """Print how much the image and its pooled versions change when the image is shifted by one pixel."""
     x = _as_tensor(photo).numpy()
-    here, moved = x[:, :, :-1], x[:, :, 1:]
-    typer.echo("translation invariance: the picture moves by one pixel, and on average")
-    typer.echo(f"  unpooled              changes by {_change(here, moved)}")
+    original, shifted = x[:, :, :-1], x[:, :, 1:]
+    typer.echo("translation invariance: the image is shifted by one pixel; on average")
+    typer.echo(f"  unpooled              changes by {_change(original, shifted)}")
     for kernel in (2, 8, 32):
         spec = MaxPool2d(kernel)
-        change = _change(client.pool(here, spec), client.pool(moved, spec))
+        change = _change(client.pool(original, spec), client.pool(shifted, spec))
         typer.echo(f"  {f'max pooled, {kernel}x{kernel}':21} changes by {change}")
     typer.echo()
 
 
 def _change(before: NDArray[Any], after: NDArray[Any]) -> str:
-    return f"{np.abs(after - before).mean():.4f}, with {np.mean(after == before):4.0%} of its values as they were"
+    return f"{np.abs(after - before).mean():.4f}, with {np.mean(after == before):4.0%} of the values unchanged"
 
 
-def _hold_against_torch(values: NDArray[Any], expected: torch.Tensor, *, rtol: float, atol: float = 0.0) -> None:
+def _check_against_torch(values: NDArray[Any], expected: torch.Tensor, *, rtol: float, atol: float = 0.0) -> None:
     np.testing.assert_allclose(values, expected.numpy(), rtol=rtol, atol=atol)
     if values.dtype != np.float32:
-        raise AssertionError(f"float32 was expected, {values.dtype} came")
+        raise AssertionError(f"expected float32, got {values.dtype}")
 
 
 def _as_tensor(photo: Path) -> torch.Tensor:
-    """The picture as torchvision's ToTensor has it: float32, (C, H, W), in [0, 1]."""
+    """Return the image as torchvision's ToTensor does: float32, (C, H, W), in [0, 1]."""
     with Image.open(photo) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
-def _in_line(values: Sequence[float] | NDArray[Any]) -> str:
+def _format(values: Sequence[float] | NDArray[Any]) -> str:
     return " ".join(f"{value:+.4f}" for value in values)
-
-
-@contextmanager
-def _server() -> Iterator[str]:
-    """A server of our own as a process, and its address; stopped with SIGTERM at the end.
-
-    Raises:
-        RuntimeError: it does not start, or does not stop as it should; with what it logged.
-    """
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "poolservice_server", "--address", "127.0.0.1:0"],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        try:
-            yield _address(process, log)
-        finally:
-            process.terminate()
-            try:
-                status = process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-        if status != 0:
-            raise RuntimeError(f"the server ended with status {status}:\n{_all(log)}")
-
-
-def _address(process: subprocess.Popen[str], log: IO[str]) -> str:
-    """What the line that a server prints once it serves ends with."""
-    output = cast(IO[str], process.stdout)
-    with selectors.DefaultSelector() as selector:
-        selector.register(output, selectors.EVENT_READ)
-        line = output.readline() if selector.select(_START_SECONDS) else ""
-    if not line:
-        raise RuntimeError(f"the server ended, or did not serve within {_START_SECONDS:.0f} s:\n{_all(log)}")
-    return line.split()[-1]
-
-
-def _all(log: IO[str]) -> str:
-    log.seek(0)
-    return log.read()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The `poolservice` command as a process, as a user's shell runs it."""
+"""Fixtures that run the `poolservice` command as a process, or its entry point in this process."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import pytest
 
 from poolservice_client.__main__ import main
 
-#: Runs the command in a folder of the test's own, against the shared server unless told otherwise.
+#: Runs the command in the test's own folder and returns its exit status, stdout and stderr.
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SECONDS = 60.0
@@ -19,46 +19,28 @@ SECONDS = 60.0
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Command:
-    """The command, for what it must know without any server."""
+    """Run the command as a process that knows no server. Keywords set environment variables; None unsets one."""
 
-    def run(*arguments: object, stdin: bytes = b"", **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(*arguments: object, stdin: bytes = b"", **variables: str | None) -> "subprocess.CompletedProcess[str]":
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POOLSERVICE_")}
+        environment = {**inherited, "COLUMNS": "200", "PYTHONWARNINGS": "error", **variables}
         done = subprocess.run(
             [sys.executable, "-m", "poolservice_client", *map(str, arguments)],
             input=stdin,
             capture_output=True,
             cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "200", "PYTHONWARNINGS": "error", **environment},
+            env={name: value for name, value in environment.items() if value is not None},
             timeout=SECONDS,
             check=False,
         )
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
-        )
-
-    return run
-
-
-@pytest.fixture
-def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """The command's entry point, called in this process: for tables of mistakes, where a process each is slow."""
-
-    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        words = ["poolservice", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        status = ended.value.code
-        assert isinstance(status, int)
-        printed, said = capsys.readouterr()
-        return subprocess.CompletedProcess(words, status, printed, said)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
 
 
 @pytest.fixture
 def command(offline: Command, server_address: str) -> Command:
-    """The command, with the shared server's address in its environment."""
+    """Run the command as a process with the shared server's address in its environment."""
 
     def run(*arguments: object, **keywords: object) -> "subprocess.CompletedProcess[str]":
         return offline(*arguments, **{"POOLSERVICE_ADDRESS": server_address, **keywords})
@@ -67,8 +49,29 @@ def command(offline: Command, server_address: str) -> Command:
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
-    """An address where no server listens, and none will while the test runs."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{held.getsockname()[1]}"
+def entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run the entry point in this process: long tables of errors would be slow with a process each."""
+    for name in list(os.environ):
+        if name.startswith("POOLSERVICE_"):
+            monkeypatch.delenv(name)
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        words = ["poolservice", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as exited:
+            main()
+        status = exited.value.code
+        assert isinstance(status, int)
+        stdout, stderr = capsys.readouterr()
+        return subprocess.CompletedProcess(words, status, stdout, stderr)
+
+    return run
+
+
+@pytest.fixture
+def unused_address() -> Iterator[str]:
+    """An address where no server listens while the test runs."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"

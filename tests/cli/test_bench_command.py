@@ -1,8 +1,9 @@
-"""`poolservice bench`: what it measures, and how it says it."""
+"""`poolservice bench`: its measurements and its report."""
 
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -27,8 +28,8 @@ def test_the_table_has_a_row_for_each_concurrency(command: Command, server_addre
     title, job, _, headings, *lines = done.stdout.splitlines()
     assert title.startswith("poolservice ")
     assert title.endswith(f" at {server_address} on cpu")
-    assert job == "GlobalAvgPool2d() of (8, 8, 8) float32, 2,048 bytes a call"
-    assert headings.split()[:3] == ["at", "a", "time"]
+    assert job == "GlobalAvgPool2d() of (8, 8, 8) float32, 2,048 bytes per call"
+    assert headings.split()[:3] == ["concurrency", "calls/s", "p50"]
     rows = [line.split() for line in lines[:2]]
     assert [row[0] for row in rows] == ["1", "4"]
     for _, rate, p50, p90, p99, decode, queue, compute, rest, batch, errors in rows:
@@ -41,27 +42,27 @@ def test_the_table_has_a_row_for_each_concurrency(command: Command, server_addre
         assert errors == "0"
 
 
-def test_the_parts_of_a_picture_add_up_to_its_latency(command: Command, photograph: Path) -> None:
+def test_the_parts_of_the_latency_add_up_for_an_image(command: Command, photograph: Path) -> None:
     done = command("bench", "--op", "max2d", "--kernel-size", 8, "-i", photograph, "-c", 2, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["job"]["payload_bytes"] == photograph.stat().st_size
-    assert said["job"]["specs"] == ["MaxPool2d(kernel_size=8)"]
-    assert said["interrupted"] is False
-    (row,) = said["rows"]
+    report = json.loads(done.stdout)
+    assert report["job"]["payload_bytes"] == photograph.stat().st_size
+    assert report["job"]["specs"] == ["MaxPool2d(kernel_size=8)"]
+    assert report["interrupted"] is False
+    (row,) = report["rows"]
     assert row["calls"] > 0
     assert row["calls"] == pytest.approx(row["calls_per_second"] * row["seconds"])
     assert row["devices"] == {"cpu": row["calls"]}
     assert row["errors"] == []
-    assert said["client"]["calls"] > row["calls"]
+    assert report["client"]["calls"] > row["calls"]
     parts, latency = row["mean_ms"], row["latency_ms"]
     assert parts["decode"] > 0
     assert 0 < sum(parts.values()) <= latency["max"]
-    # With two calls always under way, a call takes two over the rate in the mean, but for the ends of the stretch.
+    # With two calls always in flight, the mean latency is 2 / rate, apart from the ends of the run.
     assert sum(parts.values()) <= 2000 / row["calls_per_second"] * 1.01
 
 
-def test_it_takes_every_type_and_several_operators(command: Command) -> None:
+def test_any_dtype_and_several_operators_can_be_measured(command: Command) -> None:
     arguments = ["--op", "gap2d", "--op", "gmp2d", "--shape", "4x6x6", "--dtype", "bfloat16", "--features"]
     done = command("bench", *arguments, "-c", 1, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
@@ -70,22 +71,56 @@ def test_it_takes_every_type_and_several_operators(command: Command) -> None:
     assert (len(job["specs"]), job["output"]) == (2, "features")
 
 
-def test_small_calls_travel_together_unless_told_otherwise(command: Command) -> None:
+@pytest.mark.parametrize("columns", ["40", "60", "80", None])
+def test_the_table_never_cuts_a_number(command: Command, server_address: str, columns: str | None) -> None:
+    arguments = ["bench", server_address, "--shape", "8x8x8", "-c", 1, "-c", 8, "-c", 32, *QUICK]
+    done = command(*arguments, COLUMNS=columns)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout
+    if columns:
+        assert max(map(len, done.stdout.splitlines())) <= int(columns)
+    table = [line.split() for line in done.stdout.split("\n\n")[1].splitlines()]
+    # The table is transposed if it is too wide.
+    if table[0][1] != "calls/s":
+        table = [list(row) for row in zip(*table, strict=True)]
+    headings, *rows = table
+    assert headings == [
+        "concurrency",
+        "calls/s",
+        "p50",
+        "p90",
+        "p99",
+        "decode",
+        "queue",
+        "compute",
+        "rest",
+        "batch",
+        "errors",
+    ]
+    assert [row[0] for row in rows] == ["1", "8", "32"]
+    for row in rows:
+        assert [number for number in row if not re.fullmatch(r"[\d,]+(\.\d+)?", number)] == []
+
+
+def test_small_calls_are_coalesced_unless_disabled(command: Command) -> None:
     arguments = ["bench", "--shape", "8x8x8", "-c", 16, *QUICK, "--json"]
-    together, alone = (json.loads(command(*arguments, *flags).stdout) for flags in ((), ("--alone",)))
-    # Sixteen callers need far fewer messages than calls, and no fewer by themselves.
-    assert together["client"]["calls"] < together["rows"][0]["calls"] / 2
-    assert alone["client"]["calls"] > alone["rows"][0]["calls"]
+    coalesced, separate = (json.loads(command(*arguments, *flags).stdout) for flags in ((), ("--no-coalesce",)))
+    # Sixteen callers need far fewer messages than calls if their calls are coalesced.
+    assert coalesced["client"]["calls"] < coalesced["rows"][0]["calls"] / 2
+    assert separate["client"]["calls"] > separate["rows"][0]["calls"]
 
 
-def test_failures_are_counted_and_told(start_server: Callable[..., Service]) -> None:
+def test_failed_calls_are_counted_and_reported(start_server: Callable[..., Service]) -> None:
     server = start_server()
-    with _bench(server.address, "-c", "3", "--duration", "2", "--warm-up", "0", "--timeout", "0.5") as (process, said):
-        said("3 calls at a time")
+    with _bench(server.address, "-c", "3", "--duration", "2", "--warm-up", "0", "--timeout", "0.5") as (
+        process,
+        wait_for,
+    ):
+        wait_for("3 concurrent calls")
         server.kill()
-        printed, _ = process.communicate(timeout=30)
+        stdout, _ = process.communicate(timeout=30)
     assert process.returncode == FAILED
-    (row,) = json.loads(printed)["rows"]
+    (row,) = json.loads(stdout)["rows"]
     assert sum(error["count"] for error in row["errors"]) >= 3
     assert {error["kind"] for error in row["errors"]} <= {"Unavailable", "DeadlineExceeded"}
     assert all(server.address in error["first"] for error in row["errors"])
@@ -98,45 +133,45 @@ def test_failures_are_counted_and_told(start_server: Callable[..., Service]) -> 
         (["--shape", "3by4"], USAGE, "--shape takes sizes from channels to width, such as 3x224x224; got '3by4'"),
         (["--shape", "3"], USAGE, "--shape takes sizes"),
         (["--dtype", "bool"], USAGE, "--dtype takes one of float32"),
-        (["--dtype", "uint8", "--input", "x.jpg"], USAGE, "leave them out beside --input"),
+        (["--dtype", "uint8", "--input", "x.jpg"], USAGE, "leave them out with --input"),
         (["--input", "missing.jpg"], FAILED, "missing.jpg: No such file"),
         (["--shape", "3x4x4", "--op", "max2d:kernel_size=5"], FAILED, "max2d:kernel_size=5: kernel_size: no window"),
         (["--shape", "3x4x4", "--color-mode", "GRAY"], FAILED, "--color-mode: is for images"),
         (["--dtype", "flaot32"], USAGE, "got 'flaot32'; did you mean float32?"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_measured(
-    entry: Command, server_address: str, arguments: list[str], status: int, words: str
+def test_an_error_is_reported_before_anything_is_measured(
+    entry_point: Command, server_address: str, arguments: list[str], status: int, words: str
 ) -> None:
-    done = entry("bench", server_address, *arguments)
+    done = entry_point("bench", server_address, *arguments)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith("poolservice: ")
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
 
 
-def test_nobody_answers(offline: Command, nobody: str) -> None:
-    done = offline("bench", nobody)
+def test_no_server_responds(offline: Command, unused_address: str) -> None:
+    done = offline("bench", unused_address)
     assert (done.returncode, done.stdout) == (FAILED, "")
-    assert done.stderr.startswith(f"poolservice: no server answers at {nobody}")
+    assert done.stderr.startswith(f"poolservice: no server answers at {unused_address}")
 
 
-def test_an_interrupt_prints_what_was_measured(server_address: str) -> None:
-    with _bench(server_address, "-c", "1", "-c", "7", "--duration", "2") as (process, said):
-        said("7 calls at a time")
+def test_an_interrupted_run_prints_its_measurements(server_address: str) -> None:
+    with _bench(server_address, "-c", "1", "-c", "7", "--duration", "2") as (process, wait_for):
+        wait_for("7 concurrent calls")
         process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=30)
+        stdout, _ = process.communicate(timeout=30)
     assert process.returncode == INTERRUPTED
-    measured = json.loads(printed)
-    assert measured["interrupted"] is True
-    whole, *cut = measured["rows"]
-    assert (whole["concurrency"], whole["calls"] > 0) == (1, True)
-    assert [row["concurrency"] for row in cut] in ([], [7])
+    report = json.loads(stdout)
+    assert report["interrupted"] is True
+    complete, *partial = report["rows"]
+    assert (complete["concurrency"], complete["calls"] > 0) == (1, True)
+    assert [row["concurrency"] for row in partial] in ([], [7])
 
 
 @contextmanager
 def _bench(address: str, *arguments: str) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
-    """The command with a terminal for its progress, and what waits until that says something."""
+    """Start the command with a terminal as stderr; yield the process and a function that waits for words on it."""
     terminal, stderr = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "poolservice_client", "bench", address, "--shape", "8x8x8", "--json", *arguments],
@@ -146,13 +181,13 @@ def _bench(address: str, *arguments: str) -> "Iterator[tuple[subprocess.Popen[st
     )
     os.close(stderr)
 
-    def said(words: str) -> None:
+    def wait_for(words: str) -> None:
         read = ""
         while words not in read:
             read += os.read(terminal, 4096).decode()
 
     try:
-        yield process, said
+        yield process, wait_for
     finally:
         process.kill()
         process.wait()

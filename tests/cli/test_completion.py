@@ -1,4 +1,4 @@
-"""Completion in bash, installed as a user installs it, and asked as bash asks."""
+"""Completion in bash: installed as a user installs it, and called as bash calls it."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ import pytest
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
-# A shell that has started the command: it is found out from its processes which one that is.
+# typer detects the shell from the parent process; `exit` keeps bash from replacing itself by the command.
 INSTALL = "poolservice --install-completion; exit $?"
-ASK = """
+COMPLETE = """
 source ~/.bashrc
 COMP_WORDS=(poolservice {words})
 COMP_CWORD={index}
@@ -36,10 +36,10 @@ def bash(script: str, home: Path) -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose bash completes the command."""
+    """A home folder in which the completion is installed."""
     folder = tmp_path_factory.mktemp("home")
-    said = bash(INSTALL, folder)
-    assert "bash completion installed" in said
+    stdout = bash(INSTALL, folder)
+    assert "bash completion installed" in stdout
     assert "poolservice" in (folder / ".bashrc").read_text()
     return folder
 
@@ -58,11 +58,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_bash_completes(home: Path, words: list[str], expected: set[str]) -> None:
     quoted = " ".join(f"'{word}'" for word in words)
-    said = bash(ASK.format(words=quoted, index=len(words)), home)
-    assert set(said.split()) == expected
+    stdout = bash(COMPLETE.format(words=quoted, index=len(words)), home)
+    assert set(stdout.split()) == expected
 
 
 def test_the_completion_can_be_shown(home: Path) -> None:
-    said = bash("poolservice --show-completion; exit $?", home)
-    assert "_poolservice_completion()" in said
-    assert "complete -o default -F _poolservice_completion poolservice" in said
+    script = bash("poolservice --show-completion; exit $?", home)
+    assert "_poolservice_completion()" in script
+    assert "complete -o default -F _poolservice_completion poolservice" in script

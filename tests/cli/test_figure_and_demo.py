@@ -1,4 +1,4 @@
-"""The before-and-after figure, and the demonstration that ends in one."""
+"""The before-and-after figure, and the demonstration that draws one."""
 
 import subprocess
 import sys
@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
 
 
-def test_the_command_draws_before_and_after(command: Command, photograph: Path, tmp_path: Path) -> None:
+def test_the_command_draws_the_input_and_the_results(command: Command, photograph: Path, tmp_path: Path) -> None:
     done = command("pool", photograph, "--op", "max2d:kernel_size=32", "--op", "gap2d", "--figure", "figure.png")
     assert done.returncode == 0, done.stderr
     assert "before and after -> figure.png\n" in done.stdout
@@ -33,7 +33,7 @@ def test_the_command_draws_before_and_after(command: Command, photograph: Path, 
     assert len(np.unique(pixels[:, : pixels.shape[1] // 3].reshape(-1, 3), axis=0)) > 5000
 
 
-def test_picture_and_figure_in_one_command(command: Command, photograph: Path, tmp_path: Path) -> None:
+def test_one_command_writes_an_image_and_a_figure(command: Command, photograph: Path, tmp_path: Path) -> None:
     done = command(
         "pool", photograph, "--op", "avg2d:kernel_size=8", "-o", "o.png", "--figure", "f.png", "--color-mode", "RGBA"
     )
@@ -42,16 +42,16 @@ def test_picture_and_figure_in_one_command(command: Command, photograph: Path, t
     assert _pixels(tmp_path / "f.png").size
 
 
-def test_a_pooled_panel_is_the_picture_again_where_the_window_is_one_pixel(tmp_path: Path) -> None:
+def test_every_panel_shows_exact_colours(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((3, 8, 8), dtype=np.float32)
-    save(tmp_path / "f.png", [Panel("same", x, 2), Panel("same", x, 2)], scale=(0, 1))
+    save(tmp_path / "f.png", [Panel("same", x, 2), Panel("same", x, 2)], limits=(0, 1))
     pixels = _pixels(tmp_path / "f.png")
     half = pixels.shape[1] // 2
     assert np.unique(pixels[:, :half].reshape(-1, 3), axis=0).shape[0] > 64
-    shades = [set(map(tuple, side.reshape(-1, 3).tolist())) for side in (pixels[:, :half], pixels[:, half:])]
-    painted = set(map(tuple, (x * 255).astype(np.uint8).reshape(3, -1).T.tolist()))
-    assert painted <= shades[0]
-    assert painted <= shades[1]
+    shown = [set(map(tuple, side.reshape(-1, 3).tolist())) for side in (pixels[:, :half], pixels[:, half:])]
+    colours = set(map(tuple, (x * 255).astype(np.uint8).reshape(3, -1).T.tolist()))
+    assert colours <= shown[0]
+    assert colours <= shown[1]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_every_rank_can_be_drawn(tmp_path: Path, shape: tuple[int, ...], spatial
     assert len(np.unique(_pixels(tmp_path / "f.png"))) > 2
 
 
-def test_what_has_no_values_is_not_drawn(command: Command, photograph: Path, tmp_path: Path) -> None:
+def test_an_empty_result_is_not_drawn(command: Command, photograph: Path, tmp_path: Path) -> None:
     done = command("pool", photograph, "--op", "adaptive_max2d:output_size=0", "--figure", "figure.png")
     assert done.returncode == 1
     assert done.stderr.startswith("poolservice: --figure figure.png: AdaptiveMaxPool2d(output_size=0) is 3 ")
@@ -74,17 +74,19 @@ def test_what_has_no_values_is_not_drawn(command: Command, photograph: Path, tmp
     assert not (tmp_path / "figure.png").exists()
 
 
-def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['matplotlib'] = None; from poolservice_client.__main__ import main; main()"
+def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path) -> None:
+    without_matplotlib = (
+        "import sys; sys.modules['matplotlib'] = None; from poolservice_client.__main__ import main; main()"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", hidden, "pool", "x.jpg", "--op", "gap2d", "--figure", "f.png"],
+        [sys.executable, "-c", without_matplotlib, "pool", "x.jpg", "--op", "gap2d", "--figure", "f.png"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "poolservice: --figure needs matplotlib; install it with: pip install 'poolservice[figure]'\n"
+    assert done.stderr == "poolservice: --figure needs matplotlib; install it with: pip install matplotlib\n"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`poolservice map` that is ended in the middle, and the next run that completes what it left."""
+"""`poolservice map` resumed after a run that ended early."""
 
 import contextlib
 import errno
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -20,22 +21,22 @@ from PIL import Image
 
 from poolservice_server.testing import Service
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends processes by signals, and feeds them through pipes")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="uses signals and named pipes")
 
 Command = Callable[..., CompletedProcess[str]]
 
 ALL, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 SECONDS = 60.0
 FILES = [f"x/{number:03}.npy" for number in range(100)]
-# Files that fail, among the first ones and behind.
+# Files that fail: one among the first ones, one near the end.
 BROKEN = ("x/004.npy", "x/090.npy")
-PICTURE = "x/001.png"
-INPUTS = sorted([*FILES, PICTURE])
+IMAGE = "x/001.png"
+INPUTS = sorted([*FILES, IMAGE])
 ARGUMENTS = ("map", "x/*", "--op", "gap2d", "-o", "f.npz")
 
 
-class Fed:
-    """A run of the command whose .npy files are pipes: it reads as far as the test writes."""
+class PipedRun:
+    """A run of the command whose .npy files are named pipes, so that it reads only as far as the test writes."""
 
     def __init__(self, folder: Path, address: str, *flags: str) -> None:
         self.folder = folder
@@ -46,14 +47,14 @@ class Fed:
             text=True,
             cwd=folder,
         )
-        self._unfed = iter(FILES)
+        self._unwritten = iter(FILES)
 
-    def feed(self) -> bool:
-        """Write the next pipe, once the command reads it; whether there was one, and it did."""
-        path = next(self._unfed, None)
+    def write_next(self) -> bool:
+        """Write the next pipe as soon as the command reads it; return False if none is left or the command ended."""
+        path = next(self._unwritten, None)
         while path is not None and self.process.poll() is None:
             try:
-                # Without a reader this is refused, where a plain open would wait for ever.
+                # O_NONBLOCK fails if there is no reader yet; a plain open would wait for ever.
                 pipe = os.open(self.folder / path, os.O_WRONLY | os.O_NONBLOCK)
             except OSError as error:
                 if error.errno != errno.ENXIO:
@@ -61,7 +62,7 @@ class Fed:
                 self._wait(0.01)
             else:
                 with open(pipe, "wb") as file:
-                    file.write(b"\x93NUMPY" if path in BROKEN else saved(path))
+                    file.write(b"\x93NUMPY" if path in BROKEN else npy_file(path))
                 return True
         return False
 
@@ -70,129 +71,135 @@ class Fed:
             self.process.wait(seconds)
 
     @property
-    def kept(self) -> int:
-        """How many files are done for good."""
+    def saved(self) -> int:
+        """The number of files up to the last checkpoint."""
         progress = self.folder / "f.npz.partial" / "progress.jsonl"
         lines = progress.read_text().splitlines() if progress.exists() else []
         return json.loads(lines[-1])["done"] if lines else 0
 
-    def feed_until_some_are_kept(self) -> int:
-        """Feed at most ten pipes a second, which is slow enough for a line of progress to come before the last."""
-        for _ in range(len(FILES) - 10):
-            self.feed()
-            self._wait(0.1)
-            if self.kept:
-                assert self.process.poll() is None
-                return self.kept
-        raise AssertionError("nothing was kept")
+    def write_until_checkpoint(self) -> int:
+        """Write pipes until a checkpoint; return what it saved.
+
+        Half of the pipes, at most ten per second, take longer than the interval between checkpoints, so the result of
+        the last one causes a checkpoint, however slow this machine is.
+        """
+        for _ in range(len(FILES) // 2):
+            if not self.saved:
+                self.write_next()
+                self._wait(0.1)
+        deadline = time.monotonic() + SECONDS
+        while not self.saved:
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            self._wait(0.05)
+        assert self.process.poll() is None
+        return self.saved
 
 
-def saved(path: str) -> bytes:
-    """The .npy file that a path stands for: an array of its number."""
+def npy_file(path: str) -> bytes:
+    """Return the .npy file for a path: an array filled with the number in its name."""
     file = io.BytesIO()
     np.save(file, np.full((3, 4, 4), int(Path(path).stem), np.float32))
     return file.getvalue()
 
 
 @pytest.fixture
-def start(tmp_path: Path, server_address: str) -> Iterator[Callable[..., Fed]]:
-    """Makes the pipes and starts the command on them."""
+def start(tmp_path: Path, server_address: str) -> Iterator[Callable[..., PipedRun]]:
+    """Create the pipes and return a function that starts the command."""
     (tmp_path / "x").mkdir()
-    Image.new("RGB", (5, 5), (255, 255, 255)).save(tmp_path / PICTURE)
+    Image.new("RGB", (5, 5), (255, 255, 255)).save(tmp_path / IMAGE)
     for path in FILES:
         os.mkfifo(tmp_path / path)
-    started: list[Fed] = []
+    started: list[PipedRun] = []
 
-    def run(*flags: str, address: str = server_address) -> Fed:
-        started.append(Fed(tmp_path, address, *flags))
+    def run(*flags: str, address: str = server_address) -> PipedRun:
+        started.append(PipedRun(tmp_path, address, *flags))
         return started[-1]
 
     yield run
-    for fed in started:
-        fed.process.kill()
-        fed.process.communicate()
+    for run_to_end in started:
+        run_to_end.process.kill()
+        run_to_end.process.communicate()
 
 
-def put_files(folder: Path, *, without: int = 0) -> None:
-    """Files in the place of the pipes, but for so many first ones, which nobody may read again."""
+def replace_pipes(folder: Path, *, unreadable: int = 0) -> None:
+    """Replace the pipes by files. The first `unreadable` inputs become garbage, since nothing may read them again."""
     for path in FILES:
         (folder / path).unlink()
-        (folder / path).write_bytes(b"\x93NUMPY" if path in BROKEN else saved(path))
-    for path in INPUTS[:without]:
-        (folder / path).write_bytes(b"what must not be read again")
+        (folder / path).write_bytes(b"\x93NUMPY" if path in BROKEN else npy_file(path))
+    for path in INPUTS[:unreadable]:
+        (folder / path).write_bytes(b"garbage")
 
 
-def whole(folder: Path) -> None:
-    """The results are those of all files but the broken ones, each once and in its place."""
+def assert_complete(folder: Path) -> None:
+    """Check that the results are those of all files but the broken ones, each once and in order."""
     with np.load(folder / "f.npz") as arrays:
         paths, features = arrays["paths"].tolist(), arrays["features"]
     assert paths == [path for path in INPUTS if path not in BROKEN]
-    expected = [1 if path == PICTURE else int(Path(path).stem) for path in paths]
+    expected = [1 if path == IMAGE else int(Path(path).stem) for path in paths]
     np.testing.assert_array_equal(features, np.repeat(np.array(expected, np.float32)[:, None], 3, axis=1))
     assert not (folder / "f.npz.partial").exists()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
-def test_the_next_run_completes_what_an_ended_one_left(
-    start: Callable[..., Fed], command: Command, tmp_path: Path, how: signal.Signals
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_the_same_command_resumes_a_run_that_a_signal_ended(
+    start: Callable[..., PipedRun], command: Command, tmp_path: Path, sent: signal.Signals
 ) -> None:
     run = start()
-    kept = run.feed_until_some_are_kept()
-    run.process.send_signal(how)
-    printed, said = run.process.communicate(timeout=SECONDS)
-    assert printed == ""
+    saved = run.write_until_checkpoint()
+    run.process.send_signal(sent)
+    stdout, stderr = run.process.communicate(timeout=SECONDS)
+    assert stdout == ""
     assert not (tmp_path / "f.npz").exists()
-    kept = run.kept
-    if how == signal.SIGINT:
+    saved = run.saved
+    if sent == signal.SIGINT:
         assert run.process.returncode == INTERRUPTED
-        assert said == (
-            f"poolservice: interrupted; {kept} of 101 files are done; the same command goes on; what is done is kept "
-            "in f.npz.partial\n"
+        assert stderr == (
+            f"poolservice: interrupted; {saved} of 101 files are done; run the same command to resume; finished rows "
+            "are in f.npz.partial\n"
         )
     else:
-        assert (run.process.returncode, said) == (-how, "")
-    put_files(tmp_path, without=kept)
+        assert (run.process.returncode, stderr) == (-sent, "")
+    replace_pipes(tmp_path, unreadable=saved)
     done = command(*ARGUMENTS)
     assert done.returncode == FAILED
-    head, *failed = done.stderr.splitlines()
-    assert head == f"poolservice: {kept} of 101 files were done before; going on"
+    first, *failed = done.stderr.splitlines()
+    assert first == f"poolservice: resuming: {saved} of 101 files are already done"
     assert failed[0] == "poolservice: 2 of 101 files failed"
     assert [line.split(":")[0].strip() for line in failed[1:]] == list(BROKEN)
-    assert done.stdout.startswith("99 of 101 files -> f.npz: features (3,) float32 each; ")
-    whole(tmp_path)
+    assert done.stdout.startswith("99 of 101 files -> f.npz: features (3,) float32 per file; ")
+    assert_complete(tmp_path)
 
 
-def test_what_was_being_written_at_the_end_counts_for_nothing(
-    start: Callable[..., Fed], command: Command, tmp_path: Path
-) -> None:
+def test_incomplete_writes_are_ignored(start: Callable[..., PipedRun], command: Command, tmp_path: Path) -> None:
     run = start()
-    kept = run.feed_until_some_are_kept()
+    saved = run.write_until_checkpoint()
     run.process.kill()
     run.process.communicate(timeout=SECONDS)
-    put_files(tmp_path, without=run.kept)
-    # Half a row, and half a line for it.
+    replace_pipes(tmp_path, unreadable=run.saved)
+    # An incomplete row and an incomplete line.
     with (tmp_path / "f.npz.partial" / "features.npy").open("ab") as rows:
         rows.write(b"\x00" * 7)
     with (tmp_path / "f.npz.partial" / "progress.jsonl").open("a") as progress:
-        progress.write(f'{{"done": {kept + 1}, "fail')
+        progress.write(f'{{"done": {saved + 1}, "fail')
     assert command(*ARGUMENTS).returncode == FAILED
-    whole(tmp_path)
+    assert_complete(tmp_path)
 
 
-def test_a_run_with_other_arguments_is_refused(
-    start: Callable[..., Fed], entry: Command, command: Command, tmp_path: Path
+def test_a_run_with_other_arguments_is_a_usage_error(
+    start: Callable[..., PipedRun], entry_point: Command, command: Command, tmp_path: Path
 ) -> None:
     run = start()
-    run.feed_until_some_are_kept()
-    busy = entry(*ARGUMENTS)
+    run.write_until_checkpoint()
+    busy = entry_point(*ARGUMENTS)
     assert (busy.returncode, busy.stdout) == (FAILED, "")
     assert busy.stderr == (
         "poolservice: another process is working on f.npz.partial; wait for it, or write to another file\n"
     )
-    assert entry(*ARGUMENTS, "--restart").stderr == busy.stderr
+    assert entry_point(*ARGUMENTS, "--restart").stderr == busy.stderr
     run.process.kill()
     run.process.communicate(timeout=SECONDS)
-    put_files(tmp_path)
+    replace_pipes(tmp_path)
     for arguments, words in (
         ((*ARGUMENTS, "--op", "gmp2d"), "operators = GlobalAvgPool2d(), not GlobalAvgPool2d(), GlobalMaxPool2d();"),
         ((*ARGUMENTS, "--tensors"), "output = features, not tensor;"),
@@ -200,78 +207,82 @@ def test_a_run_with_other_arguments_is_refused(
         (("map", "x/*.npy", *ARGUMENTS[2:]), "files = 101, not 100;"),
         (("map", "x/*.npy", "y.npy", *ARGUMENTS[2:]), "other files;"),
     ):
-        done = entry(*arguments)
+        done = entry_point(*arguments)
         assert (done.returncode, done.stdout) == (USAGE, "")
         assert done.stderr == (
-            f"poolservice: f.npz.partial was begun by another command, with {words} go on with the same arguments, or "
-            "give --restart to begin again\n"
+            f"poolservice: f.npz.partial belongs to another command, with {words} run that command again to resume it, "
+            "or give --restart to start over\n"
         )
     again = command(*ARGUMENTS, "--restart")
     assert again.returncode == FAILED
-    assert "were done before" not in again.stderr
-    whole(tmp_path)
+    assert "resuming" not in again.stderr
+    assert_complete(tmp_path)
 
 
-def test_a_service_that_goes_away_ends_the_run_and_another_completes_it(
-    start: Callable[..., Fed], start_server: Callable[..., Service], command: Command, tmp_path: Path
+def test_a_run_is_resumed_after_its_server_was_killed(
+    start: Callable[..., PipedRun], start_server: Callable[..., Service], command: Command, tmp_path: Path
 ) -> None:
     server = start_server()
     run = start("--timeout", "2", address=server.address)
-    run.feed_until_some_are_kept()
+    run.write_until_checkpoint()
     server.kill()
-    while run.feed():
+    while run.write_next():
         pass
-    printed, said = run.process.communicate(timeout=SECONDS)
-    assert (run.process.returncode, printed) == (FAILED, "")
-    told = re.fullmatch(r"poolservice: .*; (\d+) of 101 files are done; the same command goes on; .*\n", said)
-    assert told, said
-    assert server.address in said
-    kept = run.kept
-    assert int(told[1]) == kept > 0
-    put_files(tmp_path, without=kept)
+    stdout, stderr = run.process.communicate(timeout=SECONDS)
+    assert (run.process.returncode, stdout) == (FAILED, "")
+    message = re.fullmatch(r"poolservice: .*; (\d+) of 101 files are done; run the same command to .*\n", stderr)
+    assert message, stderr
+    assert server.address in stderr
+    saved = run.saved
+    assert int(message[1]) == saved > 0
+    replace_pipes(tmp_path, unreadable=saved)
     done = command(*ARGUMENTS)
     assert done.returncode == FAILED
-    assert done.stderr.startswith(f"poolservice: {kept} of 101 files were done before; going on\n")
-    whole(tmp_path)
+    assert done.stderr.startswith(f"poolservice: resuming: {saved} of 101 files are already done\n")
+    assert_complete(tmp_path)
 
 
-def test_a_run_that_was_ended_while_it_moved_the_file_into_place_needs_no_server(
-    entry: Command, tmp_path: Path, server_address: str, nobody: str
+def test_a_run_that_failed_to_write_its_file_is_resumed_without_a_server(
+    entry_point: Command, tmp_path: Path, server_address: str, unused_address: str
 ) -> None:
     (tmp_path / "x").mkdir()
     for path in FILES[:4]:
-        (tmp_path / path).write_bytes(saved(path))
+        (tmp_path / path).write_bytes(npy_file(path))
     for name in ("f.npz", "f.npy", "f.parquet"):
         arguments = ("map", "x/*", "--op", "gap2d", "-o", name)
-        # A folder in the file's place is in the way of the last step.
+        # A folder at the file's path makes the last step fail.
         (tmp_path / name).mkdir()
-        done = entry(*arguments, "--address", server_address)
+        done = entry_point(*arguments, "--address", server_address)
         assert (done.returncode, done.stdout) == (FAILED, "")
         (tmp_path / name).rmdir()
-        done = entry(*arguments, "--address", nobody)
+        done = entry_point(*arguments, "--address", unused_address)
         assert done.returncode == ALL
         assert done.stdout.startswith(f"4 of 4 files -> {name}: ")
         assert not (tmp_path / f"{name}.partial").exists()
     np.testing.assert_array_equal(np.load(tmp_path / "f.npy")[:, 0], [0, 1, 2, 3])
 
 
-def test_a_folder_that_lost_its_rows_says_so(start: Callable[..., Fed], command: Command, tmp_path: Path) -> None:
+def test_a_journal_without_its_rows_cannot_be_resumed(
+    start: Callable[..., PipedRun], command: Command, tmp_path: Path
+) -> None:
     run = start()
-    run.feed_until_some_are_kept()
+    run.write_until_checkpoint()
     run.process.kill()
     run.process.communicate(timeout=SECONDS)
-    put_files(tmp_path)
+    replace_pipes(tmp_path)
     shutil.copy(tmp_path / FILES[0], tmp_path / "f.npz.partial" / "features.npy")
     done = command(*ARGUMENTS)
     assert (done.returncode, done.stdout) == (FAILED, "")
-    assert "f.npz.partial cannot be gone on with: " in done.stderr
-    assert done.stderr.endswith("give --restart to begin again\n")
+    assert "f.npz.partial cannot be resumed: " in done.stderr
+    assert done.stderr.endswith("give --restart to start over\n")
 
 
-def test_nothing_done_is_nothing_to_mix(command: Command, tmp_path: Path, nobody: str, photograph: Path) -> None:
-    done = command("map", photograph, "--op", "gap2d", "-o", "f.npz", "--address", nobody)
+def test_a_journal_without_progress_does_not_bind_the_next_command(
+    command: Command, tmp_path: Path, unused_address: str, photograph: Path
+) -> None:
+    done = command("map", photograph, "--op", "gap2d", "-o", "f.npz", "--address", unused_address)
     assert (done.returncode, done.stdout) == (FAILED, "")
-    assert done.stderr.startswith(f"poolservice: no server answers at {nobody}")
+    assert done.stderr.startswith(f"poolservice: no server answers at {unused_address}")
     assert "0 of 1 files are done" in done.stderr
     other = command("map", photograph, "--op", "gmp2d", "-o", "f.npz")
     assert (other.returncode, other.stderr) == (ALL, "")

@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one sentence on stderr, a status for scripts, never a traceback."""
+"""Errors of the command line: one sentence on stderr, an exit status for scripts, never a traceback."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ Command = Callable[..., CompletedProcess[str]]
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
-def _one_sentence(done: "CompletedProcess[str]", status: int, *words: str) -> None:
+def _assert_error(done: "CompletedProcess[str]", status: int, *words: str) -> None:
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("poolservice: ")
@@ -32,8 +32,19 @@ def _one_sentence(done: "CompletedProcess[str]", status: int, *words: str) -> No
         (["--op", "max2"], ["no operator 'max2'", "did you mean", "max2d"]),
         (
             ["--op", "maxpool2", "--kernel-size", "2"],
-            ["no operator 'maxpool2'", "did you mean MaxPool1d or MaxPool2d or MaxPool3d?"],
+            ["no operator 'maxpool2'", "did you mean max2d?"],
         ),
+        (["--op", "max_pol2d"], ["no operator 'max_pol2d'", "did you mean max2d?"]),
+        (["--op", "AveragePool3d"], ["no operator 'AveragePool3d'", "did you mean avg3d?"]),
+        (["--op", "max_pool"], ["--op max_pool lacks the number of dimensions; write max1d, max2d or max3d\n"]),
+        (["--op", "gap"], ["--op gap lacks the number of dimensions; write gap1d, gap2d or gap3d\n"]),
+        (["--op", "maxx"], ["no operator 'maxx'", "did you mean max1d, max2d or max3d?"]),
+        (["--op", "max4d"], ["no operator 'max4d'", "did you mean max1d, max2d or max3d?"]),
+        (
+            ["--op", "max2d", "--op", "max3d", "--kernel-size", "2"],
+            ["poolservice: --op max3d pools 3-D inputs and --op max2d pools 2-D inputs; all operators of one command"],
+        ),
+        (["--op", "gap2d", "--op", "gmp2d", "--op", "lp1d:norm_type=2"], ["--op lp1d:norm_type=2 pools 1-D inputs"]),
         (["--op", "zzz"], ["no operator 'zzz'", "choose one of max1d", "global_min3d"]),
         (["--op", "max2d"], ["max2d needs kernel_size", "--kernel-size 2", "max2d:kernel_size=2"]),
         (["--op", "adaptive_avg1d"], ["adaptive_avg1d needs output_size"]),
@@ -62,18 +73,19 @@ def _one_sentence(done: "CompletedProcess[str]", status: int, *words: str) -> No
         (["--op", "gap2d", "--figure", "no/such/f.png"], ["--figure no/such/f.png: there is no folder no/such"]),
         (["--op", "gap2d", "--op", "gmp2d", "-o", "out.npy"], ["2 results do not fit one array", ".npz"]),
         (["--op", "max2d:kernel_size=2,return_indices=true", "-o", "o.png"], ["values and indices", ".npz"]),
+        (["--op", "gap3d", "-o", "o.png"], ["-o o.png: global_avg3d does not return an image", ".npy or .npz"]),
         (["--op", "gap2d", "--normalize"], ["--normalize is for feature vectors", "--features"]),
         (["--op", "gap2d", "--features", "-o", "o.png"], ["--features", ".npy or .npz"]),
     ],
 )
-def test_a_command_written_wrongly_is_told_before_anything_is_read(
-    entry: Command, arguments: list[str], words: list[str]
+def test_a_usage_error_is_reported_before_anything_is_read(
+    entry_point: Command, arguments: list[str], words: list[str]
 ) -> None:
-    _one_sentence(entry("pool", "there-is-no-such-file.jpg", *arguments), USAGE, *words)
+    _assert_error(entry_point("pool", "there-is-no-such-file.jpg", *arguments), USAGE, *words)
 
 
-def test_an_unknown_flag_is_clicks_own_usage_error(entry: Command) -> None:
-    done = entry("pool", "x.jpg", "--op", "max2d", "--kernel", "2")
+def test_an_unknown_flag_is_a_usage_error_of_click(entry_point: Command) -> None:
+    done = entry_point("pool", "x.jpg", "--op", "max2d", "--kernel", "2")
     assert done.returncode == USAGE
     assert "--kernel" in done.stderr
 
@@ -87,34 +99,38 @@ def test_an_unknown_flag_is_clicks_own_usage_error(entry: Command) -> None:
         (["--max-message-bytes", "0"], ["--max-message-bytes: must be a number of bytes from 1 to "]),
     ],
 )
-def test_a_setting_is_refused_by_its_option(
-    entry: Command, tmp_path: Path, command: list[str], options: list[str], words: list[str]
+def test_an_invalid_setting_is_named_by_its_option(
+    entry_point: Command, tmp_path: Path, command: list[str], options: list[str], words: list[str]
 ) -> None:
     np.save(tmp_path / "x.npy", np.ones((1, 2, 2)))
-    _one_sentence(entry(*command, "--op", "gap2d", *options), USAGE, *words)
+    _assert_error(entry_point(*command, "--op", "gap2d", *options), USAGE, *words)
 
 
 @pytest.mark.parametrize("command", ["info", "health"])
-def test_so_it_is_where_nothing_is_pooled(entry: Command, command: str) -> None:
-    _one_sentence(entry(command, "--timeout", "0"), USAGE, "--timeout: must be", "inf waits")
-    _one_sentence(entry(command, "--address", "localhost"), USAGE, 'address: must be "host:port"')
+def test_commands_that_do_not_pool_name_the_option_too(entry_point: Command, command: str) -> None:
+    _assert_error(entry_point(command, "--timeout", "0"), USAGE, "--timeout: must be", "inf waits")
+    _assert_error(entry_point(command, "--address", "localhost"), USAGE, 'address: must be "host:port"')
 
 
-def test_what_the_environment_sets_is_refused_by_its_variable(offline: Command) -> None:
+def test_an_invalid_setting_from_the_environment_is_named_by_its_variable(offline: Command) -> None:
     done = offline("info", "--address", "example.org:50051", POOLSERVICE_TOKEN="secret")
-    _one_sentence(
+    _assert_error(
         done, USAGE, "POOLSERVICE_TOKEN: is sent over TLS (POOLSERVICE_CA), to this machine or", "on the way\n"
     )
     done = offline("info", POOLSERVICE_CLIENT_KEY="key.pem")
-    _one_sentence(done, USAGE, "POOLSERVICE_CLIENT_CERTIFICATE", "takes a certificate and its key together")
+    _assert_error(done, USAGE, "POOLSERVICE_CLIENT_CERTIFICATE", "takes a certificate and its key together")
 
 
 @pytest.mark.parametrize(("command", "options"), [("pool", []), ("map", ["-o", "f.npz"])])
-def test_a_folder_or_a_url_is_no_file(entry: Command, tmp_path: Path, command: str, options: list[str]) -> None:
+def test_a_folder_or_a_url_is_a_usage_error(
+    entry_point: Command, tmp_path: Path, command: str, options: list[str]
+) -> None:
     (tmp_path / "photos").mkdir()
-    _one_sentence(entry(command, "photos", "--op", "gap2d", *options), USAGE, "photos is a folder; ")
+    _assert_error(entry_point(command, "photos", "--op", "gap2d", *options), USAGE, "photos is a folder; ")
     url = "https://example.org/a.jpg"
-    _one_sentence(entry(command, url, "--op", "gap2d", *options), USAGE, f"{url} is a URL, which is not fetched; ")
+    _assert_error(
+        entry_point(command, url, "--op", "gap2d", *options), USAGE, f"{url} is a URL, which is not fetched; "
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,53 +142,58 @@ def test_a_folder_or_a_url_is_no_file(entry: Command, tmp_path: Path, command: s
     ],
 )
 def test_a_file_that_cannot_be_read(
-    entry: Command, tmp_path: Path, name: str, content: bytes | None, words: list[str]
+    entry_point: Command, tmp_path: Path, name: str, content: bytes | None, words: list[str]
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    _one_sentence(entry("pool", name, "--op", "gap2d"), FAILED, *words)
+    _assert_error(entry_point("pool", name, "--op", "gap2d"), FAILED, *words)
 
 
-def test_a_saved_array_of_objects_is_never_unpickled(entry: Command, tmp_path: Path) -> None:
+def test_a_saved_array_of_objects_is_never_unpickled(entry_point: Command, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
-    _one_sentence(
-        entry("pool", "x.npy", "--op", "gap2d"), FAILED, "x.npy: this .npy file holds Python objects", "never unpickled"
+    _assert_error(
+        entry_point("pool", "x.npy", "--op", "gap2d"),
+        FAILED,
+        "x.npy: this .npy file holds Python objects",
+        "never unpickled",
     )
 
 
-def test_what_the_service_refuses_is_said_in_its_words(command: Command, tmp_path: Path, photograph: Path) -> None:
+def test_a_request_that_the_service_refuses_is_named_by_its_file(
+    command: Command, tmp_path: Path, photograph: Path
+) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     refused = "poolservice: notes.txt: these 10 bytes are not a JPEG"
-    _one_sentence(command("pool", "notes.txt", "--op", "gap2d"), FAILED, refused)
-    _one_sentence(command("bench", "--input", "notes.txt", "--op", "gap2d"), FAILED, refused)
+    _assert_error(command("pool", "notes.txt", "--op", "gap2d"), FAILED, refused)
+    _assert_error(command("bench", "--input", "notes.txt", "--op", "gap2d"), FAILED, refused)
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), dtype=bool))
-    said = "poolservice: x.npy: bool cannot be pooled"
-    _one_sentence(command("pool", "x.npy", "--op", "max2d:kernel_size=2"), FAILED, said, "uint8")
-    _one_sentence(command("pool", "x.npy", "--op", "gap2d", "--color-mode", "GRAY"), FAILED, said)
+    refused = "poolservice: x.npy: bool cannot be pooled"
+    _assert_error(command("pool", "x.npy", "--op", "max2d:kernel_size=2"), FAILED, refused, "uint8")
+    _assert_error(command("pool", "x.npy", "--op", "gap2d", "--color-mode", "GRAY"), FAILED, refused)
 
 
-def test_what_an_operator_cannot_do_is_said_of_what_was_written(
+def test_an_operator_that_does_not_fit_the_input_is_named_by_its_option(
     command: Command, tmp_path: Path, photograph: Path
 ) -> None:
     fits = "no window fits: a kernel_size of 601 is larger than the input, 600"
     own = "max2d:kernel_size=601x2"
-    _one_sentence(command("pool", photograph, "--op", own), FAILED, f"poolservice: --op {own}: kernel_size: {fits}")
+    _assert_error(command("pool", photograph, "--op", own), FAILED, f"poolservice: --op {own}: kernel_size: {fits}")
     done = command("pool", photograph, "--op", "gap2d", "--op", "max2d", "--kernel-size", "601x2")
-    _one_sentence(done, FAILED, f"poolservice: --kernel-size of max2d: {fits}")
+    _assert_error(done, FAILED, f"poolservice: --kernel-size of max2d: {fits}")
     done = command("bench", "--shape", "3x600x600", "--op", "max2d", "--kernel-size", "601")
-    _one_sentence(done, FAILED, f"poolservice: --kernel-size of max2d: {fits}")
+    _assert_error(done, FAILED, f"poolservice: --kernel-size of max2d: {fits}")
     done = command("bench", "--shape", "3x600", "--op", "max2d", "--kernel-size", "2")
-    _one_sentence(done, FAILED, "poolservice: --shape 3x600: MaxPool2d takes 3 dimensions")
+    _assert_error(done, FAILED, "poolservice: --shape 3x600: MaxPool2d takes 3 dimensions")
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), dtype=np.float32))
     done = command("pool", "x.npy", "--op", "gap2d", "-o", "o.png")
-    _one_sentence(done, FAILED, "poolservice: -o o.png: an image takes an unbatched 2-D result of 1, 3 or 4 channels")
+    _assert_error(done, FAILED, "poolservice: -o o.png: an image takes an unbatched 2-D result of 1, 3 or 4 channels")
     done = command("pool", "x.npy", "--op", "gap2d", "--color-mode", "gray")
-    _one_sentence(done, FAILED, "poolservice: --color-mode: is for images")
+    _assert_error(done, FAILED, "poolservice: --color-mode: is for images")
 
 
 def test_a_message_that_is_too_large_names_the_option(command: Command, photograph: Path) -> None:
     done = command("pool", photograph, "--op", "gap2d", "--max-message-bytes", "1000")
-    _one_sentence(done, FAILED, "over this client's limit of 1000; raise it with --max-message-bytes, and the server's")
+    _assert_error(done, FAILED, "over this client's limit of 1000; raise it with --max-message-bytes, and the server's")
     done = command("map", photograph, "--op", "gap2d", "--max-message-bytes", "1000", "-o", "f.npz")
     assert done.returncode == FAILED
     assert f"{photograph}: the request has " in done.stderr
@@ -182,25 +203,25 @@ def test_a_message_that_is_too_large_names_the_option(command: Command, photogra
 def test_a_file_that_cannot_be_written(command: Command, tmp_path: Path, photograph: Path) -> None:
     (tmp_path / "out.npy").mkdir()
     done = command("pool", photograph, "--op", "gap2d", "-o", "out.npy")
-    _one_sentence(done, FAILED, "out.npy: Is a directory")
+    _assert_error(done, FAILED, "out.npy: Is a directory")
 
 
-def test_a_mistake_ends_a_process_as_it_ends_its_entry_point(offline: Command) -> None:
-    _one_sentence(offline("pool", "x.jpg", "--op", "max2d"), USAGE, "max2d needs kernel_size")
-    _one_sentence(offline("pool", "x.jpg", "--op", "gap2d"), FAILED, "x.jpg: No such file or directory")
+def test_a_process_exits_as_the_entry_point_does(offline: Command) -> None:
+    _assert_error(offline("pool", "x.jpg", "--op", "max2d"), USAGE, "max2d needs kernel_size")
+    _assert_error(offline("pool", "x.jpg", "--op", "gap2d"), FAILED, "x.jpg: No such file or directory")
 
 
-def test_nobody_answers(offline: Command, photograph: Path, nobody: str) -> None:
-    done = offline("pool", photograph, "--op", "gap2d", "--address", nobody)
-    _one_sentence(done, FAILED, f"no server answers at {nobody}")
+def test_no_server_responds(offline: Command, photograph: Path, unused_address: str) -> None:
+    done = offline("pool", photograph, "--op", "gap2d", "--address", unused_address)
+    _assert_error(done, FAILED, f"no server answers at {unused_address}")
 
 
 def test_an_address_without_a_port(offline: Command, photograph: Path) -> None:
-    _one_sentence(offline("pool", photograph, "--op", "gap2d", "-a", "localhost"), USAGE, "address", "host:port")
+    _assert_error(offline("pool", photograph, "--op", "gap2d", "-a", "localhost"), USAGE, "address", "host:port")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
-def test_an_interrupt_ends_it_quietly(photograph: Path) -> None:
+def test_an_interrupt_ends_the_command_without_output(photograph: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -211,10 +232,10 @@ def test_an_interrupt_ends_it_quietly(photograph: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        # Once it has connected it waits for an answer that never comes.
+        # After it has connected, the command waits for a response that never comes.
         connection, _ = listener.accept()
         with connection:
             process.send_signal(signal.SIGINT)
-            printed, said = process.communicate(timeout=30)
+            stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == INTERRUPTED
-    assert (printed, said) == ("", "")
+    assert (stdout, stderr) == ("", "")

@@ -1,6 +1,7 @@
-"""`poolservice info`, `health`, `--version`: for people, and for scripts."""
+"""`poolservice info`, `health`, `--version` and `--help`: their output and exit statuses."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from subprocess import CompletedProcess
@@ -20,8 +21,8 @@ SERVING, NOT_SERVING, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 @pytest.fixture
-def stopping() -> Iterator[str]:
-    """The address of a server that says, as one does that is stopping, that it does not serve."""
+def stopping_server() -> Iterator[str]:
+    """The address of a server whose health is NOT_SERVING, as it is while a server stops."""
     server = grpc.server(ThreadPoolExecutor(1))
     health = HealthServicer()
     health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -32,7 +33,7 @@ def stopping() -> Iterator[str]:
     server.stop(None).wait()
 
 
-def test_info_shows_what_the_service_can_do(command: Command, server_address: str) -> None:
+def test_info_shows_the_capabilities(command: Command, server_address: str) -> None:
     done = command("info")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"poolservice {__version__} at {server_address}, on torch ")
@@ -40,47 +41,61 @@ def test_info_shows_what_the_service_can_do(command: Command, server_address: st
         assert word in done.stdout
 
 
+@pytest.mark.parametrize("columns", ["40", "60", "80", None])
+def test_info_never_cuts_a_number_or_a_name(command: Command, columns: str | None) -> None:
+    done = command("info", COLUMNS=columns)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout
+    if columns:
+        assert max(map(len, done.stdout.splitlines())) <= int(columns)
+    words = re.split(r"[\s,]+", done.stdout)
+    for word in (*OPERATORS, *DTYPE_NAMES, "count_include_pad=True", "max_image_pixels"):
+        assert word in words
+    for number in ("50,000,000", "67,108,864", "1,024"):
+        assert number in done.stdout.split()
+
+
 def test_info_as_json(command: Command) -> None:
-    said = json.loads(command("info", "--json").stdout)
-    assert said["version"] == __version__
-    assert {operator["name"] for operator in said["operators"]} == set(OPERATORS)
-    kernel_size = next(one for one in said["operators"] if one["name"] == "max_pool")["parameters"][0]
+    info = json.loads(command("info", "--json").stdout)
+    assert info["version"] == __version__
+    assert {operator["name"] for operator in info["operators"]} == set(OPERATORS)
+    kernel_size = next(one for one in info["operators"] if one["name"] == "max_pool")["parameters"][0]
     assert (kernel_size["name"], kernel_size["default"]) == ("kernel_size", None)
-    assert said["limits"]["max_message_bytes"] == 64 * 2**20
-    assert said["devices"][0]["state"] == "SERVING"
+    assert info["limits"]["max_message_bytes"] == 64 * 2**20
+    assert info["devices"][0]["state"] == "SERVING"
 
 
-def test_health_of_a_service_that_serves(command: Command, server_address: str) -> None:
+def test_health_of_a_serving_server(command: Command, server_address: str) -> None:
     done = command("health")
     assert (done.returncode, done.stdout, done.stderr) == (SERVING, "SERVING\n", "")
     assert json.loads(command("health", "--json").stdout) == {"address": server_address, "status": "SERVING"}
 
 
-def test_health_of_a_service_that_does_not_serve(offline: Command, stopping: str) -> None:
-    done = offline("health", "--address", stopping)
+def test_health_of_a_stopping_server(offline: Command, stopping_server: str) -> None:
+    done = offline("health", "--address", stopping_server)
     assert (done.returncode, done.stdout, done.stderr) == (NOT_SERVING, "NOT_SERVING\n", "")
 
 
-def test_health_where_nobody_answers(offline: Command, nobody: str) -> None:
-    done = offline("health", "-a", nobody)
+def test_health_without_a_server(offline: Command, unused_address: str) -> None:
+    done = offline("health", "-a", unused_address)
     assert (done.returncode, done.stdout) == (UNREACHABLE, "")
-    assert done.stderr.startswith(f"poolservice: no server answers at {nobody}")
-    said = offline("health", "-a", nobody, "--json")
-    assert said.returncode == UNREACHABLE
-    assert json.loads(said.stdout) == {"address": nobody, "status": "UNREACHABLE"}
+    assert done.stderr.startswith(f"poolservice: no server answers at {unused_address}")
+    as_json = offline("health", "-a", unused_address, "--json")
+    assert as_json.returncode == UNREACHABLE
+    assert json.loads(as_json.stdout) == {"address": unused_address, "status": "UNREACHABLE"}
 
 
-def test_info_where_nobody_answers(offline: Command, nobody: str) -> None:
-    done = offline("info", "-a", nobody)
+def test_info_without_a_server(offline: Command, unused_address: str) -> None:
+    done = offline("info", "-a", unused_address)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"poolservice: no server answers at {nobody}")
+    assert done.stderr.startswith(f"poolservice: no server answers at {unused_address}")
 
 
-def test_a_flag_wins_over_the_environment(command: Command, nobody: str) -> None:
-    assert command("health", "--address", nobody).returncode == UNREACHABLE
+def test_a_flag_overrides_the_environment(command: Command, unused_address: str) -> None:
+    assert command("health", "--address", unused_address).returncode == UNREACHABLE
 
 
-def test_usage(offline: Command) -> None:
+def test_an_unknown_flag_or_command_is_a_usage_error(offline: Command) -> None:
     assert offline("health", "--no-such-flag").returncode == USAGE
     assert offline("no-such-command").returncode == USAGE
 
@@ -97,6 +112,15 @@ def test_help_names_every_command_and_every_operator(offline: Command) -> None:
     pool = offline("pool", "--help").stdout
     for name in ("max, ", "adaptive_avg", "global_min", "gap", "--kernel-size", "POOLSERVICE_ADDRESS"):
         assert name in pool
+
+
+@pytest.mark.parametrize("command", [[], ["pool"], ["map"], ["bench"], ["info"], ["health"]], ids=str)
+def test_help_cuts_nothing_in_a_narrow_terminal(offline: Command, command: list[str]) -> None:
+    complete = offline(*command, "--help", COLUMNS="1000").stdout
+    narrow = offline(*command, "--help", COLUMNS="40").stdout
+    assert "--help" in narrow
+    # A long word may be continued on the next line, so only the characters are compared.
+    assert "".join(narrow.split()) == "".join(complete.split())
 
 
 def test_operators_complete_in_the_shell(offline: Command) -> None:

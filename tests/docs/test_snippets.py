@@ -1,9 +1,7 @@
-"""Every command and snippet of the documents is run, as a reader would run it."""
+"""Every command and every Python block of the documents runs as it is written, or is an excerpt of an example."""
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,37 +10,57 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("README.md"), *ROOT.glob("*/README.md")))
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "*/README.md", "tests/*/README.md", "client/examples/README.md")
+    for path in ROOT.glob(pattern)
+)
 
-# What cannot run inside a test run: it is this run, installs into it, needs an engine, or never ends. What they stand
-# for is checked elsewhere: the demo by tests/cli, the container by tests/server/test_container.py, the server and its
-# flags by tests/server/test_process.py.
-ELSEWHERE = ("make ", "pytest ", "pip install ", "docker compose ", "poolservice-server", "npm ", "python tests/bench/")
+# Commands that cannot run within a test: they run the tests, install packages, need a container engine, or do not end.
+# Other tests cover them: tests/cli the demo, tests/server/test_container.py the container, tests/server/test_process.py
+# the server and its flags.
+NOT_RUN = ("make ", "pytest ", "pip install ", "docker compose ", "poolservice-server", "npm ", "python tests/bench/")
+# The end of the paragraph before an excerpt, such as "From [`examples/one_call.py`](examples/one_call.py):".
+EXCERPT = re.compile(r"From\s+\[[^\]]*\]\((?:client/)?(examples/\w+\.py)\)[^\[]*:\Z")
 
 
 class Snippet(NamedTuple):
+    """A fenced block of a document.
+
+    Attributes:
+        document: the document's path.
+        line: the line of the opening fence.
+        language: what follows the fence.
+        code: the block's lines.
+        example: the path of the example that the preceding paragraph names; None if the block stands for itself.
+    """
+
     document: str
     line: int
     language: str
     code: str
+    example: str | None
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
 
 
 def snippets() -> list[Snippet]:
+    """Return the fenced blocks of all documents."""
     found = []
     for document in DOCUMENTS:
         text = (ROOT / document).read_text()
-        found += [
-            Snippet(document, text[: match.start()].count("\n") + 1, match[1], match[2])
-            for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        ]
+        for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            before = text[: match.start()]
+            excerpt = EXCERPT.search(before.rstrip().rpartition("\n\n")[2])
+            found.append(Snippet(document, before.count("\n") + 1, match[1], match[2], excerpt and excerpt[1]))
     return found
 
 
 PYTHON = [snippet for snippet in snippets() if snippet.language == "python"]
-SHELL = [
+EXCERPTS = [snippet for snippet in PYTHON if snippet.example]
+PROGRAMS = [snippet for snippet in PYTHON if not snippet.example]
+COMMANDS = [
     (snippet, command)
     for snippet in snippets()
     if snippet.language == "sh"
@@ -51,33 +69,20 @@ SHELL = [
 ]
 
 
-@pytest.fixture
-def readers_folder(tmp_path: Path, photograph: Path) -> Path:
-    """Where a reader tries the snippets: a folder with a photograph in it, and a few more."""
-    shutil.copy(photograph, tmp_path / "photo.jpg")
-    (tmp_path / "photos").mkdir()
-    for number in range(3):
-        shutil.copy(photograph, tmp_path / "photos" / f"{number}.jpg")
-    return tmp_path
-
-
-def environment(server_address: str) -> dict[str, str]:
-    beside_python = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    return {**os.environ, "POOLSERVICE_ADDRESS": server_address, "PATH": beside_python, "MPLBACKEND": "agg"}
-
-
 def test_the_documents_have_snippets() -> None:
-    assert {snippet.document for snippet in PYTHON} >= {"README.md", "client/README.md"}
-    assert any("poolservice pool" in command for _, command in SHELL)
+    assert {snippet.document for snippet in PROGRAMS} >= {"README.md", "client/README.md"}
+    assert {snippet.example for snippet in EXCERPTS} >= {"examples/ray_data.py", "examples/asgi_service.py"}
+    assert any("poolservice pool" in command for _, command in COMMANDS)
 
 
-@pytest.mark.parametrize("snippet", PYTHON, ids=str)
-def test_a_python_snippet_runs(snippet: Snippet, server_address: str, readers_folder: Path) -> None:
-    code = snippet.code.replace("localhost:50051", server_address)
+@pytest.mark.parametrize("snippet", PROGRAMS, ids=str)
+def test_a_python_block_runs(snippet: Snippet, readers_folder: Path, readers_environment: dict[str, str]) -> None:
+    assert "environ" not in snippet.code, "a reader has not set the variables that a test sets"
+    code = snippet.code.replace("localhost:50051", readers_environment["POOLSERVICE_ADDRESS"])
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=readers_folder,
-        env=environment(server_address),
+        env=readers_environment,
         capture_output=True,
         text=True,
         timeout=100,
@@ -86,18 +91,26 @@ def test_a_python_snippet_runs(snippet: Snippet, server_address: str, readers_fo
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("snippet", "command"), SHELL, ids=lambda value: str(value)[:60])
-def test_a_command_runs(snippet: Snippet, command: str, server_address: str, readers_folder: Path) -> None:
+@pytest.mark.parametrize("snippet", EXCERPTS, ids=str)
+def test_an_excerpt_is_verbatim_in_its_example(snippet: Snippet) -> None:
+    assert snippet.example
+    assert f"\n{snippet.code}" in (ROOT / "client" / snippet.example).read_text()
+
+
+@pytest.mark.parametrize(("snippet", "command"), COMMANDS, ids=lambda value: str(value)[:60])
+def test_a_command_runs(
+    snippet: Snippet, command: str, readers_folder: Path, readers_environment: dict[str, str]
+) -> None:
     if command.startswith("make "):
         target = command.split()[1]
         assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE), f"{snippet}: no {target}"
         return
-    if command.startswith(ELSEWHERE):
+    if command.startswith(NOT_RUN):
         return
     done = subprocess.run(
-        shlex.split(command.replace("localhost:50051", server_address)),
+        shlex.split(command.replace("localhost:50051", readers_environment["POOLSERVICE_ADDRESS"])),
         cwd=readers_folder,
-        env=environment(server_address),
+        env=readers_environment,
         capture_output=True,
         text=True,
         timeout=100,

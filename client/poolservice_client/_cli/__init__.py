@@ -1,1 +1,1 @@
-"""The `poolservice` command: one module a noun, put together in `app`."""
+"""The `poolservice` command: one module per subcommand, assembled in `app`."""

@@ -1,4 +1,4 @@
-"""The command line of the client, put together."""
+"""The `poolservice` command, assembled from its subcommands."""
 
 import sys
 from typing import Annotated
@@ -13,19 +13,21 @@ from poolservice_client._settings.credentials import CA_VARIABLE, CERTIFICATE_VA
 from poolservice_client._settings.settings import TOKEN_VARIABLE
 from poolservice_client.errors import PoolError
 
-#: What `poolservice --help` ends with.
+#: The last paragraphs of `poolservice --help`.
 EPILOG = (
-    "Exit statuses of every command: 0 done; 1 the service refused, failed or did not answer, or a file could not be "
-    "read or written; 2 the command was written wrongly; 130 interrupted. health adds 3: nobody answered.\n\n"
-    f"TLS and the bearer token come from the environment: {CA_VARIABLE}, {CERTIFICATE_VARIABLE} and {KEY_VARIABLE} "
+    "Exit statuses of every command: 0 success; 1 the service refused, failed or did not respond, or a file could not "
+    "be read or written; 2 the command line is wrong; 130 interrupted. health also has 3: no server responded.\n\n"
+    f"Environment variables set TLS and the bearer token: {CA_VARIABLE}, {CERTIFICATE_VARIABLE} and {KEY_VARIABLE} "
     f"name PEM files; {TOKEN_VARIABLE} is the token."
 )
 
 app = typer.Typer(
     name="poolservice",
-    help="Pool pictures and arrays through a running poolservice.",
+    help="Pool images and arrays with a running poolservice server.",
     epilog=EPILOG,
     no_args_is_help=True,
+    # Plain help wraps at any width; rich's panels cut options and defaults in narrow terminals.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.command(epilog=pooling.EPILOG)(pooling.pool)
@@ -35,38 +37,38 @@ app.command()(info)
 app.command()(health)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
 
 @app.callback()
-def _options(
+def _global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the command itself; --version acts as it is read."""
+    """Declare the options that precede a subcommand; typer calls `_print_version` itself."""
 
 
 def main() -> None:
-    """Runs the command; a mistake ends it with one sentence on stderr, never with a traceback.
+    """Run the command line.
 
-    Exit statuses: 0 done; 1 the service refused or failed, or a file could not be read or written; 2 the command was
-    written wrongly; 130 interrupted. `poolservice health` adds a 3.
+    An error ends the process with one sentence on stderr, never with a traceback. The exit statuses are those of
+    `errors`.
     """
     try:
         app(prog_name="poolservice")
-    except errors.Usage as error:
-        errors.say(error)
+    except errors.UsageError as error:
+        errors.report(error)
         sys.exit(errors.USAGE)
-    except errors.Failure as error:
-        errors.say(error)
+    except errors.CommandError as error:
+        errors.report(error)
         sys.exit(errors.FAILED)
     except PoolError as error:
-        errors.say(error_messages.sentence(error))
-        sys.exit(errors.USAGE if error_messages.is_usage(error) else errors.FAILED)
+        errors.report(error_messages.describe(error))
+        sys.exit(errors.USAGE if error_messages.is_usage_error(error) else errors.FAILED)
     except OSError as error:
-        errors.say(f"{error.filename}: {error.strerror}" if error.filename else error)
+        errors.report(f"{error.filename}: {error.strerror}" if error.filename else error)
         sys.exit(errors.FAILED)

@@ -1,13 +1,12 @@
-"""`poolservice bench`: how fast a running service answers, measured as its users call it."""
+"""`poolservice bench`: measure a running server's throughput and latency from the client's side."""
 
 import asyncio
-import dataclasses
 import difflib
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 
 from poolservice.dtypes import DTYPE_NAMES
 from poolservice_client import AsyncPoolClient, ServerInfo
-from poolservice_client._cli import error_messages, errors, input_data, operators, shared_options
-from poolservice_client._cli.errors import Usage
-from poolservice_client._cli.load_generator import Measured, keep_calling
-from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
-from poolservice_client._cli.operators import Operator
+from poolservice_client._cli import bench_report, error_messages, errors, input_data, operators, shared_options
+from poolservice_client._cli.bench_report import Report, Workload
+from poolservice_client._cli.errors import UsageError
+from poolservice_client._cli.load_generator import Measurement, generate_load
+from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.addresses import ADDRESS_VARIABLE
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
@@ -29,46 +28,36 @@ _CONCURRENCIES = (1, 8, 32)
 _SECONDS = 5.0
 _WARM_UP_SECONDS = 0.5
 _SHAPE = "3x224x224"
-# Of one core; Python runs no more than one.
-_BUSY = 0.9
 
-#: What `poolservice bench --help` ends with.
+#: The last paragraphs of `poolservice bench --help`.
 EPILOG = (
-    "The rest is what a call took beyond what the server says of it: the network, and gRPC and Python on both sides. "
-    "A client that is busy for most of the time measures itself: run several, or on another machine.\n\n"
+    "'rest' is the part of a call's latency that the server does not account for: the network, and gRPC and Python on "
+    "both sides. A client that is busy most of the time measures itself: run several, or run it on another machine.\n\n"
+    f"{FLAGS_HELP}\n\n"
     "For example: poolservice bench localhost:50051 --op gap2d --input photo.jpg --concurrency 16"
 )
-
-
-class _Job(NamedTuple):
-    """What each call asks."""
-
-    operators: list[Operator]
-    payload: bytes | NDArray[Any]
-    name: str
-    options: dict[str, Any]
 
 
 @takes_parameters
 def bench(
     address: Annotated[
-        str, typer.Argument(metavar="ADDRESS", envvar=ADDRESS_VARIABLE, help="HOST:PORT of the service.")
+        str, typer.Argument(metavar="ADDRESS", envvar=ADDRESS_VARIABLE, help="HOST:PORT of the server.")
     ] = shared_options.ADDRESS,
     op: Ops = ["gap2d"],  # noqa: B006 - typer copies it
     input_file: Annotated[
         str | None,
-        typer.Option("--input", "-i", metavar="FILE", help="Send this picture or .npy file instead of random values."),
+        typer.Option("--input", "-i", metavar="FILE", help="Send this image or .npy file instead of random values."),
     ] = None,
     shape: Annotated[
-        str | None, typer.Option(metavar="CxHxW", help=f"Of the random tensor. Default: {_SHAPE}.")
+        str | None, typer.Option(metavar="CxHxW", help=f"The random tensor's shape. Default: {_SHAPE}.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(metavar="TYPE", help=f"Of the random tensor: {', '.join(DTYPE_NAMES)}.")
+        str | None, typer.Option(metavar="DTYPE", help=f"The random tensor's dtype: {', '.join(DTYPE_NAMES)}.")
     ] = None,
     *,
     parameters: Flags,
     color_mode: shared_options.Colors = None,
-    features: Annotated[bool, typer.Option("--features", help="Flat feature vectors instead of tensors.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="Request flat feature vectors, not tensors.")] = False,
     concurrency: Annotated[
         list[int] | None,
         typer.Option(
@@ -76,181 +65,98 @@ def bench(
             "-c",
             metavar="CALLS",
             min=1,
-            help="Calls under way at one time. Again for more rows. Default: 1, 8 and 32.",
+            help="The number of concurrent calls. Repeat for more rows. Default: 1, 8 and 32.",
         ),
     ] = None,
-    duration: Annotated[float, typer.Option(metavar="SECONDS", min=0.01, help="For each row.")] = _SECONDS,
+    duration: Annotated[float, typer.Option(metavar="SECONDS", min=0.01, help="The duration of each row.")] = _SECONDS,
     warm_up: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="Of calls before each row that are not counted.")
+        float, typer.Option(metavar="SECONDS", min=0, help="The time before each row that is not measured.")
     ] = _WARM_UP_SECONDS,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Send each call by itself, where small ones else travel together.")
+    no_coalesce: Annotated[
+        bool, typer.Option("--no-coalesce", help="Send each small call in a message of its own.")
     ] = False,
     timeout: shared_options.Timeout = shared_options.TIMEOUT,
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Measure a running service as its users call it: rate, latencies, and where the time went.
+    """Measure throughput and latency.
 
-    Ctrl-C prints what was measured until then. The exit status is 1 where calls failed.
+    Print the throughput, latency percentiles and the parts of the mean latency for each concurrency. Ctrl-C prints what
+    was measured until then. The exit status is 1 if calls failed.
     """
     if input_file is not None and (shape is not None or dtype is not None):
-        raise Usage("--shape and --dtype describe a random tensor; leave them out beside --input")
-    wanted = operators.read(op, parameters)
-    asked = {
+        raise UsageError("--shape and --dtype describe a random tensor; leave them out with --input")
+    parsed = operators.parse(op, parameters)
+    if input_file is not None:
+        given = input_data.read(input_file)
+        payload, name, source = given.payload, given.name, given.name
+    else:
+        payload = _random_tensor(shape or _SHAPE, dtype or "float32")
+        name, source = f"{payload.shape} {payload.dtype.name}", f"--shape {shape or _SHAPE}"
+    options = {
         "output": "features" if features else "tensor",
         "color_mode": cast(ColorMode | None, color_mode and color_mode.value),
     }
-    if input_file is not None:
-        given = input_data.read(input_file)
-        job = _Job(wanted, given.payload, given.name, asked)
-    else:
-        x = _random(shape or _SHAPE, dtype or "float32")
-        job = _Job(wanted, x, f"{x.shape} {x.dtype.name}", asked)
-    rows = [Measured(calls) for calls in concurrency or _CONCURRENCIES]
-    client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes, coalesce=not alone)
-    with error_messages.refusals(wanted, job.name if input_file else f"--shape {shape or _SHAPE}"):
-        info, whole = asyncio.run(_measure(client, job, rows, duration, warm_up))
+    workload = Workload(parsed, payload, name, options)
+    rows = [Measurement(calls) for calls in concurrency or _CONCURRENCIES]
+    client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes, coalesce=not no_coalesce)
+    with error_messages.translated_errors(parsed, source):
+        info, completed = asyncio.run(_measure(client, workload, rows, duration, warm_up))
     rows = [row for row in rows if row.seconds]
+    report = Report(client.address, info, client.stats(), workload, rows, interrupted=not completed)
     if as_json:
-        typer.echo(json.dumps(_as_json(client, info, job, rows, whole=whole), allow_nan=False))
+        typer.echo(json.dumps(report.as_json(), allow_nan=False))
     else:
-        _show(client, info, job, rows)
-    if not whole:
+        bench_report.print_report(report)
+    if not completed:
         raise typer.Exit(errors.INTERRUPTED)
     if any(row.errors for row in rows):
         raise typer.Exit(errors.FAILED)
 
 
 async def _measure(
-    client: AsyncPoolClient, job: _Job, rows: Sequence[Measured], duration: float, warm_up: float
+    client: AsyncPoolClient, workload: Workload, rows: Sequence[Measurement], duration: float, warm_up: float
 ) -> tuple[ServerInfo, bool]:
-    """Fill the rows in their order; what the server is, and whether nobody interrupted."""
-    specs = [operator.spec for operator in job.operators]
+    """Measure the rows in order; return the server's info, and False if the user interrupted the run."""
+    specs = [operator.spec for operator in workload.operators]
     async with client:
         info = await client.server_info()
-        # What no call of this kind can do is told once, not counted a thousand times.
-        await client.pool(job.payload, specs, **job.options)
+        # A request that always fails is reported once, not counted a thousand times.
+        await client.pool(workload.payload, specs, **workload.options)
         try:
             for row in rows:
-                before = Measured(row.concurrency)
-                with _status(f"{row.concurrency} calls at a time for {duration:g} s"):
-                    await keep_calling(client, job.payload, specs, before, seconds=warm_up, **job.options)
-                    await keep_calling(client, job.payload, specs, row, seconds=duration, **job.options)
+                with _status(f"{row.concurrency} concurrent calls for {duration:g} s"):
+                    warm_up_row = Measurement(row.concurrency)
+                    for measurement, seconds in ((warm_up_row, warm_up), (row, duration)):
+                        await generate_load(
+                            client, workload.payload, specs, measurement, seconds=seconds, **workload.options
+                        )
         except asyncio.CancelledError:
-            # asyncio.run cancels on the first Ctrl-C, and what was measured is still to be told.
+            # asyncio.run cancels this task on the first Ctrl-C; the complete measurements are still printed.
             return info, False
     return info, True
 
 
-def _random(shape: str, dtype: str) -> NDArray[Any]:
+def _random_tensor(shape: str, dtype: str) -> NDArray[Any]:
     try:
         sizes = tuple(int(size) for size in shape.lower().split("x"))
     except ValueError:
         sizes = ()
     if len(sizes) < 2 or min(sizes) < 1:
-        raise Usage(f"--shape takes sizes from channels to width, such as {_SHAPE}; got {shape!r}")
+        raise UsageError(f"--shape takes sizes from channels to width, such as {_SHAPE}; got {shape!r}")
     if dtype not in DTYPE_NAMES:
         close = difflib.get_close_matches(dtype.lower(), DTYPE_NAMES, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise Usage(f"--dtype takes one of {', '.join(DTYPE_NAMES)}; got {dtype!r}{hint}")
+        raise UsageError(f"--dtype takes one of {', '.join(DTYPE_NAMES)}; got {dtype!r}{hint}")
     values = np.random.default_rng(0).random(sizes, dtype=np.float32)
-    kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
-    return (values * 100 if kind.kind in "iu" else values).astype(kind)
+    numpy_dtype = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    return (values * 100 if numpy_dtype.kind in "iu" else values).astype(numpy_dtype)
 
 
 def _status(text: str) -> AbstractContextManager[object]:
+    """Show `text` on stderr while the block runs, if stderr is a terminal."""
     if not sys.stderr.isatty():
         return nullcontext()
     from rich.console import Console
 
     return Console(stderr=True).status(text)
-
-
-def _as_json(
-    client: AsyncPoolClient, info: ServerInfo, job: _Job, rows: Sequence[Measured], *, whole: bool
-) -> dict[str, Any]:
-    return {
-        "address": client.address,
-        "version": info.version,
-        "devices": [dataclasses.asdict(device) for device in info.devices],
-        "job": {
-            "input": job.name,
-            "payload_bytes": _size(job.payload),
-            "specs": [repr(operator.spec) for operator in job.operators],
-            **job.options,
-        },
-        "interrupted": not whole,
-        "client": dataclasses.asdict(client.stats()),
-        "rows": [
-            {
-                "concurrency": row.concurrency,
-                "seconds": row.seconds,
-                "calls": len(row.latencies),
-                "calls_per_second": row.rate,
-                "latency_ms": row.percentiles(),
-                "mean_ms": row.shares(),
-                "mean_batch_size": float(np.mean(row.batches)) if row.batches else None,
-                "client_busy_cores": row.busy,
-                "devices": dict(row.devices),
-                "errors": [
-                    {"kind": kind, "count": count, "first": row.first_errors[kind]}
-                    for kind, count in row.errors.most_common()
-                ],
-            }
-            for row in rows
-        ],
-    }
-
-
-def _show(client: AsyncPoolClient, info: ServerInfo, job: _Job, rows: Sequence[Measured]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    devices = ", ".join(device.name for device in info.devices)
-    console.print(f"poolservice {info.version} at {client.address} on {devices}", markup=False)
-    specs = ", ".join(repr(operator.spec) for operator in job.operators)
-    console.print(f"{specs} of {job.name}, {_size(job.payload):,} bytes a call", markup=False)
-    console.print()
-    table = Table(box=None, pad_edge=False, header_style="bold", caption="milliseconds; means from 'decode' to 'rest'")
-    for heading in (
-        "at a time",
-        "calls/s",
-        "p50",
-        "p90",
-        "p99",
-        "decode",
-        "queue",
-        "compute",
-        "rest",
-        "batch",
-        "errors",
-    ):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        latencies, shares = row.percentiles(), row.shares()
-        table.add_row(
-            str(row.concurrency),
-            f"{row.rate:,.0f}" if row.rate >= 10 else f"{row.rate:.2g}",
-            *(f"{latencies[one]:.2f}" if latencies else "-" for one in ("p50", "p90", "p99")),
-            *(f"{shares[one]:.2f}" if shares else "-" for one in ("decode", "queue", "compute", "rest")),
-            f"{np.mean(row.batches):.1f}" if row.batches else "-",
-            str(row.errors.total()),
-        )
-    console.print(table)
-    for row in rows:
-        for kind, count in row.errors.most_common():
-            console.print(f"{count} x {kind} at {row.concurrency}: {row.first_errors[kind]}", markup=False)
-        if row.busy > _BUSY:
-            console.print(
-                f"at {row.concurrency} this client was busy for {min(row.busy, 1):.0%} of the time: "
-                "the service may carry more",
-                markup=False,
-            )
-    if retries := client.stats().retries:
-        console.print(f"{retries:,} more tries were made of calls that failed in a way that may pass")
-
-
-def _size(payload: bytes | NDArray[Any]) -> int:
-    return len(payload) if isinstance(payload, bytes) else payload.nbytes

@@ -1,4 +1,4 @@
-"""From the SDK's words to the command's: an error names the option, the file or the operator that was written."""
+"""The SDK's errors in the command's terms: a message names the option, the file or the operator that the user wrote."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 from poolservice_client import InvalidRequest, PoolError
-from poolservice_client._cli.errors import Failure
+from poolservice_client._cli.errors import CommandError
 from poolservice_client._cli.operators import Operator
 from poolservice_client._settings.credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from poolservice_client._settings.settings import TOKEN_VARIABLE
 
-# What a client is made with: wrong here, the command was written wrongly, whatever it is asked.
+# Arguments of the client's constructor. A wrong one makes the command line wrong, whatever the request is.
 _SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "address": "address",
@@ -30,9 +30,9 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
         "output": "-o",
     }
 )
-_OF_SPEC = re.compile(r"specs\[(\d+)\]\.(\w+)")
-# What the SDK's sentences say of its keywords, which the command has by other names or not at all.
-_WORDS = (
+_SPEC_FIELD = re.compile(r"specs\[(\d+)\](?:\.(\w+))?")
+# Phrases of the SDK's messages about keywords that the command names differently or does not have.
+_REPLACEMENTS = (
     ('. Where the network itself is encrypted, send metadata=[("authorization", "Bearer ...")] instead', ""),
     ("max_message_bytes=", "--max-message-bytes"),
     ("math.inf", "inf"),
@@ -40,52 +40,53 @@ _WORDS = (
 )
 
 
-def sentence(error: PoolError) -> str:
-    """What is said of an error where nothing more is known than that it came."""
+def describe(error: PoolError) -> str:
+    """Return the message for an error, with the option's name if the error is about one."""
     if isinstance(error, InvalidRequest) and error.field:
-        where = _SETTINGS.get(error.field) or _OPTIONS.get(error.field, error.field)
-        return f"{where}: {reason(error)}"
-    return in_words(str(error))
+        option = _SETTINGS.get(error.field) or _OPTIONS.get(error.field, error.field)
+        return f"{option}: {reason(error)}"
+    return translate(str(error))
 
 
 def reason(error: InvalidRequest) -> str:
-    """What is said of it beside the name of what it is about."""
-    return in_words(error.reason)
+    """Return what is wrong, without the name of the field."""
+    return translate(error.reason)
 
 
-def in_words(text: str) -> str:
-    """The SDK's sentence with the command's names in it."""
-    for sdk, command in _WORDS:
-        text = text.replace(sdk, command)
+def translate(text: str) -> str:
+    """Replace the SDK's keywords in a message by the command's options."""
+    for phrase, replacement in _REPLACEMENTS:
+        text = text.replace(phrase, replacement)
     return text
 
 
-def is_usage(error: PoolError) -> bool:
-    """Whether it is the command that was written wrongly, rather than its input or the service that does not do."""
+def is_usage_error(error: PoolError) -> bool:
+    """Return True if the command line is wrong, rather than the input or the service."""
     return isinstance(error, InvalidRequest) and error.field in _SETTINGS
 
 
 @contextmanager
-def refusals(wanted: Sequence[Operator], given: str, output: object = None) -> Iterator[None]:
-    """Tell what the SDK or the service refuses meanwhile in terms of what was written.
+def translated_errors(operators: Sequence[Operator], input_name: str, output: object = None) -> Iterator[None]:
+    """Translate the errors that the SDK or the service raises in this block.
 
     Args:
-        wanted: the operators that are asked for.
-        given: what is pooled: the file's name, say.
+        operators: the operators of the request.
+        input_name: the input as the user wrote it, such as the file's name.
         output: where the result was to go.
 
     Raises:
-        Failure: something was refused that is no setting of the client.
+        CommandError: a request was refused for anything but a setting of the client.
     """
     try:
         yield
     except InvalidRequest as error:
-        if is_usage(error):
+        if is_usage_error(error):
             raise
-        if of_spec := _OF_SPEC.fullmatch(error.field):
-            raise Failure(f"{wanted[int(of_spec[1])].place_of(of_spec[2])}: {reason(error)}") from None
+        if spec_field := _SPEC_FIELD.fullmatch(error.field):
+            source = operators[int(spec_field[1])].source_of(spec_field[2])
+            raise CommandError(f"{source}: {reason(error)}") from None
         if error.field.partition(".")[0] == "x":
-            raise Failure(f"{given}: {reason(error)}") from None
+            raise CommandError(f"{input_name}: {reason(error)}") from None
         if error.field == "output" and output is not None:
-            raise Failure(f"-o {output}: {reason(error)}") from None
+            raise CommandError(f"-o {output}: {reason(error)}") from None
         raise

@@ -1,25 +1,25 @@
-"""How a command ends that cannot do what it was asked, and the exit status that says so to a script."""
+"""The exceptions that end a command, and the exit statuses that scripts see."""
 
 import typer
 
-#: It went wrong: the service refused it or failed, or a file could not be read or written.
+#: The command failed: the service refused or failed, or a file could not be read or written.
 FAILED = 1
-#: The command was written wrongly; click's own status for it.
+#: The command line is wrong. click uses the same status.
 USAGE = 2
-#: `poolservice health`: nobody answered.
+#: `poolservice health` only: no server responded.
 UNREACHABLE = 3
-#: Somebody pressed Ctrl-C; a shell's own status for it.
+#: The user pressed Ctrl-C. Shells use the same status.
 INTERRUPTED = 130
 
 
-class Usage(Exception):
-    """The command was written wrongly; says how, and what would be right, in one sentence."""
+class UsageError(Exception):
+    """The command line is wrong. The message is one sentence: what is wrong, and what would be right."""
 
 
-class Failure(Exception):
-    """What was asked cannot be done here; says why, and what would help, in one sentence."""
+class CommandError(Exception):
+    """The command cannot do its work. The message is one sentence: why, and what would help."""
 
 
-def say(error: object) -> None:
-    """One sentence on stderr, where it does not mix with results."""
+def report(error: object) -> None:
+    """Print one line on stderr, so that it does not mix with the results on stdout."""
     typer.echo(f"poolservice: {error}", err=True)

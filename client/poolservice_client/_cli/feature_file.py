@@ -1,6 +1,5 @@
-"""The file that a map's results end in: its form, and how it is put together and into place."""
+"""The file that `poolservice map` writes: its format, and the atomic way it is put into place."""
 
-import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,23 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolservice_client._cli.errors import Failure, Usage
+from poolservice_client._cli import dependencies
+from poolservice_client._cli.errors import UsageError
 from poolservice_client._cli.operators import Operator
-from poolservice_client._cli.results import check_folder, in_words
+from poolservice_client._cli.output_file import check_folder, join_or
 
-#: A column's rows by its name, memory-mapped.
+#: The memory-mapped rows of each column, by its name.
 Columns = Mapping[str, NDArray[Any]]
 
-_ROWS_BYTES = 16 * 2**20
+# The rows of a .parquet file are converted in slices of about this size.
+_SLICE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """Where the results of many files go, one row for each.
+    """A file with one row of results for each input file.
 
     .npz      the array "features", or one for each of several operators by its name, and "paths"
-    .npy      the array of one operator, to be memory-mapped; the paths beside it, one a line, in NAME.paths.txt
+    .npy      the array of one operator, for memory mapping; NAME.paths.txt has the paths, one per line
     .parquet  the columns "path" and "features", or one for each of several operators; rows are flat
+
+    Attributes:
+        path: the file.
+        names: the names of the columns.
     """
 
     path: Path
@@ -36,73 +41,70 @@ class FeatureFile:
 
     @classmethod
     def of(cls, path: Path, operators: Sequence[Operator], *, flat: bool) -> "FeatureFile":
-        """The file `path`, known to hold what `operators` give.
+        """Return the feature file `path`, after checking that it can hold the operators' results.
 
         Raises:
-            Usage: the suffix is none that is written, or does not hold these results.
-            Failure: it needs what is not installed.
+            UsageError: the suffix is not supported or cannot hold these results, or the folder does not exist.
+            CommandError: the format needs a package that is not installed.
         """
-        file = cls(path, tuple(_names(operators)))
+        file = cls(path, tuple(_column_names(operators)))
         if file.suffix not in _WRITERS:
-            raise Usage(f"-o {path}: the file's name must end in {in_words(tuple(_WRITERS))}")
+            raise UsageError(f"-o {path}: the file's name must end in {join_or(tuple(_WRITERS))}")
         if file.suffix == ".npy" and len(file.names) > 1:
-            raise Usage(f"-o {path}: {len(file.names)} results do not fit one array; write to an .npz file")
+            raise UsageError(f"-o {path}: {len(file.names)} results do not fit one array; write to an .npz file")
         if file.suffix == ".parquet":
             if not flat:
-                raise Usage(
+                raise UsageError(
                     f"-o {path}: the rows of a .parquet file are flat; leave --tensors out, or write an .npz file"
                 )
-            try:
-                importlib.import_module("pyarrow.parquet")
-            except ImportError:
-                raise Failure(
-                    f"-o {path}: to write it needs pyarrow; install it with: pip install 'poolservice[parquet]'"
-                ) from None
+            dependencies.require(f"-o {path}", "pyarrow.parquet")
         check_folder(f"-o {path}", path)
         return file
 
     @property
     def suffix(self) -> str:
-        """Of the file's name, in lower case."""
+        """The suffix of the file's name, in lower case."""
         return self.path.suffix.lower()
 
     @property
     def list_path(self) -> Path:
-        """Where the paths of an .npy file's rows go."""
+        """The file with the paths of an .npy file's rows."""
         return self.path.with_name(f"{self.path.stem}.paths.txt")
 
     def write(self, folder: Path, paths: Sequence[str]) -> None:
-        """Put it together in `folder`, which has each column's rows as NAME.npy, and move it into place at once.
+        """Assemble the file in `folder`, which has each column's rows as NAME.npy, and move it into place.
 
-        An interruption leaves either what was there before or the whole file, and `folder` as it was.
+        If the process is interrupted, the path has either the previous file or the complete new one, and `folder` can
+        be used again.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.names}
         _WRITERS[self.suffix](self, folder, columns, paths)
 
 
 def _write_npz(file: FeatureFile, folder: Path, columns: Columns, paths: Sequence[str]) -> None:
-    written = folder / "whole"
-    with written.open("wb") as archive:
-        np.savez(archive, **_named(columns), paths=np.array(paths))
+    arrays: dict[str, Any] = dict(columns)
+    temporary = folder / "complete"
+    with temporary.open("wb") as archive:
+        np.savez(archive, **arrays, paths=np.array(paths))
         os.fsync(archive.fileno())
-    written.replace(file.path)
+    temporary.replace(file.path)
 
 
 def _write_npy(file: FeatureFile, folder: Path, columns: Columns, paths: Sequence[str]) -> None:
-    listed, written = folder / "paths.txt", folder / "whole"
-    listed.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-    # The rows themselves, not a copy of them, where the file system has a second name for a file.
-    written.unlink(missing_ok=True)
+    path_list, temporary = folder / "paths.txt", folder / "complete"
+    path_list.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    # A hard link avoids a copy of the rows where the file system supports it.
+    temporary.unlink(missing_ok=True)
     rows = folder / f"{file.names[0]}.npy"
     try:
-        written.hardlink_to(rows)
+        temporary.hardlink_to(rows)
     except OSError:
-        shutil.copyfile(rows, written)
-    listed.replace(file.list_path)
-    written.replace(file.path)
+        shutil.copyfile(rows, temporary)
+    path_list.replace(file.list_path)
+    temporary.replace(file.path)
 
 
 def _write_parquet(file: FeatureFile, folder: Path, columns: Columns, paths: Sequence[str]) -> None:
@@ -110,19 +112,19 @@ def _write_parquet(file: FeatureFile, folder: Path, columns: Columns, paths: Seq
     from pyarrow import parquet
 
     sizes = {name: int(np.prod(rows.shape[1:], dtype=np.int64)) for name, rows in columns.items()}
-    kinds = {name: pa.list_(pa.from_numpy_dtype(rows.dtype), sizes[name]) for name, rows in columns.items()}
-    schema = pa.schema([("path", pa.string()), *kinds.items()])
-    written = folder / "whole"
-    with parquet.ParquetWriter(written, schema) as writer:
+    types = {name: pa.list_(pa.from_numpy_dtype(rows.dtype), sizes[name]) for name, rows in columns.items()}
+    schema = pa.schema([("path", pa.string()), *types.items()])
+    temporary = folder / "complete"
+    with parquet.ParquetWriter(temporary, schema) as writer:
         for start, stop in _slices(columns, len(paths)):
             arrays = [pa.array(paths[start:stop], pa.string())]
             for name, rows in columns.items():
                 values = pa.array(np.ascontiguousarray(rows[start:stop]).reshape(-1))
                 arrays.append(pa.FixedSizeListArray.from_arrays(values, sizes[name]))
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-    with written.open("rb") as whole:
-        os.fsync(whole.fileno())
-    written.replace(file.path)
+    with temporary.open("rb") as complete:
+        os.fsync(complete.fileno())
+    temporary.replace(file.path)
 
 
 _WRITERS: Mapping[str, Callable[[FeatureFile, Path, Columns, Sequence[str]], None]] = MappingProxyType(
@@ -131,27 +133,22 @@ _WRITERS: Mapping[str, Callable[[FeatureFile, Path, Columns, Sequence[str]], Non
 
 
 def _slices(columns: Columns, count: int) -> Iterator[tuple[int, int]]:
-    """So many rows at a time that they fit into a little memory."""
+    """Return the bounds of slices of `count` rows, each of about `_SLICE_BYTES`."""
     row_bytes = sum(rows.nbytes for rows in columns.values()) // count
-    step = max(_ROWS_BYTES // max(row_bytes, 1), 1)
+    step = max(_SLICE_BYTES // max(row_bytes, 1), 1)
     return ((start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _names(operators: Sequence[Operator]) -> Iterator[str]:
-    """A name for each array: "features" and "indices" of one operator, else max2d, max2d_2, max2d_2_indices."""
-    taken: set[str] = set()
+def _column_names(operators: Sequence[Operator]) -> Iterator[str]:
+    """Yield a name for each array: "features" and "indices" of one operator, else max2d, max2d_2, max2d_2_indices."""
+    used: set[str] = set()
+    single = len(operators) == 1
     for operator in operators:
-        name, again = operator.name, 1
-        while name in taken:
-            again += 1
-            name = f"{operator.name}_{again}"
-        taken.add(name)
-        single = len(operators) == 1
+        name, count = operator.name, 1
+        while name in used:
+            count += 1
+            name = f"{operator.name}_{count}"
+        used.add(name)
         yield "features" if single else name
         if getattr(operator.spec, "return_indices", False):
             yield "indices" if single else f"{name}_indices"
-
-
-def _named(columns: Columns) -> dict[str, Any]:
-    # As numpy's stubs want the arrays that are given by name.
-    return dict(columns)

@@ -1,17 +1,13 @@
-"""`poolservice info` and `poolservice health`: what a service is, and whether it is well."""
+"""`poolservice info` and `poolservice health`: a server's capabilities and its health."""
 
 import dataclasses
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import typer
 
 from poolservice_client import DeadlineExceeded, PoolClient, ServerInfo, Unavailable
 from poolservice_client._cli import error_messages, errors, shared_options
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from poolservice_client._cli.tables import Column, print_table, print_text
 
 
 def info(
@@ -19,13 +15,16 @@ def info(
     timeout: shared_options.Timeout = shared_options.TIMEOUT,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Say what a service is and can do: version, devices, operators, types, formats, limits."""
+    """Print a server's capabilities.
+
+    These are its version, devices, operators, dtypes, image formats and limits.
+    """
     with PoolClient(address, timeout=timeout) as client:
-        said = client.server_info()
+        server_info = client.server_info()
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(said)))
+        typer.echo(json.dumps(dataclasses.asdict(server_info)))
     else:
-        _show(said, address)
+        _print(server_info, address)
 
 
 def health(
@@ -33,9 +32,10 @@ def health(
     timeout: shared_options.Timeout = shared_options.HEALTH_TIMEOUT,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Say whether a service takes calls; the exit status says it to a script.
+    """Check if a server accepts calls.
 
-    0 it serves, 1 it does not (it is starting or stopping, say), 2 the command was written wrongly, 3 nobody answered.
+    Exit statuses: 0 it does; 1 it does not, for example because it is starting or stopping; 2 the command line is
+    wrong; 3 no server responded.
     """
     try:
         with PoolClient(address, timeout=timeout) as client:
@@ -43,57 +43,41 @@ def health(
     except (Unavailable, DeadlineExceeded) as error:
         if as_json:
             typer.echo(json.dumps({"address": address, "status": "UNREACHABLE"}))
-        errors.say(error_messages.sentence(error))
+        errors.report(error_messages.describe(error))
         raise typer.Exit(errors.UNREACHABLE) from None
     typer.echo(json.dumps({"address": address, "status": status.value}) if as_json else status.value)
     if not status:
         raise typer.Exit(errors.FAILED)
 
 
-def _show(said: ServerInfo, address: str) -> None:
-    # The other commands, and health in a script's loop most of all, do without it.
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(f"poolservice {said.version} at {address}, on torch {said.torch_version}", markup=False)
-    for table in (
-        _table(
-            ("device", "state", "what it is"),
-            (
-                (device.name, f"{device.state}: {device.reason}" if device.reason else device.state, device.description)
-                for device in said.devices
-            ),
+def _print(server_info: ServerInfo, address: str) -> None:
+    print_text(f"poolservice {server_info.version} at {address}, on torch {server_info.torch_version}")
+    typer.echo()
+    print_table(
+        (Column("device"), Column("state", wraps=True), Column("description", wraps=True)),
+        (
+            (device.name, f"{device.state}: {device.reason}" if device.reason else device.state, device.description)
+            for device in server_info.devices
         ),
-        _table(
-            ("operator", "in", "parameters", "what it computes"),
+    )
+    typer.echo()
+    print_table(
+        (Column("operator"), Column("dimensions"), Column("parameters", wraps=True), Column("description", wraps=True)),
+        (
             (
-                (
-                    operator.name,
-                    ", ".join(f"{dims}d" for dims in operator.spatial_dims),
-                    ", ".join(
-                        one.name if one.default is None else f"{one.name}={one.default}" for one in operator.parameters
-                    ),
-                    operator.description,
-                )
-                for operator in said.operators
-            ),
+                operator.name,
+                ", ".join(f"{dims}d" for dims in operator.spatial_dims),
+                ", ".join(
+                    one.name if one.default is None else f"{one.name}={one.default}" for one in operator.parameters
+                ),
+                operator.description,
+            )
+            for operator in server_info.operators
         ),
-        _table(("limit", "value"), ((name, f"{value:,}") for name, value in dataclasses.asdict(said.limits).items())),
-    ):
-        console.print()
-        console.print(table)
-    console.print()
-    console.print(f"types    {', '.join(said.dtypes)}", markup=False)
-    console.print(f"formats  {', '.join(said.image_formats)}", markup=False)
-
-
-def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        # Folded, since a long name that is cut is no name.
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    )
+    typer.echo()
+    limits = dataclasses.asdict(server_info.limits)
+    print_table((Column("limit"), Column("value", numeric=True)), ((name, f"{limits[name]:,}") for name in limits))
+    typer.echo()
+    print_text(f"dtypes: {', '.join(server_info.dtypes)}")
+    print_text(f"image formats: {', '.join(server_info.image_formats)}")

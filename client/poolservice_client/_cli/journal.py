@@ -1,13 +1,13 @@
-"""What a map has done so far, on disk, so that one that was ended goes on where it was.
+"""The progress of a `poolservice map` run on disk, so that an interrupted run can be resumed.
 
-Beside features.npz lies features.npz.partial, a folder, until the file is finished:
+Until features.npz is complete, the folder features.npz.partial beside it has:
 
-job.json        what is being done: the files and what is asked about them
-progress.jsonl  a line each second: how many files are done, and which of them failed since the line before
+job.json        the job: the operators, the options and the list of files
+progress.jsonl  one line per checkpoint: the number of files that are done, and those that failed since the last line
 *.npy           the rows of the files that did not fail, in the files' order
 
-A line is written after the rows that it counts are on the disk, and what is not counted by a line was not done. So
-it makes no difference how a run ended: at Ctrl-C, in a crash, when the power failed.
+A checkpoint first flushes the rows to disk and then writes the line that counts them. Rows without a line do not count,
+so a run can be resumed however it ended: by Ctrl-C, a crash or a power failure.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from poolservice_client._cli.errors import Failure, Usage
-from poolservice_client._cli.growing_array import GrowingArray, RowKind
+from poolservice_client._cli.errors import CommandError, UsageError
+from poolservice_client._cli.npy_writer import NpyWriter, RowType
 
 _VERSION = 1
 _CHECKPOINT_SECONDS = 1.0
@@ -31,134 +31,131 @@ _CHECKPOINT_BYTES = 32 * 2**20
 
 
 class Journal:
-    """The progress of one map over files, each of which becomes a row in every column, or fails.
+    """The progress of one run. Each file becomes one row of every column, or fails.
 
     Attributes:
-        folder: where it lies.
-        names: of the columns.
+        folder: the journal's folder.
+        names: the names of the columns.
         total: the number of files.
-        done: the files that are done, which are the first ones.
-        failures: why a file failed, by its index.
-        columns: the rows of the others, by the column's name; empty until there is a row.
+        done: the number of files that are done, which are the first ones.
+        saved: the number of files up to the last checkpoint. A resumed run does not repeat them.
+        failures: the reason for each failure, by the file's index.
+        columns: the rows of each column, by its name; empty until the first checkpoint with a row.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], total: int, progress: BinaryIO) -> None:
         self.folder = folder
         self.total = total
         self.done = 0
+        self.saved = 0
         self.failures: dict[int, str] = {}
-        self.columns: dict[str, GrowingArray] = {}
+        self.columns: dict[str, NpyWriter] = {}
         self.names = names
         self._progress = progress
-        self._kept = 0
         self._rows: list[Mapping[str, NDArray[Any]]] = []
-        self._bytes = 0
-        self._kinds: dict[str, RowKind] = {}
-        self._checked = time.monotonic()
+        self._row_bytes = 0
+        self._row_types: dict[str, RowType] = {}
+        self._saved_at = time.monotonic()
 
     @classmethod
     def open(
         cls, output: Path, job: Mapping[str, Any], names: Sequence[str], inputs: Sequence[str], *, restart: bool
     ) -> "Journal":
-        """The journal of what is to become `output`: begun, or gone on with where one is there.
+        """Create the journal for `output`, or resume the one that an interrupted run left.
 
         Args:
-            output: the file that is made.
-            job: what is asked about each file; JSON can write it.
-            names: of the columns.
+            output: the file that the run will write.
+            job: the operators and options; must be JSON-serializable.
+            names: the names of the columns.
             inputs: the files.
-            restart: whether to forget what is there.
+            restart: whether to discard an existing journal.
 
         Raises:
-            Usage: what is there was begun for other files, or asked something else.
-            Failure: another process is at it, or it cannot be read.
-            OSError: the folder cannot be made or written.
+            UsageError: the existing journal is for other files, operators or options.
+            CommandError: another process uses the journal, or it cannot be read.
+            OSError: the folder cannot be created or written.
         """
         folder = output.with_name(f"{output.name}.partial")
-        wanted = {"version": _VERSION, **job, "files": len(inputs), "list": _digest(inputs)}
+        description = {"version": _VERSION, **job, "files": len(inputs), "list": _digest(inputs)}
         if restart and folder.exists():
             _lock(folder).close()
             shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
         progress = _lock(folder)
         try:
-            _agree(folder, wanted, begun=bool(progress.seek(0, os.SEEK_END)))
+            has_progress = bool(progress.seek(0, os.SEEK_END))
+            _check_or_write_job(folder, description, has_progress=has_progress)
             progress.seek(0)
             journal = cls(folder, names, len(inputs), progress)
-            journal._read()
+            journal._load()
         except BaseException:
             progress.close()
             raise
         return journal
 
-    @property
-    def kept(self) -> int:
-        """How many files a run that goes on has not to do again."""
-        return self._kept
-
-    def row(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """The next file's results, a row for each column; of another shape or type than the first, it fails."""
+    def add_row(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Record the next file's results, one array per column; the file fails if a shape or dtype differs."""
         for name, array in arrays.items():
-            kind = self._kinds.setdefault(name, RowKind.of(array))
-            if kind != RowKind.of(array):
-                self.fail(
-                    f"its result is {RowKind.of(array)} where the first file's is {kind}, and one array holds rows of "
-                    "one kind; a global or an adaptive operator gives that for pictures of any size"
+            row_type = self._row_types.setdefault(name, RowType.of(array))
+            if row_type != RowType.of(array):
+                self.add_failure(
+                    f"its result is {RowType.of(array)} but the first file's is {row_type}, and all rows of an array "
+                    "must agree; use a global or adaptive operator for images of different sizes"
                 )
                 return
         self._rows.append(arrays)
-        self._bytes += sum(array.nbytes for array in arrays.values())
+        self._row_bytes += sum(array.nbytes for array in arrays.values())
         self._advance()
 
-    def fail(self, reason: str) -> None:
-        """The next file failed."""
+    def add_failure(self, reason: str) -> None:
+        """Record that the next file failed."""
         self.failures[self.done] = reason
         self._advance()
 
     def checkpoint(self) -> None:
-        """Bring what is done to the disk."""
+        """Write all files that are done to disk."""
         if self._rows:
             for name in self.names:
                 rows = [row[name] for row in self._rows]
                 if name not in self.columns:
-                    self.columns[name] = GrowingArray.create(self._path(name), self._kinds[name])
-                self.columns[name].write(rows)
-        failed = [[index, reason] for index, reason in self.failures.items() if index >= self._kept]
-        if self.done > self._kept:
+                    self.columns[name] = NpyWriter.create(self._path(name), self._row_types[name])
+                self.columns[name].append(rows)
+        failed = [[index, reason] for index, reason in self.failures.items() if index >= self.saved]
+        if self.done > self.saved:
             self._progress.write(json.dumps({"done": self.done, "failed": failed}).encode() + b"\n")
             self._progress.flush()
             os.fsync(self._progress.fileno())
-        self._rows, self._bytes, self._kept, self._checked = [], 0, self.done, time.monotonic()
+        self._rows, self._row_bytes, self.saved, self._saved_at = [], 0, self.done, time.monotonic()
 
     def close(self) -> None:
-        """Leave it as it is on the disk: what came after the last checkpoint is not kept."""
+        """Close the files; what was recorded after the last checkpoint is lost."""
         for column in self.columns.values():
             column.close()
         self._progress.close()
 
     def remove(self) -> None:
-        """Remove it, with what is left of its rows."""
+        """Close and delete the journal."""
         self.close()
         shutil.rmtree(self.folder)
 
     def _advance(self) -> None:
         self.done += 1
-        if self._bytes >= _CHECKPOINT_BYTES or time.monotonic() - self._checked >= _CHECKPOINT_SECONDS:
+        if self._row_bytes >= _CHECKPOINT_BYTES or time.monotonic() - self._saved_at >= _CHECKPOINT_SECONDS:
             self.checkpoint()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
 
-    def _read(self) -> None:
+    def _load(self) -> None:
         end = 0
         for line in self._progress:
-            # A line that was being written when the run ended counts for nothing.
+            # A run that ended while it wrote a line leaves an incomplete one.
             if not line.endswith(b"\n"):
                 break
             end += len(line)
-            said = json.loads(line)
-            self.done = self._kept = said["done"]
-            self.failures |= dict(said["failed"])
+            checkpoint = json.loads(line)
+            self.done = self.saved = checkpoint["done"]
+            self.failures |= dict(checkpoint["failed"])
         self._progress.truncate(end)
         self._progress.seek(end)
         rows = self.done - len(self.failures)
@@ -166,31 +163,35 @@ class Journal:
             return
         for name in self.names:
             try:
-                self.columns[name] = GrowingArray.reopen(self._path(name), rows)
+                self.columns[name] = NpyWriter.reopen(self._path(name), rows)
             except (OSError, ValueError) as error:
-                raise Failure(f"{self.folder} cannot be gone on with: {error}; give --restart to begin again") from None
-            self._kinds[name] = self.columns[name].kind
+                raise CommandError(f"{self.folder} cannot be resumed: {error}; give --restart to start over") from None
+            self._row_types[name] = self.columns[name].row_type
 
 
-def _agree(folder: Path, wanted: Mapping[str, Any], *, begun: bool) -> None:
-    """Find in the folder the job that is wanted; where nothing of one is done, write it there."""
+def _check_or_write_job(folder: Path, description: Mapping[str, Any], *, has_progress: bool) -> None:
+    """Check that the journal is for this job; a journal without progress becomes one for this job."""
     path = folder / "job.json"
-    if not begun:
-        written = folder / "job.json.new"
-        written.write_text(json.dumps(wanted, indent=2))
-        written.replace(path)
+    if not has_progress:
+        temporary = folder / "job.json.new"
+        temporary.write_text(json.dumps(description, indent=2))
+        temporary.replace(path)
         return
-    there = json.loads(path.read_text())
-    for name in ("files", *wanted):
-        if there.get(name) != wanted[name]:
-            what = "other files" if name == "list" else f"{name} = {_say(there.get(name))}, not {_say(wanted[name])}"
-            raise Usage(
-                f"{folder} was begun by another command, with {what}; go on with the same arguments, or give "
-                "--restart to begin again"
+    existing = json.loads(path.read_text())
+    for name in ("files", *description):
+        if existing.get(name) != description[name]:
+            difference = (
+                "other files"
+                if name == "list"
+                else f"{name} = {_as_text(existing.get(name))}, not {_as_text(description[name])}"
+            )
+            raise UsageError(
+                f"{folder} belongs to another command, with {difference}; run that command again to resume it, or give "
+                "--restart to start over"
             )
 
 
-def _say(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -199,7 +200,7 @@ def _digest(inputs: Sequence[str]) -> str:
 
 
 def _lock(folder: Path) -> BinaryIO:
-    """The folder's list of progress, held by this process until it closes it or ends."""
+    """Open the progress file and lock it until it is closed or this process ends."""
     path = folder / "progress.jsonl"
     path.touch()
     file = path.open("r+b")
@@ -210,5 +211,7 @@ def _lock(folder: Path) -> BinaryIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise Failure(f"another process is working on {folder}; wait for it, or write to another file") from None
+            raise CommandError(
+                f"another process is working on {folder}; wait for it, or write to another file"
+            ) from None
     return file

@@ -1,4 +1,4 @@
-"""Calls kept under way for a while, as a program's own would be, and what each of them took."""
+"""A constant number of concurrent calls for a fixed time, and the statistics of those calls."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ import numpy as np
 
 from poolservice_client import AsyncPoolClient, Execution, Overloaded, PoolError
 
-# Whoever was refused without being told when to come back waits this long, so that errors do not spin.
-_PAUSE_SECONDS = 0.1
+# The pause after an error that does not say when to retry, so that errors do not become a busy loop.
+_ERROR_PAUSE_SECONDS = 0.1
 PERCENTILES = (50, 90, 99)
 
 
@@ -21,93 +21,94 @@ def _numbers() -> "array[float]":
 
 
 @dataclass
-class Measured:
-    """A stretch of calls, so many at a time.
+class Measurement:
+    """The statistics of one run of the load generator.
 
     Attributes:
-        concurrency: the calls that were under way at one time.
-        seconds: how long the stretch was, until its last answer.
-        busy: this process's CPU time for each second of it, in cores.
-        latencies: of each call that was answered, in milliseconds, as all that follow.
-        decode, queue, compute: what each answer's Execution says.
-        batches: of how many requests each answer's batch was.
-        devices: answers by the device that computed them.
-        errors: calls that were not answered by the kind of error.
-        first_errors: what the first of each kind said.
+        concurrency: the number of concurrent calls.
+        seconds: the duration of the run, until its last response.
+        busy_cores: this process's CPU time per second.
+        latencies: the latency of each successful call, in milliseconds.
+        decode, queue, compute: the milliseconds in each response's Execution.
+        batch_sizes: the batch size in each response's Execution.
+        devices: the number of responses that each device computed.
+        errors: the number of failed calls by the error's class.
+        first_errors: the message of the first error of each class.
     """
 
     concurrency: int
     seconds: float = 0.0
-    busy: float = 0.0
+    busy_cores: float = 0.0
     latencies: "array[float]" = field(default_factory=_numbers)
     decode: "array[float]" = field(default_factory=_numbers)
     queue: "array[float]" = field(default_factory=_numbers)
     compute: "array[float]" = field(default_factory=_numbers)
-    batches: "array[float]" = field(default_factory=_numbers)
+    batch_sizes: "array[float]" = field(default_factory=_numbers)
     devices: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     first_errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
     def percentiles(self) -> dict[str, float]:
-        """The latencies within which 50, 90 and 99 of 100 calls were answered, and the longest; empty without calls."""
+        """Return the latency percentiles p50, p90 and p99 and the maximum; empty if no call succeeded."""
         if not self.latencies:
             return {}
         values = np.percentile(np.asarray(self.latencies), (*PERCENTILES, 100))
         return dict(zip((*(f"p{one}" for one in PERCENTILES), "max"), map(float, values), strict=True))
 
-    def shares(self) -> dict[str, float]:
-        """Where the mean call's time went: the server's parts, and the rest, which is network and both ends of it."""
+    def mean_parts(self) -> dict[str, float]:
+        """Return the parts of the mean latency: the server's phases, and the rest (network, gRPC, client)."""
         if not self.latencies:
             return {}
         parts = {name: float(np.mean(getattr(self, name))) for name in ("decode", "queue", "compute")}
         return {**parts, "rest": max(float(np.mean(self.latencies)) - sum(parts.values()), 0.0)}
 
-    def answered(self, milliseconds: float, execution: Execution) -> None:
-        """Count a call that was answered."""
+    def record_success(self, milliseconds: float, execution: Execution) -> None:
+        """Record a successful call."""
         self.latencies.append(milliseconds)
         self.decode.append(execution.decode_microseconds / 1e3)
         self.queue.append(execution.queue_microseconds / 1e3)
         self.compute.append(execution.compute_microseconds / 1e3)
-        self.batches.append(execution.batch_size)
+        self.batch_sizes.append(execution.batch_size)
         self.devices[execution.device] += 1
 
-    def failed(self, error: PoolError) -> None:
-        """Count a call that was not."""
-        kind = type(error).__name__
-        self.errors[kind] += 1
-        self.first_errors.setdefault(kind, str(error))
+    def record_error(self, error: PoolError) -> None:
+        """Record a failed call."""
+        name = type(error).__name__
+        self.errors[name] += 1
+        self.first_errors.setdefault(name, str(error))
 
 
-async def keep_calling(
-    client: AsyncPoolClient, x: Any, specs: Any, measured: Measured, *, seconds: float, **options: Any
+async def generate_load(
+    client: AsyncPoolClient, x: Any, specs: Any, measurement: Measurement, *, seconds: float, **options: Any
 ) -> None:
-    """Keep `measured.concurrency` calls of `client.pool(x, specs, **options)` under way for so long.
+    """Keep `measurement.concurrency` calls of `client.pool(x, specs, **options)` in flight for `seconds`.
 
-    The next starts as soon as one is answered. A cancellation leaves in `measured` what was answered until then.
+    Each caller starts its next call as soon as its previous one returns. If this coroutine is cancelled, `measurement`
+    has the calls that were complete.
     """
-    started, used = time.perf_counter(), time.process_time()
+    started, cpu_started = time.perf_counter(), time.process_time()
     stop = started + seconds
 
     async def caller() -> None:
-        while (began := time.perf_counter()) < stop:
+        while (call_started := time.perf_counter()) < stop:
             try:
                 _, execution = await client.pool(x, specs, execution=True, **options)
             except PoolError as error:
-                measured.failed(error)
-                pause = error.retry_after if isinstance(error, Overloaded) else _PAUSE_SECONDS
+                measurement.record_error(error)
+                pause = error.retry_after if isinstance(error, Overloaded) else _ERROR_PAUSE_SECONDS
                 await asyncio.sleep(max(min(pause, stop - time.perf_counter()), 0.0))
             else:
-                measured.answered((time.perf_counter() - began) * 1e3, execution)
+                measurement.record_success((time.perf_counter() - call_started) * 1e3, execution)
 
     try:
         async with asyncio.TaskGroup() as callers:
-            for _ in range(measured.concurrency):
+            for _ in range(measurement.concurrency):
                 callers.create_task(caller())
     finally:
-        measured.seconds = time.perf_counter() - started
-        measured.busy = (time.process_time() - used) / measured.seconds
+        measurement.seconds = time.perf_counter() - started
+        measurement.busy_cores = (time.process_time() - cpu_started) / measurement.seconds

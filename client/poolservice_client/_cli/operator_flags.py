@@ -1,4 +1,4 @@
-"""The operators' parameters as flags, the same for every command that pools."""
+"""The operators' parameters as command-line flags, shared by every command that pools."""
 
 import functools
 import inspect
@@ -9,46 +9,51 @@ import typer
 
 from poolservice_client._cli import operators
 
-_PANEL = "Parameters, for every operator given that takes them"
-# The parameter of a command in whose place the flags stand.
-_PLACE = "parameters"
+# The command's parameter that the flags replace in its signature.
+_PLACEHOLDER = "parameters"
 
-#: What a command gets for its `parameters`: what was given, None where a flag was not.
+#: What the commands' help says about the flags.
+FLAGS_HELP = (
+    "A parameter flag, such as --kernel-size, applies to every operator that takes it. Parameters of a single operator "
+    "follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d"
+)
+
+#: The value of a command's `parameters`: each flag's value, None if the flag was not given.
 Flags: TypeAlias = dict[str, str | bool | float | None]
 
 
-def _offer_operators(incomplete: str) -> list[str]:
-    begun = incomplete.lower()
-    return [name for name in (*operators.NAMES, *operators.SHORT_NAMES) if name.startswith(begun)]
+def _complete_operator(incomplete: str) -> list[str]:
+    prefix = incomplete.lower()
+    return [name for name in (*operators.NAMES, *operators.SHORT_NAMES) if name.startswith(prefix)]
 
 
-#: `--op`, once or several times.
+#: `--op`, which may be repeated.
 Ops = Annotated[
     list[str],
     typer.Option(
         metavar="OPERATOR",
-        help="How to pool: max2d, say, or with parameters of its own, max2d:stride=1. Again for more results.",
-        autocompletion=_offer_operators,
+        help="The operator: max2d, or with parameters of its own, max2d:stride=1. Repeat for more results.",
+        autocompletion=_complete_operator,
     ),
 ]
 
 
 def _size(help_text: str) -> Any:
-    return Annotated[str | None, typer.Option(metavar="SIZE", help=help_text, rich_help_panel=_PANEL)]
+    return Annotated[str | None, typer.Option(metavar="SIZE", help=help_text)]
 
 
-def _option(kind: Any, help_text: str, *names: str) -> Any:
-    return Annotated[kind, typer.Option(*names, help=help_text, rich_help_panel=_PANEL)]
+def _option(value_type: Any, help_text: str, *names: str) -> Any:
+    return Annotated[value_type, typer.Option(*names, help=help_text)]
 
 
 _FLAGS: dict[str, Any] = {
-    "kernel_size": _size("2, or 3x2: one for each dimension."),
-    "stride": _size("From window to window. Default: the kernel."),
-    "padding": _size("At each edge. Default: 0."),
-    "dilation": _size("Between a window's elements. Default: 1."),
-    "ceil_mode": _option(bool | None, "Count a last, partly filled window.", "--ceil-mode"),
-    "return_indices": _option(bool | None, "Say where each value was found.", "--return-indices"),
-    "count_include_pad": _option(bool | None, "Count padded zeros in the mean. Default: yes."),
+    "kernel_size": _size("2, or one for each dimension: 3x2."),
+    "stride": _size("The distance between windows. Default: the kernel size."),
+    "padding": _size("Elements added at each edge. Default: 0."),
+    "dilation": _size("The distance between a window's elements. Default: 1."),
+    "ceil_mode": _option(bool | None, "Include a last, partly filled window.", "--ceil-mode"),
+    "return_indices": _option(bool | None, "Also return the position of each maximum.", "--return-indices"),
+    "count_include_pad": _option(bool | None, "Include padded zeros in the mean. Default: yes."),
     "divisor_override": _option(int | None, "Divide the sum by this. Default: the window's size."),
     "norm_type": _option(float | None, "The power p of lp."),
     "output_size": _size("10, or 10xnone, where none keeps the input's size."),
@@ -57,9 +62,9 @@ _FLAGS: dict[str, Any] = {
 
 
 def takes_parameters(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with one flag for each parameter of an operator, in the place of its argument `parameters: Flags`.
+    """Replace a command's argument `parameters: Flags` by one flag for each parameter of an operator.
 
-    typer reads a command's flags off its signature, so these are put into it once for all commands.
+    typer derives a command's flags from its signature, so this decorator rewrites the signature.
     """
 
     @functools.wraps(command)
@@ -67,14 +72,14 @@ def takes_parameters(command: Callable[..., None]) -> Callable[..., None]:
         command(parameters={name: given.pop(name) for name in _FLAGS}, **given)
 
     signature = inspect.signature(command, eval_str=True)
-    parameters = [one for name, one in signature.parameters.items() for one in _in_place(name, one)]
+    parameters = [one for name, one in signature.parameters.items() for one in _expand(name, one)]
     with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_flags.__annotations__ = {one.name: one.annotation for one in parameters}
     return with_flags
 
 
-def _in_place(name: str, parameter: inspect.Parameter) -> Sequence[inspect.Parameter]:
-    if name != _PLACE:
+def _expand(name: str, parameter: inspect.Parameter) -> Sequence[inspect.Parameter]:
+    if name != _PLACEHOLDER:
         return [parameter]
     return [
         inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,10 +1,14 @@
-"""What `--op` and the flags beside it say, as specs.
+"""Parsing of `--op` and of the parameter flags into specs.
 
 An operator is written as its name, `max2d`, or with parameters, `max2d:kernel_size=3x2,stride=1`. A flag such as
-`--kernel-size 2` gives the parameter to every operator that takes it and does not say its own.
+`--kernel-size 2` sets the parameter for every operator that has it and does not set it itself.
+
+A name is understood in each of its usual spellings: `max2d`, `max_pool2d` (torch.nn.functional and the operator names
+that `poolservice info` lists), `MaxPool2d` (the layer's class).
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import MappingProxyType
@@ -12,82 +16,103 @@ from typing import NamedTuple
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, PoolSpec
-from poolservice_client._cli.errors import Usage
+from poolservice_client._cli.errors import UsageError
 
 _ABBREVIATIONS = {"global_max_pool": "gmp", "global_avg_pool": "gap"}
 
 
+def _family(layer: type[PoolSpec]) -> str:
+    return layer.operator.removesuffix("_pool")
+
+
 def _name(layer: type[PoolSpec]) -> str:
-    return f"{layer.operator.removesuffix('_pool')}{layer.spatial_dims}d"
+    return f"{_family(layer)}{layer.spatial_dims}d"
 
 
-def _by_name() -> dict[str, type[PoolSpec]]:
-    named: dict[str, type[PoolSpec]] = {}
-    for layer in LAYERS.values():
-        named[_name(layer)] = layer
-        named[layer.__name__.lower()] = layer
-        if layer.operator in _ABBREVIATIONS:
-            named[f"{_ABBREVIATIONS[layer.operator]}{layer.spatial_dims}d"] = layer
-    return named
+def _key(text: str) -> str:
+    """Return what all spellings of an operator's name have in common: "max2d" for max_pool2d and MaxPool2d."""
+    return re.sub(r"[\s_-]|pool", "", text.lower())
 
 
-_LAYERS: Mapping[str, type[PoolSpec]] = MappingProxyType(_by_name())
-
-#: The names to offer: "max2d", "global_avg2d", ... Layers by their class's name ("MaxPool2d") and the abbreviations
-#: gap and gmp are understood too.
+#: The preferred names: "max2d", "global_avg2d", ...
 NAMES: tuple[str, ...] = tuple(_name(layer) for layer in LAYERS.values())
-#: The abbreviations, for who begins to write one.
+#: The abbreviations: "gap2d", "gmp2d", ...
 SHORT_NAMES: tuple[str, ...] = tuple(
     f"{_ABBREVIATIONS[layer.operator]}{layer.spatial_dims}d"
     for layer in LAYERS.values()
     if layer.operator in _ABBREVIATIONS
 )
-#: The names without the dimensions: "max", "global_avg", ...
-FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(name[: -len("2d")] for name in NAMES))
+#: The names without the number of dimensions: "max", "global_avg", ...
+FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(_family(layer) for layer in LAYERS.values()))
+
+_DIMENSIONS = ("1", "2", "3")
+_LAYERS: Mapping[str, type[PoolSpec]] = MappingProxyType(
+    {
+        _key(f"{family}{layer.spatial_dims}d"): layer
+        for layer in LAYERS.values()
+        for family in (_family(layer), _ABBREVIATIONS.get(layer.operator))
+        if family
+    }
+)
+_FAMILIES_BY_KEY: Mapping[str, str] = MappingProxyType(
+    {_key(family): family for family in (*FAMILIES, *_ABBREVIATIONS.values())}
+)
 
 
 class Operator(NamedTuple):
     """One `--op`.
 
     Attributes:
-        name: as it would be written.
-        spec: what it asks for.
-        text: as it was written, with its own parameters.
-        own: the names of those.
+        name: the preferred name.
+        spec: the spec that is sent.
+        text: the operator as the user wrote it, with its own parameters.
+        own_parameters: the names of those parameters.
     """
 
     name: str
     spec: PoolSpec
     text: str
-    own: frozenset[str]
+    own_parameters: frozenset[str]
 
-    def place_of(self, parameter: str) -> str:
-        """Where a parameter was written: behind the operator's own name, or as a flag for all."""
-        return _place(self.name, self.text, parameter, own=parameter in self.own)
+    def source_of(self, parameter: str | None) -> str:
+        """Return where the user wrote a parameter, with the operator or as a flag; None stands for the operator."""
+        if parameter is None:
+            return f"--op {self.text}"
+        return _source(self.name, self.text, parameter, own=parameter in self.own_parameters)
 
 
-def read(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) -> list[Operator]:
-    """The operators that `texts` name, each with those of `flags` that it takes.
+def parse(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) -> list[Operator]:
+    """Return the operators that `texts` name, each with those of the `flags` that it takes.
 
     Args:
-        texts: what was given to `--op`, in order.
-        flags: parameter to value, None where the flag was not given; sizes still as text.
+        texts: the values of `--op`, in order.
+        flags: each parameter's value, sizes as text; None if the flag was not given.
 
     Raises:
-        Usage: an operator or a parameter that does not exist, a value that cannot be read, a parameter that is
-            missing, a flag that no operator takes, or a value that the layer refuses.
+        UsageError: an operator or a parameter does not exist, a value is malformed, a required parameter is missing,
+            no operator takes a flag, a layer refuses a value, or the operators pool different numbers of dimensions.
     """
     given = {
         name: _value(name, value, _flag_of(name)) if isinstance(value, str) else value
         for name, value in flags.items()
         if value is not None
     }
-    wanted = [_parse(text) for text in texts]
+    parsed = [_parse(text) for text in texts]
+    _check_dimensions(texts, [layer for layer, _ in parsed])
     for name in given:
-        if not any(name in _parameters(layer) for layer, _ in wanted):
-            names = " or ".join(dict.fromkeys(_name(layer) for layer, _ in wanted))
-            raise Usage(f"{_flag_of(name)} is not a parameter of {names}; leave it out")
-    return [_operator(text, layer, given, own) for text, (layer, own) in zip(texts, wanted, strict=True)]
+        if not any(name in _parameters(layer) for layer, _ in parsed):
+            names = " or ".join(dict.fromkeys(_name(layer) for layer, _ in parsed))
+            raise UsageError(f"{_flag_of(name)} is not a parameter of {names}; leave it out")
+    return [_operator(text, layer, given, own) for text, (layer, own) in zip(texts, parsed, strict=True)]
+
+
+def _check_dimensions(texts: Sequence[str], layers: Sequence[type[PoolSpec]]) -> None:
+    for text, layer in zip(texts, layers, strict=True):
+        if layer.spatial_dims != layers[0].spatial_dims:
+            raise UsageError(
+                f"--op {text} pools {layer.spatial_dims}-D inputs and --op {texts[0]} pools {layers[0].spatial_dims}-D "
+                "inputs; all operators of one command pool the same input, so choose the same number of dimensions"
+            )
 
 
 def _operator(text: str, layer: type[PoolSpec], given: Mapping[str, object], own: Mapping[str, object]) -> Operator:
@@ -96,15 +121,17 @@ def _operator(text: str, layer: type[PoolSpec], given: Mapping[str, object], own
     parameters: dict[str, object] = {**shared, **own}
     for parameter, required in _parameters(layer).items():
         if required and parameter not in parameters:
-            raise Usage(f"{name} needs {parameter}: give {_flag_of(parameter)} 2, or write --op {name}:{parameter}=2")
+            raise UsageError(
+                f"{name} needs {parameter}: give {_flag_of(parameter)} 2, or write --op {name}:{parameter}=2"
+            )
     try:
         return Operator(name, layer(**parameters), text, frozenset(own))
     except InvalidRequest as error:
-        place = _place(name, text, error.field, own=error.field in own)
-        raise Usage(f"{place}: {error.reason}") from None
+        source = _source(name, text, error.field, own=error.field in own)
+        raise UsageError(f"{source}: {error.reason}") from None
 
 
-def _place(name: str, text: str, parameter: str, *, own: bool) -> str:
+def _source(name: str, text: str, parameter: str, *, own: bool) -> str:
     return f"--op {text}: {parameter}" if own else f"{_flag_of(parameter)} of {name}"
 
 
@@ -113,43 +140,61 @@ def _flag_of(parameter: str) -> str:
 
 
 def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
-    word, _, rest = text.partition(":")
-    layer = _LAYERS.get(word.strip().lower())
+    """Return the layer that one `--op` names, and the parameters written with it."""
+    word, _, assignments = text.partition(":")
+    layer = _LAYERS.get(_key(word))
     if layer is None:
-        close = difflib.get_close_matches(word.strip().lower(), _LAYERS, n=3, cutoff=0.5)
-        # Layers are shown by their classes' names as these are written: MaxPool2d, not maxpool2d.
-        shown = [_LAYERS[one].__name__ if one == _LAYERS[one].__name__.lower() else one for one in close]
-        hint = f"did you mean {' or '.join(sorted(shown))}?" if close else f"choose one of {', '.join(NAMES)}"
-        raise Usage(f"there is no operator {word!r}; {hint}")
+        raise UsageError(_unknown_operator(word))
     own: dict[str, object] = {}
-    for assignment in rest.split(",") if rest else ():
+    for assignment in assignments.split(",") if assignments else ():
         key, equals, value = assignment.partition("=")
         name = key.strip().lower().replace("-", "_")
         if not equals:
-            raise Usage(
+            raise UsageError(
                 f"--op {text}: {assignment!r} is not NAME=VALUE, such as kernel_size=3; a size for each dimension is "
                 "written 3x2"
             )
         if name not in _parameters(layer):
             takes = ", ".join(_parameters(layer)) or "none"
-            meant = difflib.get_close_matches(name, _parameters(layer), n=1)
-            hint = f"; did you mean {meant[0]}?" if meant else ""
-            raise Usage(f"--op {text}: {name} is not a parameter of {_name(layer)}, which takes {takes}{hint}")
+            close = difflib.get_close_matches(name, _parameters(layer), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(f"--op {text}: {name} is not a parameter of {_name(layer)}, which takes {takes}{hint}")
         own[name] = _value(name, value, f"--op {text}: {name}")
     return layer, own
 
 
+def _unknown_operator(word: str) -> str:
+    """Return the message for an unknown name; its suggestions keep the number of dimensions that the name has."""
+    match = re.fullmatch(r"(.*?)(\d*)d?", _key(word))
+    family, dims = match.groups() if match else ("", "")
+    if family in _FAMILIES_BY_KEY:
+        close = [family]
+    else:
+        close = difflib.get_close_matches(family, _FAMILIES_BY_KEY, n=2, cutoff=0.6)
+    if not close:
+        return f"there is no operator {word!r}; choose one of {', '.join(NAMES)}"
+    possible = [dims] if dims in _DIMENSIONS else _DIMENSIONS
+    suggestions = _join_or([f"{_FAMILIES_BY_KEY[key]}{n}d" for key in close for n in possible])
+    if family in close and not dims:
+        return f"--op {word} lacks the number of dimensions; write {suggestions}"
+    return f"there is no operator {word!r}; did you mean {suggestions}?"
+
+
+def _join_or(choices: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+
+
 def _parameters(layer: type[PoolSpec]) -> dict[str, bool]:
-    """The layer's parameters, and whether each must be given."""
+    """Return the layer's parameters; the value is True if the parameter is required."""
     return {field.name: field.default is MISSING for field in fields(layer)}
 
 
-def _value(name: str, text: str, where: str) -> object:
-    read, form = _FORMS[name]
+def _value(name: str, text: str, source: str) -> object:
+    parse_text, description = _PARSERS[name]
     try:
-        return read(text.strip().lower())
+        return parse_text(text.strip().lower())
     except ValueError:
-        raise Usage(f"{where} takes {form}; got {text!r}") from None
+        raise UsageError(f"{source} takes {description}; got {text!r}") from None
 
 
 def _size(text: str) -> int | tuple[int, ...]:
@@ -162,7 +207,7 @@ def _output_size(text: str) -> int | tuple[int | None, ...] | None:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
-def _flag(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(text)
     return text == "true"
@@ -170,17 +215,17 @@ def _flag(text: str) -> bool:
 
 _SIZE: tuple[Callable[[str], object], str] = (_size, "a size, 3, or one for each dimension, 3x2")
 
-# Each parameter: how its text is read, and what it looks like.
-_FORMS: Mapping[str, tuple[Callable[[str], object], str]] = MappingProxyType(
+# For each parameter: the function that parses its text, and a description of that text.
+_PARSERS: Mapping[str, tuple[Callable[[str], object], str]] = MappingProxyType(
     {
         "kernel_size": _SIZE,
         "stride": _SIZE,
         "padding": _SIZE,
         "dilation": _SIZE,
         "output_size": (_output_size, "a size, 10, or one for each dimension, 10xnone, where none keeps the input's"),
-        "ceil_mode": (_flag, "true or false"),
-        "return_indices": (_flag, "true or false"),
-        "count_include_pad": (_flag, "true or false"),
+        "ceil_mode": (_boolean, "true or false"),
+        "return_indices": (_boolean, "true or false"),
+        "count_include_pad": (_boolean, "true or false"),
         "divisor_override": (int, "a whole number"),
         "norm_type": (float, "a number"),
         "alpha": (float, "a number"),

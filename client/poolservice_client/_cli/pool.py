@@ -1,38 +1,56 @@
-"""`poolservice pool`: one picture or array through one or several operators."""
+"""`poolservice pool`: pool one image or array with one or several operators."""
 
-import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import typer
 
 from poolservice_client import Execution, PoolClient
-from poolservice_client._cli import error_messages, input_data, operators, shared_options
-from poolservice_client._cli.errors import Failure, Usage
-from poolservice_client._cli.input_data import Source
-from poolservice_client._cli.operator_flags import Flags, Ops, takes_parameters
+from poolservice_client._cli import dependencies, error_messages, input_data, operators, shared_options
+from poolservice_client._cli.errors import CommandError, UsageError
+from poolservice_client._cli.input_data import InputData
+from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._cli.operators import Operator
-from poolservice_client._cli.results import Answer, Destination, check_folder, in_words
+from poolservice_client._cli.output_file import OutputFile, check_folder, join_or
+from poolservice_client._cli.results import Result
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
-#: What `poolservice pool --help` ends with.
+#: The last paragraphs of `poolservice pool --help`.
 EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operators.FAMILIES)};
-also gap and gmp for the global average and maximum, and the layers' own names, such as MaxPool2d.
+gap and gmp are short for the global average and maximum. torch's names, such as MaxPool2d and max_pool2d, work too.
 
-Parameters of one operator alone follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d
+{FLAGS_HELP}
 
 For example: poolservice pool photo.jpg --op max2d --op avg2d --kernel-size 8 --figure before-after.png"""
 
 
+class _Report(NamedTuple):
+    """All that the command prints.
+
+    Attributes:
+        given: the input.
+        results: one result for each operator.
+        execution: the response's Execution; None for images.
+        paths: the file that holds each result; None without -o.
+        figure: the figure's path; None without --figure.
+    """
+
+    given: InputData
+    results: Sequence[Result]
+    execution: Execution | None
+    paths: Sequence[Path] | None
+    figure: Path | None
+
+
 @takes_parameters
 def pool(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture or an .npy file; - reads standard input.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image or an .npy file; - reads standard input.")],
     op: Ops,
     output: Annotated[
         Path | None,
@@ -40,130 +58,134 @@ def pool(
             "-o",
             "--output",
             metavar="FILE",
-            help="Where the result goes: .png, .npy, or .npz for several. Several .png are numbered and named: "
-            "out-1-max2d.png.",
+            help="Write the result to a .png, .npy, or .npz (several results). Several .png files are numbered and "
+            "named: out-1-max2d.png.",
         ),
     ] = None,
     *,
     parameters: Flags,
     color_mode: shared_options.Colors = None,
-    features: Annotated[bool, typer.Option("--features", help="Flat feature vectors instead of tensors.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="Request flat feature vectors, not tensors.")] = False,
     normalize: shared_options.Normalize = False,
     float16: shared_options.Float16 = False,
     figure: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw before and after into a .png, .pdf or .svg (needs matplotlib)."),
+        typer.Option(metavar="FILE", help="Draw the input and the results as .png, .pdf or .svg (needs matplotlib)."),
     ] = None,
     address: shared_options.Address = shared_options.ADDRESS,
     timeout: shared_options.Timeout = shared_options.TIMEOUT,
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Pool a picture or an array.
+    """Pool an image or an array.
 
-    Without -o the result's shape, type and values are printed: all of them where they are few, else their range.
+    Print each result's shape, dtype and values; of more than 16 values, the minimum, mean and maximum.
     """
-    wanted = operators.read(op, parameters)
-    destination = Destination.of(output, wanted) if output else None
-    as_picture = destination is not None and destination.suffix == ".png"
+    parsed = operators.parse(op, parameters)
+    output_file = OutputFile.of(output, parsed) if output else None
+    as_image = output_file is not None and output_file.suffix == ".png"
     if normalize and not features:
-        raise Usage("--normalize is for feature vectors; give --features too")
-    if as_picture and (features or float16):
-        raise Usage(f"-o {output}: a picture has neither --features nor --float16; write to an .npy or .npz file")
+        raise UsageError("--normalize is for feature vectors; give --features too")
+    if as_image and (features or float16):
+        raise UsageError(f"-o {output}: --features and --float16 do not apply to an image; write an .npy or .npz file")
     if figure:
         _check_figure(figure)
     given = input_data.read(image)
     mode = cast(ColorMode | None, color_mode and color_mode.value)
     with (
-        error_messages.refusals(wanted, given.name, output),
+        error_messages.translated_errors(parsed, given.name, output),
         PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client,
     ):
-        specs = [operator.spec for operator in wanted]
-        if as_picture:
-            pictures = client.pool_image(given.payload, specs, color_mode=mode)
-            answers = [
-                Answer(operator, input_data.planes(np.asarray(picture)), None, picture)
-                for operator, picture in zip(wanted, pictures, strict=True)
-            ]
-            execution = None
+        if as_image:
+            results, execution = _pool_images(client, given, parsed, mode), None
         else:
-            results, execution = client.pool(
-                given.payload,
-                specs,
-                output="features" if features else "tensor",
-                normalize=normalize,
-                dtype="float16" if float16 else None,
-                color_mode=mode,
-                execution=True,
-            )
-            answers = [_answer(operator, result) for operator, result in zip(wanted, results, strict=True)]
-    paths = destination.write(answers) if destination else None
+            options = {
+                "output": "features" if features else "tensor",
+                "normalize": normalize,
+                "dtype": "float16" if float16 else None,
+                "color_mode": mode,
+            }
+            results, execution = _pool_tensors(client, given, parsed, options)
+    paths = output_file.write(results) if output_file else None
     if figure:
-        _draw(figure, given, answers, color_mode=mode or "RGB", features=features)
+        _draw(figure, given, results, color_mode=mode or "RGB", features=features)
+    report = _Report(given, results, execution, paths, figure)
     if as_json:
-        typer.echo(json.dumps(_as_json(given, answers, execution, paths, figure), allow_nan=False))
+        typer.echo(json.dumps(_as_json(report), allow_nan=False))
     else:
-        _say(answers, execution, paths, figure)
+        _print(report)
 
 
-def _answer(operator: Operator, result: Any) -> Answer:
-    values, indices = result if isinstance(result, tuple) else (result, None)
-    return Answer(operator, values, indices, None)
+def _pool_images(
+    client: PoolClient, given: InputData, parsed: Sequence[Operator], mode: ColorMode | None
+) -> list[Result]:
+    images = client.pool_image(given.payload, [operator.spec for operator in parsed], color_mode=mode)
+    return [
+        Result(operator, input_data.channels_first(np.asarray(image)), None, image)
+        for operator, image in zip(parsed, images, strict=True)
+    ]
+
+
+def _pool_tensors(
+    client: PoolClient, given: InputData, parsed: Sequence[Operator], options: dict[str, Any]
+) -> tuple[list[Result], Execution]:
+    specs = [operator.spec for operator in parsed]
+    pooled, execution = client.pool(given.payload, specs, execution=True, **options)
+    results = []
+    for operator, result in zip(parsed, pooled, strict=True):
+        values, indices = result if isinstance(result, tuple) else (result, None)
+        results.append(Result(operator, values, indices, None))
+    return results, execution
 
 
 def _check_figure(path: Path) -> None:
-    """See that it can be drawn before anything is sent."""
+    """Check that the figure can be drawn, before any request is sent."""
     if path.suffix.lower() not in _FIGURE_SUFFIXES:
-        raise Usage(f"--figure {path}: the file's name must end in {in_words(_FIGURE_SUFFIXES)}")
+        raise UsageError(f"--figure {path}: the file's name must end in {join_or(_FIGURE_SUFFIXES)}")
     check_folder(f"--figure {path}", path)
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError:
-        raise Failure("--figure needs matplotlib; install it with: pip install 'poolservice[figure]'") from None
+    dependencies.require("--figure", "matplotlib.figure")
 
 
-def _draw(path: Path, given: Source, answers: Sequence[Answer], *, color_mode: str, features: bool) -> None:
+def _draw(path: Path, given: InputData, results: Sequence[Result], *, color_mode: str, features: bool) -> None:
     from poolservice_client import _figure
 
-    before = given.array(color_mode)
-    panels = [_figure.Panel(Path(given.name).name, before, answers[0].operator.spec.spatial_dims)]
-    for answer in answers:
-        # A picture that came back as such has its values in 0..255.
-        values = answer.values if answer.picture is None else answer.values / np.float32(255)
-        dims = 0 if features else answer.operator.spec.spatial_dims
-        panels.append(_figure.Panel(repr(answer.operator.spec), values, dims, before.shape))
+    before = given.to_array(color_mode)
+    panels = [_figure.Panel(Path(given.name).name, before, results[0].operator.spec.spatial_dims)]
+    for result in results:
+        # A pooled image has values in 0..255, the input's panel in [0, 1].
+        values = result.values if result.image is None else result.values / np.float32(255)
+        dims = 0 if features else result.operator.spec.spatial_dims
+        panels.append(_figure.Panel(repr(result.operator.spec), values, dims, before.shape))
     try:
-        _figure.save(path, panels, scale=(0.0, 1.0) if given.is_image else None)
+        _figure.save(path, panels, limits=(0.0, 1.0) if given.is_image else None)
     except ValueError as error:
-        raise Failure(f"--figure {path}: {error}") from None
+        raise CommandError(f"--figure {path}: {error}") from None
 
 
-def _as_json(
-    given: Source, answers: Sequence[Answer], execution: Execution | None, paths: list[Path] | None, figure: Path | None
-) -> dict[str, Any]:
-    results = [answer.as_json() for answer in answers]
-    for result, path in zip(results, paths or (), strict=False):
+def _as_json(report: _Report) -> dict[str, Any]:
+    results = [result.as_json() for result in report.results]
+    for result, path in zip(results, report.paths or (), strict=False):
         result["path"] = str(path)
     return {
-        "input": given.name,
+        "input": report.given.name,
         "results": results,
-        "execution": execution and execution._asdict(),
-        "figure": figure and str(figure),
+        "execution": report.execution and report.execution._asdict(),
+        "figure": report.figure and str(report.figure),
     }
 
 
-def _say(answers: Sequence[Answer], execution: Execution | None, paths: list[Path] | None, figure: Path | None) -> None:
-    specs = [repr(answer.operator.spec) for answer in answers]
-    kinds = [f"{answer.shape} {answer.values.dtype.name}" for answer in answers]
-    for number, answer in enumerate(answers):
-        spec, kind = specs[number].ljust(max(map(len, specs))), kinds[number].ljust(max(map(len, kinds)))
-        arrow = f"  -> {paths[number]}" if paths else ""
-        typer.echo(f"{spec}  {kind}  {answer.in_words()}{arrow}")
-    if figure:
-        typer.echo(f"before and after -> {figure}")
-    if execution:
+def _print(report: _Report) -> None:
+    specs = [repr(result.operator.spec) for result in report.results]
+    types = [f"{result.shape} {result.values.dtype.name}" for result in report.results]
+    for number, result in enumerate(report.results):
+        spec, array_type = specs[number].ljust(max(map(len, specs))), types[number].ljust(max(map(len, types)))
+        arrow = f"  -> {report.paths[number]}" if report.paths else ""
+        typer.echo(f"{spec}  {array_type}  {result.summary()}{arrow}")
+    if report.figure:
+        typer.echo(f"before and after -> {report.figure}")
+    if execution := report.execution:
         typer.echo(
             f"on {execution.device} in a batch of {execution.batch_size}: decoded in "
-            f"{execution.decode_microseconds / 1000:.1f} ms, waited {execution.queue_microseconds / 1000:.1f} ms, "
+            f"{execution.decode_microseconds / 1000:.1f} ms, queued {execution.queue_microseconds / 1000:.1f} ms, "
             f"computed in {execution.compute_microseconds / 1000:.1f} ms"
         )

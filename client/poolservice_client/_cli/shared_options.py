@@ -10,22 +10,22 @@ from poolservice_client._settings.settings import DEFAULT_TIMEOUT
 
 Address = Annotated[
     str,
-    typer.Option("--address", "-a", metavar="HOST:PORT", envvar=ADDRESS_VARIABLE, help="Where the service is."),
+    typer.Option("--address", "-a", metavar="HOST:PORT", envvar=ADDRESS_VARIABLE, help="The service's address."),
 ]
 Timeout = Annotated[
     float,
-    typer.Option(metavar="SECONDS", help="How long to wait for the answer; inf waits for ever."),
+    typer.Option(metavar="SECONDS", help="How long to wait for the response; inf waits for ever."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 ADDRESS = DEFAULT_ADDRESS
 TIMEOUT = DEFAULT_TIMEOUT
-#: A service that is well says so at once.
+#: A healthy service responds to a health check immediately.
 HEALTH_TIMEOUT = 5.0
 
 
 class ColorMode(StrEnum):
-    """The channels to read a picture as."""
+    """The channels to decode an image to."""
 
     RGB = "RGB"
     GRAY = "GRAY"
@@ -34,8 +34,8 @@ class ColorMode(StrEnum):
 
 Colors = Annotated[
     ColorMode | None,
-    typer.Option("--color-mode", case_sensitive=False, help="Read a picture as RGB (the default), GRAY or RGBA."),
+    typer.Option("--color-mode", case_sensitive=False, help="Decode images to RGB (the default), GRAY or RGBA."),
 ]
 Normalize = Annotated[bool, typer.Option("--normalize", help="Divide each feature vector by its Euclidean norm.")]
-Float16 = Annotated[bool, typer.Option("--float16", help="Narrow floating results to float16.")]
-MaxMessageBytes = Annotated[int, typer.Option(metavar="BYTES", help="The largest message to send or take.")]
+Float16 = Annotated[bool, typer.Option("--float16", help="Convert floating-point results to float16.")]
+MaxMessageBytes = Annotated[int, typer.Option(metavar="BYTES", help="The largest message to send or receive.")]

@@ -1,0 +1,33 @@
+"""What a reader of the documents has: a running server, and the folder that client/README.md prepares."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PREPARATION = re.compile(r"^## Preparation\n.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def readers_folder(tmp_path: Path) -> Path:
+    """A folder in which the preparation of client/README.md was run, and nothing else."""
+    preparation = PREPARATION.search((ROOT / "client" / "README.md").read_text())
+    assert preparation
+    subprocess.run([sys.executable, "-c", preparation[1]], cwd=tmp_path, check=True, timeout=60)
+    return tmp_path
+
+
+@pytest.fixture
+def readers_environment(server_address: str) -> dict[str, str]:
+    """The environment in which documents are tried.
+
+    The documents assume a server at the default port. Tests cannot use a fixed port, so POOLSERVICE_ADDRESS stands for
+    it; no document may read this variable itself.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("POOLSERVICE_")}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return {**inherited, "POOLSERVICE_ADDRESS": server_address, "PATH": path, "MPLBACKEND": "agg"}

@@ -1,0 +1,136 @@
+"""The programs in client/examples run with their defaults, and their parts do what their docstrings say."""
+
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
+
+Message = dict[str, Any]
+
+
+@pytest.fixture
+def load_example(readers_folder: Path, server_address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that imports an example in the reader's folder."""
+    monkeypatch.chdir(readers_folder)
+    monkeypatch.setenv("POOLSERVICE_ADDRESS", server_address)
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_runs_with_its_defaults(
+    path: Path, readers_folder: Path, readers_environment: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, path],
+        cwd=readers_folder,
+        env=readers_environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_folder_to_features_writes_normalised_rows(load_example: Any, readers_folder: Path) -> None:
+    load_example("folder_to_features").main("photos", "out.npz")
+    with np.load(readers_folder / "out.npz") as arrays:
+        assert arrays["paths"].tolist() == ["photos/0.jpg", "photos/1.jpg", "photos/2.jpg"]
+        np.testing.assert_allclose(np.linalg.norm(arrays["features"], axis=1), 1, rtol=1e-6)
+
+
+def test_the_dataset_returns_batches(load_example: Any) -> None:
+    dataset = load_example("torch_dataloader").FeatureDataset(["photo.jpg", "photos/0.jpg", "photos/1.jpg"])
+    assert len(dataset) == 3
+    first, second = dataset.__getitems__([0, 2])
+    assert isinstance(first, torch.Tensor)
+    assert torch.equal(dataset[1], second)
+
+
+def test_the_ray_class_adds_a_column(load_example: Any) -> None:
+    batch = {"path": np.array(["photo.jpg", "photos/0.jpg"], dtype=object), "label": np.array([1, 2])}
+    result = load_example("ray_data").AddFeatures()(batch)
+    assert sorted(result) == ["features", "label", "path"]
+    assert (result["features"].shape, result["features"].dtype) == ((2, 3), np.float16)
+
+
+def test_ray_data_says_that_ray_is_missing(
+    load_example: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    load_example("ray_data").main()
+    assert capsys.readouterr().out.splitlines() == [
+        "Ray is not installed (pip install 'ray[data]'), so the paths are mapped in this process.",
+        "features of shape (3, 3)",
+    ]
+
+
+def test_the_asgi_application_responds(load_example: Any) -> None:
+    image = Path("photo.jpg").read_bytes()
+    asyncio.run(
+        _use_application(load_example("asgi_service").app, [image[: len(image) // 2], image[len(image) // 2 :]])
+    )
+
+
+async def _use_application(app: Any, halves: list[bytes]) -> None:
+    """Start the application, send requests and stop it, as an ASGI server does."""
+    to_app: asyncio.Queue[Message] = asyncio.Queue()
+    from_app: asyncio.Queue[Message] = asyncio.Queue()
+    lifespan = asyncio.create_task(app({"type": "lifespan"}, to_app.get, from_app.put))
+    to_app.put_nowait({"type": "lifespan.startup"})
+    assert (await from_app.get())["type"] == "lifespan.startup.complete"
+    status, content = await _post(app, halves)
+    assert status == 200
+    assert sum(value**2 for value in content["features"]) == pytest.approx(1)
+    status, content = await _post(app, halves[:1])
+    assert status == 400
+    assert "JPEG" in content["error"]
+    # A caller who disconnects gets no response.
+    assert await _send_to(app, [{"type": "http.disconnect"}]) == []
+    to_app.put_nowait({"type": "lifespan.shutdown"})
+    assert (await from_app.get())["type"] == "lifespan.shutdown.complete"
+    await lifespan
+
+
+async def _post(app: Any, parts: list[bytes]) -> tuple[int, Message]:
+    """Post a body in parts and return the status and the content of the response."""
+    start, body = await _send_to(
+        app,
+        [{"type": "http.request", "body": part, "more_body": n < len(parts)} for n, part in enumerate(parts, 1)],
+    )
+    return start["status"], json.loads(body["body"])
+
+
+async def _send_to(app: Any, messages: list[Message]) -> list[Message]:
+    """Send one HTTP request and return the application's messages."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": "/"}, receive, send)
+    return sent
