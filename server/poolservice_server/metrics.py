@@ -26,7 +26,7 @@ _DEVICE_EVENTS = ("out_of_memory", "failures", "suspensions", "probes")
 
 
 class CallMetrics(Collector):
-    """Counts calls by method and status, times them, and counts those in progress. Only the event loop updates it.
+    """The counts of calls by method and status, their durations, and those in progress. The event loop updates them.
 
     These are plain numbers that become metrics when they are scraped. They cost half a microsecond per call; the
     counter and histogram of prometheus_client, each of which takes a lock, cost ten.
@@ -94,7 +94,7 @@ class _Durations:
 
 
 class BatcherMetrics(Collector):
-    """Reads the batcher's counters when they are scraped."""
+    """The batcher's counters, read when they are scraped."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
@@ -130,7 +130,7 @@ class BatcherMetrics(Collector):
 
 
 class DeviceMetrics(Collector):
-    """Reads the devices' states and counters when they are scraped."""
+    """The devices' states and counters, read when they are scraped."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -106,7 +106,7 @@ def _print(jobs: list[Job], medians: dict[str, dict[str, float]], decode_cpu: fl
 async def _measure(job: Job, service: PoolService, backend: Backend, calls: int) -> dict[str, float]:
     call = Call(job.request)
     request = codec.decode_request(job.request)
-    plan = read_head(request.head).tensor
+    plan = read_head(request.head).tensor_plan
     seconds = []
     for _ in range(calls):
         started = time.perf_counter()
@@ -129,7 +129,7 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
         if isinstance(pooled, Exception):
             raise pooled
         completed = Completed(pooled.result, pooled.device, pooled.batch_size, 0.0, 0.0)
-        measured["encode"] = _time(lambda: plan.response.encode(completed), calls)
+        measured["encode"] = _time(lambda: plan.response_builder.encode(completed), calls)
     measured["between"] = whole - sum(measured.values())
     measured["whole"] = whole
     return measured
@@ -137,7 +137,7 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
 
 def _parse(message: bytes) -> Any:
     request = codec.decode_request(message)
-    plan = read_head(request.head).tensor
+    plan = read_head(request.head).tensor_plan
     return plan and plan.planes_of(request.data)
 
 

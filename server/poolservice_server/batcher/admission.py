@@ -20,8 +20,8 @@ _INTERVAL_SECONDS = 0.05
 class Permit:
     """The admission of one request, valid until nobody needs the request's memory any more.
 
-    A permit is counted: whoever acquires it releases it. As a context manager, it is held until the end of the block
-    and, beyond that, until the batch that the request runs in ends.
+    A permit counts its holders: each `acquire` needs a `release`. Its creation counts as the first `acquire`, whose
+    `release` is the end of a `with` block. The batcher holds the permit, too, until the request's batch ends.
     """
 
     __slots__ = ("_admission", "_holders", "_nbytes")
@@ -45,13 +45,13 @@ class Permit:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
 
 
 class Admission:
-    """Bounds the requests that wait or run, by number and by bytes.
+    """The limits on the requests that wait or run, by number and by bytes.
 
     Args:
         max_requests: largest number of admitted requests.

@@ -20,12 +20,12 @@ _NEVER = float("inf")
 
 
 class Batcher:
-    """Runs requests in batches of equal keys. It belongs to one event loop, from which its methods are called.
+    """A scheduler that runs requests in batches of equal keys. Call its methods from one event loop only.
 
     The oldest request starts as soon as a slot is free, together with the requests of its key that have gathered behind
-    it. A slot is free while fewer than `threads` batches run on threads. Batches that are known or expected to be short
-    run inline while a slot is free (see `InlinePolicy`). They never overtake older requests. A request that
-    `prepare_and_run` leaves unbatched needs no slot and is not queued: it waits for a thread that prepares it.
+    it. A slot is free while fewer than `threads` batches run on threads. While one is free, short batches run inline
+    instead (see `InlinePolicy`); they never overtake older requests. A request that `prepare_and_run` leaves unbatched
+    needs no slot and is not queued: it waits for the thread that prepares it.
 
     Args:
         run: runs a batch.
@@ -69,7 +69,14 @@ class Batcher:
         )
         self._outcomes = Outcomes()
         self._deadlines = Deadlines(self._unsettled, self._expire, clock)
-        self._slots = Slots(run, threads, clock, on_batch_end=self._end_batch, on_unbatched_end=self._end_unbatched)
+        self._slots = Slots(
+            run,
+            threads,
+            clock,
+            settle_batch=self._settle,
+            settle_unbatched=self._settle_unbatched,
+            on_free=self._dispatch_soon,
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatch_scheduled = False
         self._delay_timer: asyncio.TimerHandle | None = None
@@ -136,7 +143,14 @@ class Batcher:
             return await entry
         arrived = self._clock()
         loop = asyncio.get_running_loop()
-        payload, prepare_seconds = await loop.run_in_executor(threads, prepare, request.payload)
+        try:
+            payload, prepare_seconds = await loop.run_in_executor(threads, prepare, request.payload)
+        except asyncio.CancelledError:
+            self._outcomes.cancelled += 1
+            raise
+        except Exception:
+            self._outcomes.failed += 1
+            raise
         wait_seconds = self._clock() - arrived - prepare_seconds
         prepared = Request(request.key, payload, request.nbytes, request.deadline)
         result, device, batch_size, queue_seconds, compute_seconds, _ = await self.submit(prepared, permit)
@@ -236,18 +250,7 @@ class Batcher:
         self._settle(batch, started, outcomes, seconds)
         return seconds
 
-    def _end_batch(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[QueueEntry],
-        started: float,
-        outcomes: BatchOutcomes,
-        seconds: float,
-    ) -> None:
-        self._settle(batch, started, outcomes, seconds)
-        self._dispatch_soon(loop)
-
-    def _end_unbatched(
+    def _settle_unbatched(
         self, entry: QueueEntry, started: float, outcomes: BatchOutcomes, seconds: float, prepare_seconds: float
     ) -> None:
         if not isinstance(outcomes[0], Exception):

@@ -12,9 +12,10 @@ _NEVER = float("inf")
 
 
 class Deadlines:
-    """Expires entries when their deadlines pass.
+    """The deadlines of the entries that wait or run.
 
-    One timer is set to the earliest deadline. A timer per request would cost more than most requests' computation.
+    Entries are expired when their deadline passes. One timer is set to the earliest deadline; a timer per request
+    would cost more than most requests take to compute.
 
     Args:
         entries: returns all entries that wait or run.

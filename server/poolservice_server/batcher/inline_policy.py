@@ -10,7 +10,7 @@ _IMMEDIATE_SHARES = 4
 
 
 class InlinePolicy:
-    """Decides which requests are short enough to run inline.
+    """The rules that decide which requests are short enough to run inline.
 
     To hand a batch to a thread and back costs about as much as to run a short one, and every step on the thread waits
     for Python's global interpreter lock.
@@ -65,7 +65,7 @@ class InlinePolicy:
         """Return True if the request that arrived last need not wait for others of the same loop iteration.
 
         A request that gains nothing from batching runs immediately until the iteration has taken too long. Any other
-        request does if it is the first of its iteration and the one before it arrived alone in its own.
+        request does if it is the first of its iteration and the previous iteration with requests had only one.
         """
         if not self.gains_from_batching(request.nbytes):
             within_limit = self._seconds <= _IMMEDIATE_SHARES * self._inline_seconds

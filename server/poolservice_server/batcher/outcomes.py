@@ -9,7 +9,7 @@ BatchOutcomes = Sequence[RunResult | Exception]
 
 
 class Outcomes:
-    """Settles entries and counts their outcomes. Only the event loop uses it.
+    """The counts of outcomes, and the methods that settle entries. Only the event loop uses it.
 
     Attributes:
         completed, failed, expired, cancelled: number of requests with each outcome.

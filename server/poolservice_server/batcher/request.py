@@ -57,7 +57,7 @@ class RunResult(Protocol):
 
 
 class Runner(Protocol):
-    """Runs a batch. The event loop's thread and the batcher's threads call it, several of them at the same time."""
+    """A function that runs a batch. It is called on the event loop and on several threads at the same time."""
 
     def __call__(self, key: Any, payloads: list[Any], /) -> Sequence[RunResult | Exception]:
         """Return the outcome of each payload, in order. An exception that is raised is the outcome of all of them."""

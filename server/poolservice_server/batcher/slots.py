@@ -9,20 +9,21 @@ from poolservice_server.batcher.outcomes import BatchOutcomes
 from poolservice_server.batcher.queue import QueueEntry
 from poolservice_server.batcher.request import DeadlinePassed, Runner
 
-BatchEnd = Callable[[asyncio.AbstractEventLoop, list[QueueEntry], float, BatchOutcomes, float], None]
-UnbatchedEnd = Callable[[QueueEntry, float, BatchOutcomes, float, float], None]
+SettleBatch = Callable[[list[QueueEntry], float, BatchOutcomes, float], None]
+SettleUnbatched = Callable[[QueueEntry, float, BatchOutcomes, float, float], None]
 
 
 class Slots:
-    """Runs batches on threads, one per slot, and reports their outcomes on the event loop.
+    """The threads that run batches, one batch per slot. Outcomes are reported on the event loop.
 
     Args:
         run: runs a batch.
         threads: number of slots.
         clock: seconds.
-        on_batch_end: called with the loop, the batch, the time when it started, its outcomes and the seconds it took.
-        on_unbatched_end: called with the entry, the time when it started, its outcome, the seconds that it took, and
-            the seconds that its preparation took.
+        settle_batch: called with a batch that ended, the time when it started, its outcomes, and the seconds it took.
+        settle_unbatched: called with an entry that ended, the time when it started, its outcome, the seconds it took,
+            and the seconds that its preparation took.
+        on_free: called with the loop when a slot has become free and its batch is settled.
 
     Attributes:
         free: slots in which no batch runs.
@@ -34,14 +35,16 @@ class Slots:
         threads: int,
         clock: Callable[[], float],
         *,
-        on_batch_end: BatchEnd,
-        on_unbatched_end: UnbatchedEnd,
+        settle_batch: SettleBatch,
+        settle_unbatched: SettleUnbatched,
+        on_free: Callable[[asyncio.AbstractEventLoop], None],
     ) -> None:
         self.free = threads
         self._run = run
         self._clock = clock
-        self._on_batch_end = on_batch_end
-        self._on_unbatched_end = on_unbatched_end
+        self._settle_batch = settle_batch
+        self._settle_unbatched = settle_unbatched
+        self._on_free = on_free
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="batch")
         # Batches, and unbatched requests as lists of one, by the number of their first entry.
         self._running: dict[int, list[QueueEntry]] = {}
@@ -90,10 +93,11 @@ class Slots:
     ) -> None:
         del self._running[batch[0].number]
         self.free += 1
-        self._on_batch_end(loop, batch, started, outcomes, seconds)
+        self._settle_batch(batch, started, outcomes, seconds)
+        self._on_free(loop)
 
     def _end_unbatched(
         self, entry: QueueEntry, started: float, outcomes: BatchOutcomes, seconds: float, prepare_seconds: float
     ) -> None:
         del self._running[entry.number]
-        self._on_unbatched_end(entry, started, outcomes, seconds, prepare_seconds)
+        self._settle_unbatched(entry, started, outcomes, seconds, prepare_seconds)

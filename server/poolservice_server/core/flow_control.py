@@ -8,7 +8,10 @@ MAX_STREAM_BYTES = 64 * 2**20
 
 
 class FlowControl:
-    """Bounds the requests in flight, by number and by bytes. One request is always let in, however large it is."""
+    """The limits on a stream's requests in flight, by number and by bytes.
+
+    While no request is in flight, the next one may be, whatever its size.
+    """
 
     def __init__(self, max_requests: int = MAX_STREAM_REQUESTS, max_bytes: int = MAX_STREAM_BYTES) -> None:
         self._max_requests = max_requests

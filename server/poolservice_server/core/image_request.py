@@ -45,4 +45,4 @@ class ImageRequest:
             self._scan, self._head.color_mode, max_pixels=self._max_pixels, interleaved=self._head.takes_interleaved
         )
         # A one-dimensional operator pools each row of the image, so that its planes are rows.
-        return planes.reshape(self.plan.planes)
+        return planes.reshape(self.plan.planes_shape)

@@ -18,7 +18,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, from_message
 from poolservice.v1 import pool_pb2
 from poolservice_server.core.output_options import IMAGE_CHANNELS, OutputOptions, read_output_options, sent_form
-from poolservice_server.core.response_builder import ResponseBuilder, result_format
+from poolservice_server.core.response_builder import ResponseBuilder, ResultFormat
 from poolservice_server.images import ColorMode
 from poolservice_server.shapes import output_shape, result_dtype
 from poolservice_server.stages import BatchKey, PoolStage
@@ -47,20 +47,20 @@ class Plan:
     Attributes:
         shape: the payload's shape.
         dtype: the payload's dtype.
-        planes: the shape in which it is pooled, (P, *spatial); P is the product of the leading dimensions.
+        planes_shape: the shape in which it is pooled, (P, *spatial); P is the product of the leading dimensions.
         payload_bytes: the payload's size.
         batch_key: requests with equal keys may run in one batch.
-        response: builds the response.
+        response_builder: builds the response.
         nbytes: memory that the request needs until its response is sent: its payload and results.
         response_bytes: size of the results as they are sent; of PNG images, before compression.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    planes: tuple[int, ...]
+    planes_shape: tuple[int, ...]
     payload_bytes: int
     batch_key: BatchKey
-    response: ResponseBuilder
+    response_builder: ResponseBuilder
     nbytes: int
     response_bytes: int
 
@@ -75,7 +75,7 @@ class Plan:
                 f"has {len(data)} bytes; shape {list(self.shape)} of {self.dtype.name} takes {self.payload_bytes}",
                 field="tensor.data",
             )
-        return np.ndarray(self.planes, self.dtype, data)
+        return np.ndarray(self.planes_shape, self.dtype, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ class Head:
     Attributes:
         specs: the pooling specs.
         output: the form of the results.
-        tensor: the plan if the payload is a tensor; None if it is an image, whose size only its file tells.
+        tensor_plan: the plan if the payload is a tensor; None if it is an image, whose size is in its file.
         color_mode: the channels that an image is decoded to.
         takes_interleaved: whether an image is pooled as fast if its channels are interleaved in memory.
     """
 
     specs: tuple[PoolSpec, ...]
     output: OutputOptions
-    tensor: Plan | None
+    tensor_plan: Plan | None
     color_mode: ColorMode = "RGB"
     takes_interleaved: bool = False
 
@@ -180,16 +180,16 @@ def _plan(
         result_shape = _result_shape(spec, shape, path=f"specs[{index}].{spec.operator}", payload=payload)
         natural_dtype = result_dtype(spec, pooled_dtype)
         sent_shape, sent_dtype = sent_form(output, spec, result_shape, natural_dtype, batched=len(shape) == dims + 2)
-        formats.append(result_format(result_shape, sent_shape, sent_dtype))
+        formats.append(ResultFormat.create(result_shape, sent_shape, sent_dtype))
         elements = math.prod(result_shape)
         indices_bytes = elements * 8 if getattr(spec, "return_indices", False) else 0
         nbytes += elements * natural_dtype.itemsize + indices_bytes
         response_bytes += elements * (1 if output.format == "image" else sent_dtype.itemsize) + indices_bytes
     spatial = shape[-dims:]
-    planes = (math.prod(shape[:-dims]), *spatial)
-    response = ResponseBuilder(output, formats)
+    planes_shape = (math.prod(shape[:-dims]), *spatial)
+    builder = ResponseBuilder(output, formats)
     batch_key = BatchKey(stage, spatial, dtype)
-    return Plan(shape, dtype, planes, payload_bytes, batch_key, response, nbytes, response_bytes)
+    return Plan(shape, dtype, planes_shape, payload_bytes, batch_key, builder, nbytes, response_bytes)
 
 
 def _result_shape(spec: PoolSpec, shape: tuple[int, ...], *, path: str, payload: str) -> tuple[int, ...]:

@@ -38,16 +38,16 @@ class ResultFormat(NamedTuple):
     head: bytes
     indices_head: bytes
 
-
-def result_format(shape: tuple[int, ...], sent_shape: tuple[int, ...], sent_dtype: np.dtype) -> ResultFormat:
-    """Return how a result of `shape` is sent."""
-    head = pool_pb2.Tensor(dtype=wire_dtype(sent_dtype), shape=sent_shape)
-    indices_head = pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_INT64, shape=shape)
-    return ResultFormat(shape, sent_shape, sent_dtype, head.SerializeToString(), indices_head.SerializeToString())
+    @classmethod
+    def create(cls, shape: tuple[int, ...], sent_shape: tuple[int, ...], sent_dtype: np.dtype) -> "ResultFormat":
+        """Return the format of a result of `shape` that is sent as `sent_shape` and `sent_dtype`."""
+        head = pool_pb2.Tensor(dtype=wire_dtype(sent_dtype), shape=sent_shape).SerializeToString()
+        indices_head = pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_INT64, shape=shape).SerializeToString()
+        return cls(shape, sent_shape, sent_dtype, head, indices_head)
 
 
 class ResponseBuilder:
-    """Builds the responses to all requests with one head and payload size, for which it is made once.
+    """A builder of the responses to all requests with the same head and payload size; it is created once for them.
 
     Args:
         output: the form of the results.
@@ -74,7 +74,8 @@ class ResponseBuilder:
     def encode(self, completed: Completed) -> bytes:
         """Return the encoded PoolResponse, made on this thread."""
         results = [
-            self._result(format_, pooled) for format_, pooled in zip(self._formats, completed.result, strict=True)
+            self._result(result_format, pooled)
+            for result_format, pooled in zip(self._formats, completed.result, strict=True)
         ]
         execution = pool_pb2.Execution(
             device=completed.device,
@@ -85,21 +86,21 @@ class ResponseBuilder:
         )
         return codec.encode_response(execution, results)
 
-    def _result(self, format_: ResultFormat, pooled: SpecResult) -> codec.Result:
+    def _result(self, result_format: ResultFormat, pooled: SpecResult) -> codec.Result:
         indices = None
         if pooled.indices is not None:
-            indices = codec.Value("tensor", format_.indices_head, _buffer(pooled.indices))
+            indices = codec.Value("tensor", result_format.indices_head, _buffer(pooled.indices))
         values = pooled.values
         if self._output.format == "image":
-            return codec.Result(_png(values.reshape(format_.shape)), indices)
+            return codec.Result(_png(values.reshape(result_format.shape)), indices)
         # Otherwise the sent shape does not matter: the bytes are the same in any shape.
         if self._output.l2_normalize:
-            values = _normalized(values.reshape(format_.sent_shape))
-        if values.dtype != format_.sent_dtype:
+            values = _normalized(values.reshape(result_format.sent_shape))
+        if values.dtype != result_format.sent_dtype:
             # The contract says that values too large for float16 become infinite.
             with np.errstate(over="ignore"):
-                values = values.astype(format_.sent_dtype)
-        return codec.Result(codec.Value("tensor", format_.head, _buffer(values)), indices)
+                values = values.astype(result_format.sent_dtype)
+        return codec.Result(codec.Value("tensor", result_format.head, _buffer(values)), indices)
 
 
 def _png(planes: np.ndarray) -> codec.Value:

@@ -128,14 +128,14 @@ class PoolService:
 
     async def _respond(self, request: codec.Request, deadline: float | None) -> bytes:
         head = read_head(request.head)
-        plan = head.tensor
+        plan = head.tensor_plan
         if plan is None:
             image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels)
             return await self._respond_to_image(image, deadline)
         planes = plan.planes_of(request.data)
         self._check_response_size(plan)
         completed = await self._batcher.submit(Request(plan.batch_key, planes, plan.nbytes, deadline))
-        return await plan.response.build(completed, self._image_threads)
+        return await plan.response_builder.build(completed, self._image_threads)
 
     async def _respond_to_image(self, image: ImageRequest, deadline: float | None) -> bytes:
         plan = image.plan
@@ -144,7 +144,7 @@ class PoolService:
         # The declared size is reserved before a pixel is decoded, until the response is ready.
         with self._batcher.reserve(plan.nbytes) as permit:
             completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
-            return await plan.response.build(completed, self._image_threads)
+            return await plan.response_builder.build(completed, self._image_threads)
 
     def _check_size(self, message: bytes) -> None:
         if len(message) > self._max_message_bytes:

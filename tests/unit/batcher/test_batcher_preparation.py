@@ -133,7 +133,8 @@ async def test_a_request_that_cannot_be_prepared_does_not_fail_others(
     assert (await good).result == 1
     assert runner.batches == [[1]]
     await batcher.drain()
-    assert batcher.snapshot().admitted_requests == 0
+    snapshot = batcher.snapshot()
+    assert (snapshot.completed, snapshot.failed, snapshot.admitted_requests) == (1, 1, 0)
 
 
 async def test_a_preparation_that_exits_its_thread_fails_its_request(runner: "Runner", submit: Submit) -> None:
@@ -200,7 +201,7 @@ async def test_an_unbatched_request_that_is_cancelled_or_expires_before_its_turn
     assert cancelled.cancel()
     with pytest.raises(DeadlinePassed):
         await expired
-    # Their permits are held until their turn has passed.
+    # Their permits are held until the thread has skipped them.
     assert batcher.snapshot().admitted_requests == 4
     release.set()
     assert (await last).result == "last"
@@ -229,6 +230,8 @@ async def test_a_batched_request_that_is_cancelled_before_its_turn_is_not_prepar
     assert (await first).result is True
     assert prepared == []
     await batcher.drain()
+    snapshot = batcher.snapshot()
+    assert (snapshot.completed, snapshot.cancelled) == (1, 1)
 
 
 async def test_a_deadline_settles_an_unbatched_request_while_it_is_prepared(runner: "Runner", submit: Submit) -> None:
