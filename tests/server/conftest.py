@@ -1,12 +1,14 @@
 """Fixtures for the server's tests: the command that fails to start, a small request, and malformed calls."""
 
 import os
+import re
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
+import grpc
 import numpy as np
 import pytest
 
@@ -15,9 +17,12 @@ from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 
 RunServer = Callable[..., "subprocess.CompletedProcess[str]"]
 PoolSmall = Callable[[PoolServiceStub], float]
-CallPath = Callable[[str, bytes], bytes]
+CallPath = Callable[[str, bytes], grpc.StatusCode | None]
 
 _TIMEOUT_SECONDS = 60
+
+# The trailing header with its value of one or two digits, in HTTP/2's literal form.
+_GRPC_STATUS = re.compile(rb"grpc-status(?:\x01(\d)|\x02(\d\d))")
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +64,10 @@ def pool_small(small_request: pb.PoolRequest) -> PoolSmall:
 
 @pytest.fixture(scope="session")
 def call_path() -> CallPath:
-    """Return a function that calls any path, also a malformed one, and returns the bytes of the response."""
+    """Return a function that calls any path, also a malformed one, and returns the status of the response.
+
+    It returns None if the server closes the connection without a status.
+    """
     return _call_path
 
 
@@ -72,8 +80,7 @@ def _header(name: bytes, value: bytes) -> bytes:
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def _call_path(address: str, path: bytes) -> bytes:
-    """Call `path` over a bare HTTP/2 connection; return what the server sends until it ends the stream."""
+def _call_path(address: str, path: bytes) -> grpc.StatusCode | None:
     host, port = address.split(":")
     headers = b"".join(
         _header(name, value)
@@ -90,9 +97,9 @@ def _call_path(address: str, path: bytes) -> bytes:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b""))
         connection.sendall(_frame(1, 0x4, 1, headers) + _frame(0, 0x1, 1, b"\x00\x00\x00\x00\x00"))
         received = b""
-        while b"grpc-status" not in received:
-            chunk = connection.recv(65536)
-            if not chunk:
-                break
+        while chunk := connection.recv(65536):
             received += chunk
-        return received
+            if found := _GRPC_STATUS.search(received):
+                number = int(found[1] or found[2])
+                return next(code for code in grpc.StatusCode if code.value[0] == number)
+    return None

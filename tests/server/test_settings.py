@@ -20,11 +20,13 @@ NOT_THIS_MACHINE = "203.0.113.1:50051"
 
 
 def failure(run_server: RunServer, *flags: str, env: dict[str, str] | None = None) -> str:
-    """Return the one sentence with which the server refuses to start."""
+    """Return the one sentence with which the server refuses to start. Only log lines may precede it."""
     ended = run_server(*flags, env=env)
     assert ended.returncode == 2
     assert ended.stdout == ""
-    (sentence,) = ended.stderr.splitlines()
+    *log, sentence = ended.stderr.splitlines()
+    assert sentence.startswith("poolservice-server: ")
+    assert all("[warning  ]" in line for line in log)
     return sentence
 
 

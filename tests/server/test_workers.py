@@ -77,7 +77,7 @@ def test_workers_finish_accepted_requests_after_ctrl_c(
 def test_workers_stop_when_their_supervisor_is_killed(start_server: StartServer) -> None:
     server = start_server("--workers", "2")
     workers = worker_processes(server.process.pid)
-    server.kill()
+    server.process.kill()
     gone, alive = psutil.wait_procs(workers, TIMEOUT_SECONDS)
     assert len(gone) == 2
     assert not alive
@@ -101,20 +101,19 @@ def test_settings_that_workers_cannot_share_are_refused(
 
 
 def test_the_plain_server_is_restarted_after_a_path_that_ends_it(
-    start_server: StartServer, pool_small: PoolSmall, call_path: Callable[[str, bytes], bytes]
+    start_server: StartServer, pool_small: PoolSmall, call_path: Callable[[str, bytes], grpc.StatusCode | None]
 ) -> None:
     server = start_server("--plain-server")
     with grpc.insecure_channel(server.address) as channel:
         stub = PoolServiceStub(channel)
         assert pool_small(stub) == 2.0
         (worker,) = worker_processes(server.process.pid)
-        # A future grpcio may survive the path and respond with UNIMPLEMENTED, which is 12.
-        survived = b"grpc-status\x0212" in call_path(server.address, b"/\xff")
-        if not survived:
+        # A server that ends cancels the call. Old releases of grpcio survive the path, and so may future ones.
+        ends = call_path(server.address, b"/\xff") in (grpc.StatusCode.CANCELLED, None)
+        if ends:
             worker.wait(TIMEOUT_SECONDS)
         assert result_after_restart(stub, pool_small) == 2.0
-    assert survived == ("a worker has ended" not in server.log())
-    assert survived == ("UnicodeDecodeError" not in server.log())
+    assert ends == ("a worker has ended" in server.log())
 
 
 def result_after_restart(stub: PoolServiceStub, pool_small: PoolSmall) -> float:

@@ -73,9 +73,8 @@ class Service:
         return status
 
     def kill(self) -> None:
-        """Kill the process, as a crash would, and wait for its end."""
-        self.process.kill()
-        self.process.wait()
+        """Kill the process and its workers, as a crash of the machine would, and wait for the end of the process."""
+        _kill(self.process)
 
 
 @contextmanager
@@ -104,6 +103,13 @@ def serve(*flags: str, env: Mapping[str, str] | None = None, command: Sequence[s
                 raise ServiceFailed(f"the service ended with exit status {status}:\n{service.log()}")
 
 
+def _kill(process: "subprocess.Popen[str]") -> int:
+    """Kill the process and its workers, unless it has ended; return its exit status."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
 def _start(command: Sequence[str], env: Mapping[str, str], log: Path) -> Service:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)}
     with log.open("w") as stderr:
@@ -114,6 +120,8 @@ def _start(command: Sequence[str], env: Mapping[str, str], log: Path) -> Service
             stderr=stderr,
             text=True,
             env={**inherited, **env},
+            # A group of its own, so that the process can be killed together with its workers.
+            process_group=0,
         )
     stdout = cast(IO[str], process.stdout)
     started = time.monotonic()
@@ -121,8 +129,7 @@ def _start(command: Sequence[str], env: Mapping[str, str], log: Path) -> Service
         selector.register(stdout, selectors.EVENT_READ)
         ready_line = stdout.readline().strip() if selector.select(START_SECONDS) else ""
     if not ready_line:
-        process.kill()
-        status = process.wait()
+        status = _kill(process)
         stdout.close()
         seconds = time.monotonic() - started
         raise ServiceFailed(
