@@ -7,7 +7,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-protos
-OLDEST_GRPCIO := $(VENV)/oldest-grpcio
 
 # Passed to `docker build` or `podman build`: build arguments, networks, mounts.
 IMAGE ?= poolservice
@@ -46,19 +45,6 @@ demo: $(VENV)/installed ## start a server, pool a photograph through it, hold th
 test: $(VENV)/installed ## run the tests
 	$(BIN)/pytest
 .PHONY: test
-
-# The oldest supported grpcio, with the protobuf that it needs. The folder comes before the environment's own packages.
-$(OLDEST_GRPCIO)/installed: Makefile $(VENV)/installed
-	rm -rf $(OLDEST_GRPCIO)
-	$(BIN)/pip install --quiet --constraint constraints.txt --target $(OLDEST_GRPCIO) \
-	  grpcio==1.71.2 grpcio-health-checking==1.71.2 grpcio-reflection==1.71.2 googleapis-common-protos
-	@touch $@
-
-test-oldest-grpcio: $(OLDEST_GRPCIO)/installed ## run the tests that depend on grpcio with its oldest supported release
-	PYTHONPATH=$(abspath $(OLDEST_GRPCIO)) $(BIN)/pytest tests/server \
-	  --ignore tests/server/test_container.py --ignore tests/server/test_node_client.py \
-	  tests/client/test_client_streams.py tests/client/test_client_security.py tests/client/test_client_errors.py
-.PHONY: test-oldest-grpcio
 
 lint: $(VENV)/installed protos ## formatting, linters, types, contracts between the rooms, the proto's style
 	$(BIN)/ruff format --check .
@@ -115,6 +101,20 @@ bench-gpu: $(VENV)/installed ## measure a GPU, on a machine that has one
 serve: $(VENV)/installed ## run the server on this machine; more flags: make serve FLAGS='--device cpu'
 	exec $(BIN)/poolservice-server $(FLAGS)
 .PHONY: serve
+
+# The oldest supported grpcio, with the protobuf that it needs. The folder comes before the environment's own packages.
+OLDEST_GRPCIO := $(VENV)/oldest-grpcio
+$(OLDEST_GRPCIO)/installed: Makefile $(VENV)/installed
+	rm -rf $(OLDEST_GRPCIO)
+	$(BIN)/pip install --quiet --constraint constraints.txt --target $(OLDEST_GRPCIO) \
+	  grpcio==1.71.2 grpcio-health-checking==1.71.2 grpcio-reflection==1.71.2 googleapis-common-protos
+	@touch $@
+
+test-oldest-grpcio: $(OLDEST_GRPCIO)/installed ## run the tests that depend on grpcio with its oldest supported release
+	PYTHONPATH=$(abspath $(OLDEST_GRPCIO)) $(BIN)/pytest tests/server \
+	  --ignore tests/server/test_container.py --ignore tests/server/test_node_client.py \
+	  tests/client/test_client_streams.py tests/client/test_client_security.py tests/client/test_client_errors.py
+.PHONY: test-oldest-grpcio
 
 dist: $(VENV)/installed ## build the wheel and the sdist into dist/
 	rm -rf dist
