@@ -102,6 +102,20 @@ serve: $(VENV)/installed ## run the server on this machine; more flags: make ser
 	exec $(BIN)/poolservice-server $(FLAGS)
 .PHONY: serve
 
+# The oldest supported grpcio, with the protobuf that it needs. The folder comes before the environment's own packages.
+OLDEST_GRPCIO := $(VENV)/oldest-grpcio
+$(OLDEST_GRPCIO)/installed: Makefile $(VENV)/installed
+	rm -rf $(OLDEST_GRPCIO)
+	$(BIN)/pip install --quiet --constraint constraints.txt --target $(OLDEST_GRPCIO) \
+	  grpcio==1.71.2 grpcio-health-checking==1.71.2 grpcio-reflection==1.71.2 googleapis-common-protos
+	@touch $@
+
+test-oldest-grpcio: $(OLDEST_GRPCIO)/installed ## run the tests that depend on grpcio with its oldest supported release
+	PYTHONPATH=$(abspath $(OLDEST_GRPCIO)) $(BIN)/pytest tests/server \
+	  --ignore tests/server/test_container.py --ignore tests/server/test_node_client.py \
+	  tests/client/test_client_streams.py tests/client/test_client_security.py tests/client/test_client_errors.py
+.PHONY: test-oldest-grpcio
+
 dist: $(VENV)/installed ## build the wheel and the sdist into dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .

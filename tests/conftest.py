@@ -1,7 +1,7 @@
-"""What every test may use: real servers, as processes on a free port."""
+"""Fixtures for all tests: real servers, as processes on free ports, and an environment without settings."""
 
+import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,40 +13,46 @@ from hypothesis import HealthCheck, settings
 
 from poolservice_server.testing import Service, serve
 
-# Where tests run in the background, Ctrl-C is ignored, and so it would be by every command that a test starts.
+# A shell that runs tests in the background ignores Ctrl-C, and the processes that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A test says what is right, not how fast: a machine that others load must not fail it.
+# Settings in the environment of the test run must not change what the tests see, in this process or in those that they
+# start. Only the variables for the tests of the container image stay.
+for variable in [name for name in os.environ if name.startswith("POOLSERVICE_")]:
+    if variable not in ("POOLSERVICE_TEST_ENGINE", "POOLSERVICE_IMAGE"):
+        del os.environ[variable]
+
+# Tests check results, not speed: a busy machine must not fail them.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# The same device on every machine, also on one with a GPU. A test that wants another one adds its own --device.
+_DEFAULT_FLAGS = ("--device", "cpu")
 
 
 @pytest.fixture(scope="session")
 def server_address() -> Iterator[str]:
-    """The address of a real server with default settings, which the whole run shares."""
-    with serve() as service:
+    """Return the address of a real server on the CPU with default settings, which the whole test run shares."""
+    with serve(*_DEFAULT_FLAGS) as service:
         yield service.address
 
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., Service]]:
-    """Starts servers of a test's own, as `poolservice_server.testing.serve` does; they are stopped after it."""
-    with ExitStack() as started:
+    """Return a function that starts a server on the CPU with more flags; the fixture stops it after the test.
+
+    The function takes the arguments of `poolservice_server.testing.serve`.
+    """
+    with ExitStack() as stack:
 
         def start(*flags: str, **options: Any) -> Service:
-            return started.enter_context(serve(*flags, **options))
+            return stack.enter_context(serve(*_DEFAULT_FLAGS, *flags, **options))
 
         yield start
 
 
 @pytest.fixture(scope="session")
-def server_command() -> list[str]:
-    """The command line of the server, for tests of how it refuses to start."""
-    return [sys.executable, "-m", "poolservice_server"]
-
-
-@pytest.fixture(scope="session")
 def photograph() -> Path:
-    """A real photograph: Grace Hopper, 512x600, which matplotlib ships as sample data."""
+    """Return a real photograph: Grace Hopper, 512x600 pixels, from matplotlib's sample data."""
     return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"

@@ -1,1 +1,1 @@
-"""The poolservice server."""
+"""The poolservice server: the service and the `poolservice-server` command."""

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""The number of CPU cores that this process may use."""
 
 import os
 from pathlib import Path
@@ -6,18 +6,19 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """The cores that the scheduler gives this process, and no more than its container's quota pays for; at least 1.
+def usable_cpus(cgroup: Path = _CGROUP) -> int:
+    """Return the number of cores in this process's affinity mask, limited by the container's CPU quota; at least 1.
 
     Args:
-        cgroup: where the control groups are mounted, version 2 or 1.
+        cgroup: the mount point of the control groups, version 2 or 1.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
-    return cores if quota is None else max(1, min(cores, round(quota)))
+    return cpus if quota is None else max(1, min(cpus, round(quota)))
 
 
 def _quota(cgroup: Path) -> float | None:
+    """Return the CPU quota in cores, or None without one."""
     try:
         allowed, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -26,5 +27,5 @@ def _quota(cgroup: Path) -> float | None:
             period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
-    # "max" in version 2, -1 in version 1: no quota.
+    # Without a quota, version 2 says "max" and version 1 says -1.
     return int(allowed) / int(period) if allowed.isdecimal() else None

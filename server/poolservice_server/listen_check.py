@@ -1,4 +1,4 @@
-"""Whether an address can be listened on, found out before torch is imported, which takes seconds."""
+"""Checks that the server can listen on its addresses, before it imports torch, which takes seconds."""
 
 import socket
 from collections.abc import Iterator
@@ -8,47 +8,48 @@ from poolservice_server.settings import Settings, SettingsError
 
 
 def check(settings: Settings) -> None:
-    """Refuse the addresses that cannot be listened on, with the system's reason.
+    """Check the TCP addresses in the settings.
 
     Raises:
-        SettingsError: the address, or that of the metrics, is taken, is not this machine's, or is not allowed.
+        SettingsError: an address is in use, is not one of this machine, or is not permitted. The message has the
+            operating system's reason.
     """
     for name in ("address", "metrics_address"):
         address = getattr(settings, name)
         if address and not address.startswith("unix:"):
-            with listening(address, f"--{name.replace('_', '-')}"):
+            with reserve(address, f"--{name.replace('_', '-')}"):
                 pass
 
 
 @contextmanager
-def listening(address: str, flag: str = "--address", *, shared: bool = False) -> Iterator[str]:
-    """Hold HOST:PORT, without taking connections, until the end of the block; gives it with its port.
+def reserve(address: str, flag: str = "--address", *, shared: bool = False) -> Iterator[str]:
+    """Bind HOST:PORT until the end of the block, without accepting connections; yield HOST:PORT with the actual port.
 
     Args:
-        address: port 0 for a free one.
-        flag: what to name where it cannot be had.
-        shared: whether others may hold it too.
+        address: HOST:PORT, with port 0 for a free port.
+        flag: the flag that the error names.
+        shared: True if other sockets may bind the same port (SO_REUSEPORT).
 
     Raises:
-        SettingsError: it cannot be had.
+        SettingsError: the address cannot be bound.
     """
     host, _, port = address.rpartition(":")
     try:
-        family, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        holder = socket.socket(family, socket.SOCK_STREAM)
+        family, _, _, _, socket_address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _not_here(address, flag, error) from None
-    with holder:
-        # As gRPC does: what a server that just ended leaves behind does not count.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        raise _cannot_listen(address, flag, error) from None
+    with bound:
+        # gRPC sets this option too. With it, the remains of a server that has just ended do not block the port.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            holder.bind(where)
+            bound.bind(socket_address)
         except OSError as error:
-            raise _not_here(address, flag, error) from None
-        yield f"{host}:{holder.getsockname()[1]}"
+            raise _cannot_listen(address, flag, error) from None
+        yield f"{host}:{bound.getsockname()[1]}"
 
 
-def _not_here(address: str, flag: str, error: OSError) -> SettingsError:
-    return SettingsError(f"cannot listen at {address} ({flag}): {error.strerror}")
+def _cannot_listen(address: str, flag: str, error: OSError) -> SettingsError:
+    return SettingsError(f"cannot listen on {address} ({flag}): {error.strerror}")

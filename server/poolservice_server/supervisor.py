@@ -1,7 +1,7 @@
-"""Serving processes on one port: starts them, starts again one that ends, stops them all.
+"""The supervisor: starts the worker processes that share a port, restarts the ones that end, and stops all of them.
 
-Python computes on one core a process; on CPUs several share the port by SO_REUSEPORT, and the kernel deals the
-connections out. The supervisor itself never imports torch or opens the port for callers.
+A Python process computes on one core at a time. On CPUs, several workers therefore share the port with SO_REUSEPORT,
+and the kernel distributes the connections. The supervisor itself never imports torch and never accepts a connection.
 """
 
 import selectors
@@ -22,15 +22,18 @@ from poolservice_server.settings import Settings, SettingsError
 
 _log = structlog.get_logger(__name__)
 
-# A worker that dies sooner than this after it started is restarted after a pause, doubled each time.
+# A worker that ends within this time after its start is restarted after a pause, which doubles each time.
 _HEALTHY_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 
-# What a worker has beyond the grace period before it is killed.
+# The time beyond the grace period after which a worker is killed.
 _STOP_MARGIN_SECONDS = 10.0
 
 _CONTEXT = get_context("spawn")
+
+# The messages from a worker: a tag and a text.
+_SERVING, _SETTINGS_ERROR = "serving", "settings error"
 
 
 def run(settings: Settings) -> None:
@@ -39,27 +42,27 @@ def run(settings: Settings) -> None:
     Raises:
         SettingsError: a worker cannot start with these settings.
     """
-    log.configure(settings.log_level, settings.log_format)
-    unix = settings.address.startswith("unix:")
-    port = nullcontext(settings.address) if unix else listen_check.listening(settings.address, shared=True)
+    is_unix = settings.address.startswith("unix:")
+    # Reserving the port keeps it for the workers, which may all be restarting at the same time.
+    port = nullcontext(settings.address) if is_unix else listen_check.reserve(settings.address, shared=True)
     with port as address, _signals() as signals:
         _Supervisor(settings.model_copy(update={"address": address}), signals).run()
 
 
-class _Worker:
-    """A worker's process, and the pipe on which it tells of itself."""
+class _WorkerProcess:
+    """A worker process, and the pipe on which it reports."""
 
     def __init__(self, settings: Settings, number: int) -> None:
         self.number = number
-        self.serves = False
+        self.is_serving = False
         self.started = time.monotonic()
-        self.pipe, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_work, args=(settings, number, theirs), name=f"worker-{number}")
+        self.pipe, worker_end = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_work, args=(settings, number, worker_end), name=f"worker-{number}")
         self.process.start()
-        theirs.close()
+        worker_end.close()
 
     def reap(self) -> int | None:
-        """Take the ended process away; how it ended."""
+        """Wait for the process to end, release its resources and return its exit status."""
         self.process.join()
         status = self.process.exitcode
         self.process.close()
@@ -68,7 +71,7 @@ class _Worker:
 
 
 class _Restart(NamedTuple):
-    """When a worker that died is started again, and how long it pauses should it die young once more."""
+    """The time of a worker's next start, and the pause after that if it ends early again."""
 
     at: float
     pause: float
@@ -78,60 +81,60 @@ class _Supervisor:
     def __init__(self, settings: Settings, signals: socket.socket) -> None:
         self._settings = settings
         self._signals = signals
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, _WorkerProcess] = {}
         self._restarts = {number: _Restart(0.0, _FIRST_PAUSE_SECONDS) for number in range(settings.workers)}
-        self._announced = False
+        self._is_ready = False
 
     def run(self) -> None:
         try:
-            while not self._wait():
+            while not self._handle_events():
                 pass
             _log.info("stopping the workers", grace_period=self._settings.grace_period)
         finally:
             self._stop()
 
-    def _wait(self) -> bool:
-        """Start who is due, wait until something happens and see to it; True for a signal to stop."""
+    def _handle_events(self) -> bool:
+        """Start the workers that are due, wait for an event and handle it; return True for a signal to stop."""
         now = time.monotonic()
         for number, restart in self._restarts.items():
             if number not in self._workers and restart.at <= now:
-                self._workers[number] = _Worker(self._settings, number)
+                self._workers[number] = _WorkerProcess(self._settings, number)
         pauses = [restart.at - now for number, restart in self._restarts.items() if number not in self._workers]
         with selectors.DefaultSelector() as selector:
             selector.register(self._signals, selectors.EVENT_READ)
             for worker in self._workers.values():
                 selector.register(worker.process.sentinel, selectors.EVENT_READ, worker)
-                if not worker.serves:
+                if not worker.is_serving:
                     selector.register(worker.pipe, selectors.EVENT_READ, worker)
             ready = [key for key, _ in selector.select(max(0.0, min(pauses)) if pauses else None)]
-        # What a worker had to say comes before its end.
+        # Read a worker's message before its exit status.
         for key in sorted(ready, key=lambda one: not isinstance(one.fileobj, Connection)):
             if key.data is None:
                 return True
             if isinstance(key.fileobj, Connection):
-                self._hear(key.data)
+                self._receive(key.data)
             else:
-                self._bury(key.data)
+                self._schedule_restart(key.data)
         return False
 
-    def _hear(self, worker: _Worker) -> None:
+    def _receive(self, worker: _WorkerProcess) -> None:
         try:
-            kind, text = worker.pipe.recv()
+            tag, text = worker.pipe.recv()
         except EOFError:
-            # It died without a word; the end of its process tells the rest.
+            # The worker ended without a message; the end of its process is an event of its own.
             return
-        if kind == "wrong settings":
+        if tag == _SETTINGS_ERROR:
             raise SettingsError(text)
-        worker.serves = True
-        _log.info("a worker serves", worker=worker.number)
-        if not self._announced and sum(one.serves for one in self._workers.values()) == self._settings.workers:
-            self._announced = True
-            head, at, address = text.rpartition(" is serving at ")
-            # Scripts wait for this line and read the address that it ends with.
+        worker.is_serving = True
+        _log.info("a worker is serving", worker=worker.number)
+        if not self._is_ready and sum(one.is_serving for one in self._workers.values()) == self._settings.workers:
+            self._is_ready = True
+            device, separator, address = text.rpartition(" is serving at ")
             workers = f" with {self._settings.workers} workers" if self._settings.workers > 1 else ""
-            print(f"{head}{workers}{at}{address}", flush=True)  # noqa: T201 - what a script reads
+            # Scripts wait for this line and read the address at its end.
+            print(f"{device}{workers}{separator}{address}", flush=True)  # noqa: T201 - read by scripts
 
-    def _bury(self, worker: _Worker) -> None:
+    def _schedule_restart(self, worker: _WorkerProcess) -> None:
         del self._workers[worker.number]
         status = worker.reap()
         now = time.monotonic()
@@ -141,7 +144,7 @@ class _Supervisor:
         else:
             restart = _Restart(now + pause, min(2 * pause, _LONGEST_PAUSE_SECONDS))
         self._restarts[worker.number] = restart
-        _log.error("a worker ended", worker=worker.number, exit_status=status, again_in_seconds=restart.at - now)
+        _log.error("a worker has ended", worker=worker.number, exit_status=status, restart_in_seconds=restart.at - now)
 
     def _stop(self) -> None:
         for worker in self._workers.values():
@@ -150,22 +153,23 @@ class _Supervisor:
         for worker in self._workers.values():
             worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
-                _log.error("a worker did not stop, killing it", worker=worker.number)
+                _log.error("killing a worker that did not stop in time", worker=worker.number)
                 worker.process.kill()
             worker.reap()
 
 
 def _work(settings: Settings, number: int, pipe: Connection) -> None:
-    """A worker's whole life."""
-    # Ctrl-C reaches the whole process group; the supervisor alone decides.
+    """Run a worker, in its own process."""
+    # Ctrl-C reaches the whole process group; only the supervisor handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.configure(settings.log_level, settings.log_format)
     from poolservice_server.process import ServerEnded, Worker
     from poolservice_server.process import run as serve
 
     try:
-        serve(settings, Worker(number, lambda banner: pipe.send(("serving", banner)), pipe.fileno()))
+        serve(settings, Worker(number, lambda ready_line: pipe.send((_SERVING, ready_line)), pipe.fileno()))
     except SettingsError as error:
-        pipe.send(("wrong settings", str(error)))
+        pipe.send((_SETTINGS_ERROR, str(error)))
     except ServerEnded as error:
         _log.error("the gRPC server ended by itself", worker=number, exc_info=error.__cause__)
         sys.exit(1)
@@ -173,14 +177,14 @@ def _work(settings: Settings, number: int, pipe: Connection) -> None:
 
 @contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """A socket that becomes readable when SIGTERM or SIGINT comes."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.setblocking(False)
-        previous_fd = signal.set_wakeup_fd(theirs.fileno())
-        previous = {number: signal.signal(number, _noticed) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Yield a socket that becomes readable on SIGTERM or SIGINT."""
+    readable, wakeup = socket.socketpair()
+    with readable, wakeup:
+        wakeup.setblocking(False)
+        previous_fd = signal.set_wakeup_fd(wakeup.fileno())
+        previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            yield ours
+            yield readable
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -188,5 +192,5 @@ def _signals() -> Iterator[socket.socket]:
                 signal.set_wakeup_fd(previous_fd)
 
 
-def _noticed(_number: int, _frame: object) -> None:
-    """The wake-up socket has told already."""
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing: the wake-up socket has reported the signal."""

@@ -15,13 +15,13 @@ from poolservice_server.grpc_adapter import environment
 
 IS_TUNED = "--tuned" in sys.argv
 if IS_TUNED:
-    environment.read_where_completions_are_awaited()
+    environment.disable_event_engine_listener()
 
 import grpc
 import grpc.aio
 
 from poolservice_server import allocator
-from poolservice_server.grpc_adapter import event_loop, multi_accept
+from poolservice_server.grpc_adapter import event_loop, multi_accept, options
 
 SERVICE = "poolservice.v1.PoolService"
 
@@ -33,7 +33,7 @@ async def serve(response_bytes: int, *, tuned: bool) -> None:
         return response
 
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Pool": grpc.unary_unary_rpc_method_handler(echo)}
-    server = multi_accept.server(environment.OPTIONS) if tuned else grpc.aio.server()
+    server = multi_accept.create_server([options.READ_CHUNK_SIZE]) if tuned else grpc.aio.server()
     if not tuned:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     server.add_registered_method_handlers(SERVICE, handlers)

@@ -1,4 +1,4 @@
-"""The server with several accepts: calls whose callers leave, sooner or later."""
+"""The multi-accept server: cancelled calls, refused calls, and more calls than pending accepts."""
 
 import asyncio
 import gc
@@ -11,29 +11,35 @@ import grpc
 import grpc.aio
 import pytest
 
-from poolservice_server.grpc_adapter import multi_accept
+from poolservice_server.grpc_adapter import private_api
+
+pytestmark = pytest.mark.skipif(
+    bool(private_api.missing("multi_accept")), reason="the installed grpcio does not support the multi-accept server"
+)
+
+TIMEOUT_SECONDS = 60
 
 
-class Memory:
-    """What a handler's frame holds, its message for one."""
+class Payload:
+    """An object that only a handler's frame holds, as it holds the message."""
 
 
 class Service:
-    """A method that answers when it is told to, and others that do at once."""
+    """A method that waits for the test, and methods that respond, refuse or fail at once."""
 
     def __init__(self) -> None:
         self.started = asyncio.Event()
-        self.go_on = asyncio.Event()
+        self.proceed = asyncio.Event()
         self.ended = asyncio.Event()
         self.outcome = ""
-        self.kept: list[weakref.ref[Memory]] = []
-        self.given_back = asyncio.Semaphore(0)
+        self.payloads: list[weakref.ref[Payload]] = []
+        self.released = asyncio.Semaphore(0)
 
     async def wait(self, message: bytes, _context: Any) -> bytes:
         self.started.set()
         try:
-            await self.go_on.wait()
-            self.outcome = "answered"
+            await self.proceed.wait()
+            self.outcome = "completed"
         except asyncio.CancelledError:
             self.outcome = "cancelled"
             raise
@@ -45,25 +51,26 @@ class Service:
         return message
 
     async def refuse(self, _message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        memory = Memory()
-        self.kept.append(weakref.ref(memory, lambda _: self.given_back.release()))
+        payload = Payload()
+        self.payloads.append(weakref.ref(payload, lambda _: self.released.release()))
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
         raise AssertionError
 
-    async def stumble(self, _message: bytes, _context: Any) -> bytes:
-        raise ArithmeticError("stumbled")
+    async def fail(self, _message: bytes, _context: Any) -> bytes:
+        raise ArithmeticError("this handler fails")
 
 
 @asynccontextmanager
 async def serving(service: Service) -> AsyncIterator[Callable[[str], Any]]:
-    """The service's methods, as a caller has them."""
-    assert multi_accept.supported()
-    server = multi_accept.server([])
+    """Serve the methods of `service`; yield a function that returns a method for a client to call."""
+    from poolservice_server.grpc_adapter import multi_accept
+
+    server = multi_accept.create_server([])
     server.add_registered_method_handlers(
         "test.Service",
         {
             name: grpc.unary_unary_rpc_method_handler(getattr(service, name.lower()))
-            for name in ("Wait", "Echo", "Refuse", "Stumble")
+            for name in ("Wait", "Echo", "Refuse", "Fail")
         },
     )
     port = server.add_insecure_port("127.0.0.1:0")
@@ -75,26 +82,28 @@ async def serving(service: Service) -> AsyncIterator[Callable[[str], Any]]:
         await server.stop(None)
 
 
-async def test_a_caller_who_leaves_a_long_call_ends_it() -> None:
+async def test_a_cancelled_call_cancels_its_handler() -> None:
     service = Service()
     async with serving(service) as method:
         call = method("Wait")(b"")
         await service.started.wait()
         call.cancel()
-        await asyncio.wait_for(service.ended.wait(), 30)
+        await asyncio.wait_for(service.ended.wait(), TIMEOUT_SECONDS)
     assert service.outcome == "cancelled"
 
 
-async def test_calls_beyond_the_accepts_are_answered_each_with_its_own_answer() -> None:
+async def test_more_calls_than_pending_accepts_each_get_their_own_response() -> None:
+    from poolservice_server.grpc_adapter import multi_accept
+
     service = Service()
     async with serving(service) as method:
         calls = [method("Wait")(b"%d" % number) for number in range(5 * multi_accept.ACCEPTS_PER_METHOD)]
         await service.started.wait()
-        service.go_on.set()
+        service.proceed.set()
         assert await asyncio.gather(*calls) == [b"%d" % number for number in range(len(calls))]
 
 
-async def test_a_refused_call_gives_its_memory_back_without_the_collector() -> None:
+async def test_a_refused_call_releases_its_memory_without_the_garbage_collector() -> None:
     service = Service()
     gc.disable()
     try:
@@ -102,42 +111,42 @@ async def test_a_refused_call_gives_its_memory_back_without_the_collector() -> N
             calls = [method("Refuse")(b"x") for _ in range(20)]
             for call in calls:
                 assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
-            # The caller is told before the handler's end.
-            async with asyncio.timeout(30):
+            # The status reaches the caller before the handler's frame is released.
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 for _ in calls:
-                    await service.given_back.acquire()
+                    await service.released.acquire()
     finally:
         gc.enable()
-    assert [memory() for memory in service.kept] == [None] * len(calls)
+    assert [payload() for payload in service.payloads] == [None] * len(calls)
 
 
-async def test_callers_who_leave_before_anybody_listens_are_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_that_is_cancelled_before_it_is_watched_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     service = Service()
     async with serving(service) as method:
         for _ in range(20):
-            for event in (service.started, service.go_on, service.ended):
+            for event in (service.started, service.proceed, service.ended):
                 event.clear()
             call = method("Wait")(b"")
             await service.started.wait()
             call.cancel()
-            # It comes behind the other's end on the same connection.
-            assert await method("Echo")(b"still here") == b"still here"
-            service.go_on.set()
+            # This call follows the cancellation on the same connection, so the server has read the cancellation.
+            assert await method("Echo")(b"alive") == b"alive"
+            service.proceed.set()
             await service.ended.wait()
-        assert await method("Echo")(b"still here") == b"still here"
+        assert await method("Echo")(b"alive") == b"alive"
     assert caplog.records == []
 
 
-async def test_a_refusal_is_no_error_and_an_exception_ends_one_call(caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_an_unexpected_exception_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(Service()) as method:
-        assert await failure(method("Refuse")) is grpc.StatusCode.INVALID_ARGUMENT
-        assert await failure(method("Nothing")) is grpc.StatusCode.UNIMPLEMENTED
+        assert await status_code(method("Refuse")) is grpc.StatusCode.INVALID_ARGUMENT
+        assert await status_code(method("Unknown")) is grpc.StatusCode.UNIMPLEMENTED
         assert caplog.records == []
-        assert await failure(method("Stumble")) is grpc.StatusCode.UNKNOWN
-        assert ["stumble" in record.getMessage().lower() for record in caplog.records] == [True]
+        assert await status_code(method("Fail")) is grpc.StatusCode.UNKNOWN
+        assert ["ArithmeticError" in record.getMessage() for record in caplog.records] == [True]
 
 
-async def failure(method: Any) -> grpc.StatusCode:
+async def status_code(method: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await method(b"")
     return caught.value.code()

@@ -1,4 +1,4 @@
-"""What users' tests stand on: a real service, and the pytest fixture that shares one."""
+"""`poolservice_server.testing`, for users' tests: a real service, and the pytest fixture that shares one."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def test_my_pipeline(pool_service):
 """
 
 
-def test_a_service_lives_as_long_as_its_block() -> None:
+def test_a_service_runs_until_the_end_of_the_block() -> None:
     with serve("--max-queue-items", "7") as service, PoolClient(service.address) as client:
         assert client.pool(np.ones((1, 2, 2), np.float32), GlobalAvgPool2d()).item() == 1.0
         assert client.server_info().limits.max_queue_items == 7
@@ -31,20 +31,30 @@ def test_a_service_lives_as_long_as_its_block() -> None:
         client.server_info()
 
 
-def test_a_service_is_ended_with_the_block_that_failed() -> None:
+def test_settings_in_the_environment_do_not_reach_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLSERVICE_MAX_QUEUE_ITEMS", "9")
+    with (
+        serve(env={"POOLSERVICE_MAX_BATCH_SIZE": "5"}) as service,
+        PoolClient(service.address) as client,
+    ):
+        limits = client.server_info().limits
+    assert (limits.max_queue_items, limits.max_batch_size) == (1024, 5)
+
+
+def test_an_exception_in_the_block_ends_the_service() -> None:
     with pytest.raises(ZeroDivisionError), serve() as service:
         raise ZeroDivisionError
     assert service.process.returncode is not None
 
 
-def test_a_service_that_does_not_start_says_why() -> None:
+def test_the_error_of_a_service_that_does_not_start_contains_its_log() -> None:
     with pytest.raises(ServiceFailed, match="must be HOST:PORT"), serve("--address", "nowhere"):
         pass
 
 
 def test_the_fixture_serves_a_users_test(tmp_path: Path) -> None:
     (tmp_path / "test_users.py").write_text(USERS_TEST)
-    done = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         cwd=tmp_path,
         capture_output=True,
@@ -52,5 +62,5 @@ def test_the_fixture_serves_a_users_test(tmp_path: Path) -> None:
         timeout=100,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
-    assert "1 passed" in done.stdout
+    assert ended.returncode == 0, ended.stdout
+    assert "1 passed" in ended.stdout

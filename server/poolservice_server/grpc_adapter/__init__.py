@@ -1,1 +1,13 @@
-"""The gRPC adapter: everything that touches grpcio, its event loop, its options and its private names."""
+"""The gRPC adapter: the only package of the server that imports grpcio.
+
+    server          the gRPC server of one process: its methods, health, reflection, address, start and stop
+    servicer        the methods of PoolService: gRPC calls to the core, outcomes to gRPC statuses
+    auth, tls       bearer tokens; the server's certificate and client certificates
+    options         the options of the gRPC server, with the reason for each
+    environment     the environment variable that selects parts of gRPC's core; set before grpc is imported
+    event_loop      uvloop's event loop, which reads the wake-ups of gRPC in one go
+    multi_accept    a faster grpc.aio server, built on private names of grpcio
+    private_api     the table of those names, and the check that decides whether they can be used
+
+This module imports nothing, so that `environment` can run before grpc is imported.
+"""

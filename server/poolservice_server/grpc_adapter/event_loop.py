@@ -1,11 +1,13 @@
-"""An event loop that many completions of gRPC wake up once.
+"""The server's event loop: uvloop's, which reads the wake-ups of gRPC in one go.
 
-grpc.aio's own thread writes a byte to a socket for each completion. Its reader on the event loop takes one byte and
-then all completions that are there, so where many come together it is called again for each of them, a turn of the
-loop and two system calls, for nothing. Here the bytes that have come are taken together.
+grpc.aio's polling thread writes one byte to a socket per completion. Its reader on the event loop takes one byte and
+then handles all completions that are ready. If several became ready together, the loop therefore calls the reader
+again for each remaining byte: one loop iteration and two system calls for nothing. This loop reads those bytes at once.
 
-To look how many there are is one system call more, which pays only where there are several: in a crowd of calls.
-The reader is known by a private name of grpcio's; where it is another one, this is uvloop's loop and no more.
+Counting the waiting bytes takes one more system call, which pays only if there are several: with many active calls.
+
+The loop recognises gRPC's reader by a private class name (see `private_api`). If grpcio renames the class, this is
+uvloop's loop without changes.
 """
 
 import functools
@@ -20,44 +22,45 @@ if TYPE_CHECKING:
 
 Arguments = TypeVarTuple("Arguments")
 
-#: Calls under way from which it pays, by tests/bench/calls.py.
-CROWD = 12
+#: The number of active calls from which merging wake-ups pays, measured with tests/bench/calls.py.
+MERGE_WAKEUPS_FROM = 12
 
 _POLLER = "PollerCompletionQueue"
-_MOST_BYTES = 4096
+_MAX_WAKEUP_BYTES = 4096
 
 
 class EventLoop(uvloop.Loop):
-    """uvloop's event loop, with gRPC's wake-ups taken together.
+    """uvloop's event loop with merged wake-ups of gRPC.
 
     Attributes:
-        calls: how many calls of gRPC are under way, by whoever serves them.
+        active_calls: returns the number of active gRPC calls; the gRPC server sets it.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: Callable[[], int] = int
+        self.active_calls: Callable[[], int] = int
 
     def add_reader(self, fd: "int | HasFileno", callback: Callable[[*Arguments], Any], *args: *Arguments) -> None:
-        """As every loop's; gRPC's reader is called once for what has come together."""
-        if isinstance(fd, socket.socket) and _is_pollers(callback):
-            super().add_reader(fd, self._taking_together(fd, callback), *args)
+        """Call `callback` when `fd` is readable; gRPC's reader is called once for all waiting wake-ups."""
+        if isinstance(fd, socket.socket) and _is_grpc_reader(callback):
+            super().add_reader(fd, self._merge_wakeups(fd, callback), *args)
         else:
             super().add_reader(fd, callback, *args)
 
-    def _taking_together(self, wakeups: socket.socket, read: Callable[..., Any]) -> Callable[..., Any]:
+    def _merge_wakeups(self, wakeups: socket.socket, read: Callable[..., Any]) -> Callable[..., Any]:
         def read_all(*args: Any) -> None:
-            if self.calls() >= CROWD:
-                come = len(wakeups.recv(_MOST_BYTES, socket.MSG_PEEK))
-                if come > 1:
-                    # Their completions are there already: a byte is written after its completion was put there.
-                    wakeups.recv(come - 1)
+            if self.active_calls() >= MERGE_WAKEUPS_FROM:
+                waiting = len(wakeups.recv(_MAX_WAKEUP_BYTES, socket.MSG_PEEK))
+                if waiting > 1:
+                    # gRPC queues a completion before it writes its byte, so `read` finds the completions of all
+                    # bytes that are dropped here.
+                    wakeups.recv(waiting - 1)
             read(*args)
 
         return read_all
 
 
-def _is_pollers(callback: Callable[..., Any]) -> bool:
-    """Whether it is a bound method of grpcio's queue of completions, with some arguments given."""
+def _is_grpc_reader(callback: Callable[..., Any]) -> bool:
+    """Return True for a method of grpcio's completion queue, bound or wrapped in a partial."""
     method = callback.func if isinstance(callback, functools.partial) else callback
     return type(getattr(method, "__self__", None)).__name__ == _POLLER

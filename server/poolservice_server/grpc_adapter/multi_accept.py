@@ -1,21 +1,22 @@
-"""A grpc.aio server with several accepts armed for each method.
+"""A faster grpc.aio server: it accepts several calls of each method per event-loop iteration.
 
-grpc.aio keeps one accept armed a method and arms the next only on its next turn of the loop, so under load each
-wake-up of the loop brings one call. With several armed, one wake-up brings several: the calls gather into batches
-and the loop's own cost is shared. It also closes a hole: a call whose path is not UTF-8 ends a plain grpc.aio
-server, because the path is decoded in its main loop; here a path that no method has is never decoded.
+grpc.aio keeps one accept per method pending and starts the next one in a later iteration of the event loop, so under
+load each iteration brings one call. With several accepts pending, one iteration brings several calls: they fall into
+the same batch and share the cost of the iteration.
 
-Of the four operations that a call costs in gRPC's core, one only waits for its caller to leave. Most calls are over
-before anybody could: it is started for those that are still here after some milliseconds.
+This server also survives a call whose path is not UTF-8. grpc.aio decodes the path in its main loop, where the error
+ends the server; here the path of an unknown method is never decoded.
 
-All that this leans on inside grpcio is private, so it is checked at start (`supported`). Where it is missing the
-plain server serves, under a supervisor, since a caller may end it.
+A call costs gRPC's core four operations. One of them only waits for the caller to cancel. Most calls end before
+anybody could cancel them, so this server starts that operation only for calls that are still active after a while.
+
+All of this builds on private names of grpcio. Import this module only if `private_api.missing("multi_accept")` is
+empty; otherwise use the plain grpc.aio server, under a supervisor, because a malformed call can end it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -26,160 +27,136 @@ from grpc.aio import _server
 
 from poolservice_server.grpc_adapter import event_loop
 
-#: Four give most of the gain, sixteen no more than eight.
+#: Four give most of the gain; sixteen give no more than eight.
 ACCEPTS_PER_METHOD = 8
 
-# A call is listened to after one to two times this. A caller who leaves sooner leaves a call that is about to end.
-_LISTEN_AFTER_SECONDS = 0.02
+# The server starts watching a call for cancellation after one to two of these intervals. A caller that cancels earlier
+# cancels a call that is about to end anyway.
+_WATCH_INTERVAL_SECONDS = 0.02
 
-# What is called of grpcio's, with its parameters.
-_CALLED = {
-    "_handle_unary_unary_rpc": ("method_handler", "rpc_state", "loop"),
-    "_handle_rpc": ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
-    "_handle_exceptions": ("rpc_state", "rpc_coro", "loop", "method_name"),
-    "_handle_cancellation_from_core": ("rpc_task", "rpc_state", "loop"),
-}
-
-# From an accepted call to the coroutine that handles it.
+# Maps an accepted call to the coroutine that handles it.
 _Handle = Callable[[Any], Coroutine[Any, Any, None]]
 
 
-def supported() -> bool:
-    """Whether the installed grpcio has what this module needs, with the arguments that it passes."""
-    server = getattr(cygrpc, "AioServer", None)
-    return (
-        server is not None
-        and all(
-            hasattr(server, name) for name in ("_make_request_call_future", "_request_registered_call", "_request_call")
-        )
-        and all(hasattr(cygrpc, name) for name in ("_MethodResolver", "AbortError", "ExecuteBatchError", *_CALLED))
-        and all(
-            tuple(inspect.signature(getattr(cygrpc, name)).parameters) == parameters
-            for name, parameters in _CALLED.items()
-        )
-    )
+def create_server(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
+    """Return a server with `ACCEPTS_PER_METHOD` pending accepts per method."""
+    return _Server(options)  # type: ignore[return-value] # grpcio's own server class is not a grpc.aio.Server either
 
 
-def server(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
-    """A server with several accepts a method; only where `supported` says so."""
-    return Server(options)  # type: ignore[return-value] # its base is the class behind the public name
+class _Server(_server.Server):
+    """A `grpc.aio.Server` for registered methods only.
 
-
-class Server(_server.Server):
-    """A `grpc.aio.Server` with `ACCEPTS_PER_METHOD` accepts armed for each registered method.
-
-    Only registered methods are served: generic handlers are never asked. What no method has is answered with
-    UNIMPLEMENTED.
+    It never asks generic handlers, and answers calls of all other methods with UNIMPLEMENTED.
     """
 
     def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
-        # The base class would make a plain core server here, which could not be taken back.
+        # The constructor of the base class would create a plain core server here, which cannot be undone.
         self._loop = cygrpc.get_working_loop()
-        self._server = _AioServer(self._loop, None, (), (), tuple(options), None)
+        self._server = _CoreServer(self._loop, None, (), (), tuple(options), None)
 
 
-class _AioServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the extension module, without types
+class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the extension module, without types
     def __init__(self, loop: asyncio.AbstractEventLoop, *arguments: Any) -> None:
         super().__init__(loop, *arguments)
-        self._own_loop = loop
+        self._event_loop = loop
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._accepting: set[asyncio.Task[None]] = set()
-        # Calls that nobody listens to yet: those that came since the last look, and those that were here then.
-        self._young: dict[asyncio.Task[None], Any] = {}
-        self._older: dict[asyncio.Task[None], Any] = {}
-        self._looking = False
-        self._listening: set[asyncio.Task[None]] = set()
+        self._accepts: set[asyncio.Task[None]] = set()
+        # The calls that are not watched yet: those accepted in this interval and those accepted in the one before.
+        self._new_calls: dict[asyncio.Task[None], Any] = {}
+        self._older_calls: dict[asyncio.Task[None], Any] = {}
+        self._timer_runs = False
+        self._watchers: set[asyncio.Task[None]] = set()
         if isinstance(loop, event_loop.EventLoop):
-            loop.calls = lambda: len(self._young) + len(self._older) + len(self._listening)
+            loop.active_calls = lambda: len(self._new_calls) + len(self._older_calls) + len(self._watchers)
 
     def add_registered_method_handlers(self, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
         super().add_registered_method_handlers(method_handlers)
         self._handlers.update(method_handlers)
 
     def _make_request_call_future(self, method: bytes | None) -> asyncio.Future[None]:
-        """Arm the accepts of a method, or of unknown methods for None.
+        """Start the accepts of a method, or of all unknown methods for None.
 
-        The main loop calls this once a method and waits for what comes back, which therefore ends only when the
-        server stops accepting.
+        The main loop of grpc.aio's server calls this once per method and awaits the returned future, which must
+        therefore stay pending until the server stops accepting.
         """
-        stopped = self._own_loop.create_future()
+        stopped = self._event_loop.create_future()
         if method is None:
             name = ""
-            handle = self._handle(name, {name: _unknown_method(self._handlers)})
+            handle = self._handler(name, {name: _unknown_method(self._handlers)})
             accept: Callable[[], Awaitable[Any]] = self._request_call
             count = 1
         else:
             name = method.decode()
-            handle = self._handle(name, self._handlers)
-            accept = lambda: self._request_registered_call(method)  # noqa: E731 - one name, two forms
+            handle = self._handler(name, self._handlers)
+            accept = lambda: self._request_registered_call(method)  # noqa: E731 - the other branch assigns a method
             count = ACCEPTS_PER_METHOD
         for _ in range(count):
-            task = self._own_loop.create_task(self._accept(accept, name, handle, stopped))
-            self._accepting.add(task)
-            task.add_done_callback(self._accepting.discard)
+            task = self._event_loop.create_task(self._accept_calls(accept, name, handle, stopped))
+            self._accepts.add(task)
+            task.add_done_callback(self._accepts.discard)
         return stopped
 
-    def _handle(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> _Handle:
-        """How a call of a method is handled: a unary one without being looked for again, which grpc.aio would do."""
-        handler, loop = handlers[name], self._own_loop
+    def _handler(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> _Handle:
+        """Return the function that handles a call of a method; a unary method skips grpc.aio's lookup by name."""
+        handler, loop = handlers[name], self._event_loop
         if not handler.request_streaming and not handler.response_streaming:
             return lambda call: cygrpc._handle_unary_unary_rpc(handler, call, loop)
         resolver = cygrpc._MethodResolver([], handlers)
         return lambda call: cygrpc._handle_rpc(name, resolver, (), call, loop, False)
 
-    async def _accept(
+    async def _accept_calls(
         self, accept: Callable[[], Awaitable[Any]], name: str, handle: _Handle, stopped: asyncio.Future[None]
     ) -> None:
         try:
             while True:
                 call = await accept()
-                handling = _sent_or_lost(handle(call))
-                self._start(call, cygrpc._handle_exceptions(call, handling, self._own_loop, name))
-        except Exception as error:  # noqa: BLE001 - whatever ends an accept ends the server, in the main loop's hands
+                handling = _ignore_lost_caller(handle(call))
+                self._start(call, cygrpc._handle_exceptions(call, handling, self._event_loop, name))
+        except Exception as error:  # noqa: BLE001 - the main loop decides what an error of an accept means
             if not stopped.done():
                 stopped.set_exception(error)
 
     def _start(self, call: Any, handling: Coroutine[Any, Any, None]) -> None:
-        task = self._own_loop.create_task(handling)
-        self._young[task] = call
-        task.add_done_callback(self._ended)
-        if not self._looking:
-            self._looking = True
-            self._own_loop.call_later(_LISTEN_AFTER_SECONDS, self._look)
+        task = self._event_loop.create_task(handling)
+        self._new_calls[task] = call
+        task.add_done_callback(self._forget)
+        if not self._timer_runs:
+            self._timer_runs = True
+            self._event_loop.call_later(_WATCH_INTERVAL_SECONDS, self._watch_older_calls)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if self._young.pop(task, None) is None:
-            self._older.pop(task, None)
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        if self._new_calls.pop(task, None) is None:
+            self._older_calls.pop(task, None)
 
-    def _look(self) -> None:
-        """Listen for the leaving of those whose calls have been here for a while, which cancels their handlers."""
-        for task, call in self._older.items():
-            listening = self._own_loop.create_task(cygrpc._handle_cancellation_from_core(task, call, self._own_loop))
-            self._listening.add(listening)
-            listening.add_done_callback(self._listening.discard)
-        self._older, self._young = self._young, {}
-        self._looking = bool(self._older)
-        if self._looking:
-            self._own_loop.call_later(_LISTEN_AFTER_SECONDS, self._look)
+    def _watch_older_calls(self) -> None:
+        """Watch the older calls: if a caller cancels, the call's task is cancelled. Then start the next interval."""
+        for task, call in self._older_calls.items():
+            watcher = self._event_loop.create_task(cygrpc._handle_cancellation_from_core(task, call, self._event_loop))
+            self._watchers.add(watcher)
+            watcher.add_done_callback(self._watchers.discard)
+        self._older_calls, self._new_calls = self._new_calls, {}
+        self._timer_runs = bool(self._older_calls)
+        if self._timer_runs:
+            self._event_loop.call_later(_WATCH_INTERVAL_SECONDS, self._watch_older_calls)
 
 
-async def _sent_or_lost(handling: Coroutine[Any, Any, None]) -> None:
-    """Handle a call; an answer that cannot be sent has lost its caller, which is no error of anybody's."""
+async def _ignore_lost_caller(handling: Coroutine[Any, Any, None]) -> None:
+    """Handle a call; ignore that its response cannot be sent, which means that the caller has gone."""
     try:
         await handling
     except cygrpc.ExecuteBatchError:
         return
-    except cygrpc.AbortError as refused:
-        # The call keeps this exception, whose traceback keeps the handler's frame, its message and the call: a circle,
-        # which would keep the messages of two seconds of refusals until Python's collector comes by.
-        raise refused.with_traceback(None) from None
+    except grpc.aio.AbortError as aborted:
+        # The call keeps this exception. Its traceback keeps the handler's frame, which keeps the message and the call:
+        # a reference cycle, which would hold the messages of two seconds of refusals until Python's next collection.
+        raise aborted.with_traceback(None) from None
 
 
 def _unknown_method(handlers: dict[str, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    """Answers any call, of any kind, that no such method is here."""
+    """Return a handler that answers UNIMPLEMENTED to any call, unary or streaming."""
     known = ", ".join(sorted(name for name in handlers if name.startswith("/poolservice.")))
 
     async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"no such method; this server has {known}")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"unknown method; this server has {known}")
 
     return grpc.stream_stream_rpc_method_handler(refuse)

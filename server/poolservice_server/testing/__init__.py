@@ -1,12 +1,12 @@
-"""A real service for the tests of what calls it: a process of its own on a free port.
+"""A real service for tests of programs that call it: a process of its own on a free port.
 
     with serve() as service, PoolClient(service.address) as client:
         ...
 
-or, with pytest, ``pytest_plugins = ["poolservice_server.testing.plugin"]`` and the fixture `pool_service`.
+With pytest, use ``pytest_plugins = ["poolservice_server.testing.plugin"]`` and the fixture `pool_service`.
 
-A process, not a thread: grpc.aio's servers and clients share a poller within a process, and a test that forks would
-take half a server with it.
+The service is a process, not a thread, because the grpc.aio servers and clients of one process share a polling thread,
+and because a test that forks would copy half a server.
 """
 
 import os
@@ -23,41 +23,45 @@ from typing import IO, cast
 
 __all__ = ["START_SECONDS", "STOP_SECONDS", "Service", "ServiceFailed", "serve"]
 
-#: How long a service has to start, most of which is torch's import, and to stop.
+#: The longest time for a start, most of which is the import of torch, and for a stop.
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
 _COMMAND = (sys.executable, "-m", "poolservice_server")
+_SETTINGS_PREFIX = "POOLSERVICE_"
 
 
 class ServiceFailed(Exception):
-    """The service did not start, or did not stop as it should; with what it logged."""
+    """The service did not start, or stopped with an error; the message contains its log."""
 
 
 class Service:
     """A running service.
 
     Attributes:
-        address: where it listens, for a client.
-        banner: the line that it printed once it served: version, device, address.
-        process: the process itself.
+        address: its address, for a client.
+        ready_line: the line that it printed when it was ready: version, device, address.
+        process: the process.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", log: Path, banner: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", log: Path, ready_line: str) -> None:
         self.process = process
-        self.banner = banner
-        self.address = banner.split()[-1]
+        self.ready_line = ready_line
+        self.address = ready_line.split()[-1]
         self._log = log
 
     def log(self) -> str:
-        """What it has logged until now."""
+        """Return everything that the service has logged so far."""
         return self._log.read_text()
 
     def stop(self) -> int:
-        """Ask it to stop, as an orchestrator does, and wait: what it has accepted is answered first.
+        """Send SIGTERM, as an orchestrator does, and wait; the service finishes its accepted requests first.
 
         Returns:
-            Its exit status: 0 where it stopped in good order.
+            The exit status: 0 after an orderly stop.
+
+        Raises:
+            ServiceFailed: the service did not stop within `STOP_SECONDS`; it has been killed.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -69,22 +73,22 @@ class Service:
         return status
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
-        self.process.kill()
-        self.process.wait()
+        """Kill the process and its workers, as a crash of the machine would, and wait for the end of the process."""
+        _kill(self.process)
 
 
 @contextmanager
 def serve(*flags: str, env: Mapping[str, str] | None = None, command: Sequence[str] = _COMMAND) -> Iterator[Service]:
-    """Start a service and stop it at the end of the block.
+    """Start a service, and stop it at the end of the block.
 
     Args:
-        flags: `poolservice-server`'s own; the address is a free port of this machine unless they name one.
-        env: variables beside this process's.
-        command: what is started, where it is not the server as installed.
+        flags: flags of `poolservice-server`. Without --address, the service listens on a free port of this machine.
+        env: environment variables to add. The service gets those of this process too, except for the settings
+            (POOLSERVICE_*), so that a test does not depend on them.
+        command: the command to run instead of the installed server.
 
     Raises:
-        ServiceFailed: it does not serve within `START_SECONDS`, or does not stop with exit status 0.
+        ServiceFailed: the service is not ready within `START_SECONDS`, or its exit status is not 0.
     """
     with tempfile.TemporaryDirectory(prefix="poolservice-") as folder:
         log = Path(folder) / "log"
@@ -99,7 +103,15 @@ def serve(*flags: str, env: Mapping[str, str] | None = None, command: Sequence[s
                 raise ServiceFailed(f"the service ended with exit status {status}:\n{service.log()}")
 
 
+def _kill(process: "subprocess.Popen[str]") -> int:
+    """Kill the process and its workers, unless it has ended; return its exit status."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
 def _start(command: Sequence[str], env: Mapping[str, str], log: Path) -> Service:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)}
     with log.open("w") as stderr:
         process = subprocess.Popen(  # noqa: S603 - the server's own command, or the caller's
             command,
@@ -107,17 +119,20 @@ def _start(command: Sequence[str], env: Mapping[str, str], log: Path) -> Service
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, **env},
+            env={**inherited, **env},
+            # A group of its own, so that the process can be killed together with its workers.
+            process_group=0,
         )
     stdout = cast(IO[str], process.stdout)
     started = time.monotonic()
     with selectors.DefaultSelector() as selector:
         selector.register(stdout, selectors.EVENT_READ)
-        banner = stdout.readline().strip() if selector.select(START_SECONDS) else ""
-    if not banner:
-        process.kill()
-        status = process.wait()
+        ready_line = stdout.readline().strip() if selector.select(START_SECONDS) else ""
+    if not ready_line:
+        status = _kill(process)
         stdout.close()
-        waited = time.monotonic() - started
-        raise ServiceFailed(f"the service did not serve ({waited:.0f} s, exit status {status}):\n{log.read_text()}")
-    return Service(process, log, banner)
+        seconds = time.monotonic() - started
+        raise ServiceFailed(
+            f"the service was not ready after {seconds:.0f} s (exit status {status}):\n{log.read_text()}"
+        )
+    return Service(process, log, ready_line)

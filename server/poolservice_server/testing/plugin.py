@@ -1,4 +1,4 @@
-"""The fixture `pool_service`, for pytest: ``pytest_plugins = ["poolservice_server.testing.plugin"]``."""
+"""The pytest fixture `pool_service`; use it with ``pytest_plugins = ["poolservice_server.testing.plugin"]``."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from poolservice_server.testing import Service, serve
 
 @pytest.fixture(scope="session")
 def pool_service() -> Iterator[Service]:
-    """A real service with default settings, which the whole test run shares; `pool_service.address` is for a client."""
+    """Return a real service with default settings for the whole test run; clients use `pool_service.address`."""
     with serve() as service:
         yield service

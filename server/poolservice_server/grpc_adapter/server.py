@@ -1,0 +1,98 @@
+"""The gRPC server of one process: its methods, health, reflection and address; start and stop."""
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from poolservice_server.core.service import PoolService
+from poolservice_server.grpc_adapter.auth import token_authenticator
+from poolservice_server.grpc_adapter.options import server_options
+from poolservice_server.grpc_adapter.servicer import SERVICE_NAME, PoolServicer
+from poolservice_server.grpc_adapter.tls import server_credentials
+from poolservice_server.metrics import CallMetrics
+from poolservice_server.settings import Settings, SettingsError
+
+# A health check names the service, or nothing for the server as a whole.
+_HEALTH_NAMES = ("", SERVICE_NAME)
+
+
+class GrpcServer:
+    """The gRPC server of one process. Create it in the running event loop.
+
+    Args:
+        settings: the server's settings.
+        service: the core.
+        metrics: counts the calls.
+        shared_port: True if other worker processes listen on the same port.
+
+    Raises:
+        SettingsError: the token file or a TLS file cannot be used.
+    """
+
+    def __init__(self, settings: Settings, service: PoolService, metrics: CallMetrics, *, shared_port: bool) -> None:
+        self._address = settings.address
+        self._credentials = server_credentials(settings)
+        self._health = health.aio.HealthServicer()
+        servicer = PoolServicer(service, metrics, token_authenticator(settings))
+        self._server = _create_server(settings, shared_port=shared_port)
+        servicer.add_to(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> str:
+        """Listen, accept calls and report SERVING.
+
+        Returns:
+            The address, with the port that was chosen for port 0.
+
+        Raises:
+            SettingsError: the server cannot listen on the address.
+        """
+        address = self._listen()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+        return address
+
+    async def report_not_serving(self) -> None:
+        """Report NOT_SERVING to health checks, so that load balancers choose another server."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self, grace_period: float | None) -> None:
+        """Refuse new calls, and cancel the active calls after `grace_period` seconds, or immediately for None."""
+        await self._server.stop(grace_period)
+
+    async def wait_for_termination(self) -> None:
+        """Wait until the server has ended, because of `stop` or by itself.
+
+        Do not cancel the wait: grpc.aio would end the server.
+        """
+        await self._server.wait_for_termination()
+
+    def _listen(self) -> str:
+        address = self._address
+        try:
+            port = (
+                self._server.add_insecure_port(address)
+                if self._credentials is None
+                else self._server.add_secure_port(address, self._credentials)
+            )
+        except RuntimeError:
+            raise SettingsError(
+                f"cannot listen on {address} (--address): the port may be in use, the host may not be an address of "
+                "this machine, or the port may need more privileges"
+            ) from None
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in _HEALTH_NAMES:
+            await self._health.set(name, status)
+
+
+def _create_server(settings: Settings, *, shared_port: bool) -> grpc.aio.Server:
+    options = server_options(settings, shared_port=shared_port)
+    if settings.plain_server:
+        return grpc.aio.server(options=options)
+    # Imported here because it needs private names of grpcio, which not every release has (see private_api).
+    from poolservice_server.grpc_adapter import multi_accept
+
+    return multi_accept.create_server(options)

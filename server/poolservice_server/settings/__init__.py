@@ -1,0 +1,9 @@
+"""The server's settings: flags override environment variables, which override the settings file and the defaults."""
+
+from poolservice_server.settings.environment import unknown_variables
+from poolservice_server.settings.errors import SettingsError
+from poolservice_server.settings.files import read_file
+from poolservice_server.settings.loader import load
+from poolservice_server.settings.model import LARGEST_MESSAGE_BYTES, Settings
+
+__all__ = ["LARGEST_MESSAGE_BYTES", "Settings", "SettingsError", "load", "read_file", "unknown_variables"]

@@ -1,0 +1,44 @@
+"""The parser of the command line, whose errors are one sentence each."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from inspect import getdoc
+from typing import Any, NoReturn
+
+from pydantic_settings import BaseSettings, CliSettingsSource
+
+from poolservice_server.settings.errors import SettingsError, did_you_mean
+
+
+class _Parser(ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Namespace:  # type: ignore[override]
+        """Parse the arguments; suggest the nearest flag for an unknown one."""
+        parsed: Namespace
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag, _, _ = unknown[0].partition("=")
+            flags = [name for name in self._option_string_actions if name.startswith("--")]
+            suggestion = did_you_mean(flag, flags, prefix="--")
+            raise SettingsError(f"unknown argument {flag}{suggestion} (poolservice-server --help lists the flags)")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def flags_source(settings: type[BaseSettings], arguments: Sequence[str]) -> "CliSettingsSource[Any]":
+    """Return the settings that a command line has.
+
+    Raises:
+        SettingsError: a flag is unknown or lacks its value.
+        SystemExit: the command line has --help.
+    """
+    parser = _Parser(
+        prog=settings.model_config.get("cli_prog_name"),
+        description=getdoc(settings),
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return CliSettingsSource(
+        settings, cli_parse_args=list(arguments), root_parser=parser, parse_args_method=_Parser.parse_args
+    )

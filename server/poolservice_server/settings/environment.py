@@ -1,0 +1,65 @@
+"""The environment variables of the server: their names, their values, and the unknown ones."""
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
+
+from poolservice_server.settings.errors import did_you_mean
+
+_PREFIX = "POOLSERVICE_"
+
+# POOLSERVICE_ADDRESS belongs to clients. A machine that has it for its clients may also run a server, which must not
+# listen there.
+_OTHER_NAMES = {"address": "POOLSERVICE_LISTEN"}
+
+# Variables that have the prefix and are not the server's.
+_FOREIGN = re.compile(
+    _PREFIX + r"("
+    # The client's.
+    r"ADDRESS|TOKEN|CA|CLIENT_CERTIFICATE|CLIENT_KEY"
+    # Of docker-compose.yml and of the tests of the container image.
+    r"|IMAGE|TEST_\w+"
+    # Set by Kubernetes and by docker-compose.yml for a service that is called poolservice.
+    r"|SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?"
+    r")"
+)
+
+
+def variable_of(setting: str) -> str:
+    """Return the name of a setting's environment variable."""
+    return _OTHER_NAMES.get(setting, _PREFIX + setting.upper())
+
+
+class EnvironmentSource(PydanticBaseSettingsSource):
+    """The settings that the environment has, as strings."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of one setting, or None; its name; and that the value needs no decoding."""
+        return os.environ.get(variable_of(field_name)), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the settings that the environment has."""
+        names = {name: variable_of(name) for name in self.settings_cls.model_fields}
+        return {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
+
+
+def unknown_variables(settings: Iterable[str]) -> list[str]:
+    """Return a sentence for each variable that looks like a setting but is none.
+
+    The server warns about them and starts, although it refuses an unknown key in a settings file. A settings file is
+    written for this server alone, but anybody may put variables into its environment: Kubernetes, for example, adds
+    some per service of the namespace, named after the service. Those must not keep a container from starting.
+
+    Args:
+        settings: the names of all settings.
+    """
+    known = {variable_of(name) for name in settings}
+    return [
+        f"the environment variable {name} is not a setting and has no effect{did_you_mean(name, known, prefix=_PREFIX)}"
+        for name in sorted(os.environ)
+        if name.startswith(_PREFIX) and name not in known and not _FOREIGN.fullmatch(name)
+    ]

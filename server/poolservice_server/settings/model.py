@@ -1,0 +1,179 @@
+"""The settings themselves: names, types, defaults, limits and help texts."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from poolservice_server.settings.environment import EnvironmentSource
+
+_MEBIBYTE = 2**20
+
+#: The largest possible max_message_bytes. gRPC counts the bytes of a message in 32 bits.
+LARGEST_MESSAGE_BYTES = 1024 * _MEBIBYTE
+
+
+class Settings(BaseSettings):
+    """Serve pooling of images and tensors over gRPC.
+
+    Each flag is also an environment variable: --max-batch-size is POOLSERVICE_MAX_BATCH_SIZE. Only --address has
+    another name, POOLSERVICE_LISTEN, because POOLSERVICE_ADDRESS tells clients where to find a server. Each flag is
+    also a key of the settings file: max_batch_size. Flags override the environment, which overrides the file.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        cli_prog_name="poolservice-server",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_parse_none_str="none",
+    )
+
+    config: Path | None = Field(
+        default=None,
+        description="Settings file in TOML, with lines such as max_batch_size = 64; none: read no settings file",
+    )
+    address: str = Field(
+        default="127.0.0.1:50051",
+        description="Address to listen on: HOST:PORT, with port 0 for a free port and host 0.0.0.0 for all interfaces, "
+        "or unix:PATH. Environment variable: POOLSERVICE_LISTEN",
+    )
+    device: str = Field(
+        default="auto",
+        description="Device to compute on: auto, cpu, cuda, cuda:N or mps; auto uses a GPU if there is one",
+    )
+    require_gpu: bool = Field(
+        default=False,
+        description="Refuse to start, or to process requests, on the CPU if there is no GPU or the GPU fails",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Number of worker processes that share the address; more than one only on CPUs. Each has its own "
+        "queue and its own limits",
+    )
+    plain_server: bool = Field(
+        default=False,
+        description="Use grpc.aio's own server, which is slower. A malformed call can end it; a supervisor then starts "
+        "it again. Always used with a grpcio version that the faster server does not support",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        description="Number of batches that run concurrently in each worker; 0: 3 on a GPU, else the worker's share of "
+        "the cores",
+    )
+    decode_threads: int = Field(
+        default=0,
+        ge=0,
+        description="Number of threads in each worker that decode and encode images and, on the CPU, pool large ones; "
+        "0: the worker's share of the cores",
+    )
+    max_message_bytes: int = Field(
+        default=64 * _MEBIBYTE,
+        ge=1024,
+        le=LARGEST_MESSAGE_BYTES,
+        description=f"Largest size of a request or response message in bytes: 1024 to {LARGEST_MESSAGE_BYTES}",
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, ge=1, description="Largest number of pixels of an image, as its header declares them"
+    )
+    max_batch_size: int = Field(default=64, ge=1, description="Largest number of requests in one batch")
+    max_batch_bytes: int = Field(
+        default=64 * _MEBIBYTE, ge=1, description="Largest total size of the requests in one batch, in bytes"
+    )
+    max_batch_delay: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=10.0,
+        description="Longest time in seconds that a request waits for batch-mates, at most 10; 0: never waits for them",
+    )
+    max_queue_items: int = Field(
+        default=1024,
+        ge=1,
+        description="Largest number of requests that are queued or running; the server refuses more",
+    )
+    max_queue_bytes: int = Field(
+        default=512 * _MEBIBYTE,
+        ge=1,
+        description="Largest total size in bytes of the requests that are queued or running; the server refuses more",
+    )
+    grace_period: float = Field(
+        default=30.0,
+        ge=0.0,
+        description="Time in seconds that accepted requests have to finish after SIGTERM or Ctrl-C",
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="The server's certificate chain in PEM, which needs its key; none: no TLS"
+    )
+    tls_key: Path | None = Field(default=None, description="The private key of the certificate in PEM; none: no TLS")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="CA in PEM; clients need a certificate of this CA (mutual TLS); none: no client certificates",
+    )
+    auth_token_file: Path | None = Field(
+        default=None, description="File of bearer tokens, one per line; clients need one of them; none: no tokens"
+    )
+    compression: bool = Field(
+        default=False,
+        description="Accept compressed messages. A compressed megabyte can take gigabytes of memory: only for trusted "
+        "clients",
+    )
+    metrics_address: str | None = Field(
+        default=None,
+        description="HOST:PORT on which to serve Prometheus metrics; worker N uses PORT + N; none: no metrics",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Lowest level that is logged"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Format of the log lines: text for people, json for programs"
+    )
+
+    @property
+    def is_supervised(self) -> bool:
+        """Return True if a supervisor starts the serving processes and restarts them when they end."""
+        return self.workers > 1 or self.plain_server
+
+    def metrics_address_of(self, worker: int) -> str:
+        """Return the address of a worker's metrics: the configured port plus the worker's number; "" for none."""
+        if not self.metrics_address:
+            return ""
+        host, _, port = self.metrics_address.rpartition(":")
+        return f"{host}:{int(port) + worker if int(port) else 0}"
+
+    @field_validator("address", "metrics_address")
+    @classmethod
+    def _has_port(cls, value: str | None) -> str | None:
+        if not value or value.startswith("unix:"):
+            return value
+        host, colon, port = value.rpartition(":")
+        if not (host and colon and port.isdecimal() and int(port) < 2**16):
+            raise ValueError("must be HOST:PORT, such as 0.0.0.0:50051 or [::]:50051, or unix:PATH")
+        return value
+
+    @model_validator(mode="after")
+    def _workers_can_share(self) -> Self:
+        if self.workers > 1 and self.address.startswith("unix:"):
+            raise ValueError(
+                "workers share a TCP port, but address is a Unix socket: use HOST:PORT, or use only one worker"
+            )
+        if self.workers > 1 and (self.require_gpu or self.device not in ("auto", "cpu")):
+            raise ValueError("only one process can drive a GPU: use workers with device cpu, or use only one worker")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources below the flags: the environment, then the keyword arguments (the settings file)."""
+        return EnvironmentSource(settings_cls), init_settings

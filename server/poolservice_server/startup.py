@@ -1,0 +1,51 @@
+"""Starts the server: prepares the process, checks what can fail early, and chooses between one process and several."""
+
+from importlib.metadata import version
+
+import structlog
+
+from poolservice_server import listen_check, log
+from poolservice_server.grpc_adapter import environment, private_api
+from poolservice_server.settings import Settings, unknown_variables
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serve with these settings until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the server cannot start with these settings.
+    """
+    log.configure(settings.log_level, settings.log_format)
+    for problem in unknown_variables(Settings.model_fields):
+        _log.warning(problem)
+    if not environment.disable_event_engine_listener():
+        _log.warning(
+            "unknown release of grpcio: it reads sockets in its default way, which costs an eighth of the throughput",
+            grpcio=version("grpcio"),
+        )
+    listen_check.check(settings)
+    settings = _choose_server(settings)
+    # Imported last: both import grpc, which reads the environment that was just set, and the process imports torch,
+    # which takes seconds.
+    if settings.is_supervised:
+        from poolservice_server.supervisor import run as serve
+    else:
+        from poolservice_server.process import run as serve
+    serve(settings)
+
+
+def _choose_server(settings: Settings) -> Settings:
+    """Return the settings, with `plain_server` if the installed grpcio does not support the faster server."""
+    if settings.plain_server:
+        return settings
+    if problems := private_api.missing("event_loop"):
+        _log.warning("slower event loop, because of the installed grpcio", grpcio=version("grpcio"), reason=problems)
+    problems = private_api.missing("multi_accept")
+    if not problems:
+        return settings
+    _log.warning(
+        "serving with --plain-server, because of the installed grpcio", grpcio=version("grpcio"), reason=problems
+    )
+    return settings.model_copy(update={"plain_server": True})
