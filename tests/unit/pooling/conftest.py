@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from fractions import Fraction
 from random import Random
 from typing import Any, NamedTuple
@@ -36,42 +37,32 @@ def _sizes(random: Random, dims: int, low: int, high: int) -> tuple[int, ...]:
     return tuple(random.randint(low, high) for _ in range(dims))
 
 
-def _window(random: Random, dims: int, operator: str) -> dict[str, Any]:
+def _window(random: Random, dims: int) -> dict[str, Any]:
     kernel = _sizes(random, dims, 1, 4)
     parameters: dict[str, Any] = {"kernel_size": kernel}
     if random.random() < 0.7:
         parameters["stride"] = _sizes(random, dims, 1, 4)
-    if operator != "lp_pool" and random.random() < 0.6:
+    if random.random() < 0.6:
         parameters["padding"] = tuple(random.randint(0, size // 2) for size in kernel)
-    if operator != "mixed_pool":
-        parameters["ceil_mode"] = random.random() < 0.5
-    if operator in ("max_pool", "min_pool") and random.random() < 0.4:
+    parameters["ceil_mode"] = random.random() < 0.5
+    if random.random() < 0.4:
         parameters["dilation"] = _sizes(random, dims, 1, 3)
-    return parameters
-
-
-def _parameters(random: Random, dims: int, operator: str) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    if operator == "avg_pool":
-        parameters["count_include_pad"] = random.random() < 0.5
-        if dims > 1:
-            parameters["divisor_override"] = random.choice((None, None, 1, -3, 7))
-    elif operator == "lp_pool":
-        parameters["norm_type"] = random.choice((1.0, 2.0, 3.0, 0.5, 1.7, -1.5))
-    elif operator == "mixed_pool":
-        parameters["alpha"] = random.choice((0.0, 0.25, 0.5, 1.0))
     return parameters
 
 
 def _spec(random: Random, operator: str, dims: int | None = None) -> PoolSpec:
     dims = random.randint(1, 3) if dims is None else dims
-    parameters = _parameters(random, dims, operator)
-    if operator.startswith("adaptive"):
-        sizes = tuple(random.choice((1, 2, 3, 5, None, 0)) for _ in range(dims))
-        parameters["output_size"] = sizes if random.random() < 0.8 else (1,) * dims
-    elif not operator.startswith("global"):
-        parameters |= _window(random, dims, operator)
-    return LAYERS[operator, dims](**parameters)
+    sizes = tuple(random.choice((1, 2, 3, 5, None, 0)) for _ in range(dims))
+    parameters = _window(random, dims) | {
+        "output_size": sizes if random.random() < 0.8 else (1,) * dims,
+        "count_include_pad": random.random() < 0.5,
+        "divisor_override": random.choice((None, None, 1, -3, 7)),
+        "norm_type": random.choice((1.0, 2.0, 3.0, 0.5, 1.7, -1.5)),
+        "alpha": random.choice((0.0, 0.25, 0.5, 1.0)),
+    }
+    layer = LAYERS[operator, dims]
+    own = {field.name for field in fields(layer)}
+    return layer(**{name: value for name, value in parameters.items() if name in own})
 
 
 def _case(random: Random, operator: str, *, large: bool = False) -> tuple[PoolSpec, tuple[int, ...]]:
