@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._clients.aio_pool import AsyncPooling
+from poolservice_client._clients.aio_pool_methods import AsyncPoolMethods
 from poolservice_client._clients.base import BaseClient, documented_as
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._coalescing.aio import AsyncCoalescer, PendingCall
@@ -29,7 +29,7 @@ from poolservice_client._transport.aio import AsyncGrpcTransport, AsyncTransport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
 
 
-class AsyncPoolClient(AsyncPooling, AsyncMap, BaseClient):
+class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
     """An asyncio client of a pooling service, for any number of tasks of one event loop.
 
     It has the methods of PoolClient, to be awaited. It may be created before the event loop runs, and connects with

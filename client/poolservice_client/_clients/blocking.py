@@ -6,7 +6,7 @@ from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._clients.base import BaseClient
-from poolservice_client._clients.blocking_pool import BlockingPooling
+from poolservice_client._clients.blocking_pool_methods import BlockingPoolMethods
 from poolservice_client._coalescing.blocking import Coalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
 from poolservice_client._map.blocking_map import BlockingMap
@@ -25,7 +25,7 @@ from poolservice_client._transport.blocking import GrpcTransport, Transport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
 
 
-class PoolClient(BlockingPooling, BlockingMap, BaseClient):
+class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
     """A blocking client of a pooling service. Thread-safe: threads should share one client.
 
     The client connects with its first call.

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest, PoolError
-from poolservice_client._response.parameters import invalid_request_error
+from poolservice_client._response.parameter_names import invalid_request_error
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unauthenticated, Unavailable
 
 _Detail = TypeVar("_Detail", bound=Message)

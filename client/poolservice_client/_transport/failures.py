@@ -67,6 +67,16 @@ def request_too_large(size: int, limit: int) -> InvalidRequest:
     )
 
 
+def closed_error() -> PoolError:
+    """Return the error for a call on a closed client."""
+    return PoolError("this client is closed; make a new one")
+
+
+def closed_during_call_error() -> PoolError:
+    """Return the error for a call that was running when its client was closed."""
+    return PoolError("the client was closed during this call")
+
+
 def _exception(
     code: int,
     message: str,

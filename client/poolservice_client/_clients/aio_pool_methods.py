@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from poolservice.specs import PoolSpec
 from poolservice_client._clients.base import documented_as
-from poolservice_client._clients.blocking_pool import BlockingPooling
+from poolservice_client._clients.blocking_pool_methods import BlockingPoolMethods
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
 from poolservice_client._response.reader import PoolResponse
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 
-class AsyncPooling(ABC):
+class AsyncPoolMethods(ABC):
     """The pooling methods of AsyncPoolClient."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class AsyncPooling(ABC):
         execution: bool = False,
         **options: Unpack[PoolOptions],
     ) -> Any: ...
-    @documented_as(BlockingPooling.pool)
+    @documented_as(BlockingPoolMethods.pool)
     async def pool(
         self,
         x: Any,
@@ -142,7 +142,7 @@ class AsyncPooling(ABC):
     async def pool_image(
         self, x: Poolable, specs: Sequence[PoolSpec], **options: Unpack[ImageOptions]
     ) -> "list[PIL.Image.Image]": ...
-    @documented_as(BlockingPooling.pool_image)
+    @documented_as(BlockingPoolMethods.pool_image)
     async def pool_image(
         self,
         x: Any,

@@ -1,10 +1,10 @@
-"""What the calls of both transports share: the concurrency limit, deadlines, and errors that need no server."""
+"""The limits of a client's calls: how many run at the same time, how large they are and how long they take."""
 
 import time
 
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.failures import request_too_large
-from poolservice_client.errors import DeadlineExceeded, PoolError
+from poolservice_client.errors import DeadlineExceeded
 
 #: The calls that one client runs at the same time. Further calls wait for a slot, within their deadlines.
 #: A server's max_concurrent_streams, often 100, also counts calls that have ended in the client but not yet in the
@@ -30,13 +30,3 @@ def no_slot_error(settings: Settings, timeout: float | None) -> DeadlineExceeded
         f"{MAX_CONCURRENT_CALLS} other calls of this client to {settings.address} were running, and none of them ended "
         f"within this call's timeout of {timeout:g} s"
     )
-
-
-def closed_error() -> PoolError:
-    """Return the error for a call on a closed client."""
-    return PoolError("this client is closed; make a new one")
-
-
-def closed_during_call_error() -> PoolError:
-    """Return the error for a call that was running when its client was closed."""
-    return PoolError("the client was closed during this call")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 
-class BlockingPooling(ABC):
+class BlockingPoolMethods(ABC):
     """The pooling methods of PoolClient."""
 
     @abstractmethod
