@@ -162,7 +162,7 @@ def test_a_saved_array_of_objects_is_never_unpickled(entry_point: Command, tmp_p
 def test_a_request_that_the_service_refuses_is_named_by_its_file(
     command: Command, tmp_path: Path, photograph: Path
 ) -> None:
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("plain text")
     refused = "poolservice: notes.txt: these 10 bytes are not a JPEG"
     _assert_error(command("pool", "notes.txt", "--op", "gap2d"), FAILED, refused)
     _assert_error(command("bench", "--input", "notes.txt", "--op", "gap2d"), FAILED, refused)
