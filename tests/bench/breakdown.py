@@ -1,14 +1,14 @@
-"""`make bench-breakdown`: where the time of one call goes, in process and without gRPC, in microseconds.
+"""`make bench-breakdown`: the time of one call by step, in process and without gRPC, in microseconds.
 
-parse     the message's head read or found again, the payload as an array
-decode    a picture to planes (on the decoding threads)
+parse     splits the message, validates its head or finds it in the cache, and views the payload as an array
+decode    decodes an image (on the image threads)
 queue     from submission to the start of the batch
-compute   the batch on the device
-encode    results to the encoded response
-between   the rest of the whole: tasks, futures, hand-over to threads
-whole     from message to message
+compute   runs the batch on the device
+encode    turns the results into the encoded response
+rest      everything else: tasks, futures, hand-over to threads
+total     from request message to response message
 
-For a picture, also the CPU time of the whole, all threads together, over that of Pillow's own decoding of the file.
+For the image job, the CPU time of the call on all threads is compared with Pillow's decoding of the same file.
 """
 
 import io
@@ -36,7 +36,7 @@ from poolservice_server.batcher import Batcher, Completed
 from poolservice_server.core.plan import read_head
 from poolservice_server.core.service import Call, PoolService
 
-STEPS = ("parse", "decode", "queue", "compute", "encode", "between", "whole")
+STEPS = ("parse", "decode", "queue", "compute", "encode", "rest", "total")
 MOST_DECODE_CPU = 1.15
 
 _MESSAGE_BYTES = 64 * 2**20
@@ -47,8 +47,8 @@ console = Console()
 
 def command(
     calls: Annotated[int, typer.Option(help="Calls in each of the rounds.")] = 200,
-    rounds: Annotated[int, typer.Option(help="Rounds over all jobs; medians are told.")] = 7,
-    out: Annotated[Path | None, typer.Option("--json", help="Where the results go as JSON.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds over all jobs; medians are reported.")] = 7,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")] = None,
 ) -> None:
     """Measure the steps of one call for each job."""
     allocator.keep_large_messages()
@@ -60,13 +60,13 @@ def command(
 
 
 async def _run(jobs: list[Job], calls: int, rounds: int) -> tuple[dict[str, dict[str, float]], float]:
-    """The steps' medians by job, and the CPU time of the picture's call over Pillow's."""
+    """Return the medians of the steps by job, and the CPU time of the image job's call divided by Pillow's."""
     backend = choose_backend("cpu")
     batcher = Batcher(backend.run, threads=2, inline_bytes=backend.inline_bytes)
-    with ThreadPoolExecutor(1) as decoders:
+    with ThreadPoolExecutor(1) as image_threads:
         service = PoolService(
             batcher,
-            decoders,
+            image_threads,
             pool_pb2.GetServerInfoResponse,
             max_message_bytes=_MESSAGE_BYTES,
             max_image_pixels=_PIXELS,
@@ -83,7 +83,9 @@ async def _run(jobs: list[Job], calls: int, rounds: int) -> tuple[dict[str, dict
                 if measured["decode"]:
                     decode_cpu.append(await _cpu_over_pillow(job, service, calls))
     await batcher.drain()
-    medians = {job: {step: statistics.median(seen) for step, seen in of.items()} for job, of in steps.items()}
+    medians = {
+        job: {step: statistics.median(values) for step, values in by_step.items()} for job, by_step in steps.items()
+    }
     return medians, statistics.median(decode_cpu)
 
 
@@ -97,10 +99,10 @@ def _print(jobs: list[Job], medians: dict[str, dict[str, float]], decode_cpu: fl
     console.print(table)
     verdict = "[green]met[/green]" if decode_cpu <= MOST_DECODE_CPU else "[red]not met[/red]"
     console.print(
-        f"J2: CPU from file to answer over Pillow's decoding of it: {decode_cpu:.2f}, "
+        f"J2: CPU time from file to response, divided by Pillow's decoding: {decode_cpu:.2f}, "
         f"target at most {MOST_DECODE_CPU} {verdict}"
     )
-    console.print(f"load of the machine: {load_average():.1f}")
+    console.print(f"load average: {load_average():.1f}")
 
 
 async def _measure(job: Job, service: PoolService, backend: Backend, calls: int) -> dict[str, float]:
@@ -110,11 +112,11 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
     seconds = []
     for _ in range(calls):
         started = time.perf_counter()
-        answer = await service.pool(call)
+        encoded = await service.pool(call)
         seconds.append(time.perf_counter() - started)
-    whole = statistics.median(seconds) * 1e6
+    total = statistics.median(seconds) * 1e6
     executions = [codec.decode_response(await service.pool(call)).execution for _ in range(calls)]
-    response = codec.decode_response(answer)
+    response = codec.decode_response(encoded)
     measured = {
         "decode": statistics.median(one.decode_microseconds for one in executions),
         "queue": statistics.median(one.queue_microseconds for one in executions),
@@ -130,8 +132,8 @@ async def _measure(job: Job, service: PoolService, backend: Backend, calls: int)
             raise pooled
         completed = Completed(pooled.result, pooled.device, pooled.batch_size, 0.0, 0.0)
         measured["encode"] = _time(lambda: plan.response_builder.encode(completed), calls)
-    measured["between"] = whole - sum(measured.values())
-    measured["whole"] = whole
+    measured["rest"] = total - sum(measured.values())
+    measured["total"] = total
     return measured
 
 
@@ -153,15 +155,15 @@ def _time(step: Callable[[], object], calls: int) -> float:
 async def _cpu_over_pillow(job: Job, service: PoolService, calls: int) -> float:
     file = bytes(codec.decode_request(job.request).data)
     call = Call(job.request)
-    ours = theirs = 0.0
+    ours = pillows = 0.0
     for _ in range(calls):
         started = time.process_time()
         await service.pool(call)
         ours += time.process_time() - started
         started = time.process_time()
         Image.open(io.BytesIO(file)).load()
-        theirs += time.process_time() - started
-    return ours / theirs
+        pillows += time.process_time() - started
+    return ours / pillows
 
 
 if __name__ == "__main__":

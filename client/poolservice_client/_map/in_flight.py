@@ -1,7 +1,7 @@
-"""The state of a map: which items are read, sent and yielded, and what is to be done next. It does none of it itself.
+"""The state of a map: which items are read, sent and yielded, and what is to be done next.
 
-It knows neither threads nor tasks, so that the blocking and the asyncio runner share it. The blocking runner holds a
-lock around every use.
+The blocking and the asyncio runner share it. It knows neither threads nor tasks: the runners do the work, and the
+blocking runner holds a lock around every use.
 """
 
 import math
@@ -75,7 +75,7 @@ class InFlight:
 
     @property
     def has_room(self) -> bool:
-        """True if one more item should be read; this reads as far ahead as keeps the server busy."""
+        """True if one more item should be read: enough are in flight once they keep the server busy."""
         held = self._read - self._yielded
         if self.ended or held == 0:
             return not self.ended
@@ -148,8 +148,8 @@ class InFlight:
     def answered(self, message: Message, outcomes: Iterable[Outcome]) -> Failure | None:
         """Settle the items of a message by their outcomes.
 
-        Items that the server refused for now stay in the message. Whether they are sent again is decided by the
-        client's retry policy, which takes it as one retry of the message.
+        Items that the server refused for now stay in the message. The client's retry policy decides whether they are
+        sent again, which counts as one retry.
 
         Returns:
             Why items were refused; None if no item is left.

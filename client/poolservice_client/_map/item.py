@@ -33,7 +33,7 @@ class Item:
         keeps_input: whether `source` is yielded with the result.
         prepared: whether `source` has been converted into `content`.
         template: the template of its request; None until it is prepared.
-        small: whether it is sent in one message with other items.
+        small: whether it may be sent in one message with other items.
         content: the bytes to send: the whole request of a large item, the payload of a small one.
         content_bytes: the size of `content`; 0 once the item is settled.
         held_bytes: the memory that it holds otherwise: its input, if that is kept, and its result.
