@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from poolservice_client import PoolClient
+from poolservice_client import PoolClient, RetryPolicy
 from poolservice_client._cli import errors, input_paths, map_job, operators, shared_options
 from poolservice_client._cli.errors import UsageError
 from poolservice_client._cli.feature_file import FeatureFile
@@ -31,6 +31,9 @@ EPILOG = (
 
 # The number of failures that are printed; --failures lists all of them.
 _MAX_PRINTED_FAILURES = 10
+
+# A busy server must not end a long run: every file is retried for about as long as its timeout.
+_PATIENT_RETRIES = RetryPolicy(max_attempts=20, burst=1000)
 
 
 @takes_parameters
@@ -99,7 +102,9 @@ def map_files(
         done_before = journal.done
         if done_before and not quiet:
             errors.report(f"resuming: {done_before:,} of {len(paths):,} files are already done")
-        with PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client:
+        with PoolClient(
+            address, timeout=timeout, max_message_bytes=max_message_bytes, retries=_PATIENT_RETRIES
+        ) as client:
             map_job.run(client, [operator.spec for operator in parsed], options, paths, journal, quiet=quiet)
         failed = {input_paths.printable(paths[index]): reason for index, reason in journal.failures.items()}
         rows = [input_paths.printable(path) for index, path in enumerate(paths) if index not in journal.failures]
