@@ -144,11 +144,11 @@ def cases() -> Iterator[Case]:
         yield Case(spec, (64, 8, 14, 14), torch.float32)
     for spec in (*WINDOWS, *PLANES_AND_TILES):
         yield Case(spec, (3, 480, 640), torch.uint8, image=True)
-    yield from threshold_cases()
+    yield from _near_thresholds()
 
 
-def threshold_cases() -> Iterator[Case]:
-    """Yield rows on both sides of those thresholds (pooling/thresholds.py) that no other row is near."""
+def _near_thresholds() -> Iterator[Case]:
+    """Yield rows on both sides of those thresholds in pooling/thresholds.py that no other row is near."""
     spec: PoolSpec
     for spec in (MaxPool2d(5, 1), MaxPool2d(6, 1)):
         yield Case(spec, (8, 8, 8), torch.float32)

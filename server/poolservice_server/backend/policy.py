@@ -25,8 +25,8 @@ Outcome = DeviceResult | Exception
 _INLINE_BYTES = 128 * 1024
 
 # While one batch is copied in, another is computed and a third is copied out. More concurrent batches would only be
-# smaller, because requests gather while they wait for a free slot. A batch costs 130 to 180 us of Python on an H100's
-# path (measured in November 2026 with torch 2.11), so small batches gain nothing from a GPU.
+# smaller, because requests gather while they wait for a free slot, and each batch takes 130 to 180 us of Python on its
+# path to the GPU (measured in November 2026 on an H100 with torch 2.11).
 _GPU_CONCURRENCY = 3
 
 

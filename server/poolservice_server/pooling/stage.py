@@ -43,7 +43,7 @@ def run_on_tensors(stage: PoolStage, planes: torch.Tensor) -> list[TensorResult]
 
 
 def run_on_arrays(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...]:
-    """Pool planes with each spec of the stage, on the CPU: in numpy where that is faster, else in torch.
+    """Pool planes with each spec of the stage, on the CPU: in numpy if that is faster, else in torch.
 
     Shape:
         planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
