@@ -90,7 +90,7 @@ def read_stacked_response(
     except (MalformedMessage, InvalidRequest) as error:
         raise unreadable_response(error) from None
     reported = _execution(response.execution)
-    # The server counted the stacked request as one.
+    # The server counted the stacked request as one request.
     execution = reported._replace(batch_size=reported.batch_size + count - 1)
     if query.single:
         return [PoolResponse(result, execution) for result in results_by_spec[0]]

@@ -71,7 +71,7 @@ class ConnectionPool:
     Args:
         connections: the first connections; at least one.
         counters: count the connections and the reconnects.
-        discovers_workers: whether worker discovery shall open one connection per worker.
+        discovers_workers: whether worker discovery opens one connection per worker.
 
     Attributes:
         discovery_due: the time at which worker discovery is due, in seconds of time.monotonic; math.inf for never.

@@ -27,6 +27,6 @@ def check_size(request: bytes, settings: Settings) -> None:
 def no_slot_error(settings: Settings, timeout: float | None) -> DeadlineExceeded:
     """Return the error for a call that found no free slot within its timeout."""
     return DeadlineExceeded(
-        f"{MAX_CONCURRENT_CALLS} other calls of this client to {settings.address} were running, and none of them ended "
-        f"within this call's timeout of {timeout:g} s"
+        f"{MAX_CONCURRENT_CALLS} calls of this client to {settings.address} were running, and this call found no free "
+        f"slot within its timeout of {timeout:g} s"
     )
