@@ -17,13 +17,20 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SECONDS = 60.0
 
 
+@pytest.fixture(autouse=True)
+def no_inherited_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the settings in the environment of whoever runs the tests; processes inherit what is left."""
+    for name in list(os.environ):
+        if name.startswith("POOLSERVICE_"):
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def offline(tmp_path: Path) -> Command:
     """Run the command as a process that knows no server. Keywords set environment variables; None unsets one."""
 
     def run(*arguments: object, stdin: bytes = b"", **variables: str | None) -> "subprocess.CompletedProcess[str]":
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POOLSERVICE_")}
-        environment = {**inherited, "COLUMNS": "200", "PYTHONWARNINGS": "error", **variables}
+        environment = {**os.environ, "COLUMNS": "200", "PYTHONWARNINGS": "error", **variables}
         done = subprocess.run(
             [sys.executable, "-m", "poolservice_client", *map(str, arguments)],
             input=stdin,
@@ -51,9 +58,6 @@ def command(offline: Command, server_address: str) -> Command:
 @pytest.fixture
 def entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run the entry point in this process: long tables of errors would be slow with a process each."""
-    for name in list(os.environ):
-        if name.startswith("POOLSERVICE_"):
-            monkeypatch.delenv(name)
 
     def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
         words = ["poolservice", *map(str, arguments)]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,20 @@ ROOT = Path(__file__).parents[2]
 PREPARATION = re.compile(r"^## Preparation\n.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def readers_folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the preparation of client/README.md was run, and nothing else."""
+    folder = tmp_path_factory.mktemp("prepared")
     preparation = PREPARATION.search((ROOT / "client" / "README.md").read_text())
     assert preparation
-    subprocess.run([sys.executable, "-c", preparation[1]], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", preparation[1]], cwd=folder, check=True, timeout=60)
+    return folder
+
+
+@pytest.fixture
+def readers_folder(prepared_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared folder for one test."""
+    shutil.copytree(prepared_folder, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,10 +21,15 @@ Message = dict[str, Any]
 
 
 @pytest.fixture
-def load_example(readers_folder: Path, server_address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def load_example(
+    readers_folder: Path, readers_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], ModuleType]:
     """Return a function that imports an example in the reader's folder."""
     monkeypatch.chdir(readers_folder)
-    monkeypatch.setenv("POOLSERVICE_ADDRESS", server_address)
+    for name in os.environ.keys() - readers_environment.keys():
+        monkeypatch.delenv(name)
+    for name, value in readers_environment.items():
+        monkeypatch.setenv(name, value)
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
@@ -53,14 +60,16 @@ def test_an_example_runs_with_its_defaults(
     assert "Traceback" not in done.stderr
 
 
-def test_folder_to_features_writes_normalised_rows(load_example: Any, readers_folder: Path) -> None:
+def test_folder_to_features_writes_normalised_rows(
+    load_example: Callable[[str], ModuleType], readers_folder: Path
+) -> None:
     load_example("folder_to_features").main("photos", "out.npz")
     with np.load(readers_folder / "out.npz") as arrays:
         assert arrays["paths"].tolist() == ["photos/0.jpg", "photos/1.jpg", "photos/2.jpg"]
         np.testing.assert_allclose(np.linalg.norm(arrays["features"], axis=1), 1, rtol=1e-6)
 
 
-def test_the_dataset_returns_batches(load_example: Any) -> None:
+def test_the_dataset_returns_batches(load_example: Callable[[str], ModuleType]) -> None:
     dataset = load_example("torch_dataloader").FeatureDataset(["photo.jpg", "photos/0.jpg", "photos/1.jpg"])
     assert len(dataset) == 3
     first, second = dataset.__getitems__([0, 2])
@@ -68,7 +77,7 @@ def test_the_dataset_returns_batches(load_example: Any) -> None:
     assert torch.equal(dataset[1], second)
 
 
-def test_the_ray_class_adds_a_column(load_example: Any) -> None:
+def test_the_ray_class_adds_a_column(load_example: Callable[[str], ModuleType]) -> None:
     batch = {"path": np.array(["photo.jpg", "photos/0.jpg"], dtype=object), "label": np.array([1, 2])}
     result = load_example("ray_data").AddFeatures()(batch)
     assert sorted(result) == ["features", "label", "path"]
@@ -76,7 +85,7 @@ def test_the_ray_class_adds_a_column(load_example: Any) -> None:
 
 
 def test_ray_data_says_that_ray_is_missing(
-    load_example: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    load_example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     load_example("ray_data").main()
@@ -86,7 +95,7 @@ def test_ray_data_says_that_ray_is_missing(
     ]
 
 
-def test_the_asgi_application_responds(load_example: Any) -> None:
+def test_the_asgi_application_responds(load_example: Callable[[str], ModuleType]) -> None:
     image = Path("photo.jpg").read_bytes()
     asyncio.run(
         _use_application(load_example("asgi_service").app, [image[: len(image) // 2], image[len(image) // 2 :]])
