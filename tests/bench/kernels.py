@@ -149,6 +149,7 @@ def cases() -> Iterator[Case]:
 
 def _near_thresholds() -> Iterator[Case]:
     """Yield rows on both sides of those thresholds in pooling/thresholds.py that no other row is near to."""
+    spec: PoolSpec
     for spec in (MaxPool2d(5, 1), MaxPool2d(6, 1)):
         yield Case(spec, (8, 8, 8), torch.float32)
         yield Case(spec, (64, 8, 8), torch.float32)
