@@ -12,7 +12,10 @@ def main() -> int:
     """Run the server until SIGTERM or SIGINT; return the exit status."""
     missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
-        return _fail(f"the server needs {', '.join(missing)}; install it with: pip install 'poolservice[server]'")
+        return _fail(
+            f"the server needs {', '.join(missing)}; install poolservice with its server extra, in a clone of the "
+            "repository with: pip install '.[server]'"
+        )
     if sys.argv[1:] == ["--version"]:
         print(f"poolservice-server {__version__}")  # noqa: T201 - the command's output
         return 0

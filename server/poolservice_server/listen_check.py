@@ -40,8 +40,10 @@ def reserve(address: str, flag: str = "--address", *, shared: bool = False) -> I
     except OSError as error:
         raise _cannot_listen(address, flag, error) from None
     with bound:
-        # gRPC sets this option too. With it, the remains of a server that has just ended do not block the port.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if int(port):
+            # gRPC sets this option too. With it, the remains of a server that has just ended do not block the port. A
+            # free port goes without it, because other programs could then bind the port until this one listens.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
