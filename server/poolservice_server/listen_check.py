@@ -41,8 +41,8 @@ def reserve(address: str, flag: str = "--address", *, shared: bool = False) -> I
         raise _cannot_listen(address, flag, error) from None
     with bound:
         if int(port):
-            # gRPC sets this option too. With it, the remains of a server that has just ended do not block the port. A
-            # free port goes without it, because other programs could then bind the port until this one listens.
+            # As gRPC does: without this option, the closed connections of a server that has just ended block the port.
+            # For port 0 it stays off, because other programs could then bind the chosen port until this one listens.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

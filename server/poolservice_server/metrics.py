@@ -62,7 +62,7 @@ class CallMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
-        # These are copies because the metrics server's thread calls this.
+        # Copied, because this runs on the metrics server's thread while the event loop counts calls.
         ended, durations = self._ended.copy(), self._durations.copy()
         calls = CounterMetricFamily(
             "poolservice_calls", "Calls that have ended, by method and gRPC status.", labels=["method", "code"]
@@ -168,10 +168,10 @@ def serve(registry: CollectorRegistry, address: str, batcher: Batcher, backend: 
     """Serve the metrics until the end of the block.
 
     Args:
-        registry: where calls are counted; batches and devices are added to it.
+        registry: has the metrics of calls; this adds those of batches and devices.
         address: HOST:PORT; empty to serve no metrics.
-        batcher: whose counters are served.
-        backend: whose devices are reported.
+        batcher: its counters are served.
+        backend: its devices are reported.
 
     Raises:
         SettingsError: the server cannot listen at the address.

@@ -72,7 +72,7 @@ def run(settings: Settings, worker: Worker = SINGLE) -> None:
 
 
 class ServerEnded(Exception):
-    """gRPC's server ended by itself. Its remains can crash the process, so a new process must serve."""
+    """gRPC's server ended by itself. Its leftover state can crash the process, so a new process must serve."""
 
     def __init__(self) -> None:
         super().__init__("the gRPC server ended by itself, and this process ends too; start it again")
@@ -97,10 +97,10 @@ class ServingProcess:
             threads=settings.threads or backend.concurrency(cpus),
             inline_bytes=backend.inline_bytes,
         )
-        self._decoders = ThreadPoolExecutor(settings.decode_threads or cpus, thread_name_prefix="decode")
+        self._image_threads = ThreadPoolExecutor(settings.decode_threads or cpus, thread_name_prefix="decode")
         service = PoolService(
             self._batcher,
-            self._decoders,
+            self._image_threads,
             server_info.responder(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
@@ -128,8 +128,8 @@ class ServingProcess:
         metrics_address = self._settings.metrics_address_of(self._worker.number)
         with metrics.serve(self._registry, metrics_address, self._batcher, self._backend):
             address = await self._server.start()
-            # All objects that exist now stay. Freezing them keeps Python's collector from traversing torch's 200,000
-            # objects again and again.
+            # The objects that exist now live as long as the process. Freezing them keeps the garbage collector from
+            # traversing torch's 200,000 objects again and again.
             gc.collect()
             gc.freeze()
             self._worker.on_serving(self._ready_line(address))
@@ -140,14 +140,14 @@ class ServingProcess:
                 raise ServerEnded from ended.exception()
             await self._drain()
             await asyncio.wait((ended,))
-        self._decoders.shutdown()
+        self._image_threads.shutdown()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         if self._is_supervised:
-            # Ctrl-C also reaches the workers, where it would count as the first of two signals; the supervisor
-            # forwards it as SIGTERM.
+            # Ctrl-C reaches a worker twice: as SIGINT, which it ignores, and from the supervisor as SIGTERM. If both
+            # counted, the second signal would end the process without draining.
             loop.add_reader(self._worker.supervisor, self._supervisor_ended)
         else:
             loop.add_signal_handler(signal.SIGINT, self._stop.set)

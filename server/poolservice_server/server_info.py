@@ -19,7 +19,7 @@ _SIZES = {"kernel_size", "stride", "padding", "dilation"}
 
 
 def responder(settings: Settings, backend: Backend, *, worker: int) -> Callable[[], pool_pb2.GetServerInfoResponse]:
-    """Return a function that returns the response to GetServerInfo; what cannot change is collected only once.
+    """Return a function that returns the response to GetServerInfo; the parts that never change are built only once.
 
     Args:
         settings: the server's settings.

@@ -12,7 +12,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
 from poolservice.specs.validation import MAX_SIZE
 
-# Padding larger than this and than the input has no effect, yet torch's kernels visit it value by value.
+# The limit for padding that is larger than the input. More has no effect, yet torch's kernels visit it value by value.
 _MAX_IDLE_PADDING = 2**16
 
 # No machine holds a tensor of more values, and torch's own counters overflow not far above.
@@ -61,7 +61,7 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
             f"got {spatial} in {shape}",
             field="tensor.shape",
         )
-    if leading[-1] == 0 and not _takes_no_channels(spec, batched=len(leading) == 2):
+    if leading[-1] == 0 and not _takes_no_channels(spec, has_batch_dimension=len(leading) == 2):
         raise InvalidRequest(
             f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
         )
@@ -125,13 +125,13 @@ def result_dtype(spec: PoolSpec, dtype: np.dtype) -> np.dtype:
     return _FLOAT32
 
 
-def _takes_no_channels(spec: PoolSpec, *, batched: bool) -> bool:
+def _takes_no_channels(spec: PoolSpec, *, has_batch_dimension: bool) -> bool:
     # This follows from torch's checks; there is no rule behind it.
     if isinstance(spec, GlobalSpec):
         return True
     if spec.operator == "adaptive_max_pool":
-        return not batched
-    return spec.operator == "adaptive_avg_pool" and not (batched and spec.spatial_dims == 3)
+        return not has_batch_dimension
+    return spec.operator == "adaptive_avg_pool" and not (has_batch_dimension and spec.spatial_dims == 3)
 
 
 def _check_kernel_within(spec: WindowSpec, spatial: tuple[int, ...]) -> None:

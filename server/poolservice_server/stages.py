@@ -19,10 +19,10 @@ class PoolStage:
     Two stages are equal if they compute the same.
 
     Attributes:
-        specs: the specs; the results come in this order.
-        unit_scale: True if the planes are the uint8 values of a decoded image, which stand for 0 to 1. Results are
-            then float32, namely the results of the planes divided by 255: bit for bit for order statistics, within
-            rounding for means.
+        specs: the specs, in the order of their results.
+        unit_scale: True if the planes are the uint8 values of a decoded image, which stand for 0 to 1. The results are
+            then float32 and equal those of the planes divided by 255: bit for bit for order statistics, within rounding
+            for means.
     """
 
     specs: tuple[PoolSpec, ...]

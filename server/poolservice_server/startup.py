@@ -5,7 +5,7 @@ from importlib.metadata import version
 import structlog
 
 from poolservice_server import listen_check, log
-from poolservice_server.grpc_adapter import environment, private_api
+from poolservice_server.grpc_adapter import experiments, private_api
 from poolservice_server.settings import Settings, unknown_variables
 
 _log = structlog.get_logger(__name__)
@@ -20,9 +20,9 @@ def run(settings: Settings) -> None:
     log.configure(settings.log_level, settings.log_format)
     for problem in unknown_variables(Settings.model_fields):
         _log.warning(problem)
-    if not environment.disable_event_engine_listener():
+    if not experiments.disable_event_engine_listener():
         _log.warning(
-            "unknown release of grpcio: it reads sockets in its default way, which costs an eighth of the throughput",
+            "unknown release of grpcio: its event engine reads the sockets, which costs an eighth of the throughput",
             grpcio=version("grpcio"),
         )
     listen_check.check(settings)

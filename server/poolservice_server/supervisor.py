@@ -71,7 +71,7 @@ class _WorkerProcess:
 
 
 class _Restart(NamedTuple):
-    """The time of a worker's next start, and the pause after that if it ends early again."""
+    """The time `at` which a worker starts next, and the pause before its next restart if it ends early again."""
 
     at: float
     pause: float

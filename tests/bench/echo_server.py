@@ -11,11 +11,11 @@ import asyncio
 import sys
 from typing import Any
 
-from poolservice_server.grpc_adapter import environment
+from poolservice_server.grpc_adapter import experiments
 
 IS_TUNED = "--tuned" in sys.argv
 if IS_TUNED:
-    environment.disable_event_engine_listener()
+    experiments.disable_event_engine_listener()
 
 import grpc
 import grpc.aio

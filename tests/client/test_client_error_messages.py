@@ -68,7 +68,9 @@ def test_channels_last_and_specs_of_different_dimensions_are_explained(client: P
     with pytest.raises(InvalidRequest) as raised:
         client.pool(X, MaxPool2d(9999))
     assert "channels last" not in str(raised.value)
-    with pytest.raises(InvalidRequest, match=r"the first pools 1, specs\[1\] 2: send them in separate requests"):
+    with pytest.raises(
+        InvalidRequest, match=r"specs\[0\] pools 1 and specs\[1\] pools 2; send them in separate requests"
+    ):
         client.pool(X, [MaxPool1d(2), MaxPool2d(2)])
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import queue
-import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -119,7 +119,6 @@ def test_a_caller_that_does_not_read_is_held_back_by_flow_control(start_server: 
         tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=x.shape, data=x.tobytes()),
     )
     sent = 0
-    stalled = threading.Event()
 
     def send() -> Iterator[pb.PoolStreamRequest]:
         nonlocal sent
@@ -131,15 +130,17 @@ def test_a_caller_that_does_not_read_is_held_back_by_flow_control(start_server: 
         stub = PoolServiceStub(channel)
         responses = stub.PoolStream(send())
         next(responses)
-        # The test reads no further response, so the server stops reading requests when its limit is reached.
+        # The test reads no further response, so the server stops reading requests when its limit is reached. Nothing
+        # signals that, so wait until nothing is sent for two seconds. On a busy machine that may be too early, which
+        # weakens the bounds below but cannot fail them.
         before = -1
         while before != sent:
             before = sent
-            stalled.wait(2.0)
+            time.sleep(2.0)
         megabytes = memory().rss / 2**20
         # The limit, and what gRPC itself buffers.
         assert sent <= 2 * MAX_STREAM_REQUESTS + 64
         assert megabytes < 1500
         # Another caller is served meanwhile.
-        assert result(stub.Pool(request(3), timeout=20)) == 3.0
+        assert result(stub.Pool(request(3), timeout=60)) == 3.0
         responses.cancel()

@@ -68,7 +68,7 @@ def test_wakeups_are_merged_if_many_calls_are_active(
     assert queue.reads == reads
 
 
-def test_the_bytes_of_other_readers_stay(queue: PollerCompletionQueue) -> None:
+def test_wakeups_of_other_readers_are_not_merged(queue: PollerCompletionQueue) -> None:
     reads: list[bytes] = []
     read_completions(queue, lambda _loop: lambda: reads.append(queue.readable.recv(1)), active_calls=1000)
     assert len(reads) == 50

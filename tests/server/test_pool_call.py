@@ -82,8 +82,8 @@ def test_an_image_result_is_a_png_file(stub: PoolServiceStub, photograph: Path) 
     with Image.open(io.BytesIO(result.data)) as png:
         pooled = np.array(png)
         assert png.format == "PNG"
-    grey = torch.from_numpy(np.array(Image.open(photograph).convert("L")))[None].float()
-    np.testing.assert_array_equal(pooled, F.max_pool2d(grey, 4)[0].numpy().astype(np.uint8))
+    gray = torch.from_numpy(np.array(Image.open(photograph).convert("L")))[None].float()
+    np.testing.assert_array_equal(pooled, F.max_pool2d(gray, 4)[0].numpy().astype(np.uint8))
 
 
 @pytest.mark.parametrize("float16", [False, True])
@@ -134,10 +134,10 @@ INVALID = {
         "specs[0].max_pool.kernel_size",
         "no window fits",
     ),
-    "a rank that does not suit the spec": (
+    "a number of dimensions that does not suit the spec": (
         pb.PoolRequest(specs=[GAP], tensor=tensor(X[0])),
         "tensor.shape",
-        "rank|dimensions",
+        r"takes 3 dimensions \(C, height, width\)",
     ),
     "bytes that do not suit the shape": (
         pb.PoolRequest(specs=[GAP], tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[3, 8, 8], data=b"abc")),
@@ -171,7 +171,7 @@ INVALID = {
             ),
         ),
         "image",
-        "3 spatial|dimensions|rank",
+        r"takes 4 dimensions \(C, depth, height, width\)",
     ),
     "normalizing a tensor": (
         pb.PoolRequest(specs=[GAP], tensor=tensor(X), output=pb.OutputOptions(l2_normalize=True)),

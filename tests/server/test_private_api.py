@@ -17,7 +17,7 @@ from poolservice_server.grpc_adapter import private_api
 from poolservice_server.grpc_adapter.private_api import TABLE, PrivateName
 from poolservice_server.testing import Service
 
-PROGRAM = Path(__file__).with_name("server_without.py")
+PROGRAM = Path(__file__).with_name("server_without_private_name.py")
 VERSION = tuple(int(part) for part in grpc.__version__.split(".")[:2])
 
 needs_all_names = pytest.mark.skipif(VERSION < private_api.FIRST_VERSION, reason="this grpcio lacks some of the names")
@@ -83,7 +83,7 @@ def other_parameters(_changed: object) -> None:
 @pytest.mark.slow
 @needs_all_names
 @each_row
-def test_without_any_one_name_the_server_serves(
+def test_the_server_serves_without_any_one_name(
     start_server: Callable[..., Service], pool_small: Callable[[PoolServiceStub], float], row: PrivateName
 ) -> None:
     server = start_server(command=[sys.executable, str(PROGRAM)], env={"REMOVED": f"{row.module}:{row.name}"})

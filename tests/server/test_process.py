@@ -36,14 +36,14 @@ def test_the_ready_line_names_version_device_and_address(start_server: StartServ
     assert int(port) > 0
 
 
-def test_a_server_on_a_unix_socket(start_server: StartServer, pool_small: PoolSmall, tmp_path: Path) -> None:
+def test_a_server_listens_on_a_unix_socket(start_server: StartServer, pool_small: PoolSmall, tmp_path: Path) -> None:
     server = start_server("--address", f"unix:{tmp_path}/pool.sock")
     assert server.address == f"unix:{tmp_path}/pool.sock"
     with grpc.insecure_channel(server.address) as channel:
         assert pool_small(PoolServiceStub(channel)) == 2.0
 
 
-def test_server_info(server_address: str) -> None:
+def test_server_info_describes_operators_and_devices(server_address: str) -> None:
     with grpc.insecure_channel(server_address) as channel:
         info = PoolServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest())
     assert info.version == __version__
@@ -61,7 +61,7 @@ def test_server_info(server_address: str) -> None:
 
 
 @pytest.mark.parametrize("service", ["", "poolservice.v1.PoolService"])
-def test_health(server_address: str, service: str) -> None:
+def test_the_health_check_reports_serving(server_address: str, service: str) -> None:
     with grpc.insecure_channel(server_address) as channel:
         response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
     assert response.status == health_pb2.HealthCheckResponse.SERVING

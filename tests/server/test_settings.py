@@ -103,7 +103,7 @@ def test_the_environment_names_the_address_to_listen_on(run_server: RunServer, t
     assert NOT_THIS_MACHINE in failure(run_server, "--config", str(file), env={"POOLSERVICE_LISTEN": NOT_THIS_MACHINE})
 
 
-def test_the_address_of_the_clients_does_not_move_the_server(run_server: RunServer) -> None:
+def test_the_server_does_not_listen_on_the_address_of_its_clients(run_server: RunServer) -> None:
     # The device is checked after the address, so this server would have listened.
     sentence = failure(run_server, "--device", "cuda:99", env={"POOLSERVICE_ADDRESS": NOT_THIS_MACHINE})
     assert "(--device, --require-gpu)" in sentence
@@ -134,6 +134,6 @@ def test_an_unknown_variable_is_reported_with_the_nearest_name(start_server: Sta
         "POOLSERVICE_SERVICE_PORT_GRPC",
     ],
 )
-def test_variables_of_others_are_not_reported(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_variables_of_other_programs_are_not_reported(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "x")
     assert unknown_variables(Settings.model_fields) == []

@@ -126,7 +126,9 @@ def result_after_restart(stub: PoolServiceStub, pool_small: PoolSmall) -> float:
                 raise
 
 
-def test_the_plain_server_on_a_unix_socket(start_server: StartServer, pool_small: PoolSmall, tmp_path: Path) -> None:
+def test_the_plain_server_listens_on_a_unix_socket(
+    start_server: StartServer, pool_small: PoolSmall, tmp_path: Path
+) -> None:
     server = start_server("--plain-server", "--address", f"unix:{tmp_path}/pool.sock")
     with grpc.insecure_channel(server.address) as channel:
         assert pool_small(PoolServiceStub(channel)) == 2.0

@@ -88,7 +88,7 @@ def torch_shape(function: Any, parameters: dict[str, Any], shape: tuple[int, ...
 
 @settings(max_examples=50, deadline=None)
 @given(seeds)
-def test_accepts_and_refuses_what_torch_does(seed: int) -> None:
+def test_output_shape_accepts_and_refuses_what_torch_does(seed: int) -> None:
     random = Random(seed)
     operators = ("max_pool", "avg_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool")
     for _ in range(CASES):

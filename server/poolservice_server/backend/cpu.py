@@ -55,7 +55,7 @@ class CpuDevice:
 
 
 def _groups(payloads: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
-    """Yield runs of consecutive payloads to stack; a large payload is a run of its own."""
+    """Yield groups of consecutive payloads to stack; a large payload is a group by itself."""
     start = 0
     nbytes = 0
     for number, payload in enumerate(payloads):

@@ -40,7 +40,7 @@ class DeviceFailed(Exception):
 
 
 class NoDevice(Exception):
-    """No device is available, and the server may not fall back to the CPU (`require_gpu`)."""
+    """A device does not exist or does not work, or all devices are suspended; `require_gpu` excludes the CPU."""
 
 
 class Device(Protocol):

@@ -25,7 +25,7 @@ Outcome = DeviceResult | Exception
 _INLINE_BYTES = 128 * 1024
 
 # While one batch is copied in, another is computed and a third is copied out. More concurrent batches would only be
-# smaller, because requests gather while they wait for a free slot, and each batch takes 130 to 180 us of Python on its
+# smaller, because fewer requests would wait for a free slot, and each batch takes 130 to 180 us of Python on its
 # path to the GPU (measured in November 2026 on an H100 with torch 2.11).
 _GPU_CONCURRENCY = 3
 
@@ -93,7 +93,7 @@ class Backend:
 
     @property
     def inline_bytes(self) -> int:
-        """The size in bytes up to which a batch is faster inline than on another thread; 0 on a GPU, which blocks."""
+        """The size up to which a batch is faster inline than on a thread, in bytes; 0 on a GPU, whose batches block."""
         return _INLINE_BYTES if self._devices[0].name == "cpu" else 0
 
     def devices(self) -> list[DeviceState]:

@@ -6,7 +6,7 @@ from poolservice.specs import AvgPool2d, MaxPool2d
 from poolservice_server.backend.device import Device
 from poolservice_server.stages import PoolStage
 
-# Torch computes the maximum with indices on every device, the CPU included.
+# With indices, torch computes the maximum on every device; without, a numpy kernel would on the CPU.
 _STAGE = PoolStage((MaxPool2d(2, return_indices=True), AvgPool2d(2)))
 _PLANES = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
 

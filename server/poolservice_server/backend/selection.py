@@ -15,7 +15,7 @@ _log = structlog.get_logger(__name__)
 
 
 def choose_backend(device: str = "auto", *, require_gpu: bool = False, max_batch_bytes: int = 64 * 2**20) -> Backend:
-    """Open the requested device, with the CPU behind it unless a GPU is required.
+    """Open the requested device; the CPU is second in order of preference unless a GPU is required.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps; auto selects a GPU if one works, else the CPU.

@@ -1,4 +1,4 @@
-"""Stacking: the payloads of a batch become one array of planes, and its results are split again."""
+"""Stacks the payloads of a batch into one array of planes, and splits its results again."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def stack(payloads: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def stack_pinned(payloads: Sequence[np.ndarray]) -> torch.Tensor:
-    """Do the same into pinned memory, from which a GPU copies without the CPU's help.
+    """Stack the payloads as `stack` does, but in pinned memory, from which a GPU copies without the CPU's help.
 
     For large payloads this copy is the bottleneck, not the GPU. Measured in November 2026 on an H100 with a Xeon host:
     64 payloads of 602 KB take 4.5 ms to stack on one thread, but 0.98 ms to copy in, max-pool and copy out.

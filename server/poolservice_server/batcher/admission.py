@@ -1,4 +1,4 @@
-"""Admission control: how many requests and bytes the batcher holds, and how fast it works them off."""
+"""Admission control: how many requests and bytes the batcher may hold, and how fast it completes them."""
 
 import asyncio
 from collections.abc import Callable
@@ -149,6 +149,6 @@ class Admission:
     def _retry_after(self) -> float:
         if not self._requests_per_second or not self._bytes_per_second:
             return _FIRST_RETRY_AFTER
-        # Half of the time to work off everything: callers that retry then are admitted, and the device is still busy.
+        # Half of the time until all of them are done: callers that retry then are admitted and keep the device busy.
         seconds = max(self.requests / self._requests_per_second, self.nbytes / self._bytes_per_second) / 2
         return min(max(seconds, _SHORTEST_RETRY_AFTER), _LONGEST_RETRY_AFTER)

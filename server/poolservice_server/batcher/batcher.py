@@ -22,8 +22,8 @@ _NEVER = float("inf")
 class Batcher:
     """A scheduler that runs requests in batches of equal keys. Call its methods from one event loop only.
 
-    The oldest request starts as soon as a slot is free, together with the requests of its key that have gathered behind
-    it. A slot is free while fewer than `threads` batches run on threads. While one is free, short batches run inline
+    The oldest request starts as soon as a slot is free, together with the requests of its key that wait behind it.
+    A slot is free while fewer than `threads` batches run on threads. While one is free, short batches run inline
     instead (see `InlinePolicy`); they never overtake older requests. A request that `prepare_and_run` leaves unbatched
     needs no slot and is not queued: it waits for the thread that prepares it.
 
@@ -80,7 +80,7 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatch_scheduled = False
         self._delay_timer: asyncio.TimerHandle | None = None
-        self._number = 0
+        self._last_number = 0
 
     def reserve(self, nbytes: int) -> Permit:
         """Admit a request that is still being prepared.
@@ -120,8 +120,8 @@ class Batcher:
         self._dispatch_soon(loop)
         return entry
 
-    async def prepare_and_run(self, request: Request, permit: Permit, threads: Executor) -> Completed:
-        """Prepare a request's payload on one of `threads`, then run it.
+    async def prepare_and_run(self, request: Request, permit: Permit, executor: Executor) -> Completed:
+        """Prepare a request's payload on a thread of `executor`, then run it.
 
         A request that gains nothing from batching runs on the thread that prepared it, whose processor has the payload
         in its caches. Any other is submitted when it is prepared.
@@ -129,7 +129,7 @@ class Batcher:
         Args:
             request: what to run; its payload is a callable that returns the payload for the runner.
             permit: the permit from `reserve`.
-            threads: where the payload is prepared.
+            executor: where the payload is prepared.
 
         Raises:
             DeadlinePassed: the request's deadline has passed.
@@ -138,13 +138,13 @@ class Batcher:
         if not self._max_batch_delay and not self._inline_policy.gains_from_batching(request.nbytes):
             entry = self._accept(request, permit, self._clock())
             loop = entry.get_loop()
-            self._slots.start_unbatched(loop, entry, threads)
+            self._slots.start_unbatched(loop, entry, executor)
             self._deadlines.watch(loop, request.deadline)
             return await entry
         arrived = self._clock()
         loop = asyncio.get_running_loop()
         try:
-            payload, prepare_seconds = await loop.run_in_executor(threads, prepare, request.payload)
+            payload, prepare_seconds = await loop.run_in_executor(executor, prepare, request.payload)
         except asyncio.CancelledError:
             self._outcomes.cancelled += 1
             raise
@@ -193,11 +193,11 @@ class Batcher:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        self._number += 1
-        return QueueEntry(request, permit, self._number, now, on_cancel=self._cancel, loop=loop)
+        self._last_number += 1
+        return QueueEntry(request, permit, self._last_number, now, on_cancel=self._cancel, loop=loop)
 
     def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not right now: the requests that arrive in the same loop iteration gather first.
+        # In a later callback, so that requests that arrive in the same loop iteration can join the batch.
         if not self._dispatch_scheduled and self._slots.free:
             self._dispatch_scheduled = True
             loop.call_soon(self._dispatch, loop)
@@ -215,7 +215,7 @@ class Batcher:
             max_bytes = self._inline_policy.max_inline_bytes(request)
             if request.nbytes <= max_bytes:
                 self._run_inline(self._queue.next_batch(first, max_bytes), now)
-                # The loop gets an iteration between two batches, in which requests arrive and gather.
+                # Between two inline batches the loop runs one iteration, in which new requests can arrive.
                 self._dispatch_soon(loop)
                 return
             max_bytes = self._cost_model.estimate_bytes(request.key, self._max_batch_seconds)

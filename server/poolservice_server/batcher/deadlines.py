@@ -1,4 +1,4 @@
-"""One timer for the deadlines of all requests that wait or run."""
+"""Expires the requests whose deadline passes while they wait or run, with one timer for all of them."""
 
 import asyncio
 from collections.abc import Callable, Iterable

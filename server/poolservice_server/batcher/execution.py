@@ -1,4 +1,4 @@
-"""Running a batch so that every request gets an outcome, whatever the runner does."""
+"""Runs a batch so that every request gets an outcome, whatever the runner does."""
 
 import time
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def prepare_and_run(run: Runner, request: Request) -> tuple[BatchOutcomes, float
     """
     try:
         payload, prepare_seconds = prepare(request.payload)
-    except BaseException as error:  # noqa: BLE001 - after SystemExit and the like the request needs an outcome too
+    except BaseException as error:  # noqa: BLE001 - even after SystemExit the request needs an outcome
         return [_as_outcome(error)], 0.0, 0.0
     outcomes, seconds = run_batch(run, request.key, [payload], caught=BaseException)
     return outcomes, seconds, prepare_seconds

@@ -1,25 +1,26 @@
-"""The decision which requests run inline: on the event loop, which everything else waits for meanwhile."""
+"""Decides which requests run inline: on the event loop, where they delay everything else."""
 
 from poolservice_server.batcher.cost_model import CostModel
 from poolservice_server.batcher.request import Request
 
 # In one loop iteration, requests that run immediately may take this many times as long as one batch from the queue.
-# Their messages are in the processor's caches; later they would take up to twice as long. With a factor of 1, calls of
-# 32 callers with 602 kB each, which came faster than the queue was worked off, took a tenth more CPU time.
-_IMMEDIATE_SHARES = 4
+# Their messages are still in the processor's caches; later they would take up to twice as long. With a factor of 1, a
+# call took a tenth more CPU time when 32 callers sent 602 kB each, faster than the server processed them.
+_IMMEDIATE_FACTOR = 4
 
 
 class InlinePolicy:
     """The rules that decide which requests are short enough to run inline.
 
-    To hand a batch to a thread and back costs about as much as to run a short one, and every step on the thread waits
+    Handing a batch to a thread and back costs about as much as running a short one, and every step on the thread waits
     for Python's global interpreter lock.
 
     Args:
         cost_model: estimates how long a batch takes.
         inline_bytes: size up to which a batch whose key has not run yet runs inline; with 0, nothing ever does.
-        inline_seconds: how long one batch from the queue may keep the event loop busy. A request that takes more than
-            half of this runs on a thread. Requests that run immediately may take four times this per loop iteration.
+        inline_seconds: how long one batch from the queue may keep the event loop busy. A request that takes half
+            of this or more runs on a thread. The requests that run immediately in one loop iteration may take four
+            times this.
         unbatched_bytes: size from which a request gains nothing from batching, because copying it into a batch takes
             as long as a batch of its own. It runs immediately, before it has left the processor's caches.
     """
@@ -34,7 +35,7 @@ class InlinePolicy:
         # The requests that arrived in this loop iteration, and the seconds of those that ran immediately.
         self._arrivals = 0
         self._seconds = 0.0
-        # True if one request arrived in the last loop iteration that had any.
+        # True if exactly one request arrived in the previous loop iteration with arrivals.
         self._last_was_single = False
 
     def max_inline_bytes(self, request: Request) -> float:
@@ -65,10 +66,11 @@ class InlinePolicy:
         """Return True if the request that arrived last need not wait for others of the same loop iteration.
 
         A request that gains nothing from batching runs immediately until the iteration has taken too long. Any other
-        request does if it is the first of its iteration and the previous iteration with requests had only one.
+        request runs immediately if it is the first of its iteration and only one arrived in the previous iteration with
+        arrivals.
         """
         if not self.gains_from_batching(request.nbytes):
-            within_limit = self._seconds <= _IMMEDIATE_SHARES * self._inline_seconds
+            within_limit = self._seconds <= _IMMEDIATE_FACTOR * self._inline_seconds
             return within_limit and request.nbytes <= self.max_inline_bytes(request)
         single = self._last_was_single and self._arrivals == 1
         return single and request.nbytes <= self.max_inline_bytes(request)

@@ -55,10 +55,10 @@ class Slots:
         self._running[batch[0].number] = batch
         self._threads.submit(self._run_batch, loop, batch, started)
 
-    def start_unbatched(self, loop: asyncio.AbstractEventLoop, entry: QueueEntry, threads: Executor) -> None:
-        """Prepare and run a request on one of `threads`, without a slot."""
+    def start_unbatched(self, loop: asyncio.AbstractEventLoop, entry: QueueEntry, executor: Executor) -> None:
+        """Prepare and run a request on a thread of `executor`, without a slot."""
         self._running[entry.number] = [entry]
-        threads.submit(self._run_unbatched, loop, entry)
+        executor.submit(self._run_unbatched, loop, entry)
 
     def running(self) -> Iterator[QueueEntry]:
         """Return the entries that run, or wait for a thread that prepares them."""

@@ -9,7 +9,7 @@ class Snapshot:
 
     Attributes:
         accepted: requests that were admitted.
-        refused: requests that were refused, because the queue was full or the batcher was draining.
+        refused: requests that were not admitted, because of the limits or because the batcher was draining.
         completed: requests that ran.
         failed: requests whose outcome was an exception from the runner or from their preparation.
         expired: requests whose deadline passed.

@@ -2,7 +2,7 @@
 
 import asyncio
 
-# Enough to keep the device busy, and all that a caller who does not read its responses costs the server.
+# Enough to keep the device busy. A caller that does not read its responses costs the server no more than this.
 MAX_STREAM_REQUESTS = 64
 MAX_STREAM_BYTES = 64 * 2**20
 
@@ -10,7 +10,7 @@ MAX_STREAM_BYTES = 64 * 2**20
 class FlowControl:
     """The limits on a stream's requests in flight, by number and by bytes.
 
-    While no request is in flight, the next one may be, whatever its size.
+    If no request is in flight, the next one may be of any size.
     """
 
     def __init__(self, max_requests: int = MAX_STREAM_REQUESTS, max_bytes: int = MAX_STREAM_BYTES) -> None:

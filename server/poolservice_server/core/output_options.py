@@ -66,16 +66,16 @@ def read_output_options(message: pool_pb2.OutputOptions) -> OutputOptions:
 
 
 def sent_form(
-    output: OutputOptions, spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, batched: bool
+    output: OutputOptions, spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, has_batch_dimension: bool
 ) -> tuple[tuple[int, ...], np.dtype]:
-    """Return the shape and dtype in which a result is sent; those of a PNG image before it is encoded.
+    """Return the shape and dtype in which a result is sent; for a PNG image, those before encoding.
 
     Args:
         output: the form that the request wants.
         spec: the spec of the result.
         shape: the shape of the result.
         dtype: the dtype of the result.
-        batched: whether the first dimension counts the samples of a batch.
+        has_batch_dimension: whether the first dimension counts the samples of a batch.
 
     Raises:
         InvalidRequest: the result cannot be sent in that form.
@@ -83,9 +83,9 @@ def sent_form(
     floating = dtype.kind not in "iu"
     layer = type(spec).__name__
     if output.format == "image":
-        _check_image(spec, shape, dtype, batched=batched)
+        _check_image(spec, shape, dtype, has_batch_dimension=has_batch_dimension)
     elif output.format == "features":
-        shape = (shape[0], math.prod(shape[1:])) if batched else (math.prod(shape),)
+        shape = (shape[0], math.prod(shape[1:])) if has_batch_dimension else (math.prod(shape),)
         if output.l2_normalize and not floating:
             dtype = _FLOAT32
             floating = True
@@ -99,10 +99,10 @@ def sent_form(
     return shape, dtype
 
 
-def _check_image(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, batched: bool) -> None:
+def _check_image(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, has_batch_dimension: bool) -> None:
     """Refuse (InvalidRequest) a result that cannot be a PNG image."""
     layer = type(spec).__name__
-    if len(shape) != 3 or batched or shape[0] not in IMAGE_CHANNELS:
+    if len(shape) != 3 or has_batch_dimension or shape[0] not in IMAGE_CHANNELS:
         dims = "" if spec.spatial_dims == 2 else f", which pools {spec.spatial_dims}-D,"
         raise InvalidRequest(
             f"IMAGE takes an unbatched 2-D result of 1, 3 or 4 channels; {layer}{dims} gives {list(shape)}",

@@ -1,7 +1,7 @@
-"""Request validation: everything that can be known and refused before the payload's bytes are looked at.
+"""Request validation: everything that can be computed or refused before the payload's bytes are read.
 
-A head, which is a request without its payload's bytes, is validated once and remembered, because pipelines send the
-same one again and again.
+A head, which is a request without its payload's bytes, is validated once and cached, because pipelines send the same
+head again and again.
 """
 
 import math
@@ -27,7 +27,7 @@ MAX_SPECS = 16
 
 _LAYOUT_HINT = "; if these are images with their channels last, (H, W, C), move the channels to the front"
 
-# Regular heads are far shorter. Longer ones are validated each time instead of being remembered.
+# Usual heads are far shorter. Longer ones are validated each time instead of being cached.
 _MAX_CACHED_HEAD = 4096
 
 _COLOR_MODES: Mapping[int, ColorMode] = MappingProxyType(
@@ -168,8 +168,8 @@ def _plan(
     other = next((i for i, spec in enumerate(specs) if spec.spatial_dims != dims), None)
     if other is not None:
         raise InvalidRequest(
-            f"must pool the same number of dimensions, since they pool the same payload; the first pools {dims}, "
-            f"specs[{other}] {specs[other].spatial_dims}: send them in separate requests",
+            f"must pool the same number of dimensions, since they pool the same payload; specs[0] pools {dims} "
+            f"and specs[{other}] pools {specs[other].spatial_dims}; send them in separate requests",
             field="specs",
         )
     formats = []
@@ -179,7 +179,9 @@ def _plan(
     for index, spec in enumerate(specs):
         result_shape = _result_shape(spec, shape, path=f"specs[{index}].{spec.operator}", payload=payload)
         natural_dtype = result_dtype(spec, pooled_dtype)
-        sent_shape, sent_dtype = sent_form(output, spec, result_shape, natural_dtype, batched=len(shape) == dims + 2)
+        sent_shape, sent_dtype = sent_form(
+            output, spec, result_shape, natural_dtype, has_batch_dimension=len(shape) == dims + 2
+        )
         formats.append(ResultFormat.create(result_shape, sent_shape, sent_dtype))
         elements = math.prod(result_shape)
         indices_bytes = elements * 8 if getattr(spec, "return_indices", False) else 0
@@ -198,7 +200,7 @@ def _result_shape(spec: PoolSpec, shape: tuple[int, ...], *, path: str, payload:
     Args:
         spec: the spec.
         shape: the payload's shape.
-        path: the spec's place in the request, for errors.
+        path: the path of the spec's field in the request, for errors.
         payload: the field that an error about the payload's shape names.
     """
     try:

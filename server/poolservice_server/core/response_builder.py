@@ -60,19 +60,19 @@ class ResponseBuilder:
         self._output = output
         self._formats = tuple(formats)
 
-    async def build(self, completed: Completed, threads: Executor) -> bytes:
+    async def build(self, completed: Completed, executor: Executor) -> bytes:
         """Return the encoded PoolResponse.
 
         Args:
             completed: the request's outcome; its result has a `SpecResult` for each spec.
-            threads: where PNG images are encoded, which takes milliseconds.
+            executor: where PNG images are encoded, which takes milliseconds.
         """
         if self._output.format == "image":
-            return await asyncio.get_running_loop().run_in_executor(threads, self.encode, completed)
+            return await asyncio.get_running_loop().run_in_executor(executor, self.encode, completed)
         return self.encode(completed)
 
     def encode(self, completed: Completed) -> bytes:
-        """Return the encoded PoolResponse, made on this thread."""
+        """Return the encoded PoolResponse, encoded on the calling thread."""
         results = [
             self._result(result_format, pooled)
             for result_format, pooled in zip(self._formats, completed.result, strict=True)
@@ -109,7 +109,7 @@ def _png(planes: np.ndarray) -> codec.Value:
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:
-    """Divide each vector by its Euclidean norm, in float64, where the norm neither overflows nor drifts."""
+    """Divide each vector by its Euclidean norm, in float64, where the norm neither overflows nor loses precision."""
     wide = vectors.astype(np.float64)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
     np.divide(wide, norms, out=wide, where=norms != 0)

@@ -111,8 +111,8 @@ class PoolService:
                     await flow_control.acquire(len(message))
                     responses.create_task(respond(message))
         except ExceptionGroup as failed:
-            # A request that fails has its own outcome. What ends the stream is a message that is not a
-            # PoolStreamRequest or is too large, or a lost caller.
+            # A failed request does not end the stream, because it has its own outcome. What ends it is a lost caller,
+            # or a message that is too large or not a PoolStreamRequest.
             raise failed.exceptions[0] from None
 
     async def server_info(self, call: Call) -> bytes:
@@ -141,7 +141,7 @@ class PoolService:
         plan = image.plan
         self._check_response_size(plan)
         request = Request(plan.batch_key, image.decode, plan.nbytes, deadline)
-        # The declared size is reserved before a pixel is decoded, until the response is ready.
+        # The permit reserves the declared size from before the decoding until the response is ready.
         with self._batcher.reserve(plan.nbytes) as permit:
             completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
             return await plan.response_builder.build(completed, self._image_threads)

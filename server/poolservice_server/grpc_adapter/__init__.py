@@ -4,10 +4,10 @@
     servicer        the methods of PoolService: gRPC calls to the core, outcomes to gRPC statuses
     auth, tls       bearer tokens; the server's certificate and client certificates
     options         the options of the gRPC server, with the reason for each
-    environment     the environment variable that selects parts of gRPC's core; set before grpc is imported
-    event_loop      uvloop's event loop, which reads the wake-ups of gRPC in one go
+    experiments     the environment variable that selects parts of gRPC's core; set before grpc is imported
+    event_loop      uvloop's event loop, which merges the wake-ups of gRPC into one
     multi_accept    a faster grpc.aio server, built on private names of grpcio
     private_api     the table of those names, and the check that decides whether they can be used
 
-This module imports nothing, so that `environment` can run before grpc is imported.
+This module imports nothing, so that `experiments` can run before grpc is imported.
 """

@@ -1,12 +1,12 @@
-"""The server's event loop: uvloop's, which reads the wake-ups of gRPC in one go.
+"""The server's event loop: uvloop's, which merges the wake-ups of gRPC into one.
 
 grpc.aio's polling thread writes one byte to a socket per completion. Its reader on the event loop takes one byte and
 then handles all completions that are ready. If several became ready together, the loop therefore calls the reader
 again for each remaining byte: one loop iteration and two system calls for nothing. This loop reads those bytes at once.
 
-Counting the waiting bytes takes one more system call, which pays only if there are several: with many active calls.
+Counting the waiting bytes takes one more system call, so merging pays off only while many calls are active.
 
-The loop recognises gRPC's reader by a private class name (see `private_api`). If grpcio renames the class, this is
+The loop recognizes gRPC's reader by a private class name (see `private_api`). If grpcio renames the class, this is
 uvloop's loop without changes.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Arguments = TypeVarTuple("Arguments")
 
-#: The number of active calls from which merging wake-ups pays, measured with tests/bench/calls.py.
+#: The number of active calls from which merging wake-ups pays off, measured with tests/bench/calls.py.
 MERGE_WAKEUPS_FROM = 12
 
 _POLLER = "PollerCompletionQueue"

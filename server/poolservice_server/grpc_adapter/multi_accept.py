@@ -147,8 +147,8 @@ async def _ignore_lost_caller(handling: Coroutine[Any, Any, None]) -> None:
     except cygrpc.ExecuteBatchError:
         return
     except grpc.aio.AbortError as aborted:
-        # The call keeps this exception. Its traceback keeps the handler's frame, which keeps the message and the call:
-        # a reference cycle, which would hold the messages of two seconds of refusals until Python's next collection.
+        # The call refers to this exception, its traceback to the handler's frame, and the frame to the message and the
+        # call. That cycle would hold the messages of two seconds of refusals until Python's next garbage collection.
         raise aborted.with_traceback(None) from None
 
 

@@ -39,7 +39,7 @@ def server_options(settings: Settings, *, shared_port: bool) -> list[tuple[str, 
         # gRPC drops a growing share of the calls whose metadata is above the first limit, and all above the second.
         ("grpc.max_metadata_size", 8192),
         ("grpc.absolute_max_metadata_size", 16384),
-        # Worker processes share their port. Any other two servers on one port would silently split its callers.
+        # Only worker processes may share a port. Two unrelated servers on one port would silently split its callers.
         ("grpc.so_reuseport", int(shared_port)),
         READ_CHUNK_SIZE,
     ]

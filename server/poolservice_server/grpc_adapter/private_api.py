@@ -186,7 +186,7 @@ class _Construction(NamedTuple):
 
 
 class _Argument(tuple[()]):
-    """An empty argument that knows its name."""
+    """An empty tuple that carries the name of the parameter that it stands for."""
 
     name = "options"
 
@@ -211,5 +211,5 @@ def _construct_server() -> _Construction:
     run = types.FunctionType(constructor.__code__, {**constructor.__globals__, "cygrpc": recorder})
     run(server, *map(named, list(inspect.signature(constructor).parameters)[1:]))
     (arguments,) = core_arguments
-    # grpcio adds to the options, so it passes another tuple than it got.
+    # grpcio adds to the options and passes a new tuple, which has no name.
     return _Construction(server, tuple(getattr(argument, "name", "options") for argument in arguments))

@@ -14,7 +14,8 @@ TensorResult = tuple[torch.Tensor, torch.Tensor | None]
 #: Pools planes (P, *spatial), P > 0, any strides, of the one spatial shape and dtype that it was made for.
 CompleteKernel = Callable[[Array], Array]
 
-#: Likewise, but returns None for planes that torch must pool: torch is faster, or only torch gives the right bits.
+#: As `CompleteKernel`, but returns None for planes that torch must pool, because torch is faster or only torch gives
+#: the right bits.
 Kernel = Callable[[Array], Array | None]
 
 #: Makes the kernel of a spec for planes of a spatial shape and dtype; None if torch must pool all such planes.

@@ -3,12 +3,12 @@
 A torch operator takes planes (P, *spatial), any strides, and its spec. It returns the values (P, *out) and, if the
 spec asks for them, int64 indices of the same shape.
 
-A call into torch takes about ten microseconds when other code has run in between, because the path to its kernel leads
-through much of a large library that is no longer cached. A call into numpy takes one or two. That is most of the cost
-of a small payload, so on the CPU most operators have numpy kernels. `stage.run_on_arrays` caches the choice for each
-spec, shape and dtype.
+A call into torch takes about ten microseconds if other code has run since the last one, because its code is then no
+longer in the processor's caches. A call into numpy takes one or two. For small payloads these calls are most of the
+cost, so on the CPU most operators have numpy kernels. `stage.run_on_arrays` caches the choice for each spec, shape and
+dtype.
 
-A plane is pooled independently of its batch-mates and of the number of threads: the bits are the same.
+The result of a plane has the same bits whatever its batch-mates and the number of threads are.
 """
 
 from collections.abc import Callable, Mapping

@@ -31,9 +31,10 @@ def float_for_sum(dtype: np.dtype, count: int) -> np.dtype:
 
 
 def narrowest_for_sum(dtype: np.dtype, count: int) -> np.dtype:
-    """Return the narrowest type that numpy adds `count` values of `dtype` in: of a float, its own type.
+    """Return the narrowest type in which numpy adds `count` values of `dtype`; a float keeps its own type.
 
-    The type holds the sum if the values are integers; of int16, there may be at most 2^16.
+    It holds the sum of the values if they are integers. Of int16, `count` may be at most 2^16. int64 is the exception:
+    see `sum_fits_float64`.
     """
     if dtype in _BYTES:
         return _INT16 if count <= BYTES_IN_INT16 else _INT32

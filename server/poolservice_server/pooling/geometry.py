@@ -13,7 +13,7 @@ from poolservice_server.pooling.array_types import Array
 
 @lru_cache(maxsize=1024)
 def window_of(spec: WindowSpec) -> Window:
-    """Return the window of the spec; the cache is faster than collecting its parameters."""
+    """Return the window of the spec; this cache is faster than building the window from its parameters."""
     return spec.window
 
 
@@ -40,7 +40,7 @@ def every_window_holds_input(window: Window) -> bool:
 def mean_divisors(window: Window, spatial: tuple[int, ...], count_include_pad: bool) -> Array:
     """Return the divisor of each window's mean, as float64 of the result's spatial shape.
 
-    It is as large as a plane of the result, so callers keep it only if that is small.
+    It is as large as a plane of the result, so callers cache it only if that is small.
     """
     counts = []
     for dimension, (size, out) in enumerate(zip(spatial, shapes.window_grid(window, spatial), strict=True)):

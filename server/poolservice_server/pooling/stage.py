@@ -14,7 +14,7 @@ from poolservice_server.pooling.interop import to_array, to_tensor
 from poolservice_server.shapes import ORDER_STATISTICS
 from poolservice_server.stages import PoolStage, SpecResult
 
-# A kernel and whatever surrounds it: torch where the kernel declines, and the division by 255.
+# A kernel, with torch for the planes that it declines and, for images, the division by 255.
 _SpecFunction = Callable[[np.ndarray], SpecResult]
 
 _FLOAT32 = np.dtype(np.float32)

@@ -15,14 +15,15 @@ mean. All others choose between kernels with the same bits. The last section bou
 #: twenty calls. Rows: --only "8x8x8", "512x7x7", "1x32x32", "1x64x64".
 GATHER_MAX_VALUES = 2**16
 
-#: The same if windows skip columns, whose values slices read too. Rows: --only "stride=2".
+#: The same limit for windows that skip columns. It is higher, because slices read the skipped values too.
+#: Rows: --only "stride=2".
 GATHER_MAX_VALUES_STRIDED = 2**17
 
-#: Planes from which one call per position in the window is faster than one call that walks from plane to plane.
-#: Rows: --only "64x8x8" against "8x8x8".
+#: Number of planes from which one call per position in the window is faster than one call that walks from plane to
+#: plane. Rows: --only "64x8x8" against "8x8x8".
 GATHER_MANY_PLANES = 32
 
-#: Positions in a window up to which `GATHER_MANY_PLANES` holds. Larger windows are gathered whole, up to
+#: Positions in a window up to which `GATHER_MANY_PLANES` applies. Larger windows are gathered whole, up to
 #: `GATHER_MAX_VALUES_STRIDED` values, because all their values lie in memory before any is compared.
 #: Rows: --only "64x8x8".
 GATHER_MAX_POSITIONS = 32
@@ -32,7 +33,7 @@ GATHER_MAX_POSITIONS = 32
 #: Values in all windows of a batch from which slices are worth their calls. Rows: --only "3x224x224", "64x28x28".
 SLICE_MIN_VALUES = 20_000
 
-#: Values in a row of a plane from which slices are worth it. Rows: --only "64x8x14x14", "512x7x7".
+#: Values in a row of a plane from which slices are worth their calls. Rows: --only "64x8x14x14", "512x7x7".
 SLICE_MIN_ROW = 14
 
 #: Kernel size up to which slices find extremes faster than torch. Rows: --only "3x64x64".

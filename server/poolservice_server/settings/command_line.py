@@ -27,7 +27,7 @@ class _Parser(ArgumentParser):
 
 
 def flags_source(settings: type[BaseSettings], arguments: Sequence[str]) -> "CliSettingsSource[Any]":
-    """Return the settings that a command line has.
+    """Return the source of the settings on a command line.
 
     Raises:
         SettingsError: a flag is unknown or lacks its value.

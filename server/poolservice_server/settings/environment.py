@@ -17,7 +17,7 @@ _PREFIX = "POOLSERVICE_"
 _OTHER_NAMES = {"address": "POOLSERVICE_LISTEN"}
 
 # Variables that have the prefix and are not the server's.
-_FOREIGN = re.compile(
+_NOT_SETTINGS = re.compile(
     _PREFIX + r"("
     # The client's.
     r"ADDRESS|TOKEN|CA|CLIENT_CERTIFICATE|CLIENT_KEY"
@@ -48,11 +48,11 @@ class EnvironmentSource(PydanticBaseSettingsSource):
 
 
 def unknown_variables(settings: Iterable[str]) -> list[str]:
-    """Return a sentence for each variable that looks like a setting but is none.
+    """Return a sentence for each environment variable that has the prefix of a setting but is none.
 
     The server warns about them and starts, although it refuses an unknown key in a settings file. A settings file is
-    written for this server alone, but anybody may put variables into its environment: Kubernetes, for example, adds
-    some per service of the namespace, named after the service. Those must not keep a container from starting.
+    written for this server alone, but others put variables into its environment: Kubernetes, for example, adds some for
+    each service of the namespace, named after the service. These must not keep a container from starting.
 
     Args:
         settings: the names of all settings.
@@ -61,5 +61,5 @@ def unknown_variables(settings: Iterable[str]) -> list[str]:
     return [
         f"the environment variable {name} is not a setting and has no effect{did_you_mean(name, known, prefix=_PREFIX)}"
         for name in sorted(os.environ)
-        if name.startswith(_PREFIX) and name not in known and not _FOREIGN.fullmatch(name)
+        if name.startswith(_PREFIX) and name not in known and not _NOT_SETTINGS.fullmatch(name)
     ]

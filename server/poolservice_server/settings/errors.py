@@ -14,7 +14,7 @@ def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     Args:
         name: the unknown name.
         known: the known names.
-        prefix: a prefix that all names share and that says nothing about their nearness.
+        prefix: a prefix that all names share, which the comparison ignores.
     """
     endings = [one.removeprefix(prefix) for one in known]
     nearest = get_close_matches(name.removeprefix(prefix), endings, n=1)

@@ -1,4 +1,4 @@
-"""Loads the settings from all their sources and turns what is wrong into one sentence."""
+"""Loads the settings from all their sources and reports everything that is wrong in one sentence."""
 
 import os
 from collections.abc import Sequence

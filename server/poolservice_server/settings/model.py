@@ -1,4 +1,4 @@
-"""The settings themselves: names, types, defaults, limits and help texts."""
+"""The settings: names, types, defaults, limits and help texts."""
 
 from pathlib import Path
 from typing import Literal, Self

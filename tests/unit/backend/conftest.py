@@ -96,13 +96,13 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session")
 def gpu() -> Callable[..., FakeDevice]:
-    """Make a fake GPU; see `FakeDevice` for its parameters."""
+    """Return a function that makes a fake GPU; see `FakeDevice` for its parameters."""
     return FakeDevice
 
 
 @pytest.fixture(scope="session")
 def cpu() -> Callable[[], FakeDevice]:
-    """Make a fake CPU, which has enough memory and never fails."""
+    """Return a function that makes a fake CPU, which has enough memory and never fails."""
     return lambda: FakeDevice(name="cpu", description="a fake CPU")
 
 
@@ -114,7 +114,7 @@ def key() -> BatchKey:
 
 @pytest.fixture(scope="session")
 def payload() -> Callable[..., np.ndarray]:
-    """Make a payload filled with a value, of one plane or of several."""
+    """Return a function that makes a payload filled with a value, of one plane or of several."""
     return _payload
 
 
@@ -126,5 +126,5 @@ def poison() -> float:
 
 @pytest.fixture(scope="session")
 def describe() -> Callable[[Sequence[DeviceResult | Exception]], list[float | str]]:
-    """For each outcome, return the value of its payload or the name of its exception."""
+    """Return a function that gives, for each outcome, the value of its payload or the name of its exception."""
     return _describe

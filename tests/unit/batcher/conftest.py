@@ -66,17 +66,17 @@ def runner() -> Iterator[Runner]:
 
 @pytest.fixture
 def slow_runner() -> Callable[[float], Runner]:
-    """Makes runners whose payloads take this many seconds each."""
+    """Return a function that makes runners whose payloads take this many seconds each."""
     return Runner
 
 
 @pytest.fixture(scope="session")
 def blocked() -> MakeRequest:
-    """Makes requests that run on a thread until the test releases the runner."""
+    """Return a function that makes requests that run on a thread until the test releases the runner."""
     return lambda payload, *, nbytes=100_000, deadline=None: Request("blocked", payload, nbytes, deadline)
 
 
 @pytest.fixture(scope="session")
 def small() -> MakeRequest:
-    """Makes requests of ten bytes."""
+    """Return a function that makes requests of ten bytes."""
     return lambda payload, *, key="small": Request(key, payload, 10)

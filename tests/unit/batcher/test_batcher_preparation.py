@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def submit(threads: ThreadPoolExecutor) -> Submit:
-    """Submits a request that the only one of `threads` prepares, as the service does with an image."""
+    """Return a function that submits a request that the only thread of `threads` prepares, as with an image."""
 
     def submit(
         batcher: Batcher, prepare: Callable[[], Any], deadline: float | None = None
@@ -180,9 +179,12 @@ async def test_a_request_that_cannot_be_prepared_frees_its_memory_without_the_ga
 
 
 async def test_an_unbatched_request_that_is_cancelled_or_expires_before_its_turn_is_not_prepared(
-    runner: "Runner", submit: Submit
+    runner: "Runner", submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batcher = Batcher(runner, **UNBATCHED)
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    batcher = Batcher(runner, clock=lambda: now, **UNBATCHED)
     release = threading.Event()
     prepared: list[str] = []
 
@@ -195,10 +197,11 @@ async def test_an_unbatched_request_that_is_cancelled_or_expires_before_its_turn
 
     first = submit(batcher, preparing("first", lambda: release.wait(60)))
     cancelled = submit(batcher, preparing("cancelled"))
-    expired = submit(batcher, preparing("expired"), time.monotonic() + 0.05)
+    expired = submit(batcher, preparing("expired"), now + 1)
     last = submit(batcher, preparing("last", lambda: "last"))
     await asyncio.sleep(0)
     assert cancelled.cancel()
+    now += 1
     with pytest.raises(DeadlinePassed):
         await expired
     # Their permits are held until the thread has skipped them.
@@ -234,12 +237,19 @@ async def test_a_batched_request_that_is_cancelled_before_its_turn_is_not_prepar
     assert (snapshot.completed, snapshot.cancelled) == (1, 1)
 
 
-async def test_a_deadline_settles_an_unbatched_request_while_it_is_prepared(runner: "Runner", submit: Submit) -> None:
-    batcher = Batcher(runner, **UNBATCHED)
+async def test_a_deadline_settles_an_unbatched_request_while_it_is_prepared(
+    runner: "Runner", submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    batcher = Batcher(runner, clock=lambda: now, **UNBATCHED)
     release = threading.Event()
+    expired = submit(batcher, lambda: release.wait(60), now + 1)
+    await asyncio.sleep(0)
+    now += 1
     with pytest.raises(DeadlinePassed):
-        await submit(batcher, lambda: release.wait(60), time.monotonic() + 0.05)
-    assert not release.is_set()
+        await expired
     # Its memory is in use until the thread is done with it.
     assert batcher.snapshot().admitted_requests == 1
     release.set()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 
-import matplotlib.cbook
 import numpy as np
 import pytest
 from PIL import Image
@@ -37,26 +36,26 @@ def _png(
 
 @pytest.fixture(scope="session")
 def save() -> Save:
-    """Encode a Pillow image in a format, with Pillow's options."""
+    """Return a function that encodes a Pillow image in a format, with Pillow's options."""
     return _save
 
 
 @pytest.fixture(scope="session")
 def write_png() -> WritePng:
-    """Write a PNG from width, height, bits per sample, color type and the compressed pixels."""
+    """Return a function that writes a PNG from width, height, bits per sample, color type and the compressed pixels."""
     return _png
 
 
 @pytest.fixture(scope="session")
-def photograph() -> bytes:
-    """A photograph of Grace Hopper, a JPEG of 512 x 600 pixels."""
-    return Path(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).read_bytes()
+def photograph_bytes(photograph: Path) -> bytes:
+    """The file of the photograph, a JPEG of 512 x 600 pixels."""
+    return photograph.read_bytes()
 
 
 @pytest.fixture(scope="session")
-def image(photograph: bytes) -> Image.Image:
+def image(photograph_bytes: bytes) -> Image.Image:
     """An RGB image of 67 x 45 pixels: not square, and no multiple of a block size."""
-    return Image.open(BytesIO(photograph)).resize((67, 45))
+    return Image.open(BytesIO(photograph_bytes)).resize((67, 45))
 
 
 @pytest.fixture(scope="session")

@@ -39,10 +39,10 @@ def test_8_bit_images_are_decoded_as_by_pillow(files: Mapping[str, bytes], mode:
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
-def test_a_photograph_is_decoded_from_any_buffer(photograph: bytes, wrap: Callable[[bytes], bytes]) -> None:
-    planes = decode(wrap(photograph), "RGB", max_pixels=MAX_PIXELS)
+def test_a_photograph_is_decoded_from_any_buffer(photograph_bytes: bytes, wrap: Callable[[bytes], bytes]) -> None:
+    planes = decode(wrap(photograph_bytes), "RGB", max_pixels=MAX_PIXELS)
     assert planes.shape == (3, 600, 512)
-    assert np.array_equal(planes, decode_with_pillow(photograph, "RGB"))
+    assert np.array_equal(planes, decode_with_pillow(photograph_bytes, "RGB"))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -88,7 +88,7 @@ def test_only_the_first_frame_is_decoded(files: Mapping[str, bytes], image: Imag
     assert np.abs(planes - first).mean() < 12
 
 
-def test_the_color_mode_decides_on_transparency(files: Mapping[str, bytes]) -> None:
+def test_only_the_color_mode_rgba_keeps_transparency(files: Mapping[str, bytes]) -> None:
     planes = decode(files["png_palette_alpha"], "RGBA", max_pixels=MAX_PIXELS)
     assert len(np.unique(planes[3])) > 8
     assert np.array_equal(decode(files["png_palette_alpha"], "RGB", max_pixels=MAX_PIXELS), planes[:3])
@@ -108,7 +108,7 @@ def test_16_bit_png_keeps_the_high_byte(write_png: WritePng, color: int, samples
         assert np.array_equal(decode(file, "GRAY", max_pixels=MAX_PIXELS), high[:1])
 
 
-def test_16_bit_png_with_a_transparent_value(write_png: WritePng) -> None:
+def test_the_transparent_value_of_a_16_bit_png_is_compared_in_all_16_bits(write_png: WritePng) -> None:
     values = np.array([[0x1234, 0x1235], [0xFFFF, 0x1234]], ">u2")
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
     file = write_png(2, 2, 16, 0, rows, before={b"tRNS": b"\x12\x34"})

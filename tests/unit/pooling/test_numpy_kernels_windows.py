@@ -23,7 +23,7 @@ from poolservice_server.pooling.thresholds import GATHER_MANY_PLANES
 from poolservice_server.stages import PoolStage
 
 CASES = 20
-# From so many planes on, another variant of gathering is used.
+# From this number of planes on, another variant of gathering is used.
 MANY_PLANES = GATHER_MANY_PLANES
 DTYPES = (torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32)
 SIDES = {1: 60, 2: 16, 3: 9}

@@ -166,7 +166,7 @@ def test_arrays_give_torchs_result_with_the_same_bits_for_any_batch_and_strides(
 
 @pytest.mark.parametrize("side", [181, 224])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_the_mean_of_a_plane_that_torch_would_split_among_its_threads(side: int, dtype: torch.dtype) -> None:
+def test_the_mean_of_a_large_plane_does_not_depend_on_the_thread_count(side: int, dtype: torch.dtype) -> None:
     planes = torch.randn((5, side, side), generator=torch.Generator().manual_seed(side)).to(dtype)
     for spec in (GlobalAvgPool2d(), AdaptiveAvgPool2d(1)):
         torch.set_num_threads(1)

@@ -90,7 +90,7 @@ def test_means_of_int64_neither_overflow_nor_lose_digits() -> None:
     assert pool(cancelling, GlobalAvgPool1d())[0].item() == pytest.approx(-1 / 3, rel=1e-6)
 
 
-def test_the_limits_of_an_integer_dtype_have_a_minimum() -> None:
+def test_minima_of_the_limits_of_an_integer_dtype_are_exact() -> None:
     for dtype in INTEGERS:
         info = torch.iinfo(dtype)
         planes = torch.tensor([[info.min, info.max, info.max, info.max]], dtype=dtype)

@@ -25,8 +25,8 @@ def is_interleaved(planes: Array) -> bool:
 def mean(spatial: tuple[int, ...], dtype: np.dtype) -> CompleteKernel:
     """Return the kernel of the mean of each plane: of floats in their type, of integers exact and rounded to float32.
 
-    float64 must hold the sums of int64 planes, see `exact_sums.sum_fits_float64`. Floats are added in blocks of 4 to
-    16 parallel sums, too short for rounding errors to grow, and then the sums of the blocks.
+    float64 must hold the sums of int64 planes, see `exact_sums.sum_fits_float64`. Floats are added in blocks, each in 4
+    to 16 parallel sums, and then the sums of the blocks are added. Blocks are too short for rounding errors to grow.
     """
     if dtype.kind == "f":
         return float_mean(spatial, dtype)

@@ -1,7 +1,7 @@
 """Windows by shifted slices: combine whole slices of the planes, where torch walks from window to window.
 
 Planes (P, *spatial) have any strides and any dtype that numpy computes with; float16 and bfloat16 are not among them.
-numpy makes a slice in a tenth of torch's time. A maximum is separable: rows are combined with their neighbours first,
+numpy makes a slice in a tenth of torch's time. A maximum is separable: rows are combined with their neighbors first,
 then columns. A sum adds slices in the order in which torch adds the values of a window, so it has torch's bits except
 for the sign of a zero.
 """
@@ -31,7 +31,7 @@ _IN_TORCH: dict[np.ufunc, Callable[..., torch.Tensor]] = {np.maximum: torch.maxi
 
 
 class _Layout(NamedTuple):
-    """The windows of a plane.
+    """The numbers and sizes of a plane's windows.
 
     Attributes:
         counts: the number of windows in each dimension.
@@ -164,7 +164,7 @@ def _pad(planes: Array, window: Window, layout: _Layout, padding: float) -> tupl
 
 
 def _combine_rows(values: Array, axis: int, kernel: int, stride: int, count: int, combine: np.ufunc) -> Array:
-    """Combine `kernel` neighbours along an axis that is not the last one."""
+    """Combine `kernel` neighbors along an axis that is not the last one."""
     values, offsets = _doubled(values, axis, kernel, combine)
     span = stride * (count - 1) + 1
     parts = [values[_index(axis, [slice(offset, offset + span, stride)])] for offset in offsets]
@@ -191,14 +191,14 @@ def _doubled(values: Array, axis: int, kernel: int, combine: np.ufunc) -> tuple[
 
 
 def _combine_columns(values: Array, kernel: int, distance: int, combine: np.ufunc) -> Array:
-    """Combine `kernel` neighbours along the last spatial axis, which are `distance` values apart in memory.
+    """Combine `kernel` neighbors along the last spatial axis, which are `distance` values apart in memory.
 
     Each call covers the whole array, which is four times as fast as row by row. At the end of a row it combines values
     with those of the next row; no window holds these results.
     """
     out = np.empty(values.shape, values.dtype)
     inside = out.reshape(-1)[: out.size - (kernel - 1) * distance]
-    # As rows of `distance` values, so that a neighbour is one row on.
+    # As rows of `distance` values, so that each neighbor is in the next row.
     flat, offsets = _doubled(np.ascontiguousarray(values).reshape(-1, distance), 0, kernel, combine)
     parts = [flat.reshape(-1)[offset * distance :][: inside.size] for offset in offsets]
     combine(parts[0], parts[1], out=inside)

@@ -94,7 +94,7 @@ def root_of_squares(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -
             # torch computes the sum as the mean times the size, so this rounds as torch does.
             np.divide(totals, size, totals)
             np.multiply(totals, size, totals)
-        # torch's square root, which is slightly less exact than numpy's.
+        # numpy's square root would be slightly more exact, but would not have torch's bits.
         torch.from_numpy(totals).sqrt_()
         return totals
 
@@ -181,6 +181,6 @@ def _slice_from(window: Window, spatial: tuple[int, ...], max_kernel: int) -> fl
 
 
 def _skips_many_columns(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Return True if windows skip so many columns that adding those too costs more than torch does."""
+    """Return True if windows skip so many columns that adding those too takes longer than torch."""
     small = math.prod(window.kernel_size) <= 4 and spatial[-1] >= 4 * SLICE_MIN_ROW
     return window.stride[-1] > 1 and not small and (window.stride[-1] > 2 or dtype.itemsize > 4)

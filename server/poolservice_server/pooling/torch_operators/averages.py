@@ -44,8 +44,8 @@ _WIDE_FLOATS = (torch.float32, torch.float64)
 
 # Exponents for which torch multiplies or takes a square root, so that a value's bits do not depend on its position.
 _ARITHMETIC_EXPONENTS = (0.5, 1.0, 2.0, 3.0)
-# A multiple of the values that the widest vector instructions hold, and a multiple of that which torch does not split
-# among its threads.
+# The alignment is a multiple of the number of values in the widest vector instructions. A chunk is a multiple of the
+# alignment, and so short that torch does not split it among its threads.
 _POWER_ALIGNMENT = 64
 _POWER_CHUNK = 2**15
 

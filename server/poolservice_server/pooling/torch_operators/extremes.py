@@ -176,5 +176,5 @@ def _holds_negative_zero(planes: torch.Tensor) -> bool:
 
 def _reversed(values: torch.Tensor) -> torch.Tensor:
     """Map the values so that their order is reversed; the mapping is exact and its own inverse."""
-    # -x is neither for the smallest integer and for unsigned integers.
+    # -x has neither property for unsigned integers and for the smallest signed integer.
     return -values if values.is_floating_point() else values.bitwise_not()

@@ -12,7 +12,7 @@ import pytest
 
 from poolservice_server.batcher import Completed, Draining, Permit, QueueFull
 
-Behaviour = Literal["succeeds", "fails", "fails the batch", "loses an outcome"]
+Behavior = Literal["succeeds", "fails", "fails the batch", "loses an outcome"]
 
 
 class Limits(NamedTuple):
@@ -43,7 +43,7 @@ class BatchFailed(Exception):
 
 class Payload(NamedTuple):
     number: int
-    behaviour: Behaviour
+    behavior: Behavior
 
 
 @dataclass(eq=False)
@@ -70,16 +70,14 @@ class Runner:
         else:
             self.on_threads.put(batch)
             assert batch.may_finish.wait(60)
-        behaviours = {payload.behaviour for payload in payloads}
-        if "fails the batch" in behaviours:
+        behaviors = {payload.behavior for payload in payloads}
+        if "fails the batch" in behaviors:
             raise BatchFailed
         outcomes: list[Result | Exception] = [
-            RequestFailed(payload.number)
-            if payload.behaviour == "fails"
-            else Result(payload.number, key, len(payloads))
+            RequestFailed(payload.number) if payload.behavior == "fails" else Result(payload.number, key, len(payloads))
             for payload in payloads
         ]
-        return outcomes[1:] if "loses an outcome" in behaviours else outcomes
+        return outcomes[1:] if "loses an outcome" in behaviors else outcomes
 
 
 @dataclass(eq=False)
@@ -116,7 +114,7 @@ class Model:
         self.reserved = 0
         self.refused = 0
         self.draining = False
-        #: True if one request arrived in the last loop iteration that had any.
+        #: True if exactly one request arrived in the previous loop iteration with arrivals.
         self.last_was_single = False
         self._clock = clock
         self._numbers = itertools.count()
@@ -154,8 +152,8 @@ class Model:
 
     # ---- what happens
 
-    def payload(self, behaviour: Behaviour) -> Payload:
-        return Payload(next(self._numbers), behaviour)
+    def payload(self, behavior: Behavior) -> Payload:
+        return Payload(next(self._numbers), behavior)
 
     def accepted(
         self, payload: Payload, key: str, nbytes: int, deadline: float | None, future: "asyncio.Future[Completed]"
@@ -213,12 +211,12 @@ class Model:
 
     def check_outcome(self, request: AcceptedRequest, batch: Batch) -> None:
         """Check the outcome of a request that was neither cancelled nor expired."""
-        behaviours = {payload.number: payload.behaviour for payload in batch.payloads}
-        if "fails the batch" in behaviours.values():
+        behaviors = {payload.number: payload.behavior for payload in batch.payloads}
+        if "fails the batch" in behaviors.values():
             assert isinstance(request.future.exception(), BatchFailed)
-        elif "loses an outcome" in behaviours.values():
+        elif "loses an outcome" in behaviors.values():
             assert isinstance(request.future.exception(), RuntimeError)
-        elif behaviours[request.number] == "fails":
+        elif behaviors[request.number] == "fails":
             error = request.future.exception()
             assert isinstance(error, RequestFailed)
             assert error.args == (request.number,)

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from poolservice_server.batcher import Batcher, Completed, DeadlinePassed, QueueFull, Request
 
 if TYPE_CHECKING:
-    from tests.unit.batcher.model.conftest import Batch, Behaviour, Model, Runner
+    from tests.unit.batcher.model.conftest import Batch, Behavior, Model, Runner
 
 T = TypeVar("T")
 
@@ -79,11 +79,11 @@ class BatcherMachine(RuleBasedStateMachine):
         ),
         stall=st.sampled_from([0.0, 0.0, 2.0]),
     )
-    def arrive(self, burst: "list[tuple[str, int, float | None, Behaviour, bool]]", stall: float) -> None:
+    def arrive(self, burst: "list[tuple[str, int, float | None, Behavior, bool]]", stall: float) -> None:
         async def submit_all() -> None:
             self.burst_start = len(self.model.requests)
-            for key, nbytes, patience, behaviour, reserved in burst:
-                self._submit(key, nbytes, patience, behaviour, reserved=reserved)
+            for key, nbytes, patience, behavior, reserved in burst:
+                self._submit(key, nbytes, patience, behavior, reserved=reserved)
             arrived = len(self.model.requests) - self.burst_start
             if arrived:
                 self.model.last_was_single = arrived == 1
@@ -211,8 +211,8 @@ class BatcherMachine(RuleBasedStateMachine):
         self.loop.now += seconds
         self.model.time_passed()
 
-    def _submit(self, key: str, nbytes: int, patience: float | None, behaviour: "Behaviour", *, reserved: bool) -> None:
-        payload = self.model.payload(behaviour)
+    def _submit(self, key: str, nbytes: int, patience: float | None, behavior: "Behavior", *, reserved: bool) -> None:
+        payload = self.model.payload(behavior)
         deadline = None if patience is None else self.loop.now + patience
         request = Request(key, payload, nbytes, deadline)
 

@@ -18,7 +18,7 @@ _FIRST, _LAST = (1, 71), (1, 85)
 
 
 def disable_event_engine_listener() -> bool:
-    """Let the thread that waits for completions read the sockets, unless the operator has set GRPC_EXPERIMENTS.
+    """Let the thread that waits for completions read the sockets, unless GRPC_EXPERIMENTS is set already.
 
     Returns:
         False if the installed grpcio is not known to have the experiment. The environment is then left as it is.

@@ -1,6 +1,6 @@
 """Runs poolservice-server as if grpcio lacked one private name.
 
-    REMOVED=grpc._cython.cygrpc:_handle_rpc python tests/server/server_without.py FLAGS...
+    REMOVED=grpc._cython.cygrpc:_handle_rpc python tests/server/server_without_private_name.py FLAGS...
 
 The server's modules see a copy of grpcio's module without the name. grpcio's own modules keep the original. Worker
 processes import this file as well, so they see the same.

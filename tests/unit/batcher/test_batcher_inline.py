@@ -1,4 +1,4 @@
-"""Where batches run: short ones inline, on the event loop, and others on threads."""
+"""Which batches run inline, on the event loop, and which on threads."""
 
 import asyncio
 import itertools
