@@ -32,7 +32,7 @@ class FeatureDataset(Dataset[torch.Tensor]):
     def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
         """Return the vectors of a batch. DataLoader prefers this method, which lets `map` send the batch at once."""
         if self._client is None:
-            # Created here, each worker process has its own client, whichever way the processes are started.
+            # Created here and not in __init__, so that each worker process has its own client.
             self._client = PoolClient()
         paths = [self.paths[index] for index in indices]
         return list(self._client.map(paths, GlobalAvgPool2d(), output="features", returns="torch"))

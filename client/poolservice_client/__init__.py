@@ -8,9 +8,9 @@
 PoolClient blocks and AsyncPoolClient is for asyncio. The specs, such as MaxPool2d, are named as the layers of torch.nn.
 All errors derive from PoolError.
 
-The private packages follow the path of a call: `_clients` are the public classes, `_settings` what they are created
-with, `_request` builds a message, `_coalescing` joins small messages, `_transport` carries them, `_response` reads what
-comes back. `_map` pools many inputs, and `_cli` is the command line.
+The private packages follow the path of a call: `_clients` has the public classes and `_settings` their arguments.
+`_request` encodes a message, `_coalescing` combines small calls in one message, `_transport` sends it, and `_response`
+decodes the response. `_map` pools many inputs, and `_cli` is the command line.
 """
 
 from poolservice import __version__
@@ -53,8 +53,8 @@ from poolservice_client._map.map_item import MapItem
 from poolservice_client._response.reader import Execution, PoolResponse
 from poolservice_client._server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
 from poolservice_client._settings.credentials import TLS
+from poolservice_client._settings.retry_policy import RetryPolicy
 from poolservice_client._stats import ClientStats
-from poolservice_client._transport.retry import RetryPolicy
 from poolservice_client.errors import (
     DeadlineExceeded,
     InvalidRequest,

@@ -3,7 +3,7 @@
 Each result is stretched to the input's size, so that a value covers the area that it was pooled from. The ticks count
 the result's own pixels.
 
-matplotlib is an optional dependency (`pip install matplotlib`) and is imported only to draw.
+matplotlib is an optional dependency (`pip install matplotlib`). It is imported only when a figure is drawn.
 """
 
 import math

@@ -10,15 +10,15 @@ class ClientStats:
     """The counters of a client, from its creation or from the fork that created its process.
 
     Attributes:
-        calls: messages sent, each counted once however often it was retried.
-        retries: attempts after the first, of calls that failed with an error that may pass.
+        calls: messages sent, each counted once regardless of its retries.
+        retries: attempts after the first, of calls that failed with a temporary error.
         retry_budget_exhausted: calls that failed because the client had no retries left in its budget.
-        hedges: second attempts sent while the first was still running.
-        hedges_won: second attempts whose response came first.
-        reconnects: connections that were lost and work again.
+        hedges: second attempts that were sent while the first was still running.
+        hedges_won: hedges whose response was the first.
+        reconnects: lost connections that work again.
         connections: connections that are open now.
         coalesced_calls: `pool` calls that were sent together with others in one message.
-        coalesced_messages: messages that carried several `pool` calls.
+        coalesced_messages: messages with several `pool` calls.
     """
 
     calls: int = 0

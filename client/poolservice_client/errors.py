@@ -28,7 +28,7 @@ class Overloaded(PoolError):
     """The server's queue is full. The same request may succeed later.
 
     Attributes:
-        retry_after: seconds to wait before a retry, as measured by the server; 1 if the server does not say.
+        retry_after: seconds to wait before a retry, as the server estimates them; 1 if the server does not say.
     """
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:

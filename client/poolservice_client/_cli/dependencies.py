@@ -9,7 +9,7 @@ def require(option: str, module: str) -> None:
     """Check that an optional package is installed, before any work is done.
 
     The message names the package itself: that works both for a clone of this repository and for an installed wheel,
-    while the extra's spelling differs ('.[figure]' and 'poolservice[figure]').
+    while the name of the extra differs ('.[figure]' and 'poolservice[figure]').
 
     Args:
         option: the option that needs the package.

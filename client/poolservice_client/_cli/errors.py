@@ -17,7 +17,7 @@ class UsageError(Exception):
 
 
 class CommandError(Exception):
-    """The command cannot do its work. The message is one sentence: why, and what would help."""
+    """The command failed. The message is one sentence: why, and what would help."""
 
 
 def report(error: object) -> None:

@@ -1,4 +1,4 @@
-"""The file that `poolservice map` writes: its format, and the atomic way it is put into place."""
+"""The file that `poolservice map` writes: its format, and how it replaces an existing file atomically."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A constant number of concurrent calls for a fixed time, and the statistics of those calls."""
+"""The load generator of `poolservice bench`: makes concurrent calls for a fixed time and records their statistics."""
 
 import asyncio
 import time

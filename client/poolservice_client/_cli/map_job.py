@@ -36,7 +36,7 @@ def run(
     """Pool the files that are not done yet and write the results to the journal.
 
     Raises:
-        CommandError: the service is unavailable or rejects the caller; the journal has what is done.
+        CommandError: the service is unavailable or rejects the caller; the journal has the finished files.
         typer.Exit: the user pressed Ctrl-C.
     """
     inputs = _Inputs(paths[journal.done :])
@@ -60,7 +60,7 @@ def run(
             _record_unreadable(journal, inputs)
         journal.checkpoint()
     except KeyboardInterrupt:
-        # No checkpoint here: the interrupt may have come in the middle of one.
+        # No checkpoint here: the interrupt may have stopped one halfway.
         errors.report(f"interrupted; {journal.saved:,} of {journal.total:,} files are done; {resume_hint}")
         raise typer.Exit(errors.INTERRUPTED) from None
 

@@ -3,7 +3,7 @@
 An operator is written as its name, `max2d`, or with parameters, `max2d:kernel_size=3x2,stride=1`. A flag such as
 `--kernel-size 2` sets the parameter for every operator that has it and does not set it itself.
 
-A name is understood in each of its usual spellings: `max2d`, `max_pool2d` (torch.nn.functional and the operator names
+A name may have any of its usual forms: `max2d`, `max_pool2d` (torch.nn.functional and the operator names
 that `poolservice info` lists), `MaxPool2d` (the layer's class).
 """
 
@@ -30,7 +30,7 @@ def _name(layer: type[PoolSpec]) -> str:
 
 
 def _key(text: str) -> str:
-    """Return what all spellings of an operator's name have in common: "max2d" for max_pool2d and MaxPool2d."""
+    """Return the key that all forms of an operator's name share: "max2d" for max_pool2d and MaxPool2d."""
     return re.sub(r"[\s_-]|pool", "", text.lower())
 
 

@@ -1,4 +1,4 @@
-"""What both clients share: settings, counters, and the docstrings of methods that differ only in waiting."""
+"""The base class of both clients, and the decorator that gives their methods the same docstrings."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -35,29 +35,30 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
             resolves to, "unix:/path" for a Unix socket. A list of addresses shares the calls among them. Default: the
             environment variable POOLSERVICE_ADDRESS, which separates several addresses by commas, else
             localhost:50051.
-        timeout: seconds that a call may take if it sets no timeout of its own; math.inf for no limit.
-        max_message_bytes: the largest message to send or receive, in bytes. The server has its own limit.
-        coalesce: send small `pool` calls of several threads together: calls made while another one is running wait for
-            at most 20 ms and share the next message. Each call keeps its own result, error and timeout. A call that
-            runs by itself never waits.
+        timeout: seconds that a call without its own timeout may take; math.inf for no limit. Default: 30.
+        max_message_bytes: the largest message to send or receive, in bytes. The server has its own limit. Default: 64 MiB.
+        coalesce: send small `pool` calls of several threads in one message: calls made while another one is running
+            wait for at most 20 ms and share the next message. Each call has its own result, error and timeout. A call
+            that is made while no other one is running never waits.
         transport: replaces gRPC; for tests.
         connections: the number of connections per address. Default: one per worker process of the server
             (--workers), which the client finds in the background from the second call on; one for a "dns:" address.
-        retries: how failed calls are retried if that may help; None for no retries.
+        retries: how calls with temporary failures are retried; None for no retries. Default: RetryPolicy().
         hedge_after: seconds without a response after which a call is sent a second time, over another connection if
-            there is one. The first response counts. Hedges use the retry budget. Default: never.
+            there is one. The first response counts. Hedges use the retry budget, so there are none with retries=None. Default:
+            never.
         tls: encrypts the connection. `TLS(ca=...)` trusts the given authorities, True the public ones. Default:
             encrypted if one of the environment variables POOLSERVICE_CA, POOLSERVICE_CLIENT_CERTIFICATE and
             POOLSERVICE_CLIENT_KEY names a file.
         token: a bearer token to send with each call. It is sent only over TLS, through a Unix socket or to this
             machine. Default: the environment variable POOLSERVICE_TOKEN.
-        compression: "gzip" compresses requests, for a server started with --compression. It rarely pays off.
+        compression: "gzip" compresses requests, for a server started with --compression. It rarely makes calls faster.
         metadata: pairs of key and value to send with each call.
         interceptors: gRPC client interceptors. They see messages as bytes.
-        keepalive: seconds between pings on a connection that carries calls; at least 1. A server closes connections
+        keepalive: seconds between pings on a connection with running calls; at least 1. A server closes connections
             that ping more often than it allows. Default: no pings.
         wait_for_ready: seconds that a call waits for a server that cannot be reached, within its timeout. Default: 0
-            for a server that has never responded, 30 for one that has.
+            for a server that has never responded, 30 for one that has; always 0 with retries=None.
 
     Raises:
         InvalidRequest: an argument is invalid.
@@ -106,7 +107,7 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
             timeout: seconds until the call must end. Default: the client's timeout.
 
         Raises:
-            PoolError: see `pool`; Unavailable if no server can be reached. It is never retried.
+            PoolError: see `pool`; Unavailable if no server can be reached. The call is never retried.
         """
         return read_health(self._transport.call(HEALTH, HEALTH_REQUEST, self._settings.call_timeout(timeout)))
 

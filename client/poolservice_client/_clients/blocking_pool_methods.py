@@ -156,6 +156,7 @@ class BlockingPoolMethods(ABC):
             Unauthenticated: the server rejected the credentials.
             Unavailable: no server can be reached.
             ServerError: the server failed.
+            PoolError: the client is closed, or gRPC cannot be used in this forked process.
             OSError: a file cannot be read.
 
         Example:

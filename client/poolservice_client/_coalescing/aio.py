@@ -1,4 +1,4 @@
-"""Coalescing the calls of asyncio tasks: while one message is on its way, further calls wait and share the next one."""
+"""Coalescing the calls of asyncio tasks: calls made while a message is in flight wait and share the next one."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ class PendingCall(BaseCall):
 
     Attributes:
         ended: the future that its task awaits; None if it was sent immediately.
-        message: the message that carries it; None while it is waiting.
+        message: the message that it is part of; None while it is waiting.
     """
 
     __slots__ = ("ended", "message")
@@ -42,7 +42,7 @@ class PendingCall(BaseCall):
 
 
 class _MessageInFlight:
-    """A message on its way: its calls, without the cancelled ones, and the task that sends it."""
+    """A message in flight: its calls, without the cancelled ones, and the task that sends it."""
 
     def __init__(self, calls: list[PendingCall]) -> None:
         self.calls = calls
@@ -69,9 +69,9 @@ class _MessageInFlight:
 class AsyncCoalescer:
     """Sends the calls of the tasks of one event loop, one message at a time.
 
-    The first call of an idle coalescer is sent in its own task. Calls that arrive while a message is on its way wait,
+    The first call of an idle coalescer is sent in its own task. Calls that arrive while a message is in flight wait,
     and a task of the coalescer sends them, so that cancelling one caller does not cancel the others. They are sent
-    when the response is there, when there are enough for a full message, or after `MAX_WAIT_SECONDS`.
+    when the response has arrived, when they fill a message, or after `MAX_WAIT_SECONDS`.
 
     Args:
         transport: sends the messages.
@@ -118,7 +118,7 @@ class AsyncCoalescer:
             try:
                 call.set_response(await self._transport.call(POOL, call.request, call.timeout))
             finally:
-                self._pass_on_lead(call)
+                self._end_lead(call)
         else:
             try:
                 await self._join(call, loop)
@@ -156,11 +156,11 @@ class AsyncCoalescer:
         try:
             call.set_response(await self._transport.call(POOL, call.request, call.remaining))
         except DeadlineExceeded:
-            # The transport's error names the rest of the timeout, not the caller's.
+            # The transport's error names the remaining seconds, not the caller's timeout.
             raise call.timeout_error(self._address) from None
 
-    def _pass_on_lead(self, leader: PendingCall | _MessageInFlight) -> None:
-        """Send the waiting calls, now that the leader's response is there."""
+    def _end_lead(self, leader: PendingCall | _MessageInFlight) -> None:
+        """Send the waiting calls, now that the leader's response has arrived."""
         if self._leader is leader:
             self._leader = None
             if self._waiting and self._loop is not None:
@@ -191,7 +191,7 @@ class AsyncCoalescer:
             for call in message.calls:
                 call.wake()
             message.calls = []
-            # Let the callers make their next calls, so that the next message carries these, too.
+            # Let the callers make their next calls, so that the next message includes these.
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             if message.calls:
@@ -202,7 +202,7 @@ class AsyncCoalescer:
         finally:
             for call in message.calls:
                 call.wake()
-            self._pass_on_lead(message)
+            self._end_lead(message)
 
     def _release_waiting(self) -> None:
         """Let each waiting call be sent uncoalesced, in its caller's task."""
@@ -222,7 +222,7 @@ class AsyncCoalescer:
             self._send_next(loop)
         if self._waiting:
             remaining = limits.MAX_WAIT_SECONDS - (time.monotonic() - self._waiting[0].created)
-            # A timer may fire slightly early. The minimum keeps it from firing over and over until the time has come.
+            # A timer may fire slightly early. The minimum delay prevents a busy loop until then.
             self._max_wait_timer = loop.call_later(max(remaining, 0.001), self._check_max_wait, loop)
 
     def _schedule_deadline_check(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:

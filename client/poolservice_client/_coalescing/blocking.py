@@ -1,4 +1,4 @@
-"""Coalescing the calls of threads: while one message is on its way, further calls wait and share the next one."""
+"""Coalescing the calls of threads: calls made while a message is in flight wait and share the next one."""
 
 import threading
 from collections import deque
@@ -21,8 +21,8 @@ class PendingCall(BaseCall):
     """A call of a thread.
 
     Attributes:
-        state: "new" before the coalescer has it; "waiting" for its turn; "leading", if its thread sends the next
-            message; "sent" in another thread's message; "done".
+        state: "new" before the coalescer has it; "waiting" to be sent; "leading" if its thread sends the next message;
+            "sent" in another thread's message; "done".
         followers: the other calls in the message that its thread is sending.
         has_waited: whether it waited before it was sent, so that a part of its timeout has passed.
         wakeup: the lock that its thread waits on; None if it never had to wait.
@@ -53,8 +53,8 @@ class Coalescer:
     """Sends the calls of many threads, one message at a time.
 
     One call at a time is the leader: its thread sends it, together with the calls that are waiting then. The first
-    call of an idle coalescer leads immediately. Calls that arrive while its message is on its way wait. When the
-    response is there, another call becomes the leader. A call also leads when enough calls for a full message are
+    call of an idle coalescer leads immediately. Calls that arrive while its message is in flight wait. When the
+    response has arrived, another call becomes the leader. A call also leads when enough calls for a full message are
     waiting, and when it has waited for `MAX_WAIT_SECONDS`.
 
     Args:
@@ -91,7 +91,7 @@ class Coalescer:
         finally:
             # Whatever ended the call, even a KeyboardInterrupt: no other call may wait for its thread.
             if call.state != "done" or self._leader is call or call.followers:
-                self._abandon(call)
+                self._clean_up(call)
         if not call.is_settled:
             self._send_uncoalesced(call)
 
@@ -149,7 +149,7 @@ class Coalescer:
                 request.set_error(error)
             else:
                 request.set_response(response)
-            self._choose_next_leader(leader)
+            self._let_last_follower_end_the_lead(leader)
             for call in leader.followers:
                 call.state = "done"
                 call.wake()
@@ -158,10 +158,10 @@ class Coalescer:
             self._send_uncoalesced(leader)
         leader.state = "done"
 
-    def _choose_next_leader(self, leader: PendingCall) -> None:
-        """Let the last follower pass on the lead, rather than the leader itself.
+    def _let_last_follower_end_the_lead(self, leader: PendingCall) -> None:
+        """Make the last follower the leader, so that its thread chooses the next one.
 
-        Its thread wakes after those of the other followers. Their next calls are then waiting and share one message.
+        That thread wakes after those of the other followers. By then their next calls are waiting and share one message.
         """
         with self._lock:
             if self._leader is leader:
@@ -176,11 +176,11 @@ class Coalescer:
         try:
             call.set_response(self._transport.call(POOL, call.request, call.remaining))
         except DeadlineExceeded:
-            # The transport's error names the rest of the timeout, not the caller's.
+            # The transport's error names the remaining seconds, not the caller's timeout.
             raise call.timeout_error(self._address) from None
 
-    def _abandon(self, call: PendingCall) -> None:
-        """Remove the call, let its unsettled followers wait again, and pass on the lead."""
+    def _clean_up(self, call: PendingCall) -> None:
+        """Remove the call, let its unsettled followers wait again, and choose the next leader if it was the leader."""
         with self._lock:
             if call in self._waiting:
                 self._waiting.remove(call)

@@ -17,7 +17,7 @@ class BaseCall:
         query: the specs and options of the call.
         template: encodes its request.
         data: the bytes of its payload. They must not change before the call ends.
-        nbytes: the bytes that it counts as within a message.
+        nbytes: its share of the size limit of a message, in bytes.
         timeout: seconds until the call must end; None for no limit.
 
     Attributes:

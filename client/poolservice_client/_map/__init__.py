@@ -1,1 +1,1 @@
-"""client.map: pool any number of inputs in bounded memory."""
+"""`map`: pooling any number of inputs in bounded memory."""

@@ -8,7 +8,7 @@ from poolservice_client._map.aio_runner import map_async
 from poolservice_client._map.map_item import MapItem
 from poolservice_client._map.options import MapKeywords, MapOptions, OnError
 from poolservice_client._map.results import Results, progress_of
-from poolservice_client._map.source import iterable
+from poolservice_client._map.source import check_iterable
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, Output, PoolQuery
 from poolservice_client._response.result_types import ArraySpec, R, TensorSpec
@@ -20,7 +20,7 @@ Inputs: TypeAlias = Iterable[Poolable] | AsyncIterable[Poolable]
 
 
 class AsyncMap:
-    """The part of AsyncPoolClient that maps."""
+    """The `map` method of AsyncPoolClient."""
 
     _settings: Settings
     _transport: AsyncTransport
@@ -139,15 +139,15 @@ class AsyncMap:
     ) -> Any:
         """Pool many tensors or images in bounded memory; see PoolClient.map for the arguments and errors.
 
-        It differs from PoolClient.map in two points. `xs` may also be an asynchronous iterable, and a task of its own
-        reads it, even while no result is requested. The asynchronous generator that is returned cancels the running
-        calls when the task that waits for it is cancelled, when it is closed (as ``contextlib.aclosing`` does), or
+        It differs from PoolClient.map in two points. `xs` may also be an asynchronous iterable, and a separate task reads
+        it, even while no result is requested. The returned generator cancels the running calls when it is closed
+        (``contextlib.aclosing`` does this at the end of its block), when the task that waits for it is cancelled, or
         soon after a ``break``, when the event loop closes it.
         """
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
         return map_async(
-            xs if isinstance(xs, AsyncIterable) else iterable(xs),
+            xs if isinstance(xs, AsyncIterable) else check_iterable(xs),
             query,
             options,
             self._transport,

@@ -15,8 +15,8 @@ from poolservice_client._request.query import PoolQuery
 from poolservice_client._transport.aio import AsyncTransport
 from poolservice_client._transport.retry import Failure
 
-# After so many items of an iterable that is not asynchronous, other tasks get a turn.
-_READ_AT_ONCE = 16
+# While a synchronous iterable is read, other tasks get a turn after each of this many items.
+_ITEMS_PER_TURN = 16
 
 
 async def map_async(
@@ -46,12 +46,12 @@ class AsyncMapRunner:
         self._transport = transport
         self._in_flight = InFlight(options, timeout)
         self._changed = asyncio.Event()
-        self._room = asyncio.Event()
+        self._may_read = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        # Tasks that prepare or send; the one that reads is not among them.
+        # The number of tasks that prepare or send.
         self._busy = 0
         self._failure: BaseException | None = None
-        self._bug: BaseException | None = None
+        self._unexpected_error: BaseException | None = None
 
     async def run(self, source: AsyncIterator[Any]) -> AsyncGenerator[Item, None]:
         """Yield the settled items in the order in which the caller gets them."""
@@ -59,13 +59,13 @@ class AsyncMapRunner:
         self._start(self._read(source))
         while not in_flight.finished:
             self._changed.clear()
-            if self._bug is not None:
-                raise self._bug
+            if self._unexpected_error is not None:
+                raise self._unexpected_error
             if in_flight.fatal is not None:
                 raise in_flight.fatal
             if in_flight.has_result:
                 item = in_flight.next_result()
-                self._room.set()
+                self._may_read.set()
                 yield item
             else:
                 await self._changed.wait()
@@ -84,9 +84,9 @@ class AsyncMapRunner:
         in_flight = self._in_flight
         try:
             while not in_flight.ended:
-                while not in_flight.has_room and not in_flight.ended:
-                    self._room.clear()
-                    await self._room.wait()
+                while not in_flight.should_read and not in_flight.ended:
+                    self._may_read.clear()
+                    await self._may_read.wait()
                 item = in_flight.new_item(await anext(source))
                 if not item.is_slow:
                     item.prepare(self._query)
@@ -103,12 +103,12 @@ class AsyncMapRunner:
         self._notify()
 
     def _notify(self) -> None:
-        """Start what there is to do, and wake the tasks that read and yield."""
+        """Start tasks for the work that is next, and wake the tasks that read and yield."""
         while self._busy < MAX_CALLS and (work := self._in_flight.next_work()) is not None:
             self._busy += 1
             self._start(self._prepare(work) if isinstance(work, Item) else self._send(work))
         self._changed.set()
-        self._room.set()
+        self._may_read.set()
 
     async def _prepare(self, item: Item) -> None:
         try:
@@ -124,19 +124,19 @@ class AsyncMapRunner:
                 message.method,
                 message.encode(),
                 self._in_flight.time_left(message),
-                partial(self._answered, message),
+                partial(self._receive, message),
             )
         except PoolError as error:
-            self._in_flight.failed(message, error)
+            self._in_flight.settle_failure(message, error)
         finally:
             self._busy -= 1
         self._notify()
 
-    def _answered(self, message: Message, response: bytes) -> tuple[bytes, Failure] | None:
-        failure = self._in_flight.answered(message, message.outcomes(response, self._query))
+    def _receive(self, message: Message, response: bytes) -> tuple[bytes, Failure] | None:
+        failure = self._in_flight.settle_response(message, message.outcomes(response, self._query))
         if failure is None:
             return None
-        # The items that were settled are yielded before the rest is sent again.
+        # The settled items are yielded before the others are sent again.
         self._notify()
         return message.encode(), failure
 
@@ -148,17 +148,17 @@ class AsyncMapRunner:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._bug = error
+            self._unexpected_error = error
             self._changed.set()
 
 
 async def _asynchronous(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    """Yield the inputs of an iterable that is asynchronous or not."""
+    """Yield the inputs of a synchronous or asynchronous iterable."""
     if isinstance(source, AsyncIterable):
         async for x in source:
             yield x
         return
     for number, x in enumerate(source):
         yield x
-        if number % _READ_AT_ONCE == 0:
+        if number % _ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)

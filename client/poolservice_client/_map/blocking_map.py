@@ -8,7 +8,7 @@ from poolservice_client._map.blocking_runner import map_blocking
 from poolservice_client._map.map_item import MapItem
 from poolservice_client._map.options import MapKeywords, MapOptions, OnError
 from poolservice_client._map.results import Results, progress_of
-from poolservice_client._map.source import iterable
+from poolservice_client._map.source import check_iterable
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, Output, PoolQuery
 from poolservice_client._response.result_types import ArraySpec, R, TensorSpec
@@ -20,7 +20,7 @@ Inputs: TypeAlias = Iterable[Poolable]
 
 
 class BlockingMap:
-    """The part of PoolClient that maps."""
+    """The `map` method of PoolClient."""
 
     _settings: Settings
     _transport: Transport
@@ -139,34 +139,35 @@ class BlockingMap:
     ) -> Any:
         """Pool many tensors or images in bounded memory, and keep the server busy meanwhile.
 
-        Small items are sent together in one message, large ones unbatched over several concurrent calls. Paths are
-        read, and PIL images encoded, on other threads.
+        Small items share messages; each large one has a message of its own. Several messages are sent concurrently.
+        Other threads read paths and encode PIL images.
 
-        Messages are retried under the client's RetryPolicy, within the timeout of their items. A server that restarts
-        within 30 s loses no item and duplicates none. Items of a message that a full queue refuses are sent again
-        together, which is one retry. With the client's ``retries=None``, an item fails on its first error. If one item
-        may be the cause of a message's failure, each item of that message is sent unbatched, which is no retry.
+        Messages are retried under the client's RetryPolicy, within the timeout of their items. If the server restarts
+        within 30 s, no item is lost and none is yielded twice. If a full queue refuses some items of a message, these
+        are sent again together, which counts as one retry. With the client's ``retries=None``, an item fails on its
+        first error. If one item may have caused the failure of its message, each item of the message is sent
+        separately, which does not count as a retry.
 
         Args:
             xs: the inputs, each as in `pool`: any iterable, an endless one too. It is read in the caller's thread,
-                when the next result is requested, and just far enough ahead to keep the server busy: at most 1024
-                items or 64 MB that are not yet yielded. Each input is copied when it is read, so that an array may be
+                when the next result is requested, and only far enough ahead to keep the server busy: at most 1024
+                items or 64 MiB that are not yet yielded. Each input is copied when it is read, so that an array may be
                 reused for the next input; a PIL image is not copied.
             specs: how to pool each input, as in `pool`.
-            items: whether to yield a MapItem for each input: its index, input, result, error and execution. An item
-                that failed then raises nothing.
+            items: whether to yield a MapItem for each input, with its index, input, result, error and execution. A failed
+                item then raises nothing.
             on_error: what to do about an item that failed if `items` is False: "raise" its PoolError in its place, or
-                "skip" the item. Default: "raise". An input that cannot be read or converted has failed with
-                InvalidRequest; if the input raised an exception, that is the ``__cause__``.
+                "skip" the item. Default: "raise". An input that cannot be read or converted fails
+                with InvalidRequest, whose ``__cause__`` is the original exception, if there is one.
             ordered: whether to yield results in the order of `xs`; otherwise each as soon as it arrives.
-            in_flight: the most items that are read and not yet yielded. Default: as many as keep the server busy.
+            in_flight: the most items that are read and not yet yielded. Default: 1024. The limit of 64 MiB applies, too.
             progress: whether to show a bar on standard error, with the rate, the failures and, if ``len(xs)`` is
                 known, the time left.
-            timeout: seconds that each item has from when it is first sent. Default: the client's.
-            output: as in `pool`, like `normalize`, `dtype` and `color_mode`.
-            normalize: see `output`.
-            dtype: see `output`.
-            color_mode: see `output`.
+            timeout: seconds for each item from when it is first sent, retries included. Default: the client's timeout.
+            output: as in `pool`.
+            normalize: as in `pool`.
+            dtype: as in `pool`.
+            color_mode: as in `pool`.
             returns: "numpy" for arrays, "torch" for torch tensors, which share the arrays' memory and keep bfloat16.
 
         Returns:
@@ -182,7 +183,7 @@ class BlockingMap:
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
         return map_blocking(
-            iter(iterable(xs)),
+            iter(check_iterable(xs)),
             query,
             options,
             self._transport,

@@ -18,7 +18,7 @@ from poolservice_client._transport.blocking import Transport
 from poolservice_client._transport.cancellation import Cancellation, Cancelled
 from poolservice_client._transport.retry import Failure
 
-# If the iterable takes longer than this for an item, results that can be yielded are yielded before it is read again.
+# If the iterable takes longer than this for an item, all results that are ready are yielded before it is read again.
 _SLOW_SECONDS = 0.01
 
 
@@ -53,15 +53,15 @@ class MapRunner:
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._stopped = False
-        self._bug: BaseException | None = None
+        self._unexpected_error: BaseException | None = None
         self._cancellation = Cancellation()
         self._process = os.getpid()
 
     def run(self, source: Iterator[Any], results: Results) -> Iterator[Any]:
         """Read the source and yield results until both have ended.
 
-        When a result can be yielded, at most one item is read before it, so that the map stays full while the caller
-        takes the results.
+        Between two results that are ready, at most one item is read, so that results are not delayed and the server
+        stays busy.
         """
         in_flight = self._in_flight
         failure: Exception | None = None
@@ -71,7 +71,7 @@ class MapRunner:
             with self._lock:
                 self._check()
                 has_result = in_flight.has_result
-                reads = in_flight.has_room and not (has_result and (source_is_slow or just_read))
+                reads = in_flight.should_read and not (has_result and (source_is_slow or just_read))
                 if has_result and not reads:
                     item = in_flight.next_result()
                 elif not reads:
@@ -111,8 +111,8 @@ class MapRunner:
             thread.join()
 
     def _check(self) -> None:
-        if self._bug is not None:
-            raise self._bug
+        if self._unexpected_error is not None:
+            raise self._unexpected_error
         if self._in_flight.fatal is not None:
             raise self._in_flight.fatal
 
@@ -152,7 +152,7 @@ class MapRunner:
             return
         except BaseException as error:  # noqa: BLE001 - the caller's thread raises it, whatever it is
             with self._lock:
-                self._bug = error
+                self._unexpected_error = error
                 self._changed.notify()
 
     def _next_work(self) -> Item | Message | None:
@@ -160,7 +160,7 @@ class MapRunner:
             while not self._stopped:
                 work = self._in_flight.next_work()
                 if work is not None:
-                    # There is room to read another item now.
+                    # Another item may be read now.
                     self._notify()
                     return work
                 self._idle += 1
@@ -175,19 +175,19 @@ class MapRunner:
                 message.encode(),
                 self._in_flight.time_left(message),
                 self._cancellation,
-                partial(self._answered, message),
+                partial(self._receive, message),
             )
         except Cancelled:
             raise
         except PoolError as error:
             with self._lock:
-                self._in_flight.failed(message, error)
+                self._in_flight.settle_failure(message, error)
                 self._notify()
 
-    def _answered(self, message: Message, response: bytes) -> tuple[bytes, Failure] | None:
+    def _receive(self, message: Message, response: bytes) -> tuple[bytes, Failure] | None:
         outcomes = message.outcomes(response, self._query)
         with self._lock:
-            failure = self._in_flight.answered(message, outcomes)
+            failure = self._in_flight.settle_response(message, outcomes)
             self._notify()
         return None if failure is None else (message.encode(), failure)
 

@@ -1,7 +1,7 @@
-"""The state of a map: which items are read, sent and yielded, and what is to be done next.
+"""The state of a map: which items are read, sent and yielded, and which work is next.
 
-The blocking and the asyncio runner share it. It knows neither threads nor tasks: the runners do the work, and the
-blocking runner holds a lock around every use.
+The blocking and the asyncio runner share this module, which uses neither threads nor tasks. The runners do the work,
+and the blocking runner holds a lock around every use.
 """
 
 import math
@@ -16,22 +16,23 @@ from poolservice_client._map.item import Item, Outcome, bytes_of
 from poolservice_client._map.message import Message
 from poolservice_client._map.options import MapOptions
 from poolservice_client._request.template import RequestTemplate
-from poolservice_client._transport.retry import Failure, combined, refusal_of_entry
+from poolservice_client._transport.retry import Failure, combine_failures, retryable_failure
 from poolservice_client.errors import DeadlineExceeded, Overloaded, Unauthenticated, Unavailable
 
 #: The most concurrent calls of one map.
 MAX_CALLS = 16
-#: Large items wait while so many bytes are being sent over so many calls: the server would hold more in its memory.
+#: Large items wait while at least so many bytes are being sent in at least so many calls. More calls would only take up
+#: memory of the server.
 _BUSY_BYTES, _BUSY_CALLS = 4 * 2**20, 4
 #: The limits of one message. Measured with tests/bench/map.py: larger messages are no faster.
 _STACK_ITEMS, _BATCH_ITEMS, _MESSAGE_BYTES = 256, 32, 2**20
-#: While so many messages of small items are being sent, the next one waits until it is full.
+#: While this many messages of small items are being sent, the next one waits until it is full.
 _PARTIAL_MESSAGES = 2
-#: The limits of what is read and not yet yielded, unless the caller sets them. One item of any size is always allowed.
+#: The default limits of the items that are read and not yet yielded. One item of any size is always allowed.
 _MAX_ITEMS, _MAX_BYTES = 1024, 64 * 2**20
 
-#: Errors of a whole message that say nothing about its content.
-_NOT_BY_CONTENT = (Unavailable, DeadlineExceeded, Overloaded, Unauthenticated)
+#: Errors of a message that none of its items can have caused.
+_UNRELATED_TO_CONTENT = (Unavailable, DeadlineExceeded, Overloaded, Unauthenticated)
 
 
 class InFlight:
@@ -42,7 +43,7 @@ class InFlight:
         timeout: seconds that an item has from when it is first sent; None for no limit.
 
     Attributes:
-        ended: whether no more items are read; set by the runner, and by a failure that ends the map.
+        ended: whether no more items are read; set by the runner, and by an error that ends the map.
         fatal: the error that ends the map whatever the options say; None if there is none.
     """
 
@@ -74,8 +75,8 @@ class InFlight:
         self.fatal: PoolError | None = None
 
     @property
-    def has_room(self) -> bool:
-        """True if one more item should be read: enough are in flight once they keep the server busy."""
+    def should_read(self) -> bool:
+        """True if one more item should be read: the items in flight are not enough yet to keep the server busy."""
         held = self._read - self._yielded
         if self.ended or held == 0:
             return not self.ended
@@ -101,7 +102,7 @@ class InFlight:
     @property
     def has_work(self) -> bool:
         """True if `next_work` would return something now."""
-        return bool(self._sends_large or self._unprepared or self._sends_small)
+        return bool(self._can_send_large or self._unprepared or self._can_send_small)
 
     def new_item(self, x: Any) -> Item:
         """Return the item for the next input."""
@@ -121,8 +122,8 @@ class InFlight:
     def enqueue(self, item: Item) -> None:
         """Queue a prepared item to be sent."""
         self._held_bytes += item.content_bytes + item.held_bytes
-        if item.refusal is not None:
-            self._settle(item, item.refusal)
+        if item.input_error is not None:
+            self._settle(item, item.input_error)
         elif item.small:
             self._small.append(item)
             self._small_bytes += item.content_bytes
@@ -132,9 +133,9 @@ class InFlight:
 
     def next_work(self) -> Item | Message | None:
         """Return an item to prepare or a message to send; None if there is nothing to do now."""
-        if self._sends_large:
+        if self._can_send_large:
             return self._start(Message((self._large.popleft(),)))
-        if self._sends_small:
+        if self._can_send_small:
             self._small_messages += 1
             return self._start(self._message_of_small())
         return self._unprepared.popleft() if self._unprepared else None
@@ -145,46 +146,46 @@ class InFlight:
         left = message.items[0].deadline - time.monotonic()
         return None if left == math.inf else max(left, 1e-3)
 
-    def answered(self, message: Message, outcomes: Iterable[Outcome]) -> Failure | None:
+    def settle_response(self, message: Message, outcomes: Iterable[Outcome]) -> Failure | None:
         """Settle the items of a message by their outcomes.
 
-        Items that the server refused for now stay in the message. The client's retry policy decides whether they are
-        sent again, which counts as one retry.
+        Items that can be retried stay in the message. The client's retry policy decides whether they are sent again
+        together, which counts as one retry.
 
         Returns:
-            Why items were refused; None if no item is left.
+            The failure of the items that stay in the message; None if there are none.
         """
-        refused: list[Item] = []
+        retried: list[Item] = []
         failures: list[Failure] = []
         for item, outcome in zip(message.items, outcomes, strict=True):
-            failure = refusal_of_entry(outcome) if isinstance(outcome, PoolError) else None
+            failure = retryable_failure(outcome) if isinstance(outcome, PoolError) else None
             if failure is None:
                 self._settle(item, outcome)
             else:
-                refused.append(item)
+                retried.append(item)
                 failures.append(failure)
-        message.items = refused
-        message.refusals = [failure.error for failure in failures]
+        message.items = retried
+        message.errors = [failure.error for failure in failures]
         if failures:
-            return combined(failures)
+            return combine_failures(failures)
         self._finish(message)
         return None
 
-    def failed(self, message: Message, error: PoolError) -> None:
+    def settle_failure(self, message: Message, error: PoolError) -> None:
         """Settle the items of a message that failed and is not retried."""
         self._finish(message)
         if type(error) is PoolError:
             # Neither the server nor the content is the cause: the client is closed, or cannot work in this process.
             self.fatal = error
-        if len(message.items) == 1 or isinstance(error, _NOT_BY_CONTENT):
-            gave_up = bool(message.refusals) and error is message.refusals[0]
-            errors = message.refusals if gave_up else repeat(error, len(message.items))
+        if len(message.items) == 1 or isinstance(error, _UNRELATED_TO_CONTENT):
+            gave_up = bool(message.errors) and error is message.errors[0]
+            errors = message.errors if gave_up else repeat(error, len(message.items))
             for item, own in zip(message.items, errors, strict=True):
                 self._settle(item, own)
             return
-        # One item may be the cause, so each is sent unbatched. This is no retry: no item has had an outcome of its own.
+        # One item may be the cause, so each is sent separately. This is no retry: no item has its own outcome yet.
         for item in reversed(message.items):
-            item.send_unbatched()
+            item.send_separately()
             self._large.appendleft(item)
 
     def next_result(self) -> Item:
@@ -195,23 +196,23 @@ class InFlight:
         return item
 
     @property
-    def _sends_large(self) -> bool:
+    def _can_send_large(self) -> bool:
         return bool(self._large) and (self._calls < _BUSY_CALLS or self._sent_bytes < _BUSY_BYTES)
 
     @property
-    def _sends_small(self) -> bool:
+    def _can_send_small(self) -> bool:
         full = len(self._small) >= self._message_items or self._small_bytes >= _MESSAGE_BYTES
         return bool(self._small) and (full or self._small_messages < _PARTIAL_MESSAGES)
 
     def _message_of_small(self) -> Message:
-        """Return a message of the small items that have waited longest, stacked if that suits most of them."""
+        """Return a message of the oldest small items, stacked if at least half of them have the same template."""
         template = self._small[0].template
-        alike = self._small_by_template[template]
+        same_template = self._small_by_template[template]
         stacked = (
             template is not None
             and template.can_stack
-            and alike > 1
-            and min(self._message_items, len(self._small)) <= 2 * alike
+            and same_template > 1
+            and min(self._message_items, len(self._small)) <= 2 * same_template
         )
         limit = self._message_items if stacked else min(self._message_items, _BATCH_ITEMS)
         items: list[Item] = []

@@ -1,4 +1,4 @@
-"""One input on its way through `map`."""
+"""Items: the inputs of `map`, the bytes that are sent for them, and their outcomes."""
 
 import math
 import os
@@ -15,11 +15,11 @@ from poolservice_client._response.reader import PoolResponse
 
 Outcome: TypeAlias = PoolResponse[Any] | PoolError
 
-#: Larger tensors, in bytes, are sent unbatched. Measured with tests/bench/map.py: a call of its own costs client and
-#: server together about as much as copying this many bytes twice.
+#: Larger tensors, in bytes, get a message of their own. Measured with tests/bench/map.py: such a message costs client
+#: and server together about as much as copying this many bytes twice.
 _SMALL_TENSOR = 256 * 1024
-#: The same limit for images. Decoding an image costs more than sending it, so a call is worth saving for thumbnails
-#: only. An image that waits until its message is full takes up memory meanwhile.
+#: The same limit for images. Decoding an image costs more than sending it, so only thumbnails gain from sharing a
+#: message. While a message fills, its images take up memory.
 _SMALL_IMAGE = 32 * 1024
 
 
@@ -29,22 +29,22 @@ class Item:
 
     Attributes:
         index: its position in the iterable, from 0.
-        source: what the iterable gave; dropped when the item is prepared, unless `keeps_input`.
-        keeps_input: whether `source` is yielded with the result.
-        prepared: whether `source` has been converted into `content`.
-        template: the template of its request; None until it is prepared.
+        input: the input; dropped when the item is prepared, unless `keeps_input`.
+        keeps_input: whether `input` is yielded with the result.
+        prepared: whether `input` has been converted into `content`.
+        template: the template of its request; None until it is prepared, or if it cannot be sent.
         small: whether it may be sent in one message with other items.
         content: the bytes to send: the whole request of a large item, the payload of a small one.
         content_bytes: the size of `content`; 0 once the item is settled.
-        held_bytes: the memory that it holds otherwise: its input, if that is kept, and its result.
+        held_bytes: the other memory that it takes up: its result, and its input if `keeps_input`.
         deadline: when its result is due, in seconds of time.monotonic; known once it is first sent.
-        path: the path that the source named; None if the source is not a path.
-        refusal: why it cannot be sent; known once it is prepared.
+        path: the path that the input is, as errors show it; None if it is no path.
+        input_error: why it cannot be sent; None if it can. Known once it is prepared.
         outcome: its result or its error, once it is settled.
     """
 
     index: int
-    source: Any
+    input: Any
     keeps_input: bool = False
     prepared: bool = False
     template: RequestTemplate | None = None
@@ -54,54 +54,54 @@ class Item:
     held_bytes: int = 0
     deadline: float = math.inf
     path: str | None = None
-    refusal: InvalidRequest | None = None
+    input_error: InvalidRequest | None = None
     outcome: Outcome | None = None
 
     @property
     def is_slow(self) -> bool:
         """True if preparing reads a file or encodes an image, which belongs on another thread."""
         try:
-            return is_slow(self.source)
+            return is_slow(self.input)
         except Exception:  # noqa: BLE001 - even isinstance may run the caller's code; `prepare` reports what it raises
             return False
 
     def prepare(self, query: PoolQuery) -> None:
-        """Convert the source into the bytes to send, a copy, so that the caller may reuse the source.
+        """Convert the input into the bytes to send. They are a copy, so that the caller may reuse the input.
 
-        If the source cannot be sent, whatever it raises becomes the item's refusal.
+        If the input cannot be sent, whatever it raises becomes the cause of `input_error`.
         """
-        source = self.source
+        x = self.input
         if not self.keeps_input:
-            self.source = None
+            self.input = None
         self.prepared = True
         try:
-            self.path = _printable(path_of(source))
-            prepared = make_payload(source)
-            self.template = query.template_for(prepared)
-            size = size_of(prepared.data)
-            self.small = size <= (_SMALL_IMAGE if isinstance(prepared, ImagePayload) else _SMALL_TENSOR)
-            self.content = bytes(prepared.data) if self.small else self.template.request(prepared.data)
+            self.path = _printable(path_of(x))
+            payload = make_payload(x)
+            self.template = query.template_for(payload)
+            size = size_of(payload.data)
+            self.small = size <= (_SMALL_IMAGE if isinstance(payload, ImagePayload) else _SMALL_TENSOR)
+            self.content = bytes(payload.data) if self.small else self.template.request(payload.data)
         except InvalidRequest as error:
-            self.refusal = error
+            self.input_error = error
         except OSError as error:
-            self.refusal = InvalidRequest(error.strerror or str(error), field="x")
-            self.refusal.__cause__ = error
+            self.input_error = InvalidRequest(error.strerror or str(error), field="x")
+            self.input_error.__cause__ = error
         except Exception as error:  # noqa: BLE001 - converting an input runs the caller's code, which may raise anything
-            self.refusal = InvalidRequest(f"cannot be read: {type(error).__name__}: {error}", field="x")
-            self.refusal.__cause__ = error
+            self.input_error = InvalidRequest(f"cannot be read: {type(error).__name__}: {error}", field="x")
+            self.input_error.__cause__ = error
         else:
             self.content_bytes = size
             self.held_bytes = size if self.keeps_input and self.path is None else 0
 
     def settle(self, outcome: Outcome, result_bytes: int) -> None:
-        """Keep the outcome, and drop the bytes that were sent."""
+        """Store the outcome, and drop the bytes that were sent."""
         self.outcome = with_path(outcome, self.path) if isinstance(outcome, InvalidRequest) else outcome
         self.held_bytes += result_bytes
         self.content = b""
         self.content_bytes = 0
 
     @property
-    def settled(self) -> Outcome:
+    def settled_outcome(self) -> Outcome:
         """The outcome of a settled item."""
         if self.outcome is None:
             raise RuntimeError(f"item {self.index} of a map was yielded before it had an outcome")
@@ -111,7 +111,7 @@ class Item:
         """Return the PoolRequest of this item."""
         return self.template.request(self.content) if self.small and self.template is not None else self.content
 
-    def send_unbatched(self) -> None:
+    def send_separately(self) -> None:
         """Send this item in a message of its own from now on."""
         self.content = self.request()
         self.small = False

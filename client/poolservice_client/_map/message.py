@@ -1,4 +1,4 @@
-"""The messages that carry the items of a map: one item, several tensors stacked into one, or a batch of requests."""
+"""The messages of a map: one item, several tensors stacked into one, or a batch of requests."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from poolservice_client.errors import ServerError
 
 
 class Message:
-    """One call: the items that it carries, until each has its outcome.
+    """A message, and those of its items that have no outcome yet.
 
     Args:
         items: the items.
@@ -22,16 +22,16 @@ class Message:
     Attributes:
         method: the method that takes the message.
         items: the items that have no outcome yet.
-        refusals: the server's last refusal of each of them; empty before there is one.
-        small: whether it is one of the messages that combine small items.
-        content_bytes: the size of what all its items send.
+        errors: the error of each of these items in the last response; empty before there is one.
+        small: whether its items are small, so that it may have several.
+        content_bytes: the size of the contents of all items that it was created with.
     """
 
-    __slots__ = ("_stacked", "content_bytes", "items", "method", "refusals", "small")
+    __slots__ = ("_stacked", "content_bytes", "errors", "items", "method", "small")
 
     def __init__(self, items: Sequence[Item], *, stacked: bool = False) -> None:
         self.items = items
-        self.refusals: Sequence[PoolError] = ()
+        self.errors: Sequence[PoolError] = ()
         self.method = POOL if stacked or len(items) == 1 else POOL_BATCH
         self.small = items[0].small
         self.content_bytes = sum(item.content_bytes for item in items)
@@ -65,7 +65,7 @@ class Message:
         except MalformedMessage as error:
             raise ServerError(f"the server's response cannot be read: {error}") from None
         if len(responses) != len(self.items):
-            raise ServerError(f"{len(self.items)} items were sent and {len(responses)} results came back")
+            raise ServerError(f"{len(self.items)} items were sent, but {len(responses)} results were received")
         outcomes: list[Outcome] = []
         for status, one in responses:
             if status.code:

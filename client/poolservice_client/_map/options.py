@@ -1,4 +1,4 @@
-"""The options of `map`: their types, and the check of their values."""
+"""The options of `map`: their types and their validation."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -21,7 +21,7 @@ class MapKeywords(PoolOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class MapOptions:
-    """The checked options of one map; see PoolClient.map.
+    """The validated options of one map; see PoolClient.map.
 
     Attributes:
         ordered: whether results are yielded in the order of the inputs.

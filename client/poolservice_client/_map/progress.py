@@ -1,4 +1,4 @@
-"""The progress bar of a map. Imported only for a map that shows one, because it loads rich."""
+"""The progress bar of `map`. Imported only when a bar is shown, because it loads rich."""
 
 from rich.console import Console
 from rich.progress import (

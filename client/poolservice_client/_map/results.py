@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """Turns settled items into what the caller asked for, and advances the progress bar.
+    """Converts settled items to the values that the caller asked for, and advances the progress bar.
 
     Args:
         options: the options of the map.
@@ -32,18 +32,18 @@ class Results:
         Raises:
             PoolError: the item failed, and `on_error` is "raise".
         """
-        outcome = item.settled
+        outcome = item.settled_outcome
         if self._progress is not None:
             self._progress.advance(failed=isinstance(outcome, PoolError))
         if isinstance(outcome, PoolError):
             if self._options.items:
-                yield MapItem(item.index, item.source, None, outcome, None)
+                yield MapItem(item.index, item.input, None, outcome, None)
             elif self._options.on_error == "raise":
                 outcome.add_note(f"This is the error of item {item.index} of the map (counted from 0).")
                 raise outcome
             return
         result = as_tensors(outcome.result) if self._options.torch else outcome.result
-        yield MapItem(item.index, item.source, result, None, outcome.execution) if self._options.items else result
+        yield MapItem(item.index, item.input, result, None, outcome.execution) if self._options.items else result
 
     def __enter__(self) -> Self:
         if self._progress is not None:

@@ -6,8 +6,8 @@ from typing import Any
 from poolservice.errors import InvalidRequest
 
 
-def iterable(xs: Any) -> Iterable[Any]:
-    """Return `xs` if it is an iterable of inputs.
+def check_iterable(xs: Any) -> Iterable[Any]:
+    """Return `xs` after checking that it is an iterable of inputs.
 
     Raises:
         InvalidRequest: `xs` is a single image, or not iterable.

@@ -19,9 +19,9 @@ _CONVERTED_MODES = {
     "La": "LA",
     "PA": "RGBA",
 }
-# Pillow's PNG writer does not know these byte orders of 16-bit images; Pillow converts them only by way of mode I.
+# Pillow's PNG writer does not know these byte orders of 16-bit images; Pillow converts them through mode I only.
 _OTHER_16_BIT_MODES = frozenset({"I;16B", "I;16L", "I;16N"})
-# zlib's fastest level: the network is rarely slower than a stronger compression.
+# zlib's fastest level: on most networks, a stronger compression costs more time than it saves.
 _COMPRESS_LEVEL = 1
 # BMP stores these modes losslessly, too. A photograph of 512 x 600 takes 0.7 ms to write and 1.7 ms to read as BMP, 50
 # and 19 ms as PNG, for twice the bytes. BMP is faster on any network but a slow one, until the image is large.

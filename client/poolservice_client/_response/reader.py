@@ -114,7 +114,7 @@ def _unstacked(
 def _split(value: Value, count: int, rows: int | None) -> list[NDArray[Any]]:
     stacked = _view(value)
     if stacked.ndim == 0 or len(stacked) != count * (1 if rows is None else rows):
-        raise MalformedMessage(f"{count} tensors were sent and a result of shape {stacked.shape} came back")
+        raise MalformedMessage(f"{count} tensors were sent, but a result of shape {stacked.shape} was received")
     if rows is None:
         return [row.copy() for row in stacked]
     return [stacked[start : start + rows].copy() for start in range(0, count * rows, rows)]
@@ -122,7 +122,7 @@ def _split(value: Value, count: int, rows: int | None) -> list[NDArray[Any]]:
 
 def _check_result_count(response: Response, query: PoolQuery) -> None:
     if len(response.results) != len(query.specs):
-        raise MalformedMessage(f"{len(query.specs)} specs were sent and {len(response.results)} results came back")
+        raise MalformedMessage(f"{len(query.specs)} specs were sent, but {len(response.results)} results were received")
 
 
 def _results(response: Response, query: PoolQuery) -> list[Any]:
@@ -144,7 +144,7 @@ def _arrays(result: Result, spec: PoolSpec) -> NDArray[Any] | tuple[NDArray[Any]
 
 def _indices(result: Result, spec: PoolSpec) -> Value:
     if result.indices is None:
-        raise MalformedMessage(f"{spec!r} came back without indices")
+        raise MalformedMessage(f"the result of {spec!r} has no indices")
     return result.indices
 
 
@@ -160,7 +160,7 @@ def _array(value: Value) -> NDArray[Any]:
 def _view(value: Value) -> NDArray[Any]:
     dtype, shape = _tensor_head(value.head)
     if len(value.data) != dtype.itemsize * math.prod(shape):
-        raise MalformedMessage(f"{len(value.data)} bytes came for a {dtype.name} tensor of shape {shape}")
+        raise MalformedMessage(f"a {dtype.name} tensor of shape {shape} has {len(value.data)} bytes")
     return np.ndarray(shape, dtype, value.data)
 
 
@@ -169,13 +169,13 @@ def _tensor_head(head: bytes) -> "tuple[np.dtype[Any], tuple[int, ...]]":
     tensor = pool_pb2.Tensor.FromString(head)
     shape = tuple(tensor.shape)
     if min(shape, default=0) < 0:
-        raise MalformedMessage(f"a tensor of shape {shape} came back")
+        raise MalformedMessage(f"a tensor has the shape {shape}")
     return numpy_dtype(tensor.dtype), shape
 
 
 def _check_kind(value: Value, kind: str) -> Value:
     if value.kind != kind:
-        raise MalformedMessage(f"a result of kind {value.kind} came back instead of {kind}")
+        raise MalformedMessage(f"a result of kind {value.kind} was received instead of {kind}")
     return value
 
 

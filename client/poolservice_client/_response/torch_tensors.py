@@ -39,7 +39,7 @@ def wants_torch(returns: object) -> bool:
 
 
 def as_tensors(result: Any) -> Any:
-    """Return a result with its arrays as tensors, which share their memory. Tuples, lists and PoolResponse are kept."""
+    """Return a result with its arrays as tensors, which share their memory. Tuples, lists and PoolResponses remain."""
     if isinstance(result, PoolResponse):
         return result._replace(result=as_tensors(result.result))
     if isinstance(result, tuple):

@@ -1,4 +1,4 @@
-"""Credentials: TLS files, the bearer token, and the metadata that every call carries."""
+"""Credentials: TLS files, the bearer token, and the metadata that is sent with every call."""
 
 import os
 import re
@@ -83,14 +83,14 @@ def check_token(token: str | None, addresses: Iterable[str], *, is_encrypted: bo
         raise InvalidRequest("must be printable ASCII characters, without surrounding spaces", field="token")
     if not is_encrypted and not all(map(is_local, addresses)):
         raise InvalidRequest(
-            "is sent over TLS (tls=), to this machine or through a Unix socket only: others could read it on the way. "
+            "is sent over TLS (tls=), to this machine or through a Unix socket only: others on the network could read it. "
             'Where the network itself is encrypted, send metadata=[("authorization", "Bearer ...")] instead',
             field="token",
         )
 
 
 def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[str, str | bytes], ...]:
-    """Return the metadata that every call carries: the caller's pairs, and the token as a bearer token.
+    """Return the metadata that is sent with every call: the caller's pairs, and the token as a bearer token.
 
     Raises:
         InvalidRequest: gRPC would not send a pair.

@@ -10,7 +10,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
 from poolservice_client._settings.addresses import parse_addresses
 from poolservice_client._settings.credentials import TLS, build_metadata, check_token, resolve_tls
-from poolservice_client._transport.retry import RetryPolicy
+from poolservice_client._settings.retry_policy import RetryPolicy
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
@@ -43,7 +43,7 @@ class ConnectionOptions(TypedDict, total=False):
 class Settings:
     """The validated settings of a client. `PoolClient` documents the fields, which are its arguments.
 
-    The token is part of `metadata`, and `tls` includes what the environment asks for.
+    `metadata` includes the token. `tls` and the token include those of the environment.
     """
 
     addresses: tuple[str, ...]
@@ -77,7 +77,7 @@ class Settings:
         keepalive: float | None = None,
         wait_for_ready: float | None = None,
     ) -> "Settings":
-        """Validate the arguments of a client's constructor and fill in what the environment holds.
+        """Validate the arguments of a client's constructor and apply the environment variables.
 
         Raises:
             InvalidRequest: an argument is invalid.

@@ -1,1 +1,1 @@
-"""Transport: carrying messages to a server and back, with connections, retries and support for forks."""
+"""The transport: sends messages to a server and receives the responses, with connections, retries and support for forks."""

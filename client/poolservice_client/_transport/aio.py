@@ -21,7 +21,7 @@ from poolservice_client._transport.failures import (
 )
 from poolservice_client._transport.limits import MAX_CONCURRENT_CALLS, check_size, no_slot_error, remaining
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
-from poolservice_client._transport.retry import Attempts, Remainder, Retries
+from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
 from poolservice_client._transport.worker_discovery import (
     PROBE_SECONDS,
     SINGLE_WORKER,
@@ -38,7 +38,7 @@ class AsyncTransport(Protocol):
     """The interface between an AsyncPoolClient and the network. Tests replace it."""
 
     async def call(
-        self, method: str, request: bytes, timeout: float | None, remainder: Remainder | None = None
+        self, method: str, request: bytes, timeout: float | None, partial_retry: PartialRetry | None = None
     ) -> bytes:
         """See Transport. Cancelling the task cancels the call on the server, too."""
         ...
@@ -78,7 +78,7 @@ class AsyncGrpcTransport:
         self._reset()
 
     async def call(
-        self, method: str, request: bytes, timeout: float | None, remainder: Remainder | None = None
+        self, method: str, request: bytes, timeout: float | None, partial_retry: PartialRetry | None = None
     ) -> bytes:
         """See AsyncTransport."""
         check_size(request, self._settings)
@@ -86,8 +86,8 @@ class AsyncGrpcTransport:
         deadline = None if timeout is None else time.monotonic() + timeout
         await self._acquire_slot(timeout)
         try:
-            self._retries.called()
-            response = await self._attempt(pool, method, request, timeout, deadline, remainder)
+            self._retries.count_call()
+            response = await self._attempt(pool, method, request, timeout, deadline, partial_retry)
         except asyncio.CancelledError:
             # Closing a channel cancels its calls, although nobody cancelled the tasks that await them.
             task = asyncio.current_task()
@@ -96,7 +96,7 @@ class AsyncGrpcTransport:
             raise
         finally:
             self._slots.release()
-        self._retries.answered()
+        self._retries.mark_reached()
         return response
 
     async def close(self) -> None:
@@ -147,7 +147,7 @@ class AsyncGrpcTransport:
         request: bytes,
         timeout: float | None,
         deadline: float | None,
-        remainder: Remainder | None,
+        partial_retry: PartialRetry | None,
     ) -> bytes:
         """Send the request until there is a response or no further attempt."""
         attempts: Attempts | None = None
@@ -169,14 +169,14 @@ class AsyncGrpcTransport:
                     raise closed_error() from None
                 else:
                     pool.mark_up(connection)
-                    rest = None if remainder is None else remainder(response)
-                    if rest is None:
+                    retry = None if partial_retry is None else partial_retry(response)
+                    if retry is None:
                         return response
-                    request, failure = rest
+                    request, failure = retry
             failed = connection
             attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
-            elsewhere = failure.is_lost and pool.mark_down(connection)
-            await asyncio.sleep(attempts.pause_after(failure, elsewhere=elsewhere))
+            other_is_up = failure.is_lost and pool.mark_down(connection)
+            await asyncio.sleep(attempts.pause_after(failure, other_is_up=other_is_up))
             if self._is_closed:
                 raise closed_during_call_error()
 
@@ -206,7 +206,7 @@ class AsyncGrpcTransport:
         tasks = {first}
         try:
             await asyncio.wait(tasks, timeout=self._settings.hedge_after)
-            if first.done() or not self._retries.spend():
+            if first.done() or not self._retries.take_retry():
                 return await first
             self._counters.add("hedges")
             with Lease(pool, connection, self._close_connection) as other:

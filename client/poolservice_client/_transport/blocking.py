@@ -22,7 +22,7 @@ from poolservice_client._transport.failures import (
 )
 from poolservice_client._transport.limits import MAX_CONCURRENT_CALLS, check_size, no_slot_error, remaining
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
-from poolservice_client._transport.retry import Attempts, Remainder, Retries
+from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
 from poolservice_client._transport.worker_discovery import (
     PROBE_SECONDS,
     SINGLE_WORKER,
@@ -41,7 +41,7 @@ class Transport(Protocol):
         request: bytes,
         timeout: float | None,
         cancellation: Cancellation | None = None,
-        remainder: Remainder | None = None,
+        partial_retry: PartialRetry | None = None,
     ) -> bytes:
         """Send a message, wait for the response, and retry if that may help.
 
@@ -50,7 +50,7 @@ class Transport(Protocol):
             request: the encoded message.
             timeout: seconds until the call must have ended; None for no limit.
             cancellation: cancels the call from another thread.
-            remainder: called with each response; what it returns is sent as the next attempt of this call.
+            partial_retry: decides from each response whether a part of the request is sent again; see PartialRetry.
 
         Returns:
             The encoded response.
@@ -100,7 +100,7 @@ class GrpcTransport:
         request: bytes,
         timeout: float | None,
         cancellation: Cancellation | None = None,
-        remainder: Remainder | None = None,
+        partial_retry: PartialRetry | None = None,
     ) -> bytes:
         """See Transport."""
         check_size(request, self._settings)
@@ -108,11 +108,11 @@ class GrpcTransport:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._acquire_slot(timeout)
         try:
-            self._retries.called()
-            response = self._attempt(pool, method, request, timeout, deadline, cancellation, remainder)
+            self._retries.count_call()
+            response = self._attempt(pool, method, request, timeout, deadline, cancellation, partial_retry)
         finally:
             self._slots.release()
-        self._retries.answered()
+        self._retries.mark_reached()
         return response
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class GrpcTransport:
         timeout: float | None,
         deadline: float | None,
         cancellation: Cancellation | None,
-        remainder: Remainder | None,
+        partial_retry: PartialRetry | None,
     ) -> bytes:
         """Send the request until there is a response or no further attempt."""
         attempts: Attempts | None = None
@@ -186,14 +186,14 @@ class GrpcTransport:
                     raise closed_error() from None
                 else:
                     pool.mark_up(connection)
-                    rest = None if remainder is None else remainder(response)
-                    if rest is None:
+                    retry = None if partial_retry is None else partial_retry(response)
+                    if retry is None:
                         return response
-                    request, failure = rest
+                    request, failure = retry
             failed = connection
             attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
-            elsewhere = failure.is_lost and pool.mark_down(connection)
-            self._pause(attempts.pause_after(failure, elsewhere=elsewhere), cancellation)
+            other_is_up = failure.is_lost and pool.mark_down(connection)
+            self._pause(attempts.pause_after(failure, other_is_up=other_is_up), cancellation)
 
     def _send(
         self,
@@ -234,7 +234,7 @@ class GrpcTransport:
         try:
             return cast(bytes, first.result(self._settings.hedge_after))
         except grpc.FutureTimeoutError:
-            if method == HEALTH or not self._retries.spend():
+            if method == HEALTH or not self._retries.take_retry():
                 return cast(bytes, first.result())
         self._counters.add("hedges")
         with Lease(pool, connection, self._close_connection) as other:

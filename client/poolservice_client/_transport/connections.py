@@ -1,4 +1,4 @@
-"""The connection pool: the connections of a client, and which of them carries a call."""
+"""The connection pool: the connections of a client, and the choice of one for each call."""
 
 import math
 import threading
@@ -21,9 +21,9 @@ class Connection:
         address: the server's address.
         channel: the gRPC channel.
         methods: the callables of the channel, by the method's path.
-        outstanding: the number of calls that it is carrying.
-        is_down: whether it was lost and has not carried a response since.
-        was_up: whether it ever carried a response.
+        outstanding: the number of its running calls.
+        is_down: whether it was lost and has had no response since.
+        was_up: whether it ever had a response.
         is_retired: whether it gets no more calls.
     """
 
@@ -45,7 +45,7 @@ class Lease:
     Args:
         pool: the pool that the connection comes from.
         avoid: see `ConnectionPool.acquire`.
-        close: closes a connection that was retired during the call and carries no other.
+        close: closes a connection that was retired during the call and has no other call.
     """
 
     # A class, because a generator-based context manager would make a single call half a percent slower.
@@ -116,13 +116,13 @@ class ConnectionPool:
             return connection
 
     def release(self, connection: Connection) -> bool:
-        """End a call of `connection`. Return True if the caller must close it: it is retired and carries no call."""
+        """End a call of `connection`. Return True if the caller must close it: it is retired and has no other call."""
         with self._lock:
             connection.outstanding -= 1
             return connection.is_retired and not connection.outstanding
 
     def mark_up(self, connection: Connection) -> None:
-        """Note that the connection has carried a response."""
+        """Note that the connection has had a response."""
         if connection.was_up and not connection.is_down:
             return
         with self._lock:
@@ -146,14 +146,14 @@ class ConnectionPool:
             self.discovery_due = time.monotonic() + seconds
 
     def add(self, connection: Connection) -> None:
-        """Add a connection that has carried a response."""
+        """Add a connection that has had a response."""
         connection.was_up = True
         with self._lock:
             self._connections.append(connection)
         self._update_count()
 
     def retire(self, connection: Connection) -> bool:
-        """Give the connection no more calls. Return True if the caller must close it, because it carries none."""
+        """Give the connection no more calls. Return True if the caller must close it, because it has none."""
         with self._lock:
             self._connections.remove(connection)
             connection.is_retired = True

@@ -29,7 +29,7 @@ class DiscoveryThread:
         Args:
             run: the run, from `WorkerDiscovery.begin`, which allows one at a time.
             probe: returns the worker that a connection reaches; None if it cannot be reached.
-            close: closes a connection that carries no call.
+            close: closes a connection that has no calls.
         """
         with self._lock:
             if not self._is_closed:

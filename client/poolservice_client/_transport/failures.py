@@ -1,4 +1,4 @@
-"""Translating gRPC errors of a call to the SDK's exceptions, and deciding which of them a retry may cure."""
+"""Translating gRPC errors of a call to the SDK's exceptions, and deciding which of them are retried."""
 
 import re
 
@@ -20,7 +20,7 @@ _TOO_LARGE = re.compile(r"(?P<what>Sent|Received) message larger than max \((?P<
 _NOT_CONNECTED = re.compile(r"failed to connect|DNS resolution failed|errors resolving", re.IGNORECASE)
 _HANDSHAKE_FAILED = re.compile(r"handshake failed|handshaker|certificate|ssl", re.IGNORECASE)
 
-# The statuses of a server that is stopping, or that a proxy replaces by another: the same call may then succeed.
+# The statuses of a server that is stopping or that a proxy replaces by another one. A retry may succeed.
 _TRANSIENT_CODES = (code_pb2.UNAVAILABLE, code_pb2.CANCELLED)
 _UNREACHABLE_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -46,12 +46,11 @@ def failure_of_rpc(
         # Without RetryInfo, a message exceeded a limit of the server or of a proxy, and a retry cannot help.
         delay = retry_delay(status)
         if delay is not None:
-            return Failure(exception, again=True, wait=delay)
+            return Failure(exception, retryable=True, retry_after=delay)
     if code == code_pb2.UNAVAILABLE and status is None and _NOT_CONNECTED.search(message):
-        # After a failed handshake the server counts as reached, so that no call waits for it: waiting does not make a
-        # certificate valid.
-        return Failure(exception, again=False, sent=bool(_HANDSHAKE_FAILED.search(message)), is_lost=True)
-    return Failure(exception, again=code in _TRANSIENT_CODES, is_lost=code in _TRANSIENT_CODES)
+        # A server whose handshake failed counts as reached. Waiting for it would not make a certificate valid.
+        return Failure(exception, retryable=False, sent=bool(_HANDSHAKE_FAILED.search(message)), is_lost=True)
+    return Failure(exception, retryable=code in _TRANSIENT_CODES, is_lost=code in _TRANSIENT_CODES)
 
 
 def is_unreachable(error: grpc.Call | grpc.aio.AioRpcError) -> bool:
@@ -139,6 +138,6 @@ def _status_in(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status | N
             try:
                 return status_pb2.Status.FromString(value)
             except DecodeError:
-                # A proxy or another kind of server wrote it. gRPC's own status still says what happened.
+                # A proxy or another kind of server wrote it. gRPC's own status still describes the error.
                 return None
     return None

@@ -1,10 +1,10 @@
 """Forks: keeping clients usable in a process that was forked from one that has used them.
 
-gRPC supports a fork only if it was told so before its first use (GRPC_ENABLE_FORK_SUPPORT) and if no thread is running
-gRPC code during the fork. So a fork waits, for a limited time, until this process's blocking calls have ended. The
+gRPC supports a fork only if GRPC_ENABLE_FORK_SUPPORT was set before its first use and if no thread is running gRPC code
+during the fork. So a fork waits, for a limited time, until this process's blocking calls have ended. The
 child does not touch the connections that the parent opened and opens its own with its first call. If a call did not
-end in time, or if gRPC's asyncio API was in use, which keeps a thread inside gRPC, calls in the child raise an error
-that says what to do instead of hanging.
+end in time, calls in the child raise an error that says what to do; otherwise they would hang. They also raise it if
+the parent used gRPC's asyncio API, which keeps a thread inside gRPC.
 """
 
 import os
@@ -62,7 +62,7 @@ class _ForkLock:
                 self._changed.notify_all()
 
     def acquire_exclusive(self) -> bool:
-        """Hold back new calls and wait for the running ones. Return True if all of them ended in time."""
+        """Block new calls and wait for the running ones. Return True if all of them ended in time."""
         self._changed.acquire()
         self._is_forking = True
         deadline = time.monotonic() + _MAX_FORK_DELAY_SECONDS
@@ -136,7 +136,7 @@ def keep_inherited(*objects: object) -> None:
 class deferred:  # noqa: N801 - used like a function; a generator-based context manager is slower per call
     """Run gRPC code in the block: a fork waits for the block to end, and the block waits for a fork.
 
-    Blocks must not be nested in one thread: a fork that waits for the outer one would hold back the inner one.
+    Blocks must not be nested in one thread: a fork that waits for the outer one would block the inner one.
     """
 
     __slots__ = ("_lock",)
@@ -158,7 +158,7 @@ def first_use(make_test_call: Callable[[], object], *, aio: bool = False) -> Ite
         aio: whether the connection uses gRPC's asyncio API.
 
     Raises:
-        PoolError: this process was forked in a way that gRPC does not survive.
+        PoolError: gRPC cannot be used in this process, because of how it was forked.
     """
     if _process.unusable_reason:
         raise PoolError(_process.unusable_reason)

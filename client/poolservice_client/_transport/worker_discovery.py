@@ -23,8 +23,8 @@ PROBE_SECONDS = 3.0
 _INTERVAL_SECONDS = 10.0
 _INTERVAL_WITH_ONE_WORKER_SECONDS = 60.0
 _INTERVAL_AFTER_FAILURE_SECONDS = 2.0
-# After so many times the expected number of attempts, one worker in e^12 = 160,000 has no connection yet.
-_ATTEMPTS_FACTOR = 12.0
+# After n (ln n + 12) attempts, the probability that one of n workers has no connection is about e^-12, 1 in 160,000.
+_ATTEMPTS_MARGIN = 12.0
 
 
 class WorkerIdentity(NamedTuple):
@@ -45,7 +45,7 @@ class Probe(NamedTuple):
 
 
 class Close(NamedTuple):
-    """A step of discovery: close the connection, which carries no call."""
+    """A step of discovery: close the connection, which has no calls."""
 
     connection: Connection
 
@@ -124,8 +124,8 @@ class WorkerDiscovery:
     def _open_missing(
         self, address: str, workers: int, reached: dict[int, Connection], open_connection: Callable[[str], Connection]
     ) -> Generator[Probe | Close, WorkerIdentity | None, None]:
-        """Open connections until every worker is reached, or until a missing one most likely does not exist."""
-        attempts = math.ceil(workers * (math.log(workers) + _ATTEMPTS_FACTOR))
+        """Open connections until every worker is reached, or until an unreached one most likely does not exist."""
+        attempts = math.ceil(workers * (math.log(workers) + _ATTEMPTS_MARGIN))
         while len(reached) < workers and attempts:
             attempts -= 1
             connection = open_connection(address)

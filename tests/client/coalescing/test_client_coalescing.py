@@ -48,7 +48,7 @@ class HoldingTransport:
         request: bytes,
         timeout: float | None,
         cancellation: Cancellation | None = None,
-        remainder: object = None,
+        partial_retry: object = None,
     ) -> bytes:
         is_first = not self.sent
         self.sent.append((method, request))

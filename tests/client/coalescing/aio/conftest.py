@@ -32,7 +32,7 @@ class ScriptedTransport:
         method: str,
         request: bytes,
         timeout: float | None,  # noqa: ASYNC109 - the signature of AsyncTransport
-        remainder: object = None,
+        partial_retry: object = None,
     ) -> bytes:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.messages.append(ended)

@@ -30,7 +30,7 @@ class ScriptedTransport:
         request: bytes,
         timeout: float | None,
         cancellation: Cancellation | None = None,
-        remainder: object = None,
+        partial_retry: object = None,
     ) -> bytes:
         with self._sent:
             number = len(self.methods)
