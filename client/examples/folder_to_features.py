@@ -29,6 +29,8 @@ def folder_to_features(folder: str, output: str) -> int:
 
 def main(folder: str = "photos", output: str = "features.npz") -> None:
     """Write the features of a folder and print how many there are."""
+    if next(Path(folder).glob("**/*.jpg"), None) is None:
+        sys.exit(f"there are no .jpg files in {folder}")
     print(f"{folder_to_features(folder, output)} images -> {output}")
 
 

@@ -39,6 +39,8 @@ def main(pattern: str = "photos/*.jpg", output: str = "features") -> None:
     """Write the features of all matching images."""
     # Absolute, because the actors may run in another folder.
     paths = sorted(os.path.abspath(path) for path in glob.glob(pattern))
+    if not paths:
+        sys.exit(f"no file matches {pattern}")
     try:
         import ray
     except ImportError:

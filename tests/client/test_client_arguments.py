@@ -66,3 +66,11 @@ def test_an_invalid_argument_of_the_constructor_is_named(
 def test_the_repr_shows_the_address() -> None:
     with PoolClient("127.0.0.1:1") as client:
         assert repr(client) == "PoolClient('127.0.0.1:1')"
+
+
+@pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
+def test_an_unknown_argument_is_named_with_a_similar_one(client_class: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{client_class.__name__} has no argument 'adress'; did you mean address\\?$"):
+        client_class(adress="localhost:50051")
+    with pytest.raises(TypeError, match=r"has no argument 'zzz'$"):
+        client_class(zzz=1)

@@ -186,7 +186,7 @@ def tensor_response(
         (b"", "1 specs were sent and 0 results came back"),
         (tensor_response(times=2), "1 specs were sent and 2 results came back"),
         (tensor_response(data=bytes(31)), "31 bytes came for a float32 tensor"),
-        (tensor_response(dtype=99), "DataType 99 is not a type of a tensor"),
+        (tensor_response(dtype=99), "DataType 99 is not a type that a tensor can have"),
         (tensor_response(shape=(-1, -2), data=b""), "shape"),
         (
             encode_response(pool_pb2.Execution(), [Result(Value("image", b"", b"abc"))]),

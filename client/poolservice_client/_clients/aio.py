@@ -23,7 +23,6 @@ from poolservice_client._settings.settings import (
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_TIMEOUT,
     ConnectionOptions,
-    Settings,
 )
 from poolservice_client._transport.aio import AsyncGrpcTransport, AsyncTransport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
@@ -63,7 +62,7 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
         transport: AsyncTransport | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
-        super().__init__(Settings.of(address, timeout, max_message_bytes, **options))
+        super().__init__(address, timeout, max_message_bytes, options)
         self._transport = AsyncGrpcTransport(self._settings, self._counters) if transport is None else transport
         # One for tensors and one for images, which take the server longer.
         self._coalescers = (

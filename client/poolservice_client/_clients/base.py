@@ -1,9 +1,10 @@
 """The base class of both clients, and the decorator that gives their methods the same docstrings."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from poolservice_client._settings.settings import Settings
+from poolservice_client._settings.settings import ConnectionOptions, Settings
 from poolservice_client._stats import ClientStats, Counters
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -12,8 +13,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 class BaseClient:
     """The part of a client that does not depend on how it waits."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(
+        self, address: str | Sequence[str] | None, timeout: float, max_message_bytes: int, options: ConnectionOptions
+    ) -> None:
+        known = ConnectionOptions.__annotations__
+        for name in options:
+            if name not in known:
+                similar = difflib.get_close_matches(name, ("address", "timeout", "max_message_bytes", *known), n=1)
+                suggestion = f"; did you mean {similar[0]}?" if similar else ""
+                raise TypeError(f"{type(self).__name__} has no argument {name!r}{suggestion}")
+        self._settings = Settings.of(address, timeout, max_message_bytes, **options)
         self._counters = Counters()
 
     def __repr__(self) -> str:

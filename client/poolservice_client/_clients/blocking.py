@@ -19,7 +19,6 @@ from poolservice_client._settings.settings import (
     DEFAULT_MAX_MESSAGE_BYTES,
     DEFAULT_TIMEOUT,
     ConnectionOptions,
-    Settings,
 )
 from poolservice_client._transport.blocking import GrpcTransport, Transport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
@@ -78,7 +77,7 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         transport: Transport | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
-        super().__init__(Settings.of(address, timeout, max_message_bytes, **options))
+        super().__init__(address, timeout, max_message_bytes, options)
         self._transport = GrpcTransport(self._settings, self._counters) if transport is None else transport
         # One for tensors and one for images, which take the server longer.
         self._coalescers = (

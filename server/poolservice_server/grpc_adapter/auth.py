@@ -36,8 +36,13 @@ class TokenAuthenticator:
                 # Compare with every token, each in constant time, so that the time reveals nothing about a match.
                 if sum(hmac.compare_digest(token, accepted) for accepted in self._tokens):
                     return
-                raise Unauthenticated("the server does not accept the bearer token of this call")
-        raise Unauthenticated("this server requires a token: send the metadata 'authorization: Bearer TOKEN'")
+                raise Unauthenticated(
+                    "the server does not know the bearer token of this call; ask its operator for a current one"
+                )
+        raise Unauthenticated(
+            "this server requires a token: set POOLSERVICE_TOKEN, pass token= to the Python client, or send the "
+            "metadata 'authorization: Bearer TOKEN'"
+        )
 
 
 def token_authenticator(settings: Settings) -> TokenAuthenticator:
