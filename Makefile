@@ -90,7 +90,7 @@ bench-overload: $(VENV)/installed ## offer a server three times the load that it
 	$(BIN)/python tests/bench/overload.py $(FLAGS)
 .PHONY: bench-overload
 
-bench-kernels: $(VENV)/installed ## measure each operator and type against torch.nn.functional
+bench-kernels: $(VENV)/installed ## measure each operator and dtype against torch.nn.functional
 	$(BIN)/python tests/bench/kernels.py $(FLAGS)
 .PHONY: bench-kernels
 

@@ -30,7 +30,7 @@ NUMPY_DTYPES: Mapping[WireDtype, np.dtype] = MappingProxyType(
 
 DTYPE_NAMES: tuple[str, ...] = tuple(dtype.name for dtype in NUMPY_DTYPES.values())
 
-# What to do about the most common other dtypes, by numpy's name or by numpy's letter for the kind.
+# Advice for the most common dtypes that cannot be pooled, by numpy's name or by numpy's letter for the kind.
 _HINTS: Mapping[str, str] = MappingProxyType(
     {
         "bool": "a mask can be sent as uint8",

@@ -130,7 +130,7 @@ def _table(job: Job, levels: list[int], measurements: Measurements) -> Table:
     table = Table(
         title=f"{job.name}: {job.title} ({len(job.request)} bytes in, {job.response_bytes} out)",
         caption="ratio: throughput of ours over that of the server in this row",
-        # The frame that leaves 80 columns enough room for every number.
+        # With this frame, every number fits into 80 columns.
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
     )

@@ -1,9 +1,9 @@
 """The throughput of two workers compared with one, for a single client: `python tests/bench/client_workers.py`.
 
-The client shares the machine's cores with the server, so its own cost is excluded. A worker that has a core of its own
-handles as many calls per second as its CPU time per call allows, and the busiest worker limits the throughput of all.
-Two workers that share the calls evenly have twice the throughput of one. If both connections of the client reached the
-same worker, they would have no more than one.
+The client shares the machine's cores with the server, so the client's CPU time is excluded. A worker with a core of its
+own handles as many calls per second as its CPU time per call allows, and the busiest worker limits the throughput of
+all. Two workers that share the calls evenly have twice the throughput of one. If both connections of the client reached
+the same worker, they would have no more than one.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ def command(
     met = gain >= MIN_GAIN
     verdict = "[green]met[/green]" if met else "[red]not met[/red]"
     console.print(f"gain of two workers over one, without the client: {gain:.2f}, target {MIN_GAIN} {verdict}")
-    console.print(f"load of the machine: {load_average():.1f}")
+    console.print(f"load average of the machine: {load_average():.1f}")
     raise typer.Exit(int(not met))
 
 

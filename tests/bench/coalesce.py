@@ -2,8 +2,8 @@
 
 It measures the public client, with all its checks and conversions, against poolservice-server on the CPU. Client and
 server share the cores of the machine. Each round measures both, and the median of the rounds' ratios is reported.
-Payloads of every size are coalesced here, whatever the client's limit is: the size at which the ratio falls to one is
-the right limit.
+Here the client coalesces payloads of every size, beyond its limit: the size at which the ratio falls to one is the
+right limit.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ CLIENTS = ("asyncio", "threads")
 
 #: The most CPU microseconds of client and server per J4c call, by client and callers.
 MAX_CPU = {("asyncio", 32): 45.0, ("threads", 32): 100.0}
-#: The most time of a call of a single caller, relative to a client that does not coalesce.
+#: The most time per call of a single caller, relative to a client that does not coalesce.
 MAX_SINGLE_CALLER = 1.05
 
 _WARM_UP_SECONDS = 0.2
@@ -44,7 +44,7 @@ console = Console()
 
 
 class Job(NamedTuple):
-    """The payload that every caller sends, for its global average: a tensor or an image file."""
+    """The tensor or image file of which every caller requests the global average."""
 
     name: str
     payload: Any
@@ -90,8 +90,8 @@ def command(
     job: Annotated[list[str] | None, typer.Option(help="J4c, J3, 64x8x8, 'JPEG 64x48', ...; default: all.")] = None,
     callers: Annotated[list[int] | None, typer.Option(help="Concurrent callers; default: 1, 8 and 32.")] = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
-    rounds: Annotated[int, typer.Option(help="Rounds over all of them.")] = 5,
-    quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds, for a rough look.")] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds over all measurements.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Two rounds of 0.4 seconds: a smoke test.")] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")] = None,
 ) -> None:
     """Compare coalesced small calls with uncoalesced ones."""
@@ -119,14 +119,14 @@ def command(
     for client in CLIENTS:
         console.print(_table(client, chosen, levels, measured))
     missed = _print_targets(chosen, levels, measured)
-    console.print(f"load of the machine: {load_before:.1f} before, {load_average():.1f} after")
+    console.print(f"load average of the machine: {load_before:.1f} before, {load_average():.1f} after")
     if out is not None:
         out.write_text(json.dumps(_as_json(measured, seconds, load_before), indent=2))
     raise typer.Exit(int(missed and not quick))
 
 
 def measure_asyncio(server: Server, payload: Any, callers: int, seconds: float, coalesce: bool) -> Measured:
-    """Measure so many tasks that make calls for so long."""
+    """Measure `callers` tasks that make calls for `seconds`."""
 
     async def measure() -> Measured:
         async with AsyncPoolClient(server.address, coalesce=coalesce) as client:
@@ -151,7 +151,7 @@ def measure_asyncio(server: Server, payload: Any, callers: int, seconds: float, 
 
 
 def measure_threads(server: Server, payload: Any, callers: int, seconds: float, coalesce: bool) -> Measured:
-    """Measure so many threads that make calls for so long."""
+    """Measure `callers` threads that make calls for `seconds`."""
     with PoolClient(server.address, coalesce=coalesce) as client:
 
         def keep_calling(seconds: float) -> list[float]:

@@ -3,7 +3,7 @@
 python tests/bench/echo_server.py RESPONSE_BYTES [--tuned]
 
 Without --tuned it is a plain grpc.aio server. With --tuned it has the settings of poolservice-server: multi-accept, its
-event loop, its allocator thresholds and its way of reading sockets.
+event loop, its allocator thresholds and its socket reading.
 """
 
 # ruff: noqa: E402 - gRPC reads the environment variable when it is imported

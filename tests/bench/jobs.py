@@ -11,10 +11,10 @@ from poolservice import codec
 from poolservice.specs import GlobalAvgPool2d, MaxPool2d, PoolSpec, to_message
 from poolservice.v1 import pool_pb2
 
-# The size of a PoolResponse without the bytes of its results, about.
+# The approximate size of a PoolResponse without the bytes of its results.
 _RESPONSE_HEAD_BYTES = 40
 
-# The float32 mean that torch computes of 307,200 pixels itself differs this much from the exact mean.
+# torch's own float32 mean of 307,200 pixels differs this much from the exact mean.
 _TOLERANCE = 1e-5
 
 

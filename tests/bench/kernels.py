@@ -96,7 +96,7 @@ DTYPES = (
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a spec, a shape and a dtype. `image` means interleaved bytes that stand for 0 to 1."""
+    """One row: a spec, a shape and a dtype. With `image`, the values are the bytes of an image and stand for 0 to 1."""
 
     spec: PoolSpec
     shape: tuple[int, ...]
@@ -193,7 +193,7 @@ def reference(case: Case, planes: torch.Tensor) -> Callable[[], object]:
 
 
 def measure(case: Case, rounds: int) -> Row:
-    """Measure the three functions in turn."""
+    """Measure our pooling, torch and the copy, interleaved."""
     generator = torch.Generator().manual_seed(0)
     planes = (torch.rand(case.shape, generator=generator) * 100).to(case.dtype)
     if case.image:
@@ -206,7 +206,7 @@ def measure(case: Case, rounds: int) -> Row:
     )
     times: list[list[float]] = [[], [], []]
     repeats = [_repeats(function) for function in functions]
-    # All orders in turn, because a function that runs after the copy does not find its input in the caches.
+    # Every order is used in turn, because a function that runs after the copy does not find its input in the caches.
     for order in islice(cycle(permutations(zip(functions, repeats, times, strict=True))), rounds):
         for function, repeat, taken in order:
             start = time.thread_time_ns()
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORD", help="run only the rows whose label contains this word")
     parser.add_argument("--rounds", type=int, default=18, metavar="N", help="the number of rounds")
     options = parser.parse_args()
-    # As the server does: otherwise the page faults of each call would cost several times what pooling costs.
+    # The server does the same. Otherwise the page faults of each call would cost several times as much as pooling.
     allocator.keep_large_messages()
     torch.set_num_threads(1)
     rows = []

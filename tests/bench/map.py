@@ -1,4 +1,4 @@
-"""Benchmark of `client.map` against a loop of `client.pool`, and against parallel calls tuned by hand."""
+"""`make bench-map`: compare `client.map` with a loop of `client.pool` and with hand-tuned parallel calls."""
 
 import asyncio
 import itertools
@@ -39,7 +39,7 @@ class Workload:
         shape: the shape of the float32 tensors.
         spec: how they are pooled.
         items: the number of items in one measurement.
-        tuned: whether the baseline is parallel calls tuned by hand, rather than the loop.
+        tuned: True if the baseline is hand-tuned parallel calls, False if it is the loop.
         target: the least throughput of map, as a multiple of the baseline's.
     """
 
@@ -81,7 +81,9 @@ class Method(NamedTuple):
 
 
 def command(
-    size: Annotated[list[str] | None, typer.Option(help="2KB, 65KB, 262KB or 602KB; all unless given.")] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="2KB, 65KB, 262KB or 602KB. May be repeated. Default: all.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds over all methods.")] = 7,
     quick: Annotated[bool, typer.Option("--quick", help="Two short rounds, too few for reliable figures.")] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")] = None,
@@ -103,7 +105,7 @@ def command(
     missed = False
     for workload, measurements in measured.items():
         missed |= _print(workload, measurements)
-    console.print(f"load of the machine: {load_before:.1f} before, {load_average():.1f} after")
+    console.print(f"load average of the machine: {load_before:.1f} before, {load_average():.1f} after")
     if out is not None:
         out.write_text(json.dumps(_as_json(measured, load_before), indent=2))
     raise typer.Exit(int(missed and not quick))
@@ -130,7 +132,7 @@ async def _measure(
 
 @dataclass(frozen=True)
 class Clients:
-    """Both clients and one item, which each method pools many times."""
+    """The methods to pool many items: both clients, and the item that each method pools again and again."""
 
     client: PoolClient
     aclient: AsyncPoolClient
@@ -222,8 +224,8 @@ def _print(workload: Workload, measurements: dict[str, list[Measurement]]) -> bo
             baseline = _baseline(workload, measurements, name)
             reached = _ratio(measurements, name, baseline)
             missed |= reached < workload.target
-            colour = "green" if reached >= workload.target else "red"
-            row += [f"[{colour}]{reached:.2f}[/{colour}] ({baseline})", f"{workload.target:.1f}"]
+            color = "green" if reached >= workload.target else "red"
+            row += [f"[{color}]{reached:.2f}[/{color}] ({baseline})", f"{workload.target:.1f}"]
         table.add_row(*row, end_section=name.startswith(f"{_PARALLEL[-1]} tasks"))
     console.print(table)
     return missed

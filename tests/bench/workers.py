@@ -1,8 +1,9 @@
 """`make bench-workers`: compare the throughput of two workers with that of one, for job J1.
 
 The client shares the cores with the server, so the measured calls per second depend on both. The throughput of the
-server alone follows from its CPU time per call: a worker that has a core to itself completes 1 / that. The gain is the
-ratio of these throughputs for two workers on two cores and one worker on one core.
+server without the client follows from its CPU time: a worker with a core of its own completes 1 / (CPU time per call)
+calls per second. The gain is the ratio of this throughput for two workers on two cores to that for one worker on one
+core.
 
 A single worker on two cores uses part of the second core for the threads of gRPC and its own threads. It is limited by
 the thread of its event loop, which cannot use more than one core.
@@ -37,8 +38,8 @@ COLUMNS = (
     "server CPU µs",
     "event loops' CPU µs",
     "busier worker's share",
-    "calls/s alone, one core per worker",
-    "calls/s alone, two cores",
+    "calls/s without client, one core per worker",
+    "calls/s without client, two cores",
 )
 
 console = Console()
@@ -60,11 +61,11 @@ class Throughput(NamedTuple):
     share: float
 
     def with_one_core_per_worker(self, workers: int) -> float:
-        """Return the calls per second of the server alone, on as many cores as it has workers."""
+        """Return the calls per second without the client, on as many cores as there are workers."""
         return workers / self.server_us * 1e6
 
     def on_two_cores(self, workers: int) -> float:
-        """Return the calls per second of the server alone, on two cores."""
+        """Return the calls per second without the client, on two cores."""
         return min(2 / self.server_us, workers / self.loop_us) * 1e6
 
 

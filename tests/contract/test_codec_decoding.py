@@ -244,7 +244,9 @@ def test_a_batch_with_too_many_requests_is_rejected() -> None:
     raw = codec.encode_batch_request([b""] * 3)
     assert len(codec.decode_batch_request(raw, max_items=3)) == 3
     for batch in (raw, raw + b"\x78\x00"):
-        with pytest.raises(InvalidRequest, match=r"^requests: a batch may hold at most 2 items; this one holds more$"):
+        with pytest.raises(
+            InvalidRequest, match=r"^requests: a batch may hold at most 2 requests; this one holds more$"
+        ):
             codec.decode_batch_request(batch, max_items=2)
 
 

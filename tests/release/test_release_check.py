@@ -1,4 +1,4 @@
-"""`make release-check` refuses, in words, what must not be released."""
+"""`make release-check` refuses a commit that must not be released, and says why."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def commit(root: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository that is ready to release but for the sources themselves, so that its build fails."""
+    """A repository that passes every check but the build, because it has no sources."""
     version_file = tmp_path / "protos" / "poolservice" / "__init__.py"
     version_file.parent.mkdir(parents=True)
     version_file.write_text('__version__ = "0.2.0"\n')
@@ -100,7 +100,7 @@ def test_sources_that_do_not_build_are_refused(repository: Path) -> None:
     assert "the build failed" in check(repository)
 
 
-def test_a_wheel_with_missing_or_foreign_files_is_refused(tmp_path: Path) -> None:
+def test_a_wheel_with_missing_or_unexpected_files_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "poolservice-0.2.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("poolservice/py.typed", "")

@@ -143,6 +143,6 @@ def _parse_batch_response(message: bytes) -> list[tuple[Status, memoryview | Non
     return [(result.status, parsed_response(result)) for result in parsed.results]
 
 
-def _check_length(items: int, max_items: int) -> None:
-    if items > max_items:
-        raise InvalidRequest(f"a batch may hold at most {max_items} items; this one holds more", field="requests")
+def _check_length(length: int, max_items: int) -> None:
+    if length > max_items:
+        raise InvalidRequest(f"a batch may hold at most {max_items} requests; this one holds more", field="requests")

@@ -21,9 +21,9 @@ _SHAPE_TAG = field_tag(pool_pb2.Tensor, "shape")
 
 
 class Layout(NamedTuple):
-    """How a message of some length was read: everything in front of its payload bytes, and the meaning of that.
+    """The prefix of a message, which is everything in front of its payload bytes, and what was read from it.
 
-    Another message of the same length with the same prefix has the same meaning and need not be parsed again.
+    Another message of the same length and with the same prefix has the same kind and head, so it need not be parsed.
     """
 
     prefix: bytes
@@ -34,13 +34,13 @@ class Layout(NamedTuple):
 class LayoutCache(dict[int, Layout]):
     """The last layout seen for each message length.
 
-    Callers cut their networks at few layers, so that few lengths make up most of the traffic.
+    Callers send tensors of few shapes, so few lengths make up most of the traffic.
     """
 
     _MAX_LAYOUTS = 256
 
     def remember(self, length: int, layout: Layout) -> None:
-        """Keep the layout of a tensor. Image files vary in length, so their layouts would not be found again."""
+        """Keep the layout of a tensor. Image files vary in length, so their layouts would hardly be used again."""
         if layout.kind == "tensor":
             if len(self) >= self._MAX_LAYOUTS:
                 self.clear()

@@ -106,7 +106,7 @@ class RequestEncoder:
         self._rest = rest.SerializeToString(deterministic=True)
         self._kind: PayloadKind = kind
         self._payload_head = message.SerializeToString(deterministic=True)
-        # Tensors of one shape have one size, so that the last prefix nearly always fits the next request.
+        # Tensors of one shape have one size, so the last prefix nearly always fits the next request.
         self._last_prefix = 0, self._encode_prefix(0)
 
     def encode(self, data: Buffer) -> bytes:
@@ -145,7 +145,7 @@ class RequestEncoder:
 
 
 def split_parsed_request(message: pool_pb2.PoolRequest) -> Request:
-    """Split a parsed message. Its data is removed from it."""
+    """Split a parsed message. This clears its data."""
     kind = message.WhichOneof("payload")
     if kind is None:
         return Request(message.SerializeToString(deterministic=True), payload.NO_DATA)

@@ -107,7 +107,7 @@ def decode_response(message: bytes | memoryview) -> Response:
         return _parse_response(bytes(message))
 
 
-# A service returns few shapes: those of the layers at which its callers cut their networks.
+# Callers send tensors of few shapes, so a server returns results of few shapes.
 @lru_cache(maxsize=1024)
 def _encode_result_prefix(kind: PayloadKind, head: bytes, size: int) -> bytes:
     """Write a result without indices, up to the payload bytes of its value."""

@@ -14,7 +14,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 MAX_MESSAGE_BYTES = 2**31 - 1
 
 #: The reason given for a message that protobuf rejects, since protobuf does not say why.
-MALFORMED_REASON = "it is garbled, cut short, or something else"
+MALFORMED_REASON = "it is damaged, cut short or of another type"
 
 _VARINT, _DELIMITED = 0, 2
 # The wire types of fixed size, in bytes. The start and the end of a group have a tag only.

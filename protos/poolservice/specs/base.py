@@ -1,4 +1,4 @@
-"""The base classes of all specs: PoolSpec, and one class for each way to place windows on the input."""
+"""The base classes of all specs: PoolSpec, and one class each for sliding, adaptive and global windows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -1002,9 +1002,9 @@ class Limits(google.protobuf.message.Message):
     max_batch_items: builtins.int
     """Requests in one PoolBatchRequest."""
     max_queue_items: builtins.int
-    """Requests waiting in the queue at the same time."""
+    """Requests that wait or run at the same time."""
     max_queue_bytes: builtins.int
-    """Bytes of the requests waiting in the queue at the same time."""
+    """Bytes of the requests that wait or run at the same time, results included."""
     max_batch_size: builtins.int
     """Requests computed in one batch."""
     def __init__(
