@@ -58,7 +58,7 @@ def test_the_parts_of_the_latency_add_up_for_an_image(command: Command, photogra
     parts, latency = row["mean_ms"], row["latency_ms"]
     assert parts["decode"] > 0
     assert 0 < sum(parts.values()) <= latency["max"]
-    # With two calls always in flight, the mean latency is 2 / rate, apart from the ends of the run.
+    # With two calls always in flight, the mean latency is 2 / rate, except at the ends of the run.
     assert sum(parts.values()) <= 2000 / row["calls_per_second"] * 1.01
 
 

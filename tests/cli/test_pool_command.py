@@ -154,12 +154,12 @@ def test_every_parameter_flag_reaches_the_layers(command: Command, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["max_pool2d", "MaxPool2d", "MAX2D", "max-pool2d", "maxpool2d"])
-def test_every_spelling_of_an_operator_is_understood(command: Command, tmp_path: Path, name: str) -> None:
+def test_every_form_of_an_operators_name_is_accepted(command: Command, tmp_path: Path, name: str) -> None:
     np.save(tmp_path / "x.npy", np.arange(4, dtype=np.float32).reshape(1, 2, 2))
     assert _stdout(command("pool", "x.npy", "--op", f"{name}:kernel_size=2")).startswith("MaxPool2d(kernel_size=2)  ")
 
 
-def test_the_operators_that_info_lists_are_understood_with_their_dimensions(command: Command, tmp_path: Path) -> None:
+def test_the_operators_that_info_lists_are_accepted_with_their_dimensions(command: Command, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((1, 2, 2), np.float32))
     operators = json.loads(_stdout(command("info", "--json")))["operators"]
     options = [option for operator in operators for option in ("--op", f"{operator['name']}2d")]

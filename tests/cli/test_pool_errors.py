@@ -107,7 +107,7 @@ def test_an_invalid_setting_is_named_by_its_option(
 
 
 @pytest.mark.parametrize("command", ["info", "health"])
-def test_commands_that_do_not_pool_name_the_option_too(entry_point: Command, command: str) -> None:
+def test_info_and_health_name_an_invalid_option(entry_point: Command, command: str) -> None:
     _assert_error(entry_point(command, "--timeout", "0"), USAGE, "--timeout: must be", "inf waits")
     _assert_error(entry_point(command, "--address", "localhost"), USAGE, 'address: must be "host:port"')
 
@@ -115,7 +115,10 @@ def test_commands_that_do_not_pool_name_the_option_too(entry_point: Command, com
 def test_an_invalid_setting_from_the_environment_is_named_by_its_variable(offline: Command) -> None:
     done = offline("info", "--address", "example.org:50051", POOLSERVICE_TOKEN="secret")
     _assert_error(
-        done, USAGE, "POOLSERVICE_TOKEN: is sent over TLS (POOLSERVICE_CA), to this machine or", "on the way\n"
+        done,
+        USAGE,
+        "POOLSERVICE_TOKEN: is sent over TLS (POOLSERVICE_CA), to this machine or",
+        "on the network could read it\n",
     )
     done = offline("info", POOLSERVICE_CLIENT_KEY="key.pem")
     _assert_error(done, USAGE, "POOLSERVICE_CLIENT_CERTIFICATE", "takes a certificate and its key together")

@@ -45,7 +45,7 @@ def test_a_text_column_wraps_between_words(capsys: pytest.CaptureFixture[str]) -
     assert printed(capsys).splitlines() == ["name   what it does", "gap2d  The mean of each", "       channel."]
 
 
-def test_a_table_that_fits_in_no_other_way_becomes_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_fits_in_no_other_layout_becomes_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     print_table((Column("name"), TEXT), [["gap2d", "The mean of each channel."], ["max2d", ""]], width=20)
     assert printed(capsys).splitlines() == [
         "name          gap2d",

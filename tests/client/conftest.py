@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import grpc.aio
 import numpy as np
 import pytest
 
@@ -15,12 +16,40 @@ from poolservice_client import AsyncPoolClient, MaxPool2d, PoolClient
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
+class AttemptCounter(grpc.UnaryUnaryClientInterceptor):
+    """Counts the attempts of blocking calls, retries included."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self.count += 1
+        return continuation(details, request)
+
+
+class AsyncAttemptCounter(grpc.aio.UnaryUnaryClientInterceptor):
+    """Counts the attempts of asyncio calls, retries included."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self.count += 1
+        return await continuation(details, request)
+
+
 class AwaitableClient:
-    """A PoolClient or an AsyncPoolClient whose methods are awaited in both cases."""
+    """A PoolClient or an AsyncPoolClient whose methods are awaited in both cases.
+
+    With `counts_attempts`, `attempts.count` is the number of attempts of its calls.
+    """
 
     x = np.random.default_rng(6).standard_normal((3, 8, 8)).astype(np.float32)
 
-    def __init__(self, client_class: type[Any], *arguments: Any, **options: Any) -> None:
+    def __init__(self, client_class: type[Any], *arguments: Any, counts_attempts: bool = False, **options: Any) -> None:
+        self.attempts = AttemptCounter() if client_class is PoolClient else AsyncAttemptCounter()
+        if counts_attempts:
+            options["interceptors"] = [self.attempts]
         self.client = client_class(*arguments, **options)
 
     async def __aenter__(self) -> "AwaitableClient":

@@ -21,7 +21,7 @@ async def aclient(server_address: str) -> AsyncIterator[AsyncPoolClient]:
         yield client
 
 
-async def test_its_results_are_those_of_the_blocking_client(
+async def test_the_results_are_those_of_the_blocking_client(
     aclient: AsyncPoolClient, client: PoolClient, photograph: Path
 ) -> None:
     np.testing.assert_array_equal(await aclient.pool(X, MaxPool2d(2)), client.pool(X, MaxPool2d(2)), strict=True)

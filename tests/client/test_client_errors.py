@@ -183,14 +183,14 @@ def tensor_response(
     ("response", "message"),
     [
         (b"\xff\xff\xff", "cannot be read"),
-        (b"", "1 specs were sent and 0 results came back"),
-        (tensor_response(times=2), "1 specs were sent and 2 results came back"),
-        (tensor_response(data=bytes(31)), "31 bytes came for a float32 tensor"),
+        (b"", "1 specs were sent, but 0 results were received"),
+        (tensor_response(times=2), "1 specs were sent, but 2 results were received"),
+        (tensor_response(data=bytes(31)), r"a float32 tensor of shape \(2, 2, 2\) has 31 bytes"),
         (tensor_response(dtype=99), "DataType 99 is not a type that a tensor can have"),
         (tensor_response(shape=(-1, -2), data=b""), "shape"),
         (
             encode_response(pool_pb2.Execution(), [Result(Value("image", b"", b"abc"))]),
-            "kind image came back instead of tensor",
+            "kind image was received instead of tensor",
         ),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_response_that_does_not_fit_the_request_is_a_server_error(
 def test_missing_indices_are_a_server_error(serve: Serve) -> None:
     with (
         PoolClient(serve(lambda request, context: tensor_response())) as client,
-        pytest.raises(ServerError, match=r"MaxPool2d\(.*return_indices=True\) came back without indices"),
+        pytest.raises(ServerError, match=r"the result of MaxPool2d\(.*return_indices=True\) has no indices"),
     ):
         client.pool(X, MaxPool2d(2, return_indices=True))
 
@@ -214,7 +214,7 @@ def test_an_invalid_image_in_a_response_is_a_server_error(serve: Serve, kind: An
     response = encode_response(pool_pb2.Execution(), [Result(Value(kind, b"", b"no PNG"))])
     with (
         PoolClient(serve(lambda request, context: response)) as client,
-        pytest.raises(ServerError, match=r"tensor came back instead of image|cannot be read"),
+        pytest.raises(ServerError, match=r"tensor was received instead of image|cannot be read"),
     ):
         client.pool_image(X, MaxPool2d(2))
 
@@ -232,7 +232,7 @@ async def test_a_missing_server_is_reported_immediately(method: str) -> None:
         async with AsyncPoolClient(address) as aclient:
             with pytest.raises(Unavailable, match=message):
                 await getattr(aclient, method)(*arguments)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
 
 
 def test_a_server_that_accepts_and_stays_silent_is_reported_within_seconds() -> None:
@@ -243,7 +243,8 @@ def test_a_server_that_accepts_and_stays_silent_is_reported_within_seconds() -> 
         started = time.monotonic()
         with PoolClient(address) as client, pytest.raises(Unavailable, match=address):
             client.pool(X, MaxPool2d(2))
-        assert time.monotonic() - started < 10
+        # gRPC's own limit is 20 s.
+        assert time.monotonic() - started < 15
 
 
 def test_a_name_that_does_not_resolve_is_reported() -> None:

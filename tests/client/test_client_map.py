@@ -47,7 +47,7 @@ def small(count: int) -> Iterator[NDArray[np.float32]]:
     return (np.full((8, 8, 8), number, np.float32) for number in range(count))
 
 
-def test_small_tensors_come_back_complete_and_in_order(collect: Collect) -> None:
+def test_small_tensors_are_complete_and_in_order(collect: Collect) -> None:
     results = collect(small(3000), GlobalAvgPool2d(), output="features")
     np.testing.assert_array_equal(results, np.repeat(np.arange(3000, dtype=np.float32), 8).reshape(3000, 8))
 
@@ -83,8 +83,8 @@ def test_shapes_ranks_and_sizes_may_be_mixed(collect: Collect, client: PoolClien
     random = np.random.default_rng(7)
     shapes = [(3, 8, 8), (2, 3, 8, 8), (1, 9, 7), (0, 3, 8, 8), (5, 3, 8, 8), (8, 200, 200), (3, 8, 8)]
     xs = [random.standard_normal(shape).astype(np.float32) for shape in shapes * 8]
-    every: list[dict[str, Any]] = [{}, {"output": "features", "normalize": True}]
-    for options in every:
+    option_sets: list[dict[str, Any]] = [{}, {"output": "features", "normalize": True}]
+    for options in option_sets:
         for x, y in zip(xs, collect(xs, MaxPool2d(2), **options), strict=True):
             np.testing.assert_array_equal(y, client.pool(x, MaxPool2d(2), **options), strict=True)
 
@@ -101,8 +101,8 @@ def test_images_of_every_input_type(collect: Collect, client: PoolClient, photog
     image.resize((40, 30)).save(thumbnail, "PNG")
     inputs: list[Any] = [photograph, str(photograph), photograph.read_bytes(), image, thumbnail.getvalue()]
     expected = [client.pool(x, GlobalAvgPool2d(), color_mode="GRAY") for x in inputs]
-    for y, its in zip(collect(inputs * 4, GlobalAvgPool2d(), color_mode="GRAY"), expected * 4, strict=True):
-        np.testing.assert_array_equal(y, its, strict=True)
+    for y, expected_y in zip(collect(inputs * 4, GlobalAvgPool2d(), color_mode="GRAY"), expected * 4, strict=True):
+        np.testing.assert_array_equal(y, expected_y, strict=True)
 
 
 def test_results_own_their_memory(collect: Collect) -> None:
@@ -188,7 +188,7 @@ def test_reading_ahead_is_bounded_by_bytes(client: PoolClient) -> None:
     results.close()
 
 
-async def test_asyncio_reads_asynchronous_iterables_no_further_either(server_address: str) -> None:
+async def test_no_more_of_an_asynchronous_iterable_is_read_than_may_be_in_flight(server_address: str) -> None:
     read = 0
 
     async def counted() -> AsyncIterator[NDArray[np.float32]]:

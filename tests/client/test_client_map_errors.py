@@ -202,27 +202,27 @@ def test_an_error_of_the_iterable_follows_everything_read_before(
     def fails() -> Iterator[NDArray[np.float32]]:
         for number in range(700):
             yield GOOD * number
-        raise LookupError("the shelf is empty")
+        raise LookupError("the iterable failed")
 
     results, error = collect(server_address, fails(), GlobalAvgPool2d(), **options)
     assert [(y.result if "items" in options else y).flat[0] for y in results] == list(range(700))
     assert isinstance(error, LookupError)
 
 
-async def test_so_does_an_error_of_an_asynchronous_iterable(server_address: str) -> None:
+async def test_an_error_of_an_asynchronous_iterable_follows_everything_read_before(server_address: str) -> None:
     async def fails() -> AsyncIterator[NDArray[np.float32]]:
         for number in range(50):
             yield GOOD * number
-        raise LookupError("the shelf is empty")
+        raise LookupError("the iterable failed")
 
     async with AsyncPoolClient(server_address) as client:
         results = client.map(fails(), GlobalAvgPool2d())
         assert [(await anext(results)).flat[0] for _ in range(50)] == list(range(50))
-        with pytest.raises(LookupError, match="the shelf is empty"):
+        with pytest.raises(LookupError, match="the iterable failed"):
             await anext(results)
 
 
-def test_a_server_that_never_answered_is_not_waited_for(collect: Collect, start_server: StartServer) -> None:
+def test_the_map_does_not_wait_for_a_server_that_never_responded(collect: Collect, start_server: StartServer) -> None:
     server = start_server()
     server.stop()
     results, error = collect(server.address, (GOOD for _ in range(10**9)), GlobalAvgPool2d(), timeout=60)
@@ -232,7 +232,7 @@ def test_a_server_that_never_answered_is_not_waited_for(collect: Collect, start_
 
 def test_items_that_a_full_queue_refuses_are_sent_again(collect: Collect, start_server: StartServer) -> None:
     server = start_server("--max-queue-items", "8")
-    # Each item of a batch takes a place of its own in the queue: most of every 32 are refused at first.
+    # Each item of a batch takes one of the 8 places in the queue: most of every 32 are refused at first.
     xs = [np.full((3, 8, 4 + number % 7), number, np.float32) for number in range(500)]
     patient = RetryPolicy(max_attempts=20, burst=1000)
     results, error = collect(server.address, xs, GlobalAvgPool2d(), output="features", retries=patient)
@@ -241,7 +241,7 @@ def test_items_that_a_full_queue_refuses_are_sent_again(collect: Collect, start_
 
 
 def test_no_item_waits_longer_than_its_timeout(collect: Collect, start_server: StartServer) -> None:
-    # The first request waits for batch-mates that do not come, and fills the queue.
+    # The first request waits for batch-mates that never arrive, and fills the queue.
     server = start_server("--max-queue-items", "1", "--max-batch-delay", "5")
     xs = [GOOD, np.ones((3, 9, 9), np.float32), np.ones((3, 10, 10), np.float32)]
     results, error = collect(server.address, xs, GlobalAvgPool2d(), timeout=0.5, items=True, ordered=False)
@@ -251,9 +251,9 @@ def test_no_item_waits_longer_than_its_timeout(collect: Collect, start_server: S
 
 
 def test_each_item_has_the_whole_timeout(collect: Collect, start_server: StartServer) -> None:
-    # They run one after the other, 0.3 s each, which together is far longer than the timeout.
-    server = start_server("--max-batch-delay", "0.3")
-    results, error = collect(server.address, [GOOD] * 8, GlobalAvgPool2d(), timeout=1.5, in_flight=1)
+    # The items run one after the other, 0.6 s each: together they take longer than the timeout, one takes far less.
+    server = start_server("--max-batch-delay", "0.6")
+    results, error = collect(server.address, [GOOD] * 8, GlobalAvgPool2d(), timeout=4, in_flight=1)
     assert error is None
     assert len(results) == 8
 
@@ -268,7 +268,7 @@ def test_closing_the_client_ends_the_map_even_if_errors_are_skipped(server_addre
             pass
 
 
-async def test_closing_the_asyncio_client_ends_it_too(server_address: str) -> None:
+async def test_closing_the_asyncio_client_ends_the_map_even_if_errors_are_skipped(server_address: str) -> None:
     client = AsyncPoolClient(server_address)
     results = client.map((GOOD for _ in range(10**9)), GlobalAvgPool2d(), on_error="skip")
     await anext(results)

@@ -55,7 +55,7 @@ def one_is_bad() -> Iterator[Any]:
     for number in itertools.count():
         if number == 5:
             yield object()
-        # Large inputs are sent unbatched, small ones together: calls of both sorts are to be running.
+        # Large inputs have messages of their own, small ones share messages: calls of both sorts must be running.
         yield np.full((3, 8, 8) if number % 2 else (3, 200, 200), number, np.float32)
 
 
@@ -76,7 +76,7 @@ def test_a_break_ends_calls_and_threads(hanging: Hanging) -> None:
         assert time.monotonic() - started < HANGING_SECONDS
 
 
-def test_an_exception_in_the_loop_ends_them(hanging: Hanging) -> None:
+def test_an_exception_in_the_loop_ends_calls_and_threads(hanging: Hanging) -> None:
     def loop(client: PoolClient) -> None:
         for _ in client.map(one_is_bad(), GlobalAvgPool2d(), items=True, ordered=False):
             hanging.wait_for_calls(some=True)
@@ -92,7 +92,7 @@ def test_an_exception_in_the_loop_ends_them(hanging: Hanging) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "drop"])
-def test_closing_or_dropping_the_generator_ends_them(hanging: Hanging, end: str) -> None:
+def test_closing_or_dropping_the_generator_ends_calls_and_threads(hanging: Hanging, end: str) -> None:
     with PoolClient(hanging.address) as client:
         results = client.map(one_is_bad(), GlobalAvgPool2d(), items=True, ordered=False)
         next(results)
@@ -104,7 +104,7 @@ def test_closing_or_dropping_the_generator_ends_them(hanging: Hanging, end: str)
         hanging.wait_for_calls(some=False)
 
 
-def test_a_failure_that_is_raised_ends_them(hanging: Hanging) -> None:
+def test_a_raised_failure_ends_calls_and_threads(hanging: Hanging) -> None:
     with PoolClient(hanging.address) as client:
         with pytest.raises(InvalidRequest):
             next(client.map(one_is_bad(), GlobalAvgPool2d(), ordered=False))
@@ -112,7 +112,7 @@ def test_a_failure_that_is_raised_ends_them(hanging: Hanging) -> None:
         hanging.wait_for_calls(some=False)
 
 
-def test_an_interrupt_while_it_waits_ends_them(hanging: Hanging) -> None:
+def test_an_interrupt_while_the_map_waits_ends_calls_and_threads(hanging: Hanging) -> None:
     def interrupted(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 

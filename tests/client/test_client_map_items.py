@@ -42,7 +42,7 @@ def test_an_item_has_its_index_input_result_and_execution(client: PoolClient, sh
     assert number == 19
 
 
-async def test_so_it_has_with_asyncio(server_address: str) -> None:
+async def test_an_item_of_an_asyncio_map_has_its_index_input_and_result(server_address: str) -> None:
     xs = tensors(20)
 
     async def source() -> AsyncIterator[NDArray[np.float32]]:
@@ -124,7 +124,7 @@ def test_held_inputs_count_as_memory(client: PoolClient) -> None:
     results.close()
 
 
-def test_a_closed_client_ends_the_map_of_items_too(server_address: str) -> None:
+def test_closing_the_client_ends_a_map_of_items(server_address: str) -> None:
     client = PoolClient(server_address)
     results = client.map(itertools.repeat(np.ones((3, 8, 8), np.float32)), GlobalAvgPool2d(), items=True)
     next(results)

@@ -242,7 +242,7 @@ async def test_without_retries_a_message_is_sent_once(server: FakeServer, client
 
 
 @both_clients
-async def test_without_retries_a_server_that_went_away_is_not_waited_for(
+async def test_without_retries_the_map_does_not_wait_for_a_killed_server(
     start_server: Callable[..., Service], client_class: type[Any]
 ) -> None:
     server = start_server()
@@ -296,7 +296,7 @@ async def test_a_retry_waits_as_long_as_the_server_asks(server: FakeServer, clie
 
 
 @both_clients
-async def test_a_retry_that_would_come_too_late_is_not_waited_for(server: FakeServer, client_class: type[Any]) -> None:
+async def test_a_retry_after_the_deadline_is_not_made(server: FakeServer, client_class: type[Any]) -> None:
     server.refuse = lambda number, attempt: full(60) if number in REFUSED else None
     items, stats = await collect(client_class, server, retries=QUICK, timeout=30)
     check_results(items, failed=REFUSED, error=Overloaded)
@@ -314,7 +314,7 @@ async def test_a_deadline_is_not_retried(server: FakeServer, client_class: type[
 
 @both_clients
 @pytest.mark.parametrize("retries", [None, QUICK], ids=["no retries", "retries"])
-async def test_items_of_a_message_that_broke_are_sent_unbatched_which_is_no_retry(
+async def test_items_of_a_failed_message_are_sent_separately_which_is_no_retry(
     server: FakeServer, client_class: type[Any], retries: RetryPolicy | None
 ) -> None:
     server.fail = lambda numbers: BROKEN if 7 in numbers or len(numbers) > 1 else None

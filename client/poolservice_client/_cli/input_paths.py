@@ -15,7 +15,7 @@ def find(arguments: Sequence[str], lists: Sequence[Path]) -> list[str]:
 
     Args:
         arguments: paths, and patterns such as photos/**/*.jpg, where ** matches any number of folders. The path of an
-            existing file is never taken for a pattern. A path without a file is returned, too: reading it reports the error.
+            existing file is never taken for a pattern. A path without a file is returned: reading it reports the error.
         lists: files with one path per line; "-" is standard input.
 
     Raises:

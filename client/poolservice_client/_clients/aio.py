@@ -38,7 +38,8 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
         address: the server's "host:port", or several; see PoolClient. Default: the environment variable
             POOLSERVICE_ADDRESS, else localhost:50051.
         timeout: seconds that a call without its own timeout may take; math.inf for no limit. Default: 30.
-        max_message_bytes: the largest message to send or receive, in bytes. The server has its own limit. Default: 64 MiB.
+        max_message_bytes: the largest message to send or receive, in bytes; the server has its own limit. Default:
+            64 MiB.
         coalesce: send small `pool` calls of several tasks in one message; see PoolClient.
         transport: replaces gRPC; for tests.
         options: connections, retries, hedge_after, tls, token, compression, metadata, interceptors, keepalive and

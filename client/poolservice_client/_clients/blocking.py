@@ -35,7 +35,8 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
             environment variable POOLSERVICE_ADDRESS, which separates several addresses by commas, else
             localhost:50051.
         timeout: seconds that a call without its own timeout may take; math.inf for no limit. Default: 30.
-        max_message_bytes: the largest message to send or receive, in bytes. The server has its own limit. Default: 64 MiB.
+        max_message_bytes: the largest message to send or receive, in bytes; the server has its own limit. Default:
+            64 MiB.
         coalesce: send small `pool` calls of several threads in one message: calls made while another one is running
             wait for at most 20 ms and share the next message. Each call has its own result, error and timeout. A call
             that is made while no other one is running never waits.
@@ -44,8 +45,8 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
             (--workers), which the client finds in the background from the second call on; one for a "dns:" address.
         retries: how calls with temporary failures are retried; None for no retries. Default: RetryPolicy().
         hedge_after: seconds without a response after which a call is sent a second time, over another connection if
-            there is one. The first response counts. Hedges use the retry budget, so there are none with retries=None. Default:
-            never.
+            there is one. The first response counts. Hedges use the retry budget, so there are none with retries=None.
+            Default: never.
         tls: encrypts the connection. `TLS(ca=...)` trusts the given authorities, True the public ones. Default:
             encrypted if one of the environment variables POOLSERVICE_CA, POOLSERVICE_CLIENT_CERTIFICATE and
             POOLSERVICE_CLIENT_KEY names a file.
@@ -57,7 +58,7 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         keepalive: seconds between pings on a connection with running calls; at least 1. A server closes connections
             that ping more often than it allows. Default: no pings.
         wait_for_ready: seconds that a call waits for a server that cannot be reached, within its timeout. Default: 0
-            for a server that has never responded, 30 for one that has; always 0 with retries=None.
+            for a server that has never responded, 30 for one that has; with retries=None, 0 for both.
 
     Raises:
         InvalidRequest: an argument is invalid.

@@ -149,7 +149,7 @@ class Coalescer:
                 request.set_error(error)
             else:
                 request.set_response(response)
-            self._let_last_follower_end_the_lead(leader)
+            self._promote_last_follower(leader)
             for call in leader.followers:
                 call.state = "done"
                 call.wake()
@@ -158,10 +158,10 @@ class Coalescer:
             self._send_uncoalesced(leader)
         leader.state = "done"
 
-    def _let_last_follower_end_the_lead(self, leader: PendingCall) -> None:
+    def _promote_last_follower(self, leader: PendingCall) -> None:
         """Make the last follower the leader, so that its thread chooses the next one.
 
-        That thread wakes after those of the other followers. By then their next calls are waiting and share one message.
+        That thread wakes after those of the other followers. By then their next calls wait and share one message.
         """
         with self._lock:
             if self._leader is leader:
@@ -180,7 +180,7 @@ class Coalescer:
             raise call.timeout_error(self._address) from None
 
     def _clean_up(self, call: PendingCall) -> None:
-        """Remove the call, let its unsettled followers wait again, and choose the next leader if it was the leader."""
+        """Remove the call, let its unsettled followers wait again, and choose the next leader."""
         with self._lock:
             if call in self._waiting:
                 self._waiting.remove(call)

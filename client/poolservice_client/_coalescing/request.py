@@ -53,14 +53,14 @@ class CoalescedRequest:
                 _settle(group, part or b"")
             elif len(group) == 1 and not isinstance(error := error_of_status(status), Overloaded | Unavailable):
                 group[0].set_error(error)
-            # Any other error may be due to another call of the group, or may be temporary. Its calls remain unsettled and are
-            # sent again one by one, with the transport's retries.
+            # Any other error may be due to another call of the group, or may be temporary. Its calls remain
+            # unsettled and are sent again one by one, with the transport's retries.
 
     def set_error(self, error: Exception) -> None:
         """Settle the calls if the error of the message is the error of each of them; else leave them unsettled.
 
         A rejection or a server error may concern the whole message or one of its calls, and the deadline was that of
-        the message. In those cases each call is sent again separately. Other errors concern the server and so all calls.
+        the message. In those cases each call is sent again separately. Any other error is that of all calls.
         """
         if isinstance(error, PoolError) and not isinstance(error, InvalidRequest | ServerError | DeadlineExceeded):
             for group in self._groups:

@@ -139,10 +139,10 @@ class AsyncMap:
     ) -> Any:
         """Pool many tensors or images in bounded memory; see PoolClient.map for the arguments and errors.
 
-        It differs from PoolClient.map in two points. `xs` may also be an asynchronous iterable, and a separate task reads
-        it, even while no result is requested. The returned generator cancels the running calls when it is closed
-        (``contextlib.aclosing`` does this at the end of its block), when the task that waits for it is cancelled, or
-        soon after a ``break``, when the event loop closes it.
+        It differs from PoolClient.map in two points. `xs` may also be an asynchronous iterable, and a task of the map
+        reads it, even while no result is requested. The returned generator cancels the running calls when it is
+        closed (``contextlib.aclosing`` does this at the end of its block), when the task that waits for it is
+        cancelled, or soon after a ``break``, when the event loop closes it.
         """
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)

@@ -154,13 +154,13 @@ class BlockingMap:
                 items or 64 MiB that are not yet yielded. Each input is copied when it is read, so that an array may be
                 reused for the next input; a PIL image is not copied.
             specs: how to pool each input, as in `pool`.
-            items: whether to yield a MapItem for each input, with its index, input, result, error and execution. A failed
-                item then raises nothing.
+            items: whether to yield a MapItem for each input, with its index, input, result, error and execution. A
+                failed item then raises nothing.
             on_error: what to do about an item that failed if `items` is False: "raise" its PoolError in its place, or
                 "skip" the item. Default: "raise". An input that cannot be read or converted fails
                 with InvalidRequest, whose ``__cause__`` is the original exception, if there is one.
             ordered: whether to yield results in the order of `xs`; otherwise each as soon as it arrives.
-            in_flight: the most items that are read and not yet yielded. Default: 1024. The limit of 64 MiB applies, too.
+            in_flight: the most items that are read and not yet yielded. Default: 1024. The 64 MiB limit applies, too.
             progress: whether to show a bar on standard error, with the rate, the failures and, if ``len(xs)`` is
                 known, the time left.
             timeout: seconds for each item from when it is first sent, retries included. Default: the client's timeout.

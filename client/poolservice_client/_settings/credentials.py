@@ -83,8 +83,8 @@ def check_token(token: str | None, addresses: Iterable[str], *, is_encrypted: bo
         raise InvalidRequest("must be printable ASCII characters, without surrounding spaces", field="token")
     if not is_encrypted and not all(map(is_local, addresses)):
         raise InvalidRequest(
-            "is sent over TLS (tls=), to this machine or through a Unix socket only: others on the network could read it. "
-            'Where the network itself is encrypted, send metadata=[("authorization", "Bearer ...")] instead',
+            "is sent over TLS (tls=), to this machine or through a Unix socket only: others on the network could read "
+            'it. Where the network itself is encrypted, send metadata=[("authorization", "Bearer ...")] instead',
             field="token",
         )
 

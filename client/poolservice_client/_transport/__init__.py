@@ -1,1 +1,1 @@
-"""The transport: sends messages to a server and receives the responses, with connections, retries and support for forks."""
+"""The transport: sends messages and receives responses, with connections, retries and support for forks."""
