@@ -1,7 +1,6 @@
 """The CPU as a device, its selection, and results that do not depend on batch-mates."""
 
 import threading
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, fields
@@ -19,7 +18,6 @@ from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.device import DeviceOutOfMemory, DeviceResult, NoDevice
 from poolservice_server.backend.stacking import stack
 from poolservice_server.pooling import run_on_arrays
-from poolservice_server.pooling.interop import to_array, to_tensor
 from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
 # A value for each parameter that has no default.
@@ -93,32 +91,10 @@ def test_payloads_with_any_number_of_planes_get_their_own_results(sizes: list[in
         np.testing.assert_array_equal(pooled.values, np.full((planes, 1, 1), number, np.float32))
 
 
-@pytest.mark.parametrize("dtype", NUMPY_DTYPES.values(), ids=lambda dtype: dtype.name)
-def test_arrays_become_tensors_and_arrays_again_without_a_copy(dtype: np.dtype) -> None:
-    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
-    tensor = to_tensor(array)
-    assert tensor.dtype == getattr(torch, dtype.name)
-    back = to_array(tensor)
-    assert back.dtype == dtype
-    assert np.shares_memory(back, array)
-    np.testing.assert_array_equal(back, array)
-
-
-def test_received_bytes_become_a_tensor_without_a_copy_or_a_warning() -> None:
-    array = np.frombuffer(bytes(range(24)), np.uint8).reshape(2, 3, 4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tensor = to_tensor(array)
-    assert tensor.data_ptr() == array.__array_interface__["data"][0]
-
-
 @pytest.mark.parametrize("dtype", [np.dtype(np.uint8), np.dtype(ml_dtypes.bfloat16)], ids=str)
-def test_tensors_and_stacks_respect_strides_of_any_sign(dtype: np.dtype) -> None:
+def test_payloads_with_strides_of_any_sign_are_stacked(dtype: np.dtype) -> None:
     image = np.arange(60).reshape(4, 5, 3).astype(dtype)
     for planes in (image.transpose(2, 0, 1), image.transpose(2, 0, 1)[:, ::-1], image.transpose(2, 0, 1)[:, ::2]):
-        np.testing.assert_array_equal(to_array(to_tensor(planes)), planes)
-        row = planes[:, :1][:, ::-1]
-        np.testing.assert_array_equal(to_array(to_tensor(row)), row)
         np.testing.assert_array_equal(stack([planes, planes]), np.concatenate((planes, planes)))
 
 

@@ -49,9 +49,9 @@ def test_the_caches_stay_small_after_images_of_many_sizes(spec: PoolSpec) -> Non
 
     # Allocations that happen once are not counted.
     pool_sizes(range(300, 302))
-    kept, _ = memory_of(lambda: pool_sizes(range(400, 430)))
+    cached, _ = memory_of(lambda: pool_sizes(range(400, 430)))
     # A plane of the smallest result takes 160 kB.
-    assert kept < 30 * 40_000
+    assert cached < 30 * 40_000
 
 
 @pytest.mark.parametrize(
