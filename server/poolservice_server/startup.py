@@ -5,7 +5,7 @@ from importlib.metadata import version
 import structlog
 
 from poolservice_server import listen_check, log
-from poolservice_server.grpc_adapter import experiments, private_api
+from poolservice_server.grpc_adapter import experiments, private_names
 from poolservice_server.settings import Settings, unknown_variables
 
 _log = structlog.get_logger(__name__)
@@ -40,9 +40,9 @@ def _choose_server(settings: Settings) -> Settings:
     """Return the settings, with `plain_server` if the installed grpcio does not support the faster server."""
     if settings.plain_server:
         return settings
-    if problems := private_api.missing("event_loop"):
+    if problems := private_names.missing("event_loop"):
         _log.warning("slower event loop, because of the installed grpcio", grpcio=version("grpcio"), reason=problems)
-    problems = private_api.missing("multi_accept")
+    problems = private_names.missing("multi_accept_server")
     if not problems:
         return settings
     _log.warning(

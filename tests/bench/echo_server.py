@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 
 from poolservice_server import allocator
-from poolservice_server.grpc_adapter import event_loop, multi_accept, options
+from poolservice_server.grpc_adapter import event_loop, multi_accept_server, options
 
 SERVICE = "poolservice.v1.PoolService"
 
@@ -33,7 +33,7 @@ async def serve(response_bytes: int, *, tuned: bool) -> None:
         return response
 
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Pool": grpc.unary_unary_rpc_method_handler(echo)}
-    server = multi_accept.create_server([options.READ_CHUNK_SIZE]) if tuned else grpc.aio.server()
+    server = multi_accept_server.create_server([options.READ_CHUNK_SIZE]) if tuned else grpc.aio.server()
     if not tuned:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     server.add_registered_method_handlers(SERVICE, handlers)

@@ -27,7 +27,7 @@ from poolservice_server import allocator
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.cuda import CudaDevice
 from poolservice_server.backend.device import Device
-from poolservice_server.stages import PoolStage
+from poolservice_server.pool_stage import PoolStage
 
 JOBS: dict[str, tuple[str, PoolSpec, tuple[int, int, int]]] = {
     "J1": ("float32 3x224x224, max 2x2", MaxPool2d(2), (3, 224, 224)),

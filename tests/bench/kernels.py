@@ -41,9 +41,9 @@ from poolservice.specs import (
     PoolSpec,
 )
 from poolservice_server import allocator
+from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import run_on_arrays
 from poolservice_server.pooling.interop import to_array
-from poolservice_server.stages import PoolStage
 
 WINDOWS: tuple[PoolSpec, ...] = (
     MaxPool2d(2),

@@ -15,7 +15,7 @@ import pytest
 from poolservice.codec import Result, Value, encode_response
 from poolservice.v1 import pool_pb2
 from poolservice_client import AsyncPoolClient, DeadlineExceeded, MaxPool2d, PoolClient, PoolError
-from poolservice_client._transport.limits import MAX_CONCURRENT_CALLS
+from poolservice_client._transport.call_limits import MAX_CONCURRENT_CALLS
 
 Serve = Callable[[Callable[[bytes, grpc.ServicerContext], bytes]], str]
 

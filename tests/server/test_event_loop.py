@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from poolservice_server.grpc_adapter import event_loop, private_api
+from poolservice_server.grpc_adapter import event_loop, private_names
 
 
 class PollerCompletionQueue:
@@ -74,9 +74,9 @@ def test_wakeups_of_other_readers_are_not_merged(queue: PollerCompletionQueue) -
     assert len(reads) == 50
 
 
-@pytest.mark.skipif(bool(private_api.missing("multi_accept")), reason="needs the multi-accept server")
+@pytest.mark.skipif(bool(private_names.missing("multi_accept_server")), reason="needs the multi-accept server")
 def test_each_of_many_concurrent_calls_gets_its_own_response() -> None:
-    from poolservice_server.grpc_adapter import multi_accept
+    from poolservice_server.grpc_adapter import multi_accept_server
 
     most_active = 0
 
@@ -90,7 +90,7 @@ def test_each_of_many_concurrent_calls_gets_its_own_response() -> None:
             most_active = max(most_active, loop.active_calls())
             return message
 
-        server = multi_accept.create_server([])
+        server = multi_accept_server.create_server([])
         server.add_registered_method_handlers("test.Service", {"Echo": grpc.unary_unary_rpc_method_handler(echo)})
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

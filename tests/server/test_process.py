@@ -16,7 +16,7 @@ from poolservice import __version__
 from poolservice.specs import OPERATORS
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
-from poolservice_server.grpc_adapter import private_api
+from poolservice_server.grpc_adapter import private_names
 from poolservice_server.testing import Service
 
 StartServer = Callable[..., Service]
@@ -24,7 +24,8 @@ PoolSmall = Callable[[PoolServiceStub], float]
 CallPath = Callable[[str, bytes], grpc.StatusCode | None]
 
 needs_multi_accept = pytest.mark.skipif(
-    bool(private_api.missing("multi_accept")), reason="the installed grpcio does not support the multi-accept server"
+    bool(private_names.missing("multi_accept_server")),
+    reason="the installed grpcio does not support the multi-accept server",
 )
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from poolservice import __version__
-from poolservice_client._cli import bench, error_messages, errors, map_files
+from poolservice_client._cli import bench, exit_errors, map_files, sdk_errors
 from poolservice_client._cli import pool as pooling
-from poolservice_client._cli.info import health, info
+from poolservice_client._cli.info_and_health import health, info
 from poolservice_client._settings.credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from poolservice_client._settings.settings import TOKEN_VARIABLE
 from poolservice_client.errors import PoolError
@@ -60,15 +60,15 @@ def main() -> None:
     """
     try:
         app(prog_name="poolservice")
-    except errors.UsageError as error:
-        errors.report(error)
-        sys.exit(errors.USAGE)
-    except errors.CommandError as error:
-        errors.report(error)
-        sys.exit(errors.FAILED)
+    except exit_errors.UsageError as error:
+        exit_errors.report(error)
+        sys.exit(exit_errors.USAGE)
+    except exit_errors.CommandError as error:
+        exit_errors.report(error)
+        sys.exit(exit_errors.FAILED)
     except PoolError as error:
-        errors.report(error_messages.describe(error))
-        sys.exit(errors.USAGE if error_messages.is_usage_error(error) else errors.FAILED)
+        exit_errors.report(sdk_errors.describe(error))
+        sys.exit(exit_errors.USAGE if sdk_errors.is_usage_error(error) else exit_errors.FAILED)
     except OSError as error:
-        errors.report(f"{error.filename}: {error.strerror}" if error.filename else error)
-        sys.exit(errors.FAILED)
+        exit_errors.report(f"{error.filename}: {error.strerror}" if error.filename else error)
+        sys.exit(exit_errors.FAILED)

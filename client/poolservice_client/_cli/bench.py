@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from poolservice.dtypes import DTYPE_NAMES
 from poolservice_client import AsyncPoolClient, ServerInfo
-from poolservice_client._cli import bench_report, error_messages, errors, input_data, operators, shared_options
+from poolservice_client._cli import bench_report, exit_errors, input_data, operator_parser, sdk_errors, shared_options
 from poolservice_client._cli.bench_report import Report, Workload
-from poolservice_client._cli.errors import UsageError
+from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.load_generator import Measurement, generate_load
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._request.query import ColorMode
@@ -86,7 +86,7 @@ def bench(
     """
     if input_file is not None and (shape is not None or dtype is not None):
         raise UsageError("--shape and --dtype describe a random tensor; leave them out with --input")
-    parsed = operators.parse(op, parameters)
+    parsed = operator_parser.parse(op, parameters)
     if input_file is not None:
         given = input_data.read(input_file)
         payload, name, source = given.payload, given.name, given.name
@@ -100,7 +100,7 @@ def bench(
     workload = Workload(parsed, payload, name, options)
     rows = [Measurement(calls) for calls in concurrency or _CONCURRENCIES]
     client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes, coalesce=not no_coalesce)
-    with error_messages.translated_errors(parsed, source):
+    with sdk_errors.translated_errors(parsed, source):
         info, completed = asyncio.run(_measure(client, workload, rows, duration, warm_up))
     rows = [row for row in rows if row.seconds]
     report = Report(client.address, info, client.stats(), workload, rows, interrupted=not completed)
@@ -109,9 +109,9 @@ def bench(
     else:
         bench_report.print_report(report)
     if not completed:
-        raise typer.Exit(errors.INTERRUPTED)
+        raise typer.Exit(exit_errors.INTERRUPTED)
     if any(row.errors for row in rows):
-        raise typer.Exit(errors.FAILED)
+        raise typer.Exit(exit_errors.FAILED)
 
 
 async def _measure(

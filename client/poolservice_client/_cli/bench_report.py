@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from poolservice_client import ClientStats, ServerInfo
 from poolservice_client._cli.load_generator import Measurement
-from poolservice_client._cli.operators import Operator
+from poolservice_client._cli.operator_parser import Operator
 from poolservice_client._cli.tables import Column, print_table, print_text
 
 # In cores. One Python process uses at most one, so above this the client is probably the bottleneck.

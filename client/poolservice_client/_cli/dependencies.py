@@ -2,7 +2,7 @@
 
 import importlib
 
-from poolservice_client._cli.errors import CommandError
+from poolservice_client._cli.exit_errors import CommandError
 
 
 def require(option: str, module: str) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolservice_client._cli import dependencies
-from poolservice_client._cli.errors import UsageError
-from poolservice_client._cli.operators import Operator
-from poolservice_client._cli.output_file import check_folder, join_or
+from poolservice_client._cli.exit_errors import UsageError
+from poolservice_client._cli.operator_parser import Operator
+from poolservice_client._cli.pool_output import check_folder, join_or
 
 #: The memory-mapped rows of each column, by its name.
 Columns = Mapping[str, NDArray[Any]]

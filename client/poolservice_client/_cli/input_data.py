@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._cli.errors import CommandError, UsageError
+from poolservice_client._cli.exit_errors import CommandError, UsageError
 from poolservice_client._request import files
 
 # Pillow's names of the color modes that the service decodes to.

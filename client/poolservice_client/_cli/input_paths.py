@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from poolservice_client._cli.errors import UsageError
+from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._request import files
 
 

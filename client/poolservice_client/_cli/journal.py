@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from poolservice_client._cli.errors import CommandError, UsageError
+from poolservice_client._cli.exit_errors import CommandError, UsageError
 from poolservice_client._cli.npy_writer import NpyWriter, RowType
 
 _VERSION = 1

@@ -10,12 +10,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from poolservice_client import PoolClient, RetryPolicy
-from poolservice_client._cli import errors, input_paths, map_job, operators, shared_options
-from poolservice_client._cli.errors import UsageError
+from poolservice_client._cli import exit_errors, input_paths, map_job, operator_parser, shared_options
+from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.feature_file import FeatureFile
 from poolservice_client._cli.journal import Journal
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
-from poolservice_client._cli.output_file import check_folder
+from poolservice_client._cli.pool_output import check_folder
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
@@ -80,7 +80,7 @@ def map_files(
 
     The file also has the paths of the files that its rows belong to.
     """
-    parsed = operators.parse(op, parameters)
+    parsed = operator_parser.parse(op, parameters)
     if normalize and tensors:
         raise UsageError("--normalize is for feature vectors; leave --tensors out")
     feature_file = FeatureFile.of(output, parsed, flat=not tensors)
@@ -101,7 +101,7 @@ def map_files(
     with closing(journal):
         done_before = journal.done
         if done_before and not quiet:
-            errors.report(f"resuming: {done_before:,} of {len(paths):,} files are already done")
+            exit_errors.report(f"resuming: {done_before:,} of {len(paths):,} files are already done")
         with PoolClient(
             address, timeout=timeout, max_message_bytes=max_message_bytes, retries=_PATIENT_RETRIES
         ) as client:
@@ -132,7 +132,7 @@ def map_files(
         rate = f"{(len(paths) - done_before) / seconds:,.0f} files/s"
         typer.echo(f"{len(rows):,} of {len(paths):,} files -> {output}: {arrays} per file; {seconds:.1f} s, {rate}")
     if failed:
-        raise typer.Exit(errors.FAILED)
+        raise typer.Exit(exit_errors.FAILED)
 
 
 def _write_failures(path: Path, failed: dict[str, str]) -> None:
@@ -147,7 +147,7 @@ def _report_failures(failed: dict[str, str], total: int, output: Path, *, listed
         return
     list_hint = f"; {listed_in} lists them" if listed_in else ""
     no_output = f", so {output} is not written" if len(failed) == total else ""
-    errors.report(f"{len(failed):,} of {total:,} files failed{no_output}{list_hint}")
+    exit_errors.report(f"{len(failed):,} of {total:,} files failed{no_output}{list_hint}")
     for path, reason in list(failed.items())[:_MAX_PRINTED_FAILURES]:
         typer.echo(f"  {path}: {reason}", err=True)
     if len(failed) > _MAX_PRINTED_FAILURES:

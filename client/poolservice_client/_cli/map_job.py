@@ -18,8 +18,8 @@ from poolservice_client import (
     Unauthenticated,
     Unavailable,
 )
-from poolservice_client._cli import error_messages, errors, input_data, shared_options
-from poolservice_client._cli.errors import CommandError
+from poolservice_client._cli import exit_errors, input_data, sdk_errors, shared_options
+from poolservice_client._cli.exit_errors import CommandError
 from poolservice_client._cli.journal import Journal
 from poolservice_client._request import files
 
@@ -49,7 +49,7 @@ def run(
                 if item.error is not None and (service_error := _service_error(client, item.error)):
                     journal.checkpoint()
                     raise CommandError(
-                        f"{error_messages.describe(service_error)}; {journal.saved:,} of {journal.total:,} files are "
+                        f"{sdk_errors.describe(service_error)}; {journal.saved:,} of {journal.total:,} files are "
                         f"done; {resume_hint}"
                     )
                 if item.error is not None:
@@ -61,8 +61,8 @@ def run(
         journal.checkpoint()
     except KeyboardInterrupt:
         # No checkpoint here: the interrupt may have stopped one halfway.
-        errors.report(f"interrupted; {journal.saved:,} of {journal.total:,} files are done; {resume_hint}")
-        raise typer.Exit(errors.INTERRUPTED) from None
+        exit_errors.report(f"interrupted; {journal.saved:,} of {journal.total:,} files are done; {resume_hint}")
+        raise typer.Exit(exit_errors.INTERRUPTED) from None
 
 
 def _service_error(client: PoolClient, error: PoolError) -> PoolError | None:
@@ -117,8 +117,8 @@ def _record_unreadable(journal: Journal, inputs: _Inputs) -> None:
 def _reason(error: PoolError, path: str) -> str:
     """Return the reason without the path, which is printed beside it."""
     if isinstance(error, InvalidRequest):
-        return error_messages.reason(error).removeprefix(f"{path}: ")
-    return error_messages.describe(error)
+        return sdk_errors.reason(error).removeprefix(f"{path}: ")
+    return sdk_errors.describe(error)
 
 
 def _arrays(results: Sequence[Any]) -> Iterator[NDArray[Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from poolservice_client._cli import operators
+from poolservice_client._cli import operator_parser
 
 # The command's parameter that the flags replace in its signature.
 _PLACEHOLDER = "parameters"
@@ -24,7 +24,7 @@ Flags: TypeAlias = dict[str, str | bool | float | None]
 
 def _complete_operator(incomplete: str) -> list[str]:
     prefix = incomplete.lower()
-    return [name for name in (*operators.NAMES, *operators.SHORT_NAMES) if name.startswith(prefix)]
+    return [name for name in (*operator_parser.NAMES, *operator_parser.SHORT_NAMES) if name.startswith(prefix)]
 
 
 #: `--op`, which may be repeated.

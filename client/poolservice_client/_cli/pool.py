@@ -9,20 +9,20 @@ import numpy as np
 import typer
 
 from poolservice_client import Execution, PoolClient
-from poolservice_client._cli import dependencies, error_messages, input_data, operators, shared_options
-from poolservice_client._cli.errors import CommandError, UsageError
+from poolservice_client._cli import dependencies, input_data, operator_parser, sdk_errors, shared_options
+from poolservice_client._cli.exit_errors import CommandError, UsageError
 from poolservice_client._cli.input_data import InputData
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
-from poolservice_client._cli.operators import Operator
-from poolservice_client._cli.output_file import OutputFile, check_folder, join_or
-from poolservice_client._cli.results import Result
+from poolservice_client._cli.operator_parser import Operator
+from poolservice_client._cli.pool_output import OutputFile, check_folder, join_or
+from poolservice_client._cli.result_summary import Result
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 #: The last paragraphs of `poolservice pool --help`.
-EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operators.FAMILIES)};
+EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operator_parser.FAMILIES)};
 gap and gmp are short for the global average and maximum. torch's names, such as MaxPool2d and max_pool2d, work too.
 
 {FLAGS_HELP}
@@ -81,7 +81,7 @@ def pool(
 
     Print each result's shape, dtype and values; of more than 16 values, the minimum, mean and maximum.
     """
-    parsed = operators.parse(op, parameters)
+    parsed = operator_parser.parse(op, parameters)
     output_file = OutputFile.of(output, parsed) if output else None
     as_image = output_file is not None and output_file.suffix == ".png"
     if normalize and not features:
@@ -93,7 +93,7 @@ def pool(
     given = input_data.read(image)
     mode = cast(ColorMode | None, color_mode and color_mode.value)
     with (
-        error_messages.translated_errors(parsed, given.name, output),
+        sdk_errors.translated_errors(parsed, given.name, output),
         PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client,
     ):
         if as_image:

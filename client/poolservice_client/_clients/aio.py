@@ -13,17 +13,13 @@ from poolservice_client._clients.base import BaseClient, documented_as
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._coalescing.aio import AsyncCoalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
-from poolservice_client._map.aio_map import AsyncMap
+from poolservice_client._map.aio_map_method import AsyncMap
 from poolservice_client._request.files import path_of, with_path
 from poolservice_client._request.payload import is_slow, make_payload
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._response.reader import read_response
 from poolservice_client._server_info import Health, ServerInfo, read_health, read_server_info
-from poolservice_client._settings.settings import (
-    DEFAULT_MAX_MESSAGE_BYTES,
-    DEFAULT_TIMEOUT,
-    ConnectionOptions,
-)
+from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, ConnectionOptions
 from poolservice_client._transport.aio import AsyncGrpcTransport, AsyncTransport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
 

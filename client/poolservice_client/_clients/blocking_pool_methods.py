@@ -8,7 +8,7 @@ from poolservice.specs import PoolSpec
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
 from poolservice_client._response.reader import PoolResponse
-from poolservice_client._response.result_types import ArraySpec, R, TensorSpec
+from poolservice_client._response.static_types import ArraySpec, R, TensorSpec
 from poolservice_client._response.torch_tensors import Numpy, Returns, Torch, as_tensors, wants_torch
 
 if TYPE_CHECKING:

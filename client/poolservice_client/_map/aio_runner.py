@@ -10,7 +10,7 @@ from poolservice_client._map.in_flight import MAX_CALLS, InFlight
 from poolservice_client._map.item import Item
 from poolservice_client._map.message import Message
 from poolservice_client._map.options import MapOptions
-from poolservice_client._map.results import Results
+from poolservice_client._map.yielded_values import Results
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._transport.aio import AsyncTransport
 from poolservice_client._transport.retry import Failure

@@ -10,6 +10,7 @@ import grpc
 from poolservice_client._settings.settings import Settings
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
+from poolservice_client._transport.call_limits import MAX_CONCURRENT_CALLS, check_size, no_slot_error, remaining
 from poolservice_client._transport.cancellation import Cancellation, Cancelled
 from poolservice_client._transport.channels import make_test_call, open_connection
 from poolservice_client._transport.connections import Connection, ConnectionPool, Lease
@@ -20,7 +21,6 @@ from poolservice_client._transport.failures import (
     failure_of_rpc,
     is_unreachable,
 )
-from poolservice_client._transport.limits import MAX_CONCURRENT_CALLS, check_size, no_slot_error, remaining
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
 from poolservice_client._transport.worker_discovery import (

@@ -8,7 +8,7 @@ import numpy as np
 import structlog
 
 from poolservice_server.backend.device import Device, DeviceFailed, DeviceOutOfMemory, DeviceState
-from poolservice_server.stages import BatchKey, PoolStage, SpecResult
+from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 
 _log = structlog.get_logger(__name__)
 

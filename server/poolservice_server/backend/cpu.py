@@ -10,8 +10,8 @@ import torch
 from poolservice_server.backend import probe
 from poolservice_server.backend.device import DeviceOutOfMemory
 from poolservice_server.backend.stacking import split, stack
+from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
-from poolservice_server.stages import PoolStage, SpecResult
 
 # Payloads of up to this many bytes in all are stacked and pooled together. For small payloads the calls into torch and
 # numpy are most of the cost. Beyond this size the planes no longer stay in the caches between the passes over them,

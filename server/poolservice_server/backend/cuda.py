@@ -9,9 +9,9 @@ import torch
 from poolservice_server.backend import probe
 from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory
 from poolservice_server.backend.stacking import split, stack, stack_pinned, to_results
+from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_tensors
 from poolservice_server.pooling.interop import to_tensor
-from poolservice_server.stages import PoolStage, SpecResult
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_FAILURE = re.compile(r"\bCUDA (error|driver)|\bCUDNN|\bCUBLAS|\bNVML|No CUDA GPUs", re.IGNORECASE)

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from poolservice_server.stages import PoolStage, SpecResult
+from poolservice_server.pool_stage import PoolStage, SpecResult
 
 
 class DeviceResult(NamedTuple):

@@ -10,9 +10,9 @@ import torch
 from poolservice_server.backend import probe
 from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory
 from poolservice_server.backend.stacking import split, stack, to_results
+from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_tensors
 from poolservice_server.pooling.interop import to_tensor
-from poolservice_server.stages import PoolStage, SpecResult
 
 
 class MpsDevice:

@@ -15,7 +15,7 @@ from poolservice_server.backend.device import (
     DeviceState,
     NoDevice,
 )
-from poolservice_server.stages import BatchKey, SpecResult
+from poolservice_server.pool_stage import BatchKey, SpecResult
 
 Outcome = DeviceResult | Exception
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from poolservice.specs import AvgPool2d, MaxPool2d
 from poolservice_server.backend.device import Device
-from poolservice_server.stages import PoolStage
+from poolservice_server.pool_stage import PoolStage
 
 # With indices, torch computes the maximum on every device; without, a numpy kernel would on the CPU.
 _STAGE = PoolStage((MaxPool2d(2, return_indices=True), AvgPool2d(2)))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from poolservice_server.pool_stage import SpecResult
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.stages import SpecResult
 
 
 def stack(payloads: Sequence[np.ndarray]) -> np.ndarray:

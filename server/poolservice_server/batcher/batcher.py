@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 
 from poolservice_server.batcher.admission import Admission, Permit
 from poolservice_server.batcher.cost_model import CostModel
-from poolservice_server.batcher.deadlines import Deadlines
+from poolservice_server.batcher.deadline_timer import Deadlines
 from poolservice_server.batcher.execution import prepare, run_batch
 from poolservice_server.batcher.inline_policy import InlinePolicy
 from poolservice_server.batcher.outcomes import BatchOutcomes, Outcomes

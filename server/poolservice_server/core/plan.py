@@ -20,8 +20,8 @@ from poolservice.v1 import pool_pb2
 from poolservice_server.core.output_options import IMAGE_CHANNELS, OutputOptions, read_output_options, sent_form
 from poolservice_server.core.response_builder import ResponseBuilder, ResultFormat
 from poolservice_server.images import ColorMode
-from poolservice_server.shapes import output_shape, result_dtype
-from poolservice_server.stages import BatchKey, PoolStage
+from poolservice_server.operator_shapes import output_shape, result_dtype
+from poolservice_server.pool_stage import BatchKey, PoolStage
 
 MAX_SPECS = 16
 

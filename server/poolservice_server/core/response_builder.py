@@ -13,7 +13,7 @@ from poolservice.v1 import pool_pb2
 from poolservice_server.batcher import Completed
 from poolservice_server.core.output_options import OutputOptions
 from poolservice_server.images import encode_png
-from poolservice_server.stages import SpecResult
+from poolservice_server.pool_stage import SpecResult
 
 _PNG_COLOR_MODES = {1: pool_pb2.COLOR_MODE_GRAY, 3: pool_pb2.COLOR_MODE_RGB, 4: pool_pb2.COLOR_MODE_RGBA}
 

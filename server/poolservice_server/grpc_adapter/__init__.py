@@ -1,13 +1,13 @@
 """The gRPC adapter: the only package of the server that imports grpcio.
 
-    server          the gRPC server of one process: its methods, health, reflection, address, start and stop
-    servicer        the methods of PoolService: gRPC calls to the core, outcomes to gRPC statuses
-    auth, tls       bearer tokens; the server's certificate and client certificates
-    options         the options of the gRPC server, with the reason for each
-    experiments     the environment variable that selects parts of gRPC's core; set before grpc is imported
-    event_loop      uvloop's event loop, which merges the wake-ups of gRPC into one
-    multi_accept    a faster grpc.aio server, built on private names of grpcio
-    private_api     the table of those names, and the check that decides whether they can be used
+    server               the gRPC server of one process: its methods, health, reflection, address, start and stop
+    servicer             the methods of PoolService: gRPC calls to the core, outcomes to gRPC statuses
+    auth, tls            bearer tokens; the server's certificate and client certificates
+    options              the options of the gRPC server, with the reason for each
+    experiments          the environment variable that selects parts of gRPC's core; set before grpc is imported
+    event_loop           uvloop's event loop, which merges the wake-ups of gRPC into one
+    multi_accept_server  a faster grpc.aio server, built on private names of grpcio
+    private_names        the table of those names, and the check that decides whether they can be used
 
 This module imports nothing, so that `experiments` can run before grpc is imported.
 """

@@ -6,7 +6,7 @@ again for each remaining byte: one loop iteration and two system calls for nothi
 
 Counting the waiting bytes takes one more system call, so merging pays off only while many calls are active.
 
-The loop recognizes gRPC's reader by a private class name (see `private_api`). If grpcio renames the class, this is
+The loop recognizes gRPC's reader by a private class name (see `private_names`). If grpcio renames the class, this is
 uvloop's loop without changes.
 """
 

@@ -92,7 +92,7 @@ def _create_server(settings: Settings, *, shared_port: bool) -> grpc.aio.Server:
     options = server_options(settings, shared_port=shared_port)
     if settings.plain_server:
         return grpc.aio.server(options=options)
-    # Imported here because it needs private names of grpcio, which not every release has (see private_api).
-    from poolservice_server.grpc_adapter import multi_accept
+    # Imported here because it needs private names of grpcio, which not every release has (see private_names).
+    from poolservice_server.grpc_adapter import multi_accept_server
 
-    return multi_accept.create_server(options)
+    return multi_accept_server.create_server(options)

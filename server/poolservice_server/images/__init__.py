@@ -9,6 +9,6 @@ color profiles, thumbnails and further frames are never decompressed, so a decom
 from poolservice_server.images.decoder import ColorMode, decode, decode_scanned
 from poolservice_server.images.encoder import encode_png
 from poolservice_server.images.formats import FORMATS, read_header, scan
-from poolservice_server.images.scan import Header, Scan
+from poolservice_server.images.scan_result import Header, Scan
 
 __all__ = ["FORMATS", "ColorMode", "Header", "Scan", "decode", "decode_scanned", "encode_png", "read_header", "scan"]

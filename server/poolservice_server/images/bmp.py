@@ -2,7 +2,7 @@
 
 import struct
 
-from poolservice_server.images.scan import Header, Scan, invalid_image, truncated_file
+from poolservice_server.images.scan_result import Header, Scan, invalid_image, truncated_file
 
 _CORE_HEADER = 12
 _RUN_LENGTH = frozenset({1, 2})

@@ -21,7 +21,7 @@ from PIL import (  # noqa: F401
 
 from poolservice_server.images import libjpeg_turbo
 from poolservice_server.images.formats import scan
-from poolservice_server.images.scan import Buffer, Header, Scan, invalid_image
+from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
 
 ColorMode = Literal["RGB", "GRAY", "RGBA"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from poolservice_server.images import bmp, gif, jpeg, png, tiff, webp
-from poolservice_server.images.scan import Buffer, Header, Scan, invalid_image
+from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
 
 _SCANNERS: Mapping[str, Callable[[memoryview], Scan]] = MappingProxyType(
     {"JPEG": jpeg.scan, "PNG": png.scan, "WEBP": webp.scan, "BMP": bmp.scan, "TIFF": tiff.scan, "GIF": gif.scan}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from poolservice_server.images.scan import (
+from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
     Header,

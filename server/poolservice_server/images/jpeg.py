@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from poolservice_server.images import tiff_directory
-from poolservice_server.images.scan import (
+from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
     Header,

@@ -6,7 +6,7 @@ and the errors are the same with and without this module.
 
 import numpy as np
 
-from poolservice_server.images.scan import Header
+from poolservice_server.images.scan_result import Header
 
 try:
     import simplejpeg

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 
 from poolservice_server.images import tiff_directory
-from poolservice_server.images.scan import (
+from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
     Header,

@@ -1,7 +1,7 @@
 """Scanner for TIFF 6.0 and BigTIFF files: directories of tags."""
 
 from poolservice_server.images import tiff_directory
-from poolservice_server.images.scan import Header, Scan, invalid_image
+from poolservice_server.images.scan_result import Header, Scan, invalid_image
 
 _WIDTH, _HEIGHT = 256, 257
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339

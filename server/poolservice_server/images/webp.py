@@ -3,7 +3,14 @@
 import struct
 
 from poolservice_server.images import tiff_directory
-from poolservice_server.images.scan import MAX_BLOCKS, Header, Scan, invalid_image, too_many_blocks, truncated_file
+from poolservice_server.images.scan_result import (
+    MAX_BLOCKS,
+    Header,
+    Scan,
+    invalid_image,
+    too_many_blocks,
+    truncated_file,
+)
 
 
 def scan(view: memoryview) -> Scan:

@@ -1,6 +1,6 @@
 """Pooling as pure functions: planes (P, *spatial) in, planes (P, *out) out, each plane pooled independently."""
 
 from poolservice_server.pooling.dispatch import pool
-from poolservice_server.pooling.stage import run_on_arrays, run_on_tensors
+from poolservice_server.pooling.run_stage import run_on_arrays, run_on_tensors
 
 __all__ = ["pool", "run_on_arrays", "run_on_tensors"]

@@ -5,7 +5,7 @@ spec asks for them, int64 indices of the same shape.
 
 A call into torch takes about ten microseconds if other code has run since the last one, because its code is then no
 longer in the processor's caches. A call into numpy takes one or two. For small payloads these calls are most of the
-cost, so on the CPU most operators have numpy kernels. `stage.run_on_arrays` caches the choice for each spec, shape and
+cost, so on the CPU most operators have numpy kernels. `run_stage.run_on_arrays` caches the choice for each spec, shape and
 dtype.
 
 The result of a plane has the same bits whatever its batch-mates and the number of threads are.
@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec
+from poolservice_server.operator_shapes import ORDER_STATISTICS, output_shape
 from poolservice_server.pooling.array_types import Kernel, KernelFactory, TensorResult
 from poolservice_server.pooling.interop import HALF_DTYPES
-from poolservice_server.pooling.numpy_kernels import averages as numpy_averages
 from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
+from poolservice_server.pooling.numpy_kernels import means_and_power_sums as numpy_averages
 from poolservice_server.pooling.numpy_kernels.half_precision import through_float32
-from poolservice_server.pooling.torch_operators import averages, extremes
-from poolservice_server.shapes import ORDER_STATISTICS, output_shape
+from poolservice_server.pooling.torch_operators import extremes, means_and_power_sums
 
 
 class Operator(NamedTuple):
@@ -49,14 +49,18 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool),
         "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool),
-        "avg_pool": Operator(averages.avg_pool, numpy_averages.avg_pool),
-        "lp_pool": Operator(averages.lp_pool, numpy_averages.lp_pool, commutes_with_scale=False),
-        "mixed_pool": Operator(averages.mixed_pool, numpy_averages.mixed_pool),
+        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool),
+        "lp_pool": Operator(means_and_power_sums.lp_pool, numpy_averages.lp_pool, commutes_with_scale=False),
+        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool),
         "adaptive_max_pool": Operator(extremes.adaptive_max_pool, numpy_extremes.adaptive_max_pool),
-        "adaptive_avg_pool": Operator(averages.adaptive_avg_pool, numpy_averages.adaptive_avg_pool, torch_bits=False),
+        "adaptive_avg_pool": Operator(
+            means_and_power_sums.adaptive_avg_pool, numpy_averages.adaptive_avg_pool, torch_bits=False
+        ),
         "global_max_pool": Operator(extremes.global_max_pool, numpy_extremes.global_max_pool),
         "global_min_pool": Operator(extremes.global_min_pool, numpy_extremes.global_min_pool),
-        "global_avg_pool": Operator(averages.global_avg_pool, numpy_averages.global_avg_pool, torch_bits=False),
+        "global_avg_pool": Operator(
+            means_and_power_sums.global_avg_pool, numpy_averages.global_avg_pool, torch_bits=False
+        ),
     }
 )
 

@@ -9,7 +9,7 @@ import pytest
 
 from poolservice.specs import GlobalMaxPool1d
 from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, DeviceResult
-from poolservice_server.stages import BatchKey, PoolStage, SpecResult
+from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 
 KEY = BatchKey(PoolStage((GlobalMaxPool1d(),)), (2,), np.dtype(np.float32))
 

@@ -17,8 +17,8 @@ from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.device import DeviceOutOfMemory, DeviceResult, NoDevice
 from poolservice_server.backend.stacking import stack
+from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
-from poolservice_server.stages import BatchKey, PoolStage, SpecResult
 
 # A value for each parameter that has no default.
 _PARAMETERS: dict[str, Any] = {"kernel_size": 2, "output_size": 2, "norm_type": 2.0, "alpha": 0.25}

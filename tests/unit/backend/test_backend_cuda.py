@@ -23,7 +23,7 @@ from poolservice_server.backend import Backend, choose_backend
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.cuda import CudaDevice, device_error
 from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, DeviceResult, NoDevice
-from poolservice_server.stages import BatchKey, PoolStage, SpecResult
+from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 
 on_a_gpu = [
     pytest.mark.gpu,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from poolservice_server.backend import Backend
 from poolservice_server.backend.device import DeviceResult, NoDevice
-from poolservice_server.stages import BatchKey
+from poolservice_server.pool_stage import BatchKey
 
 if TYPE_CHECKING:
     from tests.unit.backend.conftest import Clock, FakeDevice

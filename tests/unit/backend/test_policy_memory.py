@@ -8,7 +8,7 @@ import numpy as np
 
 from poolservice_server.backend import Backend
 from poolservice_server.backend.device import DeviceResult
-from poolservice_server.stages import BatchKey
+from poolservice_server.pool_stage import BatchKey
 
 if TYPE_CHECKING:
     from tests.unit.backend.conftest import Clock, FakeDevice

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, AdaptiveSpec, PoolSpec, WindowSpec
-from poolservice_server.shapes import output_shape
+from poolservice_server.operator_shapes import output_shape
 
 SPECIAL_VALUES = torch.tensor((math.nan, math.inf, -math.inf, -0.0, 0.0), dtype=torch.float64)
 

@@ -1,8 +1,8 @@
 """The table of operators covers the contract."""
 
 from poolservice.specs import OPERATORS as SPEC_OPERATORS
+from poolservice_server.operator_shapes import ORDER_STATISTICS
 from poolservice_server.pooling.dispatch import OPERATORS
-from poolservice_server.shapes import ORDER_STATISTICS
 
 
 def test_every_operator_of_the_contract_has_a_row() -> None:

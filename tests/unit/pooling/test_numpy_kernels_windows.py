@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import AvgPool2d, MaxPool2d, MinPool2d, Window
-from poolservice_server import shapes
+from poolservice_server import operator_shapes
+from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import pool, run_on_arrays
 from poolservice_server.pooling.dispatch import kernel_for
-from poolservice_server.pooling.geometry import as_2d
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.pooling.numpy_kernels import gather, signed_zeros, slicing
+from poolservice_server.pooling.numpy_kernels import gather, shifted_slices, signed_zeros
 from poolservice_server.pooling.thresholds import GATHER_MANY_PLANES
-from poolservice_server.stages import PoolStage
+from poolservice_server.pooling.window_geometry import as_2d
 
 CASES = 20
 # From this number of planes on, another variant of gathering is used.
@@ -39,7 +39,7 @@ def random_window(random: Random) -> tuple[Window, tuple[int, ...]]:
         padding = tuple(random.randint(0, size // 2) for size in kernel)
         window = Window(kernel, stride, padding, (1,) * dims, random.random() < 0.5)
         try:
-            shapes.window_grid(window, shape[1:])
+            operator_shapes.window_grid(window, shape[1:])
         except InvalidRequest:
             continue
         if max(kernel) > 1 and all(map(int.__ge__, shape[1:], kernel)):
@@ -77,7 +77,9 @@ def test_extremes_have_torchs_bits(
         expected_minima = (-max_pool(-floats, *window) + 0.0).to(planes.dtype)
         for in_layout in layouts(planes):
             for combine, extremes in ((np.maximum, expected_maxima), (np.minimum, expected_minima)):
-                assert_same_bits(torch.from_numpy(slicing.window_extreme(in_layout.numpy(), window, combine)), extremes)
+                assert_same_bits(
+                    torch.from_numpy(shifted_slices.window_extreme(in_layout.numpy(), window, combine)), extremes
+                )
                 gathered = gather.window_extreme(
                     repeated(in_layout), gather.window_indices(window, shape[1:], False), combine
                 )
@@ -105,7 +107,7 @@ def test_sums_have_torchs_bits(
         expected = mean(x, kernel, stride, padding, ceil_mode, divisor_override=1)
         expected = expected.squeeze(1) if flat else expected
         for in_layout in layouts(planes):
-            total = torch.from_numpy(slicing.window_sum(in_layout.numpy(), window))
+            total = torch.from_numpy(shifted_slices.window_sum(in_layout.numpy(), window))
             assert_same_bits(total + 0.0, expected)
             indices = gather.window_indices(window, shape[1:], True)
             assert_same_bits(torch.from_numpy(gather.window_sum(in_layout.numpy(), indices)) + 0.0, expected)
@@ -127,9 +129,9 @@ def test_a_negative_zero_is_found_at_any_position(dtype: type[np.floating[Any]])
 def test_planes_that_are_pooled_in_several_passes_are_all_returned() -> None:
     planes = torch.rand((40, 128, 128), generator=torch.Generator().manual_seed(5))
     window = Window((2, 3), (2, 1), (1, 1), (1, 1), False)
-    maxima = torch.from_numpy(slicing.window_extreme(planes.numpy(), window, np.maximum))
+    maxima = torch.from_numpy(shifted_slices.window_extreme(planes.numpy(), window, np.maximum))
     assert torch.equal(maxima, F.max_pool2d(planes, *window))
-    total = torch.from_numpy(slicing.window_sum(planes.numpy(), window))
+    total = torch.from_numpy(shifted_slices.window_sum(planes.numpy(), window))
     assert torch.equal(total.div(6), F.avg_pool2d(planes, *window[:3]))
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolservice.specs import LAYERS, PoolSpec
+from poolservice_server.operator_shapes import output_shape
 from poolservice_server.pooling import pool
-from poolservice_server.shapes import output_shape
 
 RandomCase = Callable[..., tuple[PoolSpec, tuple[int, ...]]]
 RandomValues = Callable[..., torch.Tensor]

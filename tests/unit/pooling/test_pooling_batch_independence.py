@@ -22,10 +22,10 @@ from poolservice.specs import (
     MinPool3d,
     PoolSpec,
 )
+from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import dispatch, pool, run_on_arrays
 from poolservice_server.pooling.dispatch import kernel_for
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.stages import PoolStage
 
 FLOATS = (torch.float32, torch.float16)
 DTYPES = (

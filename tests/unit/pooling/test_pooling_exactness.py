@@ -30,9 +30,9 @@ from poolservice.specs import (
     MixedPool1d,
     PoolSpec,
 )
+from poolservice_server.operator_shapes import output_shape
+from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import pool, run_on_arrays
-from poolservice_server.shapes import output_shape
-from poolservice_server.stages import PoolStage
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 BIG = 2**62 + 1

@@ -15,8 +15,8 @@ from poolservice.specs import (
     MixedPool2d,
     PoolSpec,
 )
+from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import run_on_arrays
-from poolservice_server.stages import PoolStage
 
 
 def memory_of(function: Callable[[], object]) -> tuple[int, int]:

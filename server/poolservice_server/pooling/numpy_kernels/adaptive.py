@@ -9,8 +9,7 @@ import math
 import numpy as np
 
 from poolservice_server.pooling.array_types import Array, CompleteKernel
-from poolservice_server.pooling.geometry import largest_tile, values_per_tile
-from poolservice_server.pooling.numpy_kernels import gather, reductions
+from poolservice_server.pooling.numpy_kernels import gather, global_reductions
 from poolservice_server.pooling.thresholds import (
     CACHED_TILES,
     TILE_GATHER_MAX_DISJOINT,
@@ -18,6 +17,7 @@ from poolservice_server.pooling.thresholds import (
     TILE_GATHER_MAX_OVERLAPPING,
     TILE_MAX_ROWS,
 )
+from poolservice_server.pooling.window_geometry import largest_tile, values_per_tile
 
 
 def mean(
@@ -95,7 +95,7 @@ def _as_rows(planes: Array, height: int, width: int, *, keep_interleaved: bool) 
 
     Inner is the number of planes if they are interleaved and stay so, else 1.
     """
-    if keep_interleaved and reductions.is_interleaved(planes):
+    if keep_interleaved and global_reductions.is_interleaved(planes):
         return np.moveaxis(planes, 0, -1).reshape(1, height, -1), len(planes)
     return np.ascontiguousarray(planes).reshape(len(planes), height, width), 1
 

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from poolservice_server.pooling.array_types import Kernel
-from poolservice_server.pooling.geometry import tile_grid
-from poolservice_server.pooling.numpy_kernels import adaptive, reductions, signed_zeros, windows
+from poolservice_server.pooling.numpy_kernels import adaptive, global_reductions, signed_zeros, sliding_windows
+from poolservice_server.pooling.window_geometry import tile_grid
 
 
 def max_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
     """Maximum of each window."""
-    return windows.extreme(spec.window, spatial, dtype, np.maximum)
+    return sliding_windows.extreme(spec.window, spatial, dtype, np.maximum)
 
 
 def min_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
     """Minimum of each window."""
-    return windows.extreme(spec.window, spatial, dtype, np.minimum)
+    return sliding_windows.extreme(spec.window, spatial, dtype, np.minimum)
 
 
 def adaptive_max_pool(spec: Any, spatial: tuple[int, ...], _dtype: np.dtype) -> Kernel | None:
@@ -29,15 +29,15 @@ def adaptive_max_pool(spec: Any, spatial: tuple[int, ...], _dtype: np.dtype) -> 
     if 0 in grid:
         return None
     if set(grid) == {1}:
-        return signed_zeros.checked(reductions.extreme(spatial, np.maximum))
+        return signed_zeros.checked(global_reductions.extreme(spatial, np.maximum))
     return signed_zeros.checked(adaptive.extreme(spatial, grid, np.maximum))
 
 
 def global_max_pool(_spec: Any, spatial: tuple[int, ...], _dtype: np.dtype) -> Kernel | None:
     """Maximum of each plane."""
-    return signed_zeros.checked(reductions.extreme(spatial, np.maximum))
+    return signed_zeros.checked(global_reductions.extreme(spatial, np.maximum))
 
 
 def global_min_pool(_spec: Any, spatial: tuple[int, ...], _dtype: np.dtype) -> Kernel | None:
     """Minimum of each plane."""
-    return signed_zeros.checked(reductions.extreme(spatial, np.minimum))
+    return signed_zeros.checked(global_reductions.extreme(spatial, np.minimum))

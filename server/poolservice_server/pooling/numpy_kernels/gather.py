@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from poolservice.specs import Window
-from poolservice_server import shapes
+from poolservice_server import operator_shapes
 from poolservice_server.pooling.array_types import Array
 from poolservice_server.pooling.thresholds import (
     CACHED_GATHER_POSITIONS,
@@ -38,7 +38,7 @@ class GatherIndices(NamedTuple):
 
 def are_cacheable(window: Window, spatial: tuple[int, ...]) -> bool:
     """Return True if the windows of a plane are few and small enough for their indices to be cached."""
-    values = math.prod(window.kernel_size) * math.prod(shapes.window_grid(window, spatial))
+    values = math.prod(window.kernel_size) * math.prod(operator_shapes.window_grid(window, spatial))
     return 1 < values <= CACHED_GATHER_POSITIONS
 
 
@@ -46,7 +46,7 @@ def are_cacheable(window: Window, spatial: tuple[int, ...]) -> bool:
 def window_indices(window: Window, spatial: tuple[int, ...], zero_padding: bool) -> GatherIndices:
     """Return the indices of the windows of a plane; see `are_cacheable` and `grid_indices`."""
     axes = []
-    for d, (size, count) in enumerate(zip(spatial, shapes.window_grid(window, spatial), strict=True)):
+    for d, (size, count) in enumerate(zip(spatial, operator_shapes.window_grid(window, spatial), strict=True)):
         kernel, stride, padding, dilation = (values[d] for values in window[:4])
         covered = dilation * np.arange(kernel)[:, None] + stride * np.arange(count) - padding
         axes.append(np.where(covered < size, covered, -1))

@@ -25,8 +25,8 @@ from poolservice.specs import (
     Window,
 )
 from poolservice_server.pooling.array_types import TensorResult
-from poolservice_server.pooling.exact_sums import INTEGERS_IN_FLOAT64
-from poolservice_server.pooling.geometry import as_2d, window_of
+from poolservice_server.pooling.sum_dtypes import INTEGERS_IN_FLOAT64
+from poolservice_server.pooling.window_geometry import as_2d, window_of
 
 _Maximum = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from poolservice.specs import AvgPool2d, MaxPool2d
-from poolservice_server.stages import BatchKey, PoolStage
+from poolservice_server.pool_stage import BatchKey, PoolStage
 
 
 def test_request_validation_does_not_import_torch() -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from poolservice.specs import AdaptiveSpec, Window, WindowSpec
-from poolservice_server import shapes
+from poolservice_server import operator_shapes
 from poolservice_server.pooling.array_types import Array
 
 
@@ -43,7 +43,7 @@ def mean_divisors(window: Window, spatial: tuple[int, ...], count_include_pad: b
     It is as large as a plane of the result, so callers cache it only if that is small.
     """
     counts = []
-    for dimension, (size, out) in enumerate(zip(spatial, shapes.window_grid(window, spatial), strict=True)):
+    for dimension, (size, out) in enumerate(zip(spatial, operator_shapes.window_grid(window, spatial), strict=True)):
         kernel, stride, padding = (values[dimension] for values in window[:3])
         starts = stride * np.arange(out) - padding
         ends = np.minimum(starts + kernel, size + padding)

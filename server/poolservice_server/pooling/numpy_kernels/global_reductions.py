@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from poolservice_server.pooling.array_types import Array, CompleteKernel
-from poolservice_server.pooling.exact_sums import BYTES_IN_UINT16, INT16S_IN_FLOAT32
+from poolservice_server.pooling.sum_dtypes import BYTES_IN_UINT16, INT16S_IN_FLOAT32
 
 _FLOAT32 = np.dtype(np.float32)
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 from poolservice_client import InvalidRequest, PoolError
-from poolservice_client._cli.errors import CommandError
-from poolservice_client._cli.operators import Operator
+from poolservice_client._cli.exit_errors import CommandError
+from poolservice_client._cli.operator_parser import Operator
 from poolservice_client._settings.credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from poolservice_client._settings.settings import TOKEN_VARIABLE
 

@@ -29,10 +29,10 @@ from poolservice.specs import (
     Window,
 )
 from poolservice_server.pooling.array_types import TensorResult
-from poolservice_server.pooling.exact_sums import BYTES_IN_FLOAT32, INTEGERS_IN_FLOAT64
-from poolservice_server.pooling.geometry import mean_divisors, tile_grid, values_per_tile, window_of
-from poolservice_server.pooling.numpy_kernels import reductions
+from poolservice_server.pooling.numpy_kernels import global_reductions
+from poolservice_server.pooling.sum_dtypes import BYTES_IN_FLOAT32, INTEGERS_IN_FLOAT64
 from poolservice_server.pooling.torch_operators.extremes import window_max
+from poolservice_server.pooling.window_geometry import mean_divisors, tile_grid, values_per_tile, window_of
 
 _Mean = Callable[[torch.Tensor], torch.Tensor]
 
@@ -183,7 +183,7 @@ def _float_mean(planes: torch.Tensor) -> torch.Tensor:
     count = planes.shape[1:].numel()
     if planes.is_cpu and count:
         values = planes.numpy()
-        return torch.from_numpy(reductions.float_mean(values.shape[1:], values.dtype)(values))
+        return torch.from_numpy(global_reductions.float_mean(values.shape[1:], values.dtype)(values))
     return planes.view(len(planes), -1).sum(1).div_(count).view(-1, *(1,) * (planes.ndim - 1))
 
 

@@ -6,7 +6,7 @@ import json
 import typer
 
 from poolservice_client import DeadlineExceeded, PoolClient, ServerInfo, Unavailable
-from poolservice_client._cli import error_messages, errors, shared_options
+from poolservice_client._cli import exit_errors, sdk_errors, shared_options
 from poolservice_client._cli.tables import Column, print_table, print_text
 
 
@@ -43,11 +43,11 @@ def health(
     except (Unavailable, DeadlineExceeded) as error:
         if as_json:
             typer.echo(json.dumps({"address": address, "status": "UNREACHABLE"}))
-        errors.report(error_messages.describe(error))
-        raise typer.Exit(errors.UNREACHABLE) from None
+        exit_errors.report(sdk_errors.describe(error))
+        raise typer.Exit(exit_errors.UNREACHABLE) from None
     typer.echo(json.dumps({"address": address, "status": status.value}) if as_json else status.value)
     if not status:
-        raise typer.Exit(errors.FAILED)
+        raise typer.Exit(exit_errors.FAILED)
 
 
 def _print(server_info: ServerInfo, address: str) -> None:

@@ -11,10 +11,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from poolservice_server.grpc_adapter import private_api
+from poolservice_server.grpc_adapter import private_names
 
 pytestmark = pytest.mark.skipif(
-    bool(private_api.missing("multi_accept")), reason="the installed grpcio does not support the multi-accept server"
+    bool(private_names.missing("multi_accept_server")),
+    reason="the installed grpcio does not support the multi-accept server",
 )
 
 TIMEOUT_SECONDS = 60
@@ -63,9 +64,9 @@ class Service:
 @asynccontextmanager
 async def serving(service: Service) -> AsyncIterator[Callable[[str], Any]]:
     """Serve the methods of `service`; yield a function that returns a method for a client to call."""
-    from poolservice_server.grpc_adapter import multi_accept
+    from poolservice_server.grpc_adapter import multi_accept_server
 
-    server = multi_accept.create_server([])
+    server = multi_accept_server.create_server([])
     server.add_registered_method_handlers(
         "test.Service",
         {
@@ -93,11 +94,11 @@ async def test_a_cancelled_call_cancels_its_handler() -> None:
 
 
 async def test_more_calls_than_pending_accepts_each_get_their_own_response() -> None:
-    from poolservice_server.grpc_adapter import multi_accept
+    from poolservice_server.grpc_adapter import multi_accept_server
 
     service = Service()
     async with serving(service) as method:
-        calls = [method("Wait")(b"%d" % number) for number in range(5 * multi_accept.ACCEPTS_PER_METHOD)]
+        calls = [method("Wait")(b"%d" % number) for number in range(5 * multi_accept_server.ACCEPTS_PER_METHOD)]
         await service.started.wait()
         service.proceed.set()
         assert await asyncio.gather(*calls) == [b"%d" % number for number in range(len(calls))]

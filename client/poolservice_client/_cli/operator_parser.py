@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, PoolSpec
-from poolservice_client._cli.errors import UsageError
+from poolservice_client._cli.exit_errors import UsageError
 
 _ABBREVIATIONS = {"global_max_pool": "gmp", "global_avg_pool": "gap"}
 

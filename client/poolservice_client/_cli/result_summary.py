@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from poolservice_client._cli.operators import Operator
+from poolservice_client._cli.operator_parser import Operator
 
 if TYPE_CHECKING:
     from PIL import Image

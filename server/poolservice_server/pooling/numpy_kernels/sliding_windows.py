@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, Window
-from poolservice_server import shapes
+from poolservice_server import operator_shapes
 from poolservice_server.pooling.array_types import Array, Kernel
-from poolservice_server.pooling.exact_sums import float_for_sum, narrowest_for_sum, sum_fits_float64
-from poolservice_server.pooling.geometry import every_window_holds_input, mean_divisors
 from poolservice_server.pooling.interop import to_tensor
-from poolservice_server.pooling.numpy_kernels import gather, signed_zeros, slicing
+from poolservice_server.pooling.numpy_kernels import gather, shifted_slices, signed_zeros
+from poolservice_server.pooling.sum_dtypes import float_for_sum, narrowest_for_sum, sum_fits_float64
 from poolservice_server.pooling.thresholds import (
     CACHED_DIVISORS,
     GATHER_MAX_POSITIONS,
@@ -26,6 +25,7 @@ from poolservice_server.pooling.thresholds import (
     SLICE_MIN_ROW,
     SLICE_MIN_VALUES,
 )
+from poolservice_server.pooling.window_geometry import every_window_holds_input, mean_divisors
 
 
 def extreme(window: Window, spatial: tuple[int, ...], dtype: np.dtype, combine: np.ufunc) -> Kernel | None:
@@ -36,7 +36,7 @@ def extreme(window: Window, spatial: tuple[int, ...], dtype: np.dtype, combine: 
     gather_up_to = _gather_up_to(window, spatial, slice_from)
     if math.prod(window.kernel_size) > GATHER_MAX_POSITIONS:
         # All values of all windows lie in memory before any is compared.
-        gather_up_to = min(gather_up_to, GATHER_MAX_VALUES_STRIDED // slicing.values_read(window, spatial))
+        gather_up_to = min(gather_up_to, GATHER_MAX_VALUES_STRIDED // shifted_slices.values_read(window, spatial))
     if not every_window_holds_input(window) or (gather_up_to == 0 and slice_from == math.inf):
         return None
 
@@ -44,7 +44,7 @@ def extreme(window: Window, spatial: tuple[int, ...], dtype: np.dtype, combine: 
         if len(planes) <= gather_up_to:
             extremes = gather.window_extreme(planes, gather.window_indices(window, spatial, False), combine)
         elif len(planes) >= slice_from:
-            extremes = slicing.window_extreme(planes, window, combine)
+            extremes = shifted_slices.window_extreme(planes, window, combine)
         else:
             return None
         return None if signed_zeros.may_be_wrong(planes, extremes) else extremes
@@ -123,7 +123,9 @@ def blend(alpha: float, maximum: Kernel | None, mean: Kernel | None) -> Kernel |
 
 def _cached_if_small(divisors: Callable[[], Array], window: Window, spatial: tuple[int, ...]) -> Callable[[], Array]:
     """Compute the divisors once, or per call if a thousand kernels that each cache theirs would fill the memory."""
-    return divisors if math.prod(shapes.window_grid(window, spatial)) > CACHED_DIVISORS else _constant(divisors())
+    return (
+        divisors if math.prod(operator_shapes.window_grid(window, spatial)) > CACHED_DIVISORS else _constant(divisors())
+    )
 
 
 def _constant(value: Array) -> Callable[[], Array]:
@@ -157,7 +159,9 @@ def _total(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel 
             indices = gather.window_indices(window, spatial, True)
             return gather.window_sum(planes.astype(computed_in, copy=False), indices)
         if count >= slice_from:
-            return slicing.window_sum(planes.astype(sliced_in, copy=False), window).astype(computed_in, copy=False)
+            return shifted_slices.window_sum(planes.astype(sliced_in, copy=False), window).astype(
+                computed_in, copy=False
+            )
         return None
 
     return run
@@ -170,14 +174,14 @@ def _gather_up_to(window: Window, spatial: tuple[int, ...], slice_from: float) -
     if slice_from == math.inf:
         return math.inf
     max_values = GATHER_MAX_VALUES if window.stride[-1] == 1 else GATHER_MAX_VALUES_STRIDED
-    return max_values // slicing.values_read(window, spatial)
+    return max_values // shifted_slices.values_read(window, spatial)
 
 
 def _slice_from(window: Window, spatial: tuple[int, ...], max_kernel: int) -> float:
     """Return from how many planes slices are worth their calls; infinity if they never are."""
     if not 1 < max(window.kernel_size) <= max_kernel or max(window.dilation) > 1 or spatial[-1] < SLICE_MIN_ROW:
         return math.inf
-    return math.ceil(SLICE_MIN_VALUES / slicing.values_read(window, spatial))
+    return math.ceil(SLICE_MIN_VALUES / shifted_slices.values_read(window, spatial))
 
 
 def _skips_many_columns(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -> bool:

@@ -5,13 +5,13 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 
 from poolservice.specs import PoolSpec
 from poolservice_client._map.aio_runner import map_async
+from poolservice_client._map.input_check import check_iterable
 from poolservice_client._map.map_item import MapItem
 from poolservice_client._map.options import MapKeywords, MapOptions, OnError
-from poolservice_client._map.results import Results, progress_of
-from poolservice_client._map.source import check_iterable
+from poolservice_client._map.yielded_values import Results, progress_of
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, Output, PoolQuery
-from poolservice_client._response.result_types import ArraySpec, R, TensorSpec
+from poolservice_client._response.static_types import ArraySpec, R, TensorSpec
 from poolservice_client._response.torch_tensors import Numpy, Returns, Torch
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.aio import AsyncTransport

@@ -1,7 +1,7 @@
 """The table of the private names of grpcio that this package uses, and the check that decides whether they can be used.
 
 Any release of grpcio may rename or change a private name. The server therefore calls `missing` before it imports
-`multi_accept`: if the installed grpcio differs from the table, the plain grpc.aio server serves instead.
+`multi_accept_server`: if the installed grpcio differs from the table, the plain grpc.aio server serves instead.
 
 To use another private name, add a row; a test compares the table with the source of this package.
 """
@@ -17,7 +17,7 @@ FIRST_VERSION = (1, 84)
 #: The releases of grpcio that the tests ran with: the oldest supported one (plain server), and those with all names.
 TESTED_VERSIONS = ("1.71.2", "1.84.0", "1.85.3")
 
-User = Literal["multi_accept", "event_loop"]
+User = Literal["multi_accept_server", "event_loop"]
 
 _CYGRPC = "grpc._cython.cygrpc"
 _SERVER = "grpc.aio._server"
@@ -56,80 +56,84 @@ TABLE = (
             "maximum_concurrent_rpcs",
             "compression",
         ),
-        "multi_accept",
+        "multi_accept_server",
         "base class: the public methods of a grpc.aio server",
     ),
-    PrivateName(_SERVER, "Server._loop", None, "multi_accept", "set in place of the base class's constructor"),
-    PrivateName(_SERVER, "Server._server", None, "multi_accept", "set to our own core server"),
-    PrivateName(_CYGRPC, "get_working_loop", (), "multi_accept", "the event loop that the core server must use"),
+    PrivateName(_SERVER, "Server._loop", None, "multi_accept_server", "set in place of the base class's constructor"),
+    PrivateName(_SERVER, "Server._server", None, "multi_accept_server", "set to our own core server"),
+    PrivateName(_CYGRPC, "get_working_loop", (), "multi_accept_server", "the event loop that the core server must use"),
     PrivateName(
         _CYGRPC,
         "AioServer",
         ("loop", "thread_pool", "generic_handlers", "interceptors", "options", "maximum_concurrent_rpcs"),
-        "multi_accept",
+        "multi_accept_server",
         "base class of our own core server",
     ),
     PrivateName(
         _CYGRPC,
         "AioServer.add_registered_method_handlers",
         ("self", "method_handlers"),
-        "multi_accept",
+        "multi_accept_server",
         "overridden to find the handler of an accepted call without grpc.aio's lookup",
     ),
     PrivateName(
         _CYGRPC,
         "AioServer._make_request_call_future",
         ("self", "method_bytes"),
-        "multi_accept",
+        "multi_accept_server",
         "overridden to start several accepts per method; the main loop calls it once per method",
     ),
     PrivateName(
         _CYGRPC,
         "AioServer._request_registered_call",
         ("self", "method"),
-        "multi_accept",
+        "multi_accept_server",
         "accepts a call of a registered method",
     ),
     PrivateName(
-        _CYGRPC, "AioServer._request_call", ("self",), "multi_accept", "accepts a call of an unregistered method"
+        _CYGRPC, "AioServer._request_call", ("self",), "multi_accept_server", "accepts a call of an unregistered method"
     ),
     PrivateName(
         _CYGRPC,
         "_handle_unary_unary_rpc",
         ("method_handler", "rpc_state", "loop"),
-        "multi_accept",
+        "multi_accept_server",
         "handles a unary call whose handler is already known",
     ),
     PrivateName(
         _CYGRPC,
         "_handle_rpc",
         ("method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"),
-        "multi_accept",
+        "multi_accept_server",
         "handles a streaming call and a call of an unknown method",
     ),
     PrivateName(
         _CYGRPC,
         "_MethodResolver",
         ("generic_handlers", "registered_handlers"),
-        "multi_accept",
+        "multi_accept_server",
         "the method_resolver of _handle_rpc",
     ),
     PrivateName(
         _CYGRPC,
         "_handle_exceptions",
         ("rpc_state", "rpc_coro", "loop", "method_name"),
-        "multi_accept",
+        "multi_accept_server",
         "ends a failed call with a status and logs unexpected errors",
     ),
     PrivateName(
         _CYGRPC,
         "_handle_cancellation_from_core",
         ("rpc_task", "rpc_state", "loop"),
-        "multi_accept",
+        "multi_accept_server",
         "cancels the task of a call whose caller has cancelled; started late, to save its cost for short calls",
     ),
     PrivateName(
-        _CYGRPC, "ExecuteBatchError", None, "multi_accept", "raised when a response cannot be sent to a lost caller"
+        _CYGRPC,
+        "ExecuteBatchError",
+        None,
+        "multi_accept_server",
+        "raised when a response cannot be sent to a lost caller",
     ),
     PrivateName(
         _CYGRPC,

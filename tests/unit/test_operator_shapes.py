@@ -30,7 +30,7 @@ from poolservice.specs import (
     MixedPool3d,
     PoolSpec,
 )
-from poolservice_server.shapes import output_shape, result_dtype
+from poolservice_server.operator_shapes import output_shape, result_dtype
 
 Case = tuple[PoolSpec, Any, dict[str, Any], tuple[int, ...]]
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from poolservice.specs import Window
-from poolservice_server import shapes
+from poolservice_server import operator_shapes
 from poolservice_server.pooling.array_types import Array, CompleteKernel
 from poolservice_server.pooling.interop import to_tensor
-from poolservice_server.pooling.numpy_kernels import reductions
+from poolservice_server.pooling.numpy_kernels import global_reductions
 from poolservice_server.pooling.thresholds import SLICE_BYTES_PER_PASS, SLICE_MAX_TORCH_RUN
 
 # By the size of an element: an integer of that size, and one of twice that size.
@@ -46,7 +46,7 @@ class _Layout(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _layout(window: Window, spatial: tuple[int, ...]) -> _Layout:
-    counts = shapes.window_grid(window, spatial)
+    counts = operator_shapes.window_grid(window, spatial)
     padded = [
         max(stride * (count - 1) + kernel, padding + size)
         for count, kernel, stride, padding, size in zip(counts, *window[:3], spatial, strict=True)
@@ -126,7 +126,7 @@ def _rows(
 def _in_passes(planes: Array, pool: CompleteKernel) -> Array:
     """Pool some planes at a time, so that each step finds in the cache what the previous step wrote."""
     planes_per_pass = max(1, SLICE_BYTES_PER_PASS * len(planes) // planes.nbytes)
-    if planes_per_pass >= len(planes) or reductions.is_interleaved(planes):
+    if planes_per_pass >= len(planes) or global_reductions.is_interleaved(planes):
         return pool(planes)
     return np.concatenate([pool(planes[i : i + planes_per_pass]) for i in range(0, len(planes), planes_per_pass)])
 
@@ -150,7 +150,7 @@ def _pad(planes: Array, window: Window, layout: _Layout, padding: float) -> tupl
 
     Interleaved planes, such as the channels of an image, stay interleaved: (*spatial, P).
     """
-    interleaved = reductions.is_interleaved(planes)
+    interleaved = global_reductions.is_interleaved(planes)
     first_axis = 0 if interleaved else 1
     values = np.moveaxis(planes, 0, -1) if interleaved else np.ascontiguousarray(planes)
     spatial = planes.shape[1:]

@@ -13,32 +13,34 @@ from grpc._cython import cygrpc
 
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 from poolservice_server import grpc_adapter
-from poolservice_server.grpc_adapter import private_api
-from poolservice_server.grpc_adapter.private_api import TABLE, PrivateName
+from poolservice_server.grpc_adapter import private_names
+from poolservice_server.grpc_adapter.private_names import TABLE, PrivateName
 from poolservice_server.testing import Service
 
 PROGRAM = Path(__file__).with_name("server_without_private_name.py")
 VERSION = tuple(int(part) for part in grpc.__version__.split(".")[:2])
 
-needs_all_names = pytest.mark.skipif(VERSION < private_api.FIRST_VERSION, reason="this grpcio lacks some of the names")
+needs_all_names = pytest.mark.skipif(
+    VERSION < private_names.FIRST_VERSION, reason="this grpcio lacks some of the names"
+)
 each_row = pytest.mark.parametrize("row", TABLE, ids=[row.name for row in TABLE])
 
 
 @needs_all_names
 def test_the_installed_grpcio_has_every_name() -> None:
-    assert private_api.missing("multi_accept") == []
-    assert private_api.missing("event_loop") == []
+    assert private_names.missing("multi_accept_server") == []
+    assert private_names.missing("event_loop") == []
 
 
 @needs_all_names
 def test_the_table_lists_every_private_name_in_use() -> None:
     (folder,) = grpc_adapter.__path__
-    used = {name for file in Path(folder).glob("*.py") for name in private_names(file.read_text())}
-    listed = {row.name for row in TABLE if row.user == "multi_accept"}
+    used = {name for file in Path(folder).glob("*.py") for name in used_names(file.read_text())}
+    listed = {row.name for row in TABLE if row.user == "multi_accept_server"}
     assert used == {name for name in listed if not name.startswith("Server.")}
 
 
-def private_names(source: str) -> set[str]:
+def used_names(source: str) -> set[str]:
     """Return the names of grpcio's private modules, and the members of AioServer, that Python code uses."""
     members = {name for name in dir(cygrpc.AioServer) if not name.startswith("__")}
     overridable = members - set(dir(grpc.aio.Server))
@@ -71,9 +73,9 @@ def test_a_name_with_other_parameters_is_missing(monkeypatch: pytest.MonkeyPatch
     else:
         setattr(changed, name, other_parameters)
     monkeypatch.setattr(
-        private_api, "import_module", lambda name: changed if name == row.module else import_module(name)
+        private_names, "import_module", lambda name: changed if name == row.module else import_module(name)
     )
-    assert any(row.name in problem for problem in private_api.missing(row.user))
+    assert any(row.name in problem for problem in private_names.missing(row.user))
 
 
 def other_parameters(_changed: object) -> None:
@@ -90,4 +92,4 @@ def test_the_server_serves_without_any_one_name(
     with grpc.insecure_channel(server.address) as channel:
         assert pool_small(PoolServiceStub(channel)) == 2.0
     assert f"{row.module} has no {row.name}" in server.log()
-    assert ("serving with --plain-server" in server.log()) == (row.user == "multi_accept")
+    assert ("serving with --plain-server" in server.log()) == (row.user == "multi_accept_server")

@@ -18,10 +18,10 @@ from poolservice.specs import (
     MinPool1d,
     PoolSpec,
 )
+from poolservice_server.operator_shapes import ORDER_STATISTICS
+from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import pool, run_on_arrays, run_on_tensors
 from poolservice_server.pooling.dispatch import kernel_for
-from poolservice_server.shapes import ORDER_STATISTICS
-from poolservice_server.stages import PoolStage
 
 
 def as_floats(image: torch.Tensor) -> torch.Tensor:

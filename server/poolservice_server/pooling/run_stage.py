@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec, WindowSpec
+from poolservice_server.operator_shapes import ORDER_STATISTICS
+from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool
-from poolservice_server.pooling.geometry import every_window_holds_input, window_of
 from poolservice_server.pooling.interop import to_array, to_tensor
-from poolservice_server.shapes import ORDER_STATISTICS
-from poolservice_server.stages import PoolStage, SpecResult
+from poolservice_server.pooling.window_geometry import every_window_holds_input, window_of
 
 # A kernel, with torch for the planes that it declines and, for images, the division by 255.
 _SpecFunction = Callable[[np.ndarray], SpecResult]

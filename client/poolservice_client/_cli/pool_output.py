@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from poolservice_client._cli.errors import UsageError
-from poolservice_client._cli.operators import Operator
-from poolservice_client._cli.results import Result
+from poolservice_client._cli.exit_errors import UsageError
+from poolservice_client._cli.operator_parser import Operator
+from poolservice_client._cli.result_summary import Result
 
 _SUFFIXES = (".png", ".npy", ".npz")
 
