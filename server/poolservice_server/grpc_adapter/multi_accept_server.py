@@ -10,8 +10,9 @@ ends the server; here the path of an unknown method is never decoded.
 A call costs gRPC's core four operations. One of them only waits for the caller to cancel. Most calls end before
 anybody could cancel them, so this server starts that operation only for calls that are still active after a while.
 
-All of this builds on private names of grpcio. Import this module only if `private_api.missing("multi_accept_server")` is
-empty; otherwise use the plain grpc.aio server, under a supervisor, because a malformed call can end it.
+All of this builds on private names of grpcio. Import this module only if
+`private_names.missing("multi_accept_server")` is empty; otherwise use the plain grpc.aio server, under a supervisor,
+because a malformed call can end it.
 """
 
 from __future__ import annotations

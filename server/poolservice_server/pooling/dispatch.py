@@ -5,8 +5,8 @@ spec asks for them, int64 indices of the same shape.
 
 A call into torch takes about ten microseconds if other code has run since the last one, because its code is then no
 longer in the processor's caches. A call into numpy takes one or two. For small payloads these calls are most of the
-cost, so on the CPU most operators have numpy kernels. `run_stage.run_on_arrays` caches the choice for each spec, shape and
-dtype.
+cost, so on the CPU most operators have numpy kernels. `run_stage.run_on_arrays` caches the choice for each spec, shape
+and dtype.
 
 The result of a plane has the same bits whatever its batch-mates and the number of threads are.
 """
