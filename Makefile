@@ -113,7 +113,7 @@ $(OLDEST_GRPCIO)/installed: Makefile $(VENV)/installed
 test-oldest-grpcio: $(OLDEST_GRPCIO)/installed ## run the tests that depend on grpcio with its oldest supported release
 	PYTHONPATH=$(abspath $(OLDEST_GRPCIO)) $(BIN)/pytest tests/server \
 	  $(foreach name,container node_client settings testing,--ignore tests/server/test_$(name).py) \
-	  $(foreach name,streams security errors,tests/client/test_client_$(name).py)
+	  $(foreach name,retries security errors,tests/client/test_client_$(name).py)
 .PHONY: test-oldest-grpcio
 
 dist: $(VENV)/installed ## build the wheel and the sdist into dist/
