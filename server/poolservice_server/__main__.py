@@ -21,11 +21,11 @@ def main() -> int:
         return 0
 
     # Imported here because these modules import the required packages.
-    from poolservice_server import startup
+    from poolservice_server import launch
     from poolservice_server.settings import SettingsError, load
 
     try:
-        startup.run(load(sys.argv[1:]))
+        launch.run(load(sys.argv[1:]))
     except SettingsError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import Batcher
 from poolservice_server.core.service import PoolService
 from poolservice_server.cpu_count import usable_cpus
-from poolservice_server.grpc_adapter.event_loop import EventLoop
+from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
 from poolservice_server.settings import Settings, SettingsError
 

@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 
 from poolservice_server import allocator
-from poolservice_server.grpc_adapter import event_loop, multi_accept_server, options
+from poolservice_server.grpc_adapter import merging_event_loop, multi_accept_server, options
 
 SERVICE = "poolservice.v1.PoolService"
 
@@ -46,5 +46,5 @@ async def serve(response_bytes: int, *, tuned: bool) -> None:
 if __name__ == "__main__":
     if IS_TUNED:
         allocator.keep_large_messages()
-    with asyncio.Runner(loop_factory=event_loop.EventLoop if IS_TUNED else None) as runner:
+    with asyncio.Runner(loop_factory=merging_event_loop.EventLoop if IS_TUNED else None) as runner:
         runner.run(serve(int(sys.argv[1]), tuned=IS_TUNED))

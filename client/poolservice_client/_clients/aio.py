@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._clients.aio_pool_methods import AsyncPoolMethods
+from poolservice_client._clients.aio_pool_method import AsyncPoolMethods
 from poolservice_client._clients.base import BaseClient, documented_as
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._coalescing.aio import AsyncCoalescer, PendingCall

@@ -6,7 +6,7 @@ from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._clients.base import BaseClient
-from poolservice_client._clients.blocking_pool_methods import BlockingPoolMethods
+from poolservice_client._clients.blocking_pool_method import BlockingPoolMethods
 from poolservice_client._coalescing.blocking import Coalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
 from poolservice_client._map.blocking_map_method import BlockingMap

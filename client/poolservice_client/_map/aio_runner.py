@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from poolservice.errors import PoolError
-from poolservice_client._map.in_flight import MAX_CALLS, InFlight
 from poolservice_client._map.item import Item
+from poolservice_client._map.map_state import MAX_CALLS, InFlight
 from poolservice_client._map.message import Message
 from poolservice_client._map.options import MapOptions
 from poolservice_client._map.yielded_values import Results

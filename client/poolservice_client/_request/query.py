@@ -11,8 +11,8 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, to_message
 from poolservice.v1 import pool_pb2
 from poolservice_client._request.payload import ImagePayload, Payload
-from poolservice_client._request.suggestions import describe_wrong_spec
 from poolservice_client._request.template import RequestTemplate
+from poolservice_client._request.wrong_spec import describe_wrong_spec
 
 ColorMode: TypeAlias = Literal["RGB", "GRAY", "RGBA"]
 Output: TypeAlias = Literal["tensor", "features"]

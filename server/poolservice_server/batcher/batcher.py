@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 
 from poolservice_server.batcher.admission import Admission, Permit
+from poolservice_server.batcher.batch_threads import Slots
 from poolservice_server.batcher.cost_model import CostModel
 from poolservice_server.batcher.deadline_timer import Deadlines
 from poolservice_server.batcher.execution import prepare, run_batch
@@ -13,7 +14,6 @@ from poolservice_server.batcher.inline_policy import InlinePolicy
 from poolservice_server.batcher.outcomes import BatchOutcomes, Outcomes
 from poolservice_server.batcher.queue import Queue, QueueEntry
 from poolservice_server.batcher.request import Completed, DeadlinePassed, Request, Runner
-from poolservice_server.batcher.slots import Slots
 from poolservice_server.batcher.snapshot import Snapshot
 
 _NEVER = float("inf")

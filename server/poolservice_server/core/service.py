@@ -14,9 +14,9 @@ from poolservice import codec
 from poolservice.v1 import pool_pb2
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
-from poolservice_server.core.image_request import ImageRequest
 from poolservice_server.core.plan import Plan, read_head
-from poolservice_server.errors import MessageTooLarge, to_status
+from poolservice_server.core.scanned_image import ImageRequest
+from poolservice_server.error_status import MessageTooLarge, to_status
 
 MAX_BATCH_ITEMS = 1024
 

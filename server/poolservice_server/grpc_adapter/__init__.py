@@ -5,7 +5,7 @@
     auth, tls            bearer tokens; the server's certificate and client certificates
     options              the options of the gRPC server, with the reason for each
     experiments          the environment variable that selects parts of gRPC's core; set before grpc is imported
-    event_loop           uvloop's event loop, which merges the wake-ups of gRPC into one
+    merging_event_loop   uvloop's event loop, which merges the wake-ups of gRPC into one
     multi_accept_server  a faster grpc.aio server, built on private names of grpcio
     private_names        the table of those names, and the check that decides whether they can be used
 

@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Iterable
 
-from poolservice_server.errors import Unauthenticated
+from poolservice_server.error_status import Unauthenticated
 from poolservice_server.settings import Settings, SettingsError, read_file
 
 _SCHEME = "Bearer "

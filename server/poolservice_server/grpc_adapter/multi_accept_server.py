@@ -26,7 +26,7 @@ import grpc.aio
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
-from poolservice_server.grpc_adapter import event_loop
+from poolservice_server.grpc_adapter import merging_event_loop
 
 #: Four give most of the gain; sixteen give no more than eight.
 ACCEPTS_PER_METHOD = 8
@@ -67,7 +67,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
         self._older_calls: dict[asyncio.Task[None], Any] = {}
         self._timer_runs = False
         self._watchers: set[asyncio.Task[None]] = set()
-        if isinstance(loop, event_loop.EventLoop):
+        if isinstance(loop, merging_event_loop.EventLoop):
             loop.active_calls = lambda: len(self._new_calls) + len(self._older_calls) + len(self._watchers)
 
     def add_registered_method_handlers(self, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:

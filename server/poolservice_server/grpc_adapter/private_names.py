@@ -17,7 +17,7 @@ FIRST_VERSION = (1, 84)
 #: The releases of grpcio that the tests ran with: the oldest supported one (plain server), and those with all names.
 TESTED_VERSIONS = ("1.71.2", "1.84.0", "1.85.3")
 
-User = Literal["multi_accept_server", "event_loop"]
+User = Literal["multi_accept_server", "merging_event_loop"]
 
 _CYGRPC = "grpc._cython.cygrpc"
 _SERVER = "grpc.aio._server"
@@ -139,7 +139,7 @@ TABLE = (
         _CYGRPC,
         "PollerCompletionQueue",
         None,
-        "event_loop",
+        "merging_event_loop",
         "its type name identifies gRPC's reader, whose wake-ups the event loop merges",
     ),
 )

@@ -10,7 +10,7 @@ from google.rpc import code_pb2, status_pb2
 
 from poolservice.v1 import pool_pb2
 from poolservice_server.core.service import Call, PoolService
-from poolservice_server.errors import to_status
+from poolservice_server.error_status import to_status
 from poolservice_server.grpc_adapter.auth import TokenAuthenticator
 from poolservice_server.metrics import CallMetrics
 

@@ -2,8 +2,8 @@
 
 from poolservice_server.settings.environment import unknown_variables
 from poolservice_server.settings.errors import SettingsError
-from poolservice_server.settings.files import read_file
 from poolservice_server.settings.loader import load
 from poolservice_server.settings.model import LARGEST_MESSAGE_BYTES, Settings
+from poolservice_server.settings.read_files import read_file
 
 __all__ = ["LARGEST_MESSAGE_BYTES", "Settings", "SettingsError", "load", "read_file", "unknown_variables"]

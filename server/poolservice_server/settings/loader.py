@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from poolservice_server.settings.command_line import flags_source
 from poolservice_server.settings.environment import variable_of
 from poolservice_server.settings.errors import SettingsError, did_you_mean
-from poolservice_server.settings.files import read_settings_file
 from poolservice_server.settings.model import Settings
+from poolservice_server.settings.read_files import read_settings_file
 
 
 def load(arguments: Sequence[str]) -> Settings:

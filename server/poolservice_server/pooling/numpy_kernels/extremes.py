@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from poolservice_server.pooling.array_types import Kernel
-from poolservice_server.pooling.numpy_kernels import adaptive, global_reductions, signed_zeros, sliding_windows
+from poolservice_server.pooling.numpy_kernels import adaptive, global_reductions, signed_zeros, window_kernels
 from poolservice_server.pooling.window_geometry import tile_grid
 
 
 def max_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
     """Maximum of each window."""
-    return sliding_windows.extreme(spec.window, spatial, dtype, np.maximum)
+    return window_kernels.extreme(spec.window, spatial, dtype, np.maximum)
 
 
 def min_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
     """Minimum of each window."""
-    return sliding_windows.extreme(spec.window, spatial, dtype, np.minimum)
+    return window_kernels.extreme(spec.window, spatial, dtype, np.minimum)
 
 
 def adaptive_max_pool(spec: Any, spatial: tuple[int, ...], _dtype: np.dtype) -> Kernel | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from poolservice_server.pooling.array_types import Array, CompleteKernel, Kernel
-from poolservice_server.pooling.numpy_kernels import adaptive, global_reductions, sliding_windows
+from poolservice_server.pooling.numpy_kernels import adaptive, global_reductions, window_kernels
 from poolservice_server.pooling.sum_dtypes import BYTES_IN_FLOAT32, sum_fits_float64
 from poolservice_server.pooling.window_geometry import largest_tile, tile_grid
 
@@ -19,7 +19,7 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 def avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
     """Mean of each window."""
-    return _rounded(sliding_windows.mean(spec, spec.window, spatial, dtype), dtype)
+    return _rounded(window_kernels.mean(spec, spec.window, spatial, dtype), dtype)
 
 
 def lp_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
@@ -27,16 +27,16 @@ def lp_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | No
     if spec.norm_type != 2 or spec.window.ceil_mode:
         return None
     if dtype.kind == "f":
-        return sliding_windows.root_of_squares(spec.window, spatial, dtype)
-    root = sliding_windows.root_of_squares(spec.window, spatial, _FLOAT64)
+        return window_kernels.root_of_squares(spec.window, spatial, dtype)
+    root = window_kernels.root_of_squares(spec.window, spatial, _FLOAT64)
     return None if root is None else _rounded(lambda planes: root(planes.astype(_FLOAT64)), dtype)
 
 
 def mixed_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
     """Blend of maximum and mean of each window."""
-    maximum = sliding_windows.extreme(spec.window, spatial, dtype, np.maximum)
-    mean = sliding_windows.mean(spec, spec.window, spatial, dtype)
-    return _rounded(sliding_windows.blend(spec.alpha, maximum, mean), dtype)
+    maximum = window_kernels.extreme(spec.window, spatial, dtype, np.maximum)
+    mean = window_kernels.mean(spec, spec.window, spatial, dtype)
+    return _rounded(window_kernels.blend(spec.alpha, maximum, mean), dtype)
 
 
 def adaptive_avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from poolservice.specs import PoolSpec
 from poolservice_client._clients.base import documented_as
-from poolservice_client._clients.blocking_pool_methods import BlockingPoolMethods
+from poolservice_client._clients.blocking_pool_method import BlockingPoolMethods
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
 from poolservice_client._response.reader import PoolResponse

@@ -40,7 +40,7 @@ def _choose_server(settings: Settings) -> Settings:
     """Return the settings, with `plain_server` if the installed grpcio does not support the faster server."""
     if settings.plain_server:
         return settings
-    if problems := private_names.missing("event_loop"):
+    if problems := private_names.missing("merging_event_loop"):
         _log.warning("slower event loop, because of the installed grpcio", grpcio=version("grpcio"), reason=problems)
     problems = private_names.missing("multi_accept_server")
     if not problems:

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from poolservice_server.grpc_adapter import event_loop, private_names
+from poolservice_server.grpc_adapter import merging_event_loop, private_names
 
 
 class PollerCompletionQueue:
@@ -47,19 +47,20 @@ def read_completions(
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        assert isinstance(loop, event_loop.EventLoop)
+        assert isinstance(loop, merging_event_loop.EventLoop)
         loop.active_calls = lambda: active_calls
         queue.complete(50)
         loop.add_reader(queue.readable, reader(loop))
         await until_empty(queue.readable)
         loop.remove_reader(queue.readable)
 
-    with asyncio.Runner(loop_factory=event_loop.EventLoop) as runner:
+    with asyncio.Runner(loop_factory=merging_event_loop.EventLoop) as runner:
         runner.run(run())
 
 
 @pytest.mark.parametrize(
-    ("active_calls", "reads"), [(event_loop.MERGE_WAKEUPS_FROM, 1), (event_loop.MERGE_WAKEUPS_FROM - 1, 50)]
+    ("active_calls", "reads"),
+    [(merging_event_loop.MERGE_WAKEUPS_FROM, 1), (merging_event_loop.MERGE_WAKEUPS_FROM - 1, 50)],
 )
 def test_wakeups_are_merged_if_many_calls_are_active(
     queue: PollerCompletionQueue, active_calls: int, reads: int
@@ -82,7 +83,7 @@ def test_each_of_many_concurrent_calls_gets_its_own_response() -> None:
 
     async def serve_and_call() -> list[bytes]:
         loop = asyncio.get_running_loop()
-        assert isinstance(loop, event_loop.EventLoop)
+        assert isinstance(loop, merging_event_loop.EventLoop)
 
         async def echo(message: bytes, _context: Any) -> bytes:
             nonlocal most_active
@@ -100,10 +101,10 @@ def test_each_of_many_concurrent_calls_gets_its_own_response() -> None:
         await server.stop(None)
         return responses
 
-    with asyncio.Runner(loop_factory=event_loop.EventLoop) as runner:
+    with asyncio.Runner(loop_factory=merging_event_loop.EventLoop) as runner:
         responses = runner.run(serve_and_call())
     assert responses == [b"%d" % number for number in range(500)]
-    assert most_active >= event_loop.MERGE_WAKEUPS_FROM
+    assert most_active >= merging_event_loop.MERGE_WAKEUPS_FROM
 
 
 async def until_empty(readable: socket.socket) -> None:
