@@ -3,6 +3,7 @@
 Request validation builds these, so nothing here imports torch. `poolservice_server.pooling` executes a stage.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -10,6 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from poolservice.specs import PoolSpec
+
+#: Returns True if nobody waits for the results any more, so that the rest of the work is pointless.
+Stop = Callable[[], bool]
+
+
+class WorkStopped(Exception):
+    """The work ended early, because `Stop` returned True."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class Permit:
         if not self._holders:
             self._admission.release(self._nbytes)
 
+    def shrink_to(self, nbytes: int) -> None:
+        """Give back all but `nbytes` of the memory. Call it once, while the permit is held, with no more than it has."""
+        self._admission.nbytes -= self._nbytes - nbytes
+        self._nbytes = nbytes
+
     def __enter__(self) -> "Permit":
         return self
 

@@ -12,12 +12,14 @@ class Request(NamedTuple):
         payload: what the runner receives. For `Batcher.prepare_and_run`, a callable without arguments that returns it.
         nbytes: memory that the request needs until its response is sent, results included.
         deadline: when the caller stops waiting, in seconds of the batcher's clock; None means never.
+        caller: who sent the request. Requests of different callers are served fairly.
     """
 
     key: Hashable
     payload: Any
     nbytes: int
     deadline: float | None = None
+    caller: str = ""
 
 
 class Completed(NamedTuple):

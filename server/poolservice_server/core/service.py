@@ -32,10 +32,12 @@ class Call(NamedTuple):
     Attributes:
         message: the encoded request message.
         deadline: when the caller stops waiting, in seconds of time.monotonic; None means never.
+        caller: who calls: the name of a token, the identity of a client certificate, or the address of a connection.
     """
 
     message: bytes
     deadline: float | None = None
+    caller: str = ""
 
 
 class PoolService:
