@@ -1,6 +1,11 @@
 """The exceptions that end a command, and the exit statuses that scripts see."""
 
+import sys
+
 import typer
+
+from poolservice_client._cli import standard_streams
+from poolservice_client._cli.message_text import escape
 
 #: The command failed: the service refused or failed, or a file could not be read or written.
 FAILED = 1
@@ -21,5 +26,14 @@ class CommandError(Exception):
 
 
 def report(error: object) -> None:
-    """Print one line on stderr, so that it does not mix with the results on stdout."""
-    typer.echo(f"poolservice: {error}", err=True)
+    """Print one line on stderr, so that it does not mix with the results on stdout; foreign text in it is escaped."""
+    print_line(f"poolservice: {error}")
+
+
+def print_line(text: str) -> None:
+    """Print one line on stderr; foreign text in it is escaped."""
+    try:
+        typer.echo(escape(text), err=True)
+    except OSError:
+        # Standard error is closed or full, so there is nowhere to report that. The exit status still says it.
+        standard_streams.discard(sys.stderr)

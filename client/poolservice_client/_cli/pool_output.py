@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from poolservice_client._cli.exit_errors import UsageError
-from poolservice_client._cli.operator_parser import Operator
+from poolservice_client._cli.message_text import join_or
+from poolservice_client._cli.operator_parser import Operator, array_names
 from poolservice_client._cli.result_summary import Result
 
 _SUFFIXES = (".png", ".npy", ".npz")
@@ -75,11 +76,6 @@ class OutputFile:
         return path
 
 
-def join_or(choices: Sequence[str]) -> str:
-    """Return a list of choices as text: "a, b or c"."""
-    return f"{', '.join(choices[:-1])} or {choices[-1]}"
-
-
 def check_folder(option: str, path: Path) -> None:
     """Check that the folder of `path` exists, before any work is done.
 
@@ -91,13 +87,9 @@ def check_folder(option: str, path: Path) -> None:
 
 
 def _arrays(results: Sequence[Result]) -> dict[str, Any]:
-    """Return every array by a unique name: the second max2d is max2d_2."""
+    """Return every array by its name."""
     arrays: dict[str, Any] = {}
-    for result in results:
-        name, count = result.operator.name, 1
-        while name in arrays:
-            count += 1
-            name = f"{result.operator.name}_{count}"
+    for result, name in zip(results, array_names([result.operator for result in results]), strict=True):
         arrays[name] = result.values
         if result.indices is not None:
             arrays[f"{name}_indices"] = result.indices
