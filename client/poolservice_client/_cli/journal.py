@@ -11,6 +11,7 @@ A checkpoint first flushes the rows to disk and then writes the line that names 
 count, so a run can be resumed however it ended: by Ctrl-C, a crash, a full disk or a power failure.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,31 +86,15 @@ class Journal:
             OSError: the folder cannot be created or written.
         """
         folder = output.with_name(f"{output.name}.partial")
-        file = JournalFile.open(folder)
+        if folder.is_symlink():
+            folder = Path(os.path.realpath(folder))
+        journal = cls(JournalFile.open(folder), names)
         try:
             if restart:
-                file.remove_folder()
-                file = JournalFile.open(folder)
-            records = file.read()
-            journal = cls(file, names)
-            earlier = journal._load(records, job)
-            # A job without a checkpoint does not bind the next command.
-            work = WorkList(list(inputs), list(inputs), [], [])
-            if journal.entries:
-                work = work_list(earlier, journal.entries, inputs, update=update, job=str(folder))
-            if not journal._has_rows(work):
-                # Nothing is worth keeping, and the first row may have another type now.
-                if records:
-                    journal.remove()
-                    file = JournalFile.open(folder)
-                    journal = cls(file, names)
-                file.append({"version": _VERSION, "job": job, "files": work.files})
-                work = work._replace(pending=work.files)
-            elif work.files != earlier:
-                file.append({"files": work.files})
-            journal._start(work)
+                journal._start_over()
+            journal._resume(job, inputs, update=update)
         except BaseException:
-            file.close()
+            journal.close()
             raise
         return journal
 
@@ -207,6 +192,36 @@ class Journal:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
 
+    def _start_over(self) -> None:
+        """Remove everything on disk, and create an empty journal."""
+        self.remove()
+        self.columns.clear()
+        self.entries.clear()
+        self._row_types.clear()
+        self._row_count = 0
+        self._file = JournalFile.open(self.folder)
+
+    def _resume(self, job: Mapping[str, Any], inputs: Sequence[str], *, update: bool) -> None:
+        records = self._file.read()
+        earlier = self._load(records, job)
+        # A job without a checkpoint does not bind the next command.
+        work = WorkList(list(inputs), list(inputs), [], [])
+        if self.entries:
+            work = work_list(earlier, self.entries, inputs, update=update, job=str(self.folder))
+        if not self._has_rows(work):
+            # Nothing is worth keeping, and the first row may have another type now.
+            if records:
+                self._start_over()
+            self._file.append({"version": _VERSION, "job": job, "files": work.files})
+            work = work._replace(pending=work.files)
+        elif work.files != earlier:
+            self._file.append({"files": work.files})
+        for path in work.pending:
+            self.entries.pop(path, None)
+        self.work = work
+        self.done = self.saved = len(work.files) - len(work.pending)
+        self.failed = sum(path in self.entries and self.entries[path].row is None for path in work.files)
+
     def _load(self, records: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> list[str]:
         """Load the checkpoints; return the list of files."""
         if not records:
@@ -249,13 +264,6 @@ class Journal:
         return any(
             path in self.entries and self.entries[path].row is not None for path in work.files if path not in pending
         )
-
-    def _start(self, work: WorkList) -> None:
-        self.work = work
-        for path in work.pending:
-            self.entries.pop(path, None)
-        self.done = self.saved = len(work.files) - len(work.pending)
-        self.failed = sum(path in self.entries and self.entries[path].row is None for path in work.files)
 
 
 def _check_job(folder: Path, existing: Mapping[str, Any], job: Mapping[str, Any]) -> None:

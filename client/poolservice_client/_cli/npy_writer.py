@@ -10,7 +10,6 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-
 # Rows are copied in slices of about this size.
 _SLICE_BYTES = 16 * 2**20
 
