@@ -66,7 +66,7 @@ def main() -> None:
     standard_streams.prepare()
     status = _run()
     if error := standard_streams.flush_output():
-        _report_output_error(error)
+        _report_os_error(error)
         status = status or exit_errors.FAILED
     sys.exit(status)
 
@@ -89,19 +89,18 @@ def _run() -> int:
     except KeyboardInterrupt:
         return exit_errors.INTERRUPTED
     except OSError as error:
-        # An error of standard output does not say so, but flushing it fails again.
-        if output_error := standard_streams.flush_output():
-            _report_output_error(output_error)
-        else:
-            exit_errors.report(sdk_errors.describe_os_error(error))
+        _report_os_error(error)
     except _ClickException as error:
         return _report_click_error(error)
     return exit_errors.FAILED
 
 
-def _report_output_error(error: OSError) -> None:
+def _report_os_error(error: OSError) -> None:
+    # All other files are named in their errors.
+    if error.filename is not None:
+        exit_errors.report(sdk_errors.describe_os_error(error))
     # A reader that has read enough, such as head, is no error to report.
-    if not isinstance(error, BrokenPipeError):
+    elif not isinstance(error, BrokenPipeError):
         exit_errors.report(f"standard output: {error.strerror}")
 
 

@@ -1,6 +1,8 @@
 """The exceptions that end a command, and the exit statuses that scripts see."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -23,6 +25,19 @@ class UsageError(Exception):
 
 class CommandError(Exception):
     """The command failed. The message is one sentence: why, and what would help."""
+
+
+@contextmanager
+def naming(name: object) -> Iterator[None]:
+    """Name the file that the block reads or writes in its OSErrors: an error of a write does not say which file it was.
+
+    Raises:
+        OSError: the block raised one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(name)) from None
 
 
 def report(error: object) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolservice_client._cli import dependencies
-from poolservice_client._cli.exit_errors import UsageError
+from poolservice_client._cli.exit_errors import UsageError, naming
 from poolservice_client._cli.message_text import join_or
 from poolservice_client._cli.operator_parser import Operator, array_names
 from poolservice_client._cli.pool_output import check_folder
@@ -95,10 +95,8 @@ class FeatureFile:
             OSError: the file cannot be written; it names the file.
         """
         columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.names}
-        try:
+        with naming(self.path):
             _WRITERS[self.suffix](self, folder, columns, paths)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from None
 
 
 def _write_npz(file: FeatureFile, folder: Path, columns: Columns, paths: Sequence[str]) -> None:

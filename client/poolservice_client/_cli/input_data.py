@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._cli.exit_errors import CommandError, UsageError
+from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._request import files
 
 _CHUNK_BYTES = 2**24
@@ -63,7 +63,10 @@ def read(path: str, max_message_bytes: int) -> InputData:
     name = "standard input" if path == "-" else path
     try:
         limit = max_file_bytes(max_message_bytes)
-        return InputData(name, parse(_read_all(sys.stdin.buffer, limit) if path == "-" else read_file(path, limit)))
+        if path == "-":
+            with naming(name):
+                return InputData(name, parse(_read_all(sys.stdin.buffer, limit)))
+        return InputData(name, parse(read_file(path, limit)))
     except InvalidRequest as error:
         raise CommandError(f"{name}: {error.reason}") from None
 
@@ -85,7 +88,7 @@ def read_file(path: str, limit: int) -> bytes:
     """
     try:
         # Unbuffered: a buffer would read ahead from a pipe or a device.
-        with open(path, "rb", buffering=0) as file:
+        with naming(path), open(path, "rb", buffering=0) as file:
             return _read_all(file, limit)
     except (IsADirectoryError, FileNotFoundError):
         # The SDK's error says what to give instead of a folder or a URL.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from poolservice_client._cli.exit_errors import UsageError
+from poolservice_client._cli.exit_errors import UsageError, naming
 from poolservice_client._request import files
 
 
@@ -54,7 +54,8 @@ def _expand(argument: str) -> Iterable[str]:
 
 def _read_list(path: Path) -> list[str]:
     # Decoded as the system encodes file names, so that the output of `find` is understood.
-    data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    with naming(path):
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     if b"\0" in data:
         raise UsageError(f"--from-file {path}: there are NUL characters in it; write one path per line")
     lines = data.splitlines()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from poolservice_client._cli.exit_errors import CommandError
+from poolservice_client._cli.exit_errors import CommandError, naming
 
 _NAME = "journal.jsonl"
 # Versions of the command before 2 of the journal wrote this file.
@@ -88,12 +88,10 @@ class JournalFile:
         """
         text = json.dumps(record).encode()
         line = memoryview(b"%08x %b\n" % (zlib.crc32(text), text))
-        try:
+        with naming(self.path):
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def damaged(self, problem: str, *, of: Path | None = None) -> CommandError:
         """Return the error for a journal that cannot be resumed."""

@@ -186,7 +186,7 @@ def _is_array(path: str) -> bool:
 def _write_failures(path: Path | None, failed: dict[str, str]) -> None:
     if path is None:
         return
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with exit_errors.naming(path), path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "reason"))
         rows.writerows(failed.items())

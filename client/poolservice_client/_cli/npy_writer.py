@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from poolservice_client._cli.exit_errors import naming
+
 # Rows are copied in slices of about this size.
 _SLICE_BYTES = 16 * 2**20
 
@@ -89,15 +91,13 @@ class NpyWriter:
             OSError: the rows cannot be written; it names the file.
         """
         data = b"".join(np.ascontiguousarray(row).data for row in rows)
-        try:
+        with naming(self.path):
             self._file.seek(self._end)
             self._file.write(data)
             self._end = self._file.tell()
             self.rows += len(rows)
             self._write_header()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from None
         return zlib.crc32(data)
 
     def copy_rows(self, indices: Sequence[int], target: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from poolservice_client import Execution, PoolClient
 from poolservice_client._cli import dependencies, input_data, operator_parser, sdk_errors, shared_options
-from poolservice_client._cli.exit_errors import CommandError, UsageError
+from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._cli.input_data import InputData
 from poolservice_client._cli.message_text import escape, join_or
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
@@ -151,14 +151,15 @@ def _draw(path: Path, given: InputData, results: Sequence[Result], *, color_mode
     from poolservice_client import _figure
 
     before = given.to_array(color_mode)
-    panels = [_figure.Panel(Path(given.name).name, before, results[0].operator.spec.spatial_dims)]
+    panels = [_figure.Panel(escape(Path(given.name).name), before, results[0].operator.spec.spatial_dims)]
     for result in results:
         # A pooled image has values in 0..255, the input's panel in [0, 1].
         values = result.values if result.image is None else result.values / np.float32(255)
         dims = 0 if features else result.operator.spec.spatial_dims
         panels.append(_figure.Panel(repr(result.operator.spec), values, dims, before.shape))
     try:
-        _figure.save(path, panels, limits=(0.0, 1.0) if given.is_image else None)
+        with naming(path):
+            _figure.save(path, panels, limits=(0.0, 1.0) if given.is_image else None)
     except ValueError as error:
         raise CommandError(f"--figure {path}: {error}") from None
 

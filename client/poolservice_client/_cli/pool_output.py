@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from poolservice_client._cli.exit_errors import UsageError
+from poolservice_client._cli.exit_errors import UsageError, naming
 from poolservice_client._cli.message_text import join_or
 from poolservice_client._cli.operator_parser import Operator, array_names
 from poolservice_client._cli.result_summary import Result
@@ -54,12 +54,12 @@ class OutputFile:
         """Write the files and return the path that holds each result.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: a file cannot be written; it names the file.
         """
         if self.suffix == ".png":
             return [self._write_png(number, result, len(results)) for number, result in enumerate(results, 1)]
         # numpy would append a second suffix to a name that ends in .NPY, so the file is opened here.
-        with self.path.open("wb") as file:
+        with naming(self.path), self.path.open("wb") as file:
             if self.suffix == ".npy":
                 np.save(file, results[0].values)
             else:
@@ -72,7 +72,8 @@ class OutputFile:
         path = self.path
         if count > 1:
             path = path.with_name(f"{path.stem}-{number}-{result.operator.name}{path.suffix}")
-        result.image.save(path, format="PNG")
+        with naming(path):
+            result.image.save(path, format="PNG")
         return path
 
 
