@@ -79,13 +79,20 @@ def test_a_hostile_file_name_is_escaped_wherever_it_is_printed(command: Command,
         (("pool", "good.npy", HOSTILE, "--op", "gap2d"), "stderr"),
         (("map", "good.npy", HOSTILE, "--op", "gap2d", "-o", "f.npz"), "stderr"),
         (("map", "good.npy", "--op", "gap2d", "-o", f"map{HOSTILE}"), "stdout"),
-        (("info", f"{HOSTILE}:1"), "stderr"),
+        (("info", HOSTILE.replace("\udcff", "")), "stderr"),
     ):
         done = command(*arguments)
         text = getattr(done, output)
-        assert ESCAPED.partition(r"\xff")[0] in text, (arguments, done)
+        assert r"\x1b[31m\x9b2J" in text, (arguments, done)
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr), arguments
         assert not re.search("^ok:", done.stdout + done.stderr, re.MULTILINE), arguments
+
+
+def test_an_address_that_is_not_utf_8_is_a_usage_error(command: Command) -> None:
+    for name in ("info", "health", "bench"):
+        done = command(name, "\udcff:1")
+        assert (done.returncode, done.stdout) == (USAGE, "")
+        assert done.stderr == "poolservice: an address, a token or another setting has bytes that are not UTF-8\n"
 
 
 def test_a_reader_that_has_read_enough_ends_the_command_silently(tmp_path: Path, server_address: str) -> None:
@@ -201,7 +208,7 @@ def test_a_signal_ends_a_run_that_waits_for_a_named_pipe(
         process.communicate()
     assert stdout == b""
     if sent == signal.SIGINT:
-        assert process.returncode == INTERRUPTED
+        assert process.returncode == INTERRUPTED, stderr
         assert stderr.startswith(b"poolservice: interrupted; 0 of 2 files are done; ")
         assert stderr.count(b"\n") == 1
     else:

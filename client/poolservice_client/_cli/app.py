@@ -84,6 +84,10 @@ def _run() -> int:
         exit_errors.report(sdk_errors.describe(error))
         if sdk_errors.is_usage_error(error):
             return exit_errors.USAGE
+    except UnicodeEncodeError:
+        # The text is not printed, as it may be a token.
+        exit_errors.report("an address, a token or another setting has bytes that are not UTF-8")
+        return exit_errors.USAGE
     except MemoryError:
         exit_errors.report("out of memory; give a smaller input")
     except KeyboardInterrupt:
