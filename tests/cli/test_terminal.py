@@ -89,7 +89,7 @@ def test_a_hostile_file_name_is_escaped_wherever_it_is_printed(command: Command,
 
 
 def test_an_address_that_is_not_utf_8_is_a_usage_error(command: Command) -> None:
-    for name in ("info", "health", "bench"):
+    for name in ("info", "health"):
         done = command(name, "\udcff:1")
         assert (done.returncode, done.stdout) == (USAGE, "")
         assert done.stderr == "poolservice: an address, a token or another setting has bytes that are not UTF-8\n"
