@@ -2,7 +2,6 @@
 
 # ruff: noqa: ASYNC109 - the timeout is sent with the call, as its gRPC deadline
 
-import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -17,6 +16,7 @@ from poolservice_client._map.aio_map_method import AsyncMap
 from poolservice_client._request.files import path_of, with_path
 from poolservice_client._request.payload import is_slow, make_payload
 from poolservice_client._request.query import PoolQuery
+from poolservice_client._request.reader_threads import reader_threads
 from poolservice_client._response.reader import read_response
 from poolservice_client._server_info import Health, ServerInfo, read_health, read_server_info
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, ConnectionOptions
@@ -98,7 +98,7 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
     async def _call(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
         try:
             # Reading a file or encoding an image would block the event loop, so a thread does it.
-            payload = await asyncio.to_thread(make_payload, x) if is_slow(x) else make_payload(x)
+            payload = await reader_threads.run(make_payload, x) if is_slow(x) else make_payload(x)
             template = query.template_for(payload)
             seconds = self._settings.call_timeout(timeout)
             if (
@@ -114,5 +114,5 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
             raise with_path(error, path_of(x)) from error.__cause__
         template.response_bytes = len(response)
         if query.output == "image":
-            return await asyncio.to_thread(read_response, response, query, execution=execution)
+            return await reader_threads.run(read_response, response, query, execution=execution)
         return read_response(response, query, execution=execution)
