@@ -8,7 +8,7 @@ from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._clients.aio_pool_method import AsyncPoolMethods
-from poolservice_client._clients.base import BaseClient, documented_as
+from poolservice_client._clients.base import BaseClient, documented_as, with_own_methods
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._coalescing.aio import AsyncCoalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
@@ -24,11 +24,13 @@ from poolservice_client._transport.aio import AsyncGrpcTransport, AsyncTransport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
 
 
+@with_own_methods
 class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
     """An asyncio client of a pooling service, for any number of tasks of one event loop.
 
     It has the methods of PoolClient, to be awaited. It may be created before the event loop runs, and connects with
-    its first call. Cancelling a task that awaits a call cancels the call on the server, too.
+    its first call. Cancelling a task that awaits a call cancels the call on the server, too. Like a
+    PoolClient it can be pickled, its token included.
 
     Args:
         address: the server's "host:port", or several; see PoolClient. Default: the environment variable
@@ -38,8 +40,8 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
             64 MiB.
         coalesce: send small `pool` calls of several tasks in one message; see PoolClient.
         transport: replaces gRPC; for tests.
-        options: connections, retries, hedge_after, tls, token, compression, metadata, interceptors, keepalive and
-            wait_for_ready; see PoolClient. Interceptors are those of grpc.aio.
+        options: connections, retries, hedge_after, tls, token, compression, metadata, interceptors, keepalive,
+            wait_for_ready and proxy; see PoolClient. Interceptors are those of grpc.aio.
 
     Raises:
         InvalidRequest: an argument is invalid.
@@ -59,12 +61,16 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
         transport: AsyncTransport | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
-        super().__init__(address, timeout, max_message_bytes, options)
-        self._transport = AsyncGrpcTransport(self._settings, self._counters) if transport is None else transport
+        super().__init__(address, timeout, max_message_bytes, options, coalesce=coalesce, transport=transport)
+
+    def _open(self) -> None:
+        super()._open()
+        own: AsyncTransport | None = self._own_transport
+        self._transport = AsyncGrpcTransport(self._settings, self._counters) if own is None else own
         # One for tensors and one for images, which take the server longer.
         self._coalescers = (
             tuple(AsyncCoalescer(self._transport, self._counters, self.address) for _ in ("tensors", "images"))
-            if coalesce
+            if self._coalesce
             else None
         )
 

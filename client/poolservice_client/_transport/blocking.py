@@ -119,7 +119,8 @@ class GrpcTransport:
     def close(self) -> None:
         """See Transport."""
         if sys.is_finalizing():
-            # A thread that no longer runs may hold a lock of this client or of gRPC. The process closes the connections.
+            # A thread that no longer runs may hold a lock of this client or of gRPC. The end of the process closes the
+            # connections.
             return
         self._closed.set()
         with self._opening:
