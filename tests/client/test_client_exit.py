@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from poolservice_server.testing import Service
 
 PRELUDE = """
 import asyncio, itertools, os, signal, sys, threading
@@ -188,3 +191,17 @@ def test_ctrl_c_ends_a_program_that_reads_a_named_pipe_without_a_writer(
     # Python ends itself by SIGINT after an uncaught KeyboardInterrupt.
     assert done.returncode == -signal.SIGINT, done.stderr
     assert "KeyboardInterrupt" in done.stderr
+
+
+def test_many_event_loops_with_a_client_each_are_silent(start_server: Callable[..., Service]) -> None:
+    program = """
+async def pool():
+    async with AsyncPoolClient(address) as client:
+        # The second call starts worker discovery, which runs while the client is closed.
+        for _ in range(3):
+            await client.pool(X[:, :8, :8], S)
+for _ in range(100):
+    asyncio.run(pool())
+"""
+    done = run(program, start_server("--workers", "2").address)
+    assert (done.returncode, done.stderr) == (0, "")
