@@ -271,7 +271,12 @@ class AsyncGrpcTransport:
 def _end_of(call: Any) -> "asyncio.Future[None]":
     """Return a future that is done when the call has ended."""
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    call.add_done_callback(lambda _: ended.done() or ended.set_result(None))
+
+    def set_ended(_call: object) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    call.add_done_callback(set_ended)
     return ended
 
 
