@@ -8,6 +8,7 @@ from poolservice_server.images import tiff_directory
 from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
+    Coding,
     Header,
     Scan,
     invalid_image,
@@ -19,6 +20,8 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _INDEXED = 3
+# The samples per pixel of each color type.
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def scan(view: memoryview) -> Scan:
@@ -50,12 +53,19 @@ def scan(view: memoryview) -> Scan:
     first = chunks[0]
     if bytes(first[4:8]) != b"IHDR" or len(first) != 25:
         raise invalid_image("the PNG file does not begin with an IHDR chunk of 13 bytes; send an undamaged file")
-    width, height, _, color = struct.unpack_from(">LLBB", first, 8)
+    width, height, bits, color, _, _, interlace = struct.unpack_from(">LLBBBBB", first, 8)
     if color == _INDEXED and not any(bytes(chunk[4:8]) == b"PLTE" for chunk in chunks[1:3]):
         raise invalid_image(
             "the PNG file's pixels refer to a palette, and it has no PLTE chunk; send an undamaged file"
         )
-    return Scan(Header("PNG", width, height, orientation), _parts(chunks))
+    channels = _CHANNELS.get(color, 1)
+    coding = Coding(
+        "png_interlaced" if interlace else "png",
+        sum(len(chunk) - 12 for chunk in chunks if bytes(chunk[4:8]) == b"IDAT"),
+        height * (1 + (width * channels * bits + 7) // 8),
+        channels=channels,
+    )
+    return Scan(Header("PNG", width, height, orientation), _parts(chunks), coding)
 
 
 def _parts(chunks: list[memoryview]) -> Iterator[Buffer]:

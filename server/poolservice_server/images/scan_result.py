@@ -35,11 +35,36 @@ class Header:
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
+class Coding(NamedTuple):
+    """How a file stores its pixels, as far as the cost of decoding depends on it.
+
+    Attributes:
+        method: the compression, one of the METHODS of `decode_cost`.
+        nbytes: the size of the compressed pixels in bytes.
+        sample_bytes: the size of the decompressed samples in bytes.
+        passes: the number of coded passes over the samples, such as the scans of a progressive JPEG.
+        channels: the number of samples per pixel that the decoder stores.
+    """
+
+    method: str
+    nbytes: int
+    sample_bytes: int
+    passes: int = 1
+    channels: int = 3
+
+
 class Scan(NamedTuple):
-    """A scanned file: its header, and the parts that the pixels need. Joined, the parts are a valid file."""
+    """A scanned file.
+
+    Attributes:
+        header: what the file declares.
+        parts: the parts of the file that the pixels need. Joined, they are a valid file.
+        coding: how the pixels are stored.
+    """
 
     header: Header
     parts: Iterable[Buffer]
+    coding: Coding
 
 
 def invalid_image(reason: str) -> InvalidRequest:
