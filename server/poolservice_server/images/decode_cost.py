@@ -13,22 +13,24 @@ class _Method(NamedTuple):
     """The cost of one way to compress pixels.
 
     Attributes:
-        per_sample_byte: steps per decompressed byte and pass.
+        per_sample_byte: steps per decompressed byte.
         per_coded_byte: steps per compressed byte.
         intermediates: bytes that the decoder needs besides the file and the image, per decompressed byte.
+        per_pass: steps per decompressed byte and pass, however little the pass has to say about it.
     """
 
     per_sample_byte: float
     per_coded_byte: float
     intermediates: float
+    per_pass: float = 0.0
 
 
 #: The methods that a `Coding` can name.
 METHODS: Mapping[str, _Method] = MappingProxyType(
     {
         "jpeg": _Method(1.0, 8.0, 0.0),
-        "jpeg_scans": _Method(0.6, 12.0, 2.0),
-        "jpeg_arithmetic": _Method(2.0, 60.0, 2.0),
+        "jpeg_scans": _Method(1.5, 30.0, 2.0, 0.4),
+        "jpeg_arithmetic": _Method(2.0, 60.0, 2.0, 1.0),
         "png": _Method(3.0, 2.5, 0.0),
         "png_interlaced": _Method(5.0, 2.5, 0.0),
         "gif": _Method(4.0, 4.0, 0.0),
@@ -71,7 +73,7 @@ def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[fl
     channels = _CHANNELS[mode]
     steps = (
         _STEPS_PER_FILE
-        + method.per_sample_byte * coding.sample_bytes * coding.passes
+        + (method.per_sample_byte + method.per_pass * coding.passes) * coding.sample_bytes
         + method.per_coded_byte * coding.nbytes
     )
     decoding = int(method.intermediates * coding.sample_bytes) + 2 * coding.nbytes

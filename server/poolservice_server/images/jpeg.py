@@ -57,9 +57,8 @@ class _Frame(NamedTuple):
     marker: int
     width: int
     height: int
-    components: int
-    #: The samples of all components, with those that fill the last blocks.
-    samples: int
+    #: The number of samples of each component, by its identifier, with those that fill the last blocks.
+    samples: dict[int, int]
 
 
 def scan(view: memoryview) -> Scan:
@@ -78,8 +77,13 @@ def scan(view: memoryview) -> Scan:
                 raise invalid_image("the JPEG file has pixels but no frame header that gives their size; save it again")
             header = Header("JPEG", frame.width, frame.height, orientation)
             pixels = view[segment.start :]
-            is_interleaved = bytes(segment.content[:1]) == bytes((frame.components,))
-            return Scan(header, [*parts, pixels], _coding(frame, pixels, is_interleaved=is_interleaved))
+            if frame.marker not in _PROGRESSIVE and bytes(segment.content[:1]) == bytes((len(frame.samples),)):
+                # The decoder stops after the only scan.
+                return Scan(header, [*parts, pixels], _coding(frame, len(pixels), 1.0))
+            starts, passes = _walk_scans(pixels, frame)
+            start = sum(map(len, parts))
+            boundaries = [start + scan_start for scan_start in starts]
+            return Scan(header, [*parts, pixels], _coding(frame, len(pixels), passes), boundaries)
         if segment.marker not in _METADATA:
             parts.append(view[segment.start : segment.end])
     raise too_many_blocks("JPEG", "segments")
@@ -135,37 +139,40 @@ def _frame(segment: _Segment) -> _Frame:
         raise _damaged_header()
     block_width, block_height = 8 * max(x for x, _ in sampling), 8 * max(y for _, y in sampling)
     blocks = -(-width // block_width) * -(-height // block_height)
-    return _Frame(segment.marker, width, height, components, blocks * 64 * sum(x * y for x, y in sampling))
+    samples = {content[6 + 3 * i]: blocks * 64 * x * y for i, (x, y) in enumerate(sampling)}
+    if len(samples) != components:
+        raise _damaged_header()
+    return _Frame(segment.marker, width, height, samples)
 
 
-def _coding(frame: _Frame, pixels: memoryview, *, is_interleaved: bool) -> Coding:
-    """Return how the pixels are stored. `pixels` begins with the marker of the first scan."""
+def _coding(frame: _Frame, nbytes: int, passes: float) -> Coding:
     if frame.marker in _ARITHMETIC:
-        method, scans = "jpeg_arithmetic", _count_scans(pixels)
-    elif frame.marker not in _PROGRESSIVE and is_interleaved:
-        # The decoder stops after the only scan.
-        method, scans = "jpeg", 1
+        method = "jpeg_arithmetic"
     else:
-        method, scans = "jpeg_scans", _count_scans(pixels)
-    return Coding(method, len(pixels), frame.samples, scans, frame.components)
+        method = "jpeg" if passes == 1.0 and frame.marker not in _PROGRESSIVE else "jpeg_scans"
+    return Coding(method, nbytes, sum(frame.samples.values()), passes, len(frame.samples))
 
 
-def _count_scans(pixels: memoryview) -> int:
-    """Return the number of scans, at most MAX_SCANS, by walking the segments as a decoder does.
+def _walk_scans(pixels: memoryview, frame: _Frame) -> tuple[list[int], float]:
+    """Return the positions of the scans, at most MAX_SCANS, and their number of passes over all samples.
 
-    Counting the markers without walking would be wrong: a segment between two scans may contain any bytes, such as a
-    marker of the end of the image.
+    The segments are walked as a decoder walks them. Searching for markers would be wrong: a segment between two scans
+    may contain any bytes, such as the marker of the end of the image.
     """
-    scans, position = 0, 0
+    starts: list[int] = []
+    covered, position = 0, 0
     for _ in range(MAX_BLOCKS):
         found = _MARKER_AFTER_PIXELS.search(pixels, position)
         if found is None or found[1][0] == _END_OF_IMAGE:
-            return scans
+            return starts, covered / max(sum(frame.samples.values()), 1)
         marker, position = found[1][0], found.end()
         if marker == _START_OF_SCAN:
-            scans += 1
-            if scans > MAX_SCANS:
+            if len(starts) == MAX_SCANS:
                 raise invalid_image(f"the JPEG file has more than {MAX_SCANS} scans; save it as a baseline JPEG")
+            starts.append(found.start())
+            # The selected components follow the length of the segment and their number, each with its tables.
+            selected = bytes(pixels[position + 2 : position + 11]) or b"\0"
+            covered += sum(frame.samples.get(component, 0) for component in selected[1 : 1 + 2 * selected[0] : 2])
         if marker not in _WITHOUT_LENGTH:
             position += int.from_bytes(pixels[position : position + 2], "big")
     raise too_many_blocks("JPEG", "segments")

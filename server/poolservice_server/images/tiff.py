@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from poolservice_server.images import tiff_directory
-from poolservice_server.images.scan_result import Coding, Header, Scan, invalid_image
+from poolservice_server.images.scan_result import Buffer, Coding, Header, Scan, invalid_image
 
 _WIDTH, _HEIGHT = 256, 257
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 259, 262, 277, 339
@@ -79,7 +79,7 @@ def scan(view: memoryview) -> Scan:
     )
     rewritten = directory.with_only(_PIXEL_TAGS)
     end = directory.offset + len(rewritten)
-    parts = [view[: directory.offset], rewritten, view[end:]]
+    parts: list[Buffer] = [view[: directory.offset], rewritten, view[end:]]
     return Scan(header, parts, _coding(directory, view, header, _COMPRESSIONS[compression]))
 
 
