@@ -19,7 +19,8 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from poolservice_server.images import libjpeg_turbo, png_rows
+from poolservice_server.foreign_text import quote
+from poolservice_server.images import libjpeg_turbo, libtiff, png_rows
 from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.formats import scan
 from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
@@ -51,6 +52,9 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = MappingProxyType(
 )
 
 
+libtiff.silence()
+
+
 def _never() -> bool:
     return False
 
@@ -64,10 +68,6 @@ def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
         max_pixels: the limit for width times height as the file declares them.
     """
     return decode_scanned(scan(data, max_pixels=max_pixels), mode, max_pixels=max_pixels)
-
-
-def _never() -> bool:
-    return False
 
 
 def decode_scanned(
@@ -153,7 +153,7 @@ def _load(file: BytesIO, block: int, header: Header, max_pixels: int) -> Image.I
         ) from None
     except Exception as error:  # noqa: BLE001  Pillow raises any type of exception for damaged files
         raise invalid_image(
-            f"the {header.format} file cannot be decoded ({error}); send a complete, undamaged file"
+            f"the {header.format} file cannot be decoded ({quote(str(error))}); send a complete, undamaged file"
         ) from None
     if image.size != (header.width, header.height):
         raise invalid_image(
