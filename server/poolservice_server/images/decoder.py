@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -55,8 +55,23 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = MappingProxyType(
 libtiff.silence()
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Return False: the caller waits however long it takes."""
     return False
+
+
+class Decode(Protocol):
+    """A function that decodes a scanned image, such as `decode_scanned`."""
+
+    def __call__(
+        self, scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = never
+    ) -> np.ndarray:
+        """Return the planes of the image."""
+        ...
+
+
+class DecoderCrashed(Exception):
+    """The process that decoded an image ended, or took too long and was ended."""
 
 
 def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
@@ -71,7 +86,7 @@ def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
 
 
 def decode_scanned(
-    scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = _never
+    scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = never
 ) -> np.ndarray:
     """Decode the first frame of an image, upright.
 
