@@ -13,7 +13,7 @@ def silence() -> bool:
     """Make libtiff discard its messages; return False if its handlers cannot be reached in this build of Pillow."""
     try:
         # Symbols of the libraries that Pillow's own library is linked to are found through it.
-        library = ctypes.CDLL(Image.core.__file__)
+        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
         for setter in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
             setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
             setter(None)

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 
 from poolservice_server.foreign_text import quote
-from poolservice_server.images import tiff_directory
+from poolservice_server.images import orientation
 from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
@@ -23,6 +23,8 @@ _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 # A keyword, a zero byte, and the method of compression, which is always 0.
 _COMPRESSED_CHUNKS = frozenset({b"zTXt", b"iCCP"})
 _LONGEST_KEYWORD = 79
+_XMP = b"XML:com.adobe.xmp\0"
+_LONGEST_XMP = 2**20
 _INDEXED = 3
 # The first column and row, and the distances between columns and rows, of each pass of an interlaced image.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -32,7 +34,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 def scan(view: memoryview) -> Scan:
     """Walk the chunks, leaving out text, profiles and all frames of an animation but the first."""
-    position, orientation, chunks = len(MAGIC), 1, []
+    position, turned, xmp, chunks = len(MAGIC), None, b"", []
     # Chunks that the pixels do not need. As in Pillow, those before the pixels must match their checksums too.
     others: list[memoryview] = []
     for _ in range(MAX_BLOCKS):
@@ -42,7 +44,9 @@ def scan(view: memoryview) -> Scan:
             chunks.append(chunk)
         else:
             if kind == b"eXIf":
-                orientation = tiff_directory.orientation(chunk[8:-4])
+                turned = orientation.from_exif(chunk[8:-4])
+            elif kind == b"iTXt" and bytes(chunk[8 : 8 + len(_XMP)]) == _XMP:
+                xmp = _read_xmp(chunk[8 + len(_XMP) : -4])
             if not chunks or bytes(chunks[-1][4:8]) != b"IDAT":
                 others.append(chunk)
         if kind == b"IEND":
@@ -64,7 +68,20 @@ def scan(view: memoryview) -> Scan:
         _sample_bytes(width, height, channels * bits, is_interlaced=bool(interlace)),
         channels=channels,
     )
-    return Scan(Header("PNG", width, height, orientation), _parts(chunks, others), coding)
+    return Scan(Header("PNG", width, height, turned or orientation.from_xmp(xmp)), _parts(chunks, others), coding)
+
+
+def _read_xmp(content: memoryview) -> bytes:
+    """Return the XMP packet of an iTXt chunk, whose content follows its keyword; b"" if it is too long or damaged."""
+    flags, *texts = bytes(content[:2]), *bytes(content[2:]).split(b"\0", 2)
+    if len(texts) != 3 or flags[1]:
+        return b""
+    if not flags[0]:
+        return texts[2]
+    try:
+        return zlib.decompressobj().decompress(texts[2], _LONGEST_XMP)
+    except zlib.error:
+        return b""
 
 
 def _read_chunk(view: memoryview, position: int) -> tuple[bytes, memoryview]:
