@@ -46,7 +46,7 @@ SLICE_MAX_SUM_KERNEL = 7
 #: if runs are short. Rows: --only "64x56x56" against "3x224x224".
 SLICE_MAX_TORCH_RUN = 128
 
-# --- Sliding windows of any size: numpy_kernels/sliding_windows.py ---
+# --- Sliding windows of any size: numpy_kernels/sliding_*.py ---
 
 #: How often the windows of a plane read each of its values on average from which combining blocks finds extremes faster
 #: than torch. Rows: --only "MaxPool2d(kernel_size=33, stride=1)", "dilation=2".
