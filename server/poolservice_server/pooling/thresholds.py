@@ -112,3 +112,7 @@ CACHED_COLUMNS = 2**14
 #: times, and tiles and whole planes. Rows: --only "192x224x224".
 WINDOW_GROUP_BYTES = 2**20
 TILE_GROUP_BYTES = 2**22
+
+#: Values of a plane up to which its integers are converted to floats at once: in larger ones a call adds them as
+#: integers, or converts one row of tiles at a time. Rows: --only "224x224 torch.uint8".
+MAX_WIDENED_VALUES = 2**20
