@@ -25,6 +25,7 @@ from poolservice_server.pooling.interop import HALF_DTYPES
 from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
 from poolservice_server.pooling.numpy_kernels import means_and_power_sums as numpy_averages
 from poolservice_server.pooling.numpy_kernels.half_precision import through_float32
+from poolservice_server.pooling.numpy_kernels.unsigned16 import through_int32
 from poolservice_server.pooling.torch_operators import extremes, means_and_power_sums
 
 
@@ -72,7 +73,7 @@ def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
         planes: (P, *spatial), P may be 0, any strides; values and indices: (P, *out), contiguous.
 
     Dtypes:
-        float32, float64, float16, bfloat16, uint8, int8, int16, int32, int64. Order statistics keep the input's
+        float32, float64, float16, bfloat16, uint8, int8, uint16, int16, int32, int64. Order statistics keep the input's
         dtype and are exact in it. Means and power sums of float16 and bfloat16 are computed in float32 and rounded
         once; those of integers are computed exactly or in float64 and returned as float32.
 
@@ -84,7 +85,12 @@ def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
     """
     if planes.shape[0] == 0:
         return _empty_result(planes, spec)
-    return OPERATORS[spec.operator].torch_operator(planes, spec)
+    operator = OPERATORS[spec.operator].torch_operator
+    if planes.dtype != torch.uint16:
+        return operator(planes, spec)
+    # torch has no pooling and little arithmetic for uint16; int32 holds all of its values.
+    values, indices = operator(planes.to(torch.int32), spec)
+    return values.to(torch.uint16) if spec.operator in ORDER_STATISTICS else values, indices
 
 
 def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
@@ -98,6 +104,8 @@ def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Ker
         return None
     if dtype in HALF_DTYPES:
         return through_float32(factory, spec, spatial, dtype, torch_bits=torch_bits)
+    if dtype == np.uint16:
+        return through_int32(factory, spec, spatial)
     return factory(spec, spatial, dtype)
 
 
