@@ -42,3 +42,22 @@ def test_uint16_gives_the_results_of_int32(operator: str, seed: int, random_case
         assert (indices is None) == (expected.indices is None)
         if indices is not None:
             np.testing.assert_array_equal(indices, expected.indices)
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS))
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_values_of_16_bit_images_stand_for_0_to_1(operator: str, seed: int, random_case: RandomCase) -> None:
+    random = Random(seed)
+    spec, shape = random_case(random, operator)
+    planes = np.random.default_rng(seed).integers(0, 2**16, shape, np.uint16, endpoint=False)
+    planes = planes.reshape(-1, *shape[-spec.spatial_dims :])
+    (expected,) = run_on_arrays(PoolStage((spec,)), planes / np.float32(65535))
+    stage = PoolStage((spec,), unit_scale=True)
+    (of_arrays,) = run_on_arrays(stage, planes)
+    ((of_tensors, _),) = run_on_tensors(stage, torch.from_numpy(planes))
+    for values in (of_arrays.values, of_tensors.numpy()):
+        assert values.dtype == np.float32
+        # The means and power sums of float32 round differently in each order of addition.
+        tolerance = 0 if operator in ORDER_STATISTICS else 1e-5
+        np.testing.assert_allclose(values, expected.values, rtol=tolerance, atol=tolerance)
