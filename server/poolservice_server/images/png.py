@@ -23,7 +23,7 @@ _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 # A keyword, a zero byte, and the method of compression, which is always 0.
 _COMPRESSED_CHUNKS = frozenset({b"zTXt", b"iCCP"})
 _LONGEST_KEYWORD = 79
-_INDEXED = 3
+_GRAYSCALE, _INDEXED = 0, 3
 # The first column and row, and the distances between columns and rows, of each pass of an interlaced image.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 # The samples per pixel of each color type.
@@ -64,7 +64,9 @@ def scan(view: memoryview) -> Scan:
         _sample_bytes(width, height, channels * bits, is_interlaced=bool(interlace)),
         channels=channels,
     )
-    return Scan(Header("PNG", width, height, orientation), _parts(chunks, others), coding)
+    # Pillow reads all samples of grayscale images, but only the high byte of colors and of grayscale with alpha.
+    depth = bits if color == _GRAYSCALE and bits == 16 else 8
+    return Scan(Header("PNG", width, height, orientation, depth), _parts(chunks, others), coding)
 
 
 def _read_chunk(view: memoryview, position: int) -> tuple[bytes, memoryview]:
