@@ -38,7 +38,7 @@ class Operator(NamedTuple):
         kernel_factory: makes numpy kernels for the CPU; None if torch always pools.
         sliding_factory: makes kernels for the CPU for windows that read each value many times.
         torch_bits: True if the numpy kernels give torch's bits, so that the choice may depend on the number of planes.
-        commutes_with_scale: True if pooling bytes and dividing the result by 255 equals dividing the bytes first.
+        commutes_with_scale: True if pooling the integers of an image and dividing the result equals dividing first.
     """
 
     torch_operator: Callable[[torch.Tensor, Any], TensorResult]
@@ -78,7 +78,7 @@ def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
         planes: (P, *spatial), P may be 0, any strides; values and indices: (P, *out), contiguous.
 
     Dtypes:
-        float32, float64, float16, bfloat16, uint8, int8, int16, int32, int64. Order statistics keep the input's
+        float32, float64, float16, bfloat16, uint8, int8, uint16, int16, int32, int64. Order statistics keep the input's
         dtype and are exact in it. Means and power sums of float16 and bfloat16 are computed in float32 and rounded
         once; those of integers are computed exactly or in float64 and returned as float32.
 
@@ -90,7 +90,12 @@ def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
     """
     if planes.shape[0] == 0:
         return _empty_result(planes, spec)
-    return OPERATORS[spec.operator].torch_operator(planes, spec)
+    operator = OPERATORS[spec.operator].torch_operator
+    if planes.dtype != torch.uint16:
+        return operator(planes, spec)
+    # torch has no pooling and little arithmetic for uint16; int32 holds all of its values.
+    values, indices = operator(planes.to(torch.int32), spec)
+    return values.to(torch.uint16) if spec.operator in ORDER_STATISTICS else values, indices
 
 
 def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:

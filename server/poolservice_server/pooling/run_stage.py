@@ -24,8 +24,7 @@ _SpecFunction = Callable[[np.ndarray, Stop], SpecResult]
 _FLOAT32 = np.dtype(np.float32)
 # The mean of whole planes of these dtypes, and of interleaved bytes, copies no plane.
 _WITHOUT_COPIES = (_FLOAT32, np.dtype(np.float64))
-_WHITE = 255
-_WHITE_ARRAY = np.array(_WHITE, _FLOAT32)
+_UINT16, _INT32 = np.dtype(np.uint16), np.dtype(np.int32)
 
 
 def never() -> bool:
@@ -37,19 +36,20 @@ def run_on_tensors(stage: PoolStage, planes: torch.Tensor) -> list[TensorResult]
     """Pool planes with each spec of the stage, on the device that holds them.
 
     Shape:
-        planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
+        planes: (P, *spatial), any strides; uint8 or uint16 if the stage has unit_scale.
     """
     if not stage.unit_scale:
         return [pool(planes, spec) for spec in stage.specs]
-    # Pooling the bytes reads a quarter of the memory, and leaves only the results to be divided.
-    scaled = None if all(map(_commutes_with_scale, stage.specs)) else _scale(planes)
+    # Pooling the integers reads less memory, and leaves only the results to be divided.
+    white = torch.iinfo(planes.dtype).max
+    scaled = None if all(map(_commutes_with_scale, stage.specs)) else _scale(planes, white)
     results = []
     for spec in stage.specs:
         if scaled is not None and not _commutes_with_scale(spec):
             results.append(pool(scaled, spec))
         else:
             values, indices = pool(planes, spec)
-            results.append((_scale(values), indices))
+            results.append((_scale(values, white), indices))
     return results
 
 
@@ -58,7 +58,7 @@ def run_on_arrays(stage: PoolStage, planes: np.ndarray, stop: Stop = never) -> t
 
     Args:
         stage: what to compute.
-        planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
+        planes: (P, *spatial), any strides; uint8 or uint16 if the stage has unit_scale.
         stop: called between the pieces of work that takes long.
 
     Raises:
@@ -133,6 +133,8 @@ def _in_groups(function: _SpecFunction, planes: np.ndarray, size: int, stop: Sto
 def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     if unit_scale:
         return _scaled_function(spec, spatial, dtype)
+    if dtype == _UINT16:
+        return _function_of_uint16(spec, spatial)
     kernel = kernel_for(spec, spatial, dtype)
     sliding = sliding_kernel_for(spec, spatial, dtype)
     if sliding is not None and spec.operator not in ORDER_STATISTICS:
@@ -149,15 +151,28 @@ def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype:
     return run
 
 
-def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
-    if not _commutes_with_scale(spec):
-        of_floats = _function(spec, False, spatial, _FLOAT32)
-        return lambda planes, stop: of_floats(np.divide(planes, _WHITE_ARRAY, dtype=_FLOAT32), stop)
-    of_bytes = _function(spec, False, spatial, dtype)
+def _function_of_uint16(spec: PoolSpec, spatial: tuple[int, ...]) -> _SpecFunction:
+    """Return a function that pools uint16 as int32, which holds all of its values and which every kernel supports."""
+    of_int32 = _function(spec, False, spatial, _INT32)
+    keeps_dtype = spec.operator in ORDER_STATISTICS
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
-        values, indices = of_bytes(planes, stop)
-        return SpecResult(np.divide(values, _WHITE_ARRAY, dtype=_FLOAT32), indices)
+        values, indices = of_int32(planes.astype(_INT32), stop)
+        return SpecResult(values.astype(_UINT16) if keeps_dtype else values, indices)
+
+    return run
+
+
+def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
+    white = np.array(np.iinfo(dtype).max, _FLOAT32)
+    if not _commutes_with_scale(spec):
+        of_floats = _function(spec, False, spatial, _FLOAT32)
+        return lambda planes, stop: of_floats(np.divide(planes, white, dtype=_FLOAT32), stop)
+    of_integers = _function(spec, False, spatial, dtype)
+
+    def run(planes: np.ndarray, stop: Stop) -> SpecResult:
+        values, indices = of_integers(planes, stop)
+        return SpecResult(np.divide(values, white, dtype=_FLOAT32), indices)
 
     return run
 
@@ -168,12 +183,12 @@ def _run_in_torch(planes: np.ndarray, spec: PoolSpec) -> SpecResult:
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:
-    """Return True if pooling the bytes and dividing the result by 255 equals dividing first."""
+    """Return True if pooling the integers of an image and dividing the result equals dividing first."""
     if spec.operator in ORDER_STATISTICS and isinstance(spec, WindowSpec):
-        # A window that lies in the padding alone gives -inf for floats, and no byte stands for that.
+        # A window that lies in the padding alone gives -inf for floats, and no integer stands for that.
         return every_window_holds_input(window_of(spec))
     return OPERATORS[spec.operator].commutes_with_scale
 
 
-def _scale(values: torch.Tensor) -> torch.Tensor:
-    return values.to(torch.float32).div_(_WHITE) if values.dtype == torch.uint8 else values / _WHITE
+def _scale(values: torch.Tensor, white: int) -> torch.Tensor:
+    return values / white if values.is_floating_point() else values.to(torch.float32).div_(white)
