@@ -104,6 +104,8 @@ class ServingProcess:
             server_info.responder(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
+            max_queue_bytes=settings.max_queue_bytes,
+            max_unread_bytes=settings.max_unread_bytes,
         )
         self._registry = CollectorRegistry()
         self._server = GrpcServer(
