@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from poolservice import __version__
-from poolservice_server import allocator, metrics, server_info
+from poolservice_server import allocator, images, metrics, server_info
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import Batcher
@@ -19,6 +19,7 @@ from poolservice_server.core.service import PoolService
 from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
+from poolservice_server.images.decode_processes import DecodeProcesses
 from poolservice_server.settings import Settings, SettingsError
 
 _log = structlog.get_logger(__name__)
@@ -98,6 +99,9 @@ class ServingProcess:
             inline_bytes=backend.inline_bytes,
         )
         self._image_threads = ThreadPoolExecutor(settings.decode_threads or cpus, thread_name_prefix="decode")
+        self._decode_processes = (
+            DecodeProcesses(settings.decode_threads or cpus) if settings.decode_isolation == "process" else None
+        )
         service = PoolService(
             self._batcher,
             self._image_threads,
@@ -106,6 +110,7 @@ class ServingProcess:
             max_image_pixels=settings.max_image_pixels,
             max_queue_bytes=settings.max_queue_bytes,
             max_unread_bytes=settings.max_unread_bytes,
+            decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
         )
         self._registry = CollectorRegistry()
         self._server = GrpcServer(
@@ -143,6 +148,8 @@ class ServingProcess:
             await self._drain()
             await asyncio.wait((ended,))
         self._image_threads.shutdown()
+        if self._decode_processes:
+            self._decode_processes.close()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

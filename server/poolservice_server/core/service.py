@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 from poolservice import codec
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
+from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.plan import Plan, read_head
@@ -55,6 +56,7 @@ class PoolService:
         max_image_pixels: the limit of an image, by the size that its header declares.
         max_queue_bytes: the batcher's limit of all requests and unsent responses.
         max_unread_bytes: the limit of a caller's responses that it has not read; 0: a quarter of `max_queue_bytes`.
+        decode: decodes a scanned image on one of the image threads.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class PoolService:
         max_image_pixels: int,
         max_queue_bytes: int,
         max_unread_bytes: int,
+        decode: images.Decode = images.decode_scanned,
     ) -> None:
         self._batcher = batcher
         self._image_threads = image_threads
         self._info = info
         self._max_message_bytes = max_message_bytes
         self._max_image_pixels = max_image_pixels
+        self._decode = decode
         self._unsent = UnsentResponses(
             max_bytes=max_queue_bytes // 2,
             max_caller_bytes=max_unread_bytes or max_queue_bytes // 4,
@@ -175,7 +179,7 @@ class PoolService:
         head = read_head(request.head)
         plan = head.tensor_plan
         if plan is None:
-            image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels)
+            image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
             return await self._respond_to_image(image, call)
         planes = plan.planes_of(request.data)
         self._check_response_size(plan)
