@@ -3,6 +3,8 @@
 InvalidRequest    INVALID_ARGUMENT     BadRequest names the field and says what would be right
 MessageTooLarge   RESOURCE_EXHAUSTED   the message names the limit and how to raise it
 QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to retry
+UnreadResponses   RESOURCE_EXHAUSTED   RetryInfo says when to retry
+CallLimitReached  RESOURCE_EXHAUSTED   RetryInfo says when to retry
 DeadlinePassed    DEADLINE_EXCEEDED
 Draining          UNAVAILABLE
 NoDevice          UNAVAILABLE
@@ -41,6 +43,31 @@ class MessageTooLarge(Exception):
         )
 
 
+class UnreadResponses(Exception):
+    """A caller has not read enough of its responses for another one."""
+
+    retry_after = 1.0
+
+    def __init__(self, unread: int, limit: int) -> None:
+        super().__init__(
+            f"this caller has not read {unread} bytes of its responses, and the server's limit is {limit} for each "
+            "caller; read them first, or start the server with a larger --max-unread-bytes "
+            "(POOLSERVICE_MAX_UNREAD_BYTES)"
+        )
+
+
+class CallLimitReached(Exception):
+    """The server has as many calls in progress as it may have."""
+
+    retry_after = 1.0
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the server has {limit} calls in progress, its limit; retry in {self.retry_after:g} s, or start the "
+            "server with a larger --max-calls (POOLSERVICE_MAX_CALLS)"
+        )
+
+
 class Unauthenticated(Exception):
     """The caller sent no token, or one that this server does not know."""
 
@@ -50,6 +77,8 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         InvalidRequest: code_pb2.INVALID_ARGUMENT,
         MessageTooLarge: code_pb2.RESOURCE_EXHAUSTED,
         QueueFull: code_pb2.RESOURCE_EXHAUSTED,
+        CallLimitReached: code_pb2.RESOURCE_EXHAUSTED,
+        UnreadResponses: code_pb2.RESOURCE_EXHAUSTED,
         DeadlinePassed: code_pb2.DEADLINE_EXCEEDED,
         Draining: code_pb2.UNAVAILABLE,
         NoDevice: code_pb2.UNAVAILABLE,
@@ -79,7 +108,7 @@ def _details(error: Exception) -> list[Message]:
     if isinstance(error, InvalidRequest) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
         return [error_details_pb2.BadRequest(field_violations=[violation])]
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | UnreadResponses | CallLimitReached):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after))
         return [retry]

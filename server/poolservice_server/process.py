@@ -108,6 +108,8 @@ class ServingProcess:
             server_info.responder(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
+            max_queue_bytes=settings.max_queue_bytes,
+            max_unread_bytes=settings.max_unread_bytes,
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
         )
         self._registry = CollectorRegistry()

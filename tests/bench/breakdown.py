@@ -41,6 +41,7 @@ MAX_DECODE_CPU = 1.15
 
 _MESSAGE_BYTES = 64 * 2**20
 _PIXELS = 50_000_000
+_QUEUE_BYTES = 512 * 2**20
 
 console = Console()
 
@@ -70,6 +71,8 @@ async def _run(jobs: list[Job], calls: int, rounds: int) -> tuple[dict[str, dict
             pool_pb2.GetServerInfoResponse,
             max_message_bytes=_MESSAGE_BYTES,
             max_image_pixels=_PIXELS,
+            max_queue_bytes=_QUEUE_BYTES,
+            max_unread_bytes=0,
         )
         steps: dict[str, dict[str, list[float]]] = {}
         decode_cpu: list[float] = []

@@ -92,6 +92,13 @@ class Batcher:
         """
         return self._admission.admit(nbytes)
 
+    def count_unsent(self, nbytes: int) -> None:
+        """Count the bytes of a response that is not sent yet, or with a negative number of one that is.
+
+        They take part of `max_queue_bytes`, but the request is done: it does not count any more.
+        """
+        self._admission.nbytes += nbytes
+
     def submit(self, request: Request, permit: Permit | None = None) -> asyncio.Future[Completed]:
         """Queue a request, or run it immediately if it need not wait for others.
 

@@ -1,5 +1,6 @@
 """Bearer tokens: reads them from the file that the settings name, and checks the token of each call."""
 
+import hashlib
 import hmac
 from collections.abc import Iterable
 
@@ -24,8 +25,8 @@ class TokenAuthenticator:
         """Return True if calls need a token."""
         return bool(self._tokens)
 
-    def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Check the metadata of a call.
+    def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> str:
+        """Return the name of a call's token, from the call's metadata.
 
         Raises:
             Unauthenticated: the metadata has no token or an unknown one.
@@ -35,7 +36,7 @@ class TokenAuthenticator:
                 token = value.removeprefix(_SCHEME).encode()
                 # Compare with every token, each in constant time, so that the time reveals nothing about a match.
                 if sum(hmac.compare_digest(token, accepted) for accepted in self._tokens):
-                    return
+                    return f"token:{hashlib.sha256(token).hexdigest()[:8]}"
                 raise Unauthenticated(
                     "the server does not know the bearer token of this call; ask its operator for a current one"
                 )

@@ -109,6 +109,35 @@ class Settings(BaseSettings):
         ge=1,
         description="Largest total size in bytes of the requests that are queued or running; the server refuses more",
     )
+    max_connections: int = Field(
+        default=1000,
+        ge=1,
+        description="Largest number of connections of each worker; more are closed on arrival",
+    )
+    max_calls: int = Field(
+        default=4096,
+        ge=1,
+        description="Largest number of calls in progress in each worker, with those whose request is still arriving or "
+        "whose response is not read yet; the server refuses more",
+    )
+    max_unread_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Largest total size in bytes of the responses that one caller has not read yet; the server refuses "
+        "its further requests. 0: a quarter of max_queue_bytes",
+    )
+    receive_timeout: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="Time in seconds in which a request must arrive completely, or the call ends; a stream may be idle "
+        "for ten times as long",
+    )
+    send_timeout: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="Time in seconds in which a caller must read a response, or the call ends; at most 5 seconds while "
+        "unread responses take more than half of max_queue_bytes",
+    )
     grace_period: float = Field(
         default=30.0,
         ge=0.0,
