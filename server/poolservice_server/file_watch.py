@@ -55,13 +55,11 @@ class FileWatch:
         self._files.append(_Files(name, paths, load, signature))
 
     def start(self) -> None:
-        """Start the thread that notices changes, if there are files."""
-        if self._files:
-            threading.Thread(target=self._run, name="file-watch", daemon=True).start()
+        """Start the thread that notices changes."""
+        threading.Thread(target=self._run, name="file-watch", daemon=True).start()
 
     def reload(self) -> None:
         """Ask the thread to read all files now, whether they changed or not."""
-        _log.info("reading the files again after SIGHUP", files=self.names)
         self._asked.set()
 
     def poll(self, *, everything: bool = False) -> None:
@@ -73,8 +71,10 @@ class FileWatch:
 
     def _run(self) -> None:
         while True:
-            everything = self._asked.wait(_POLL_SECONDS)
+            everything = self._asked.wait(_POLL_SECONDS if self._files else None)
             self._asked.clear()
+            if everything:
+                _log.info("reading the files again after SIGHUP", files=self.names)
             self.poll(everything=everything)
 
     def _load(self, files: "_Files") -> str:

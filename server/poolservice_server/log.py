@@ -64,6 +64,14 @@ def configure(
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
+def report_failure(reason: str) -> None:
+    """Write why the server cannot start: one sentence, or an event if the log is JSON."""
+    if _capture is None:
+        print(f"poolservice-server: {reason}", file=sys.stderr)  # noqa: T201 - the command's output
+    else:
+        structlog.get_logger(__name__).error("cannot start", reason=reason)
+
+
 def flush() -> None:
     """Write everything that has been logged, before the process ends without the interpreter's own clean-up."""
     sys.stdout.flush()

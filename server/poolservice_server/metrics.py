@@ -1,4 +1,4 @@
-"""Prometheus metrics of calls, batches, devices and files."""
+"""Prometheus metrics of calls, batches, devices, caches and files."""
 
 import logging
 import time
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from poolservice_server.backend import Backend
 from poolservice_server.batcher import Batcher
+from poolservice_server.cache import caches
 from poolservice_server.file_watch import FileWatch
 
 _log = structlog.get_logger(__name__)
@@ -169,6 +170,22 @@ class DeviceMetrics(Collector):
         yield events
 
 
+class CacheMetrics(Collector):
+    """What the caches of the process hold."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        entries = GaugeMetricFamily("poolservice_cache_entries", "Entries of each cache.", labels=["cache"])
+        nbytes = GaugeMetricFamily(
+            "poolservice_cache_bytes", "Memory that the entries of each cache take.", labels=["cache"]
+        )
+        for cache in caches():
+            entries.add_metric([cache.name], cache.entries)
+            nbytes.add_metric([cache.name], cache.nbytes)
+        yield entries
+        yield nbytes
+
+
 class FileMetrics(Collector):
     """How often files were read again, such as certificates."""
 
@@ -199,6 +216,7 @@ def register(registry: CollectorRegistry, batcher: Batcher, backend: Backend, wa
     """
     registry.register(BatcherMetrics(batcher))
     registry.register(DeviceMetrics(backend))
+    registry.register(CacheMetrics())
     registry.register(FileMetrics(watch))
     # The process's resident memory, CPU time, start time and open files.
     ProcessCollector(registry=registry)

@@ -33,8 +33,8 @@ _BEARER = "WWW-Authenticate: Bearer\r\n"
 
 
 @contextmanager
-def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens]) -> Iterator[None]:
-    """Serve the metrics of a registry until the end of the block.
+def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens]) -> Iterator[str]:
+    """Serve the metrics of a registry until the end of the block; yield their URL.
 
     Args:
         registry: the metrics.
@@ -55,9 +55,10 @@ def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens
         # A daemon: a scrape must not keep a process alive that ends.
         thread = threading.Thread(target=asyncio.run, args=(server.run(listening),), name="metrics", daemon=True)
         thread.start()
-        _log.info("serving metrics", url=f"http://{host}:{listening.getsockname()[1]}/metrics")
+        url = f"http://{host}:{listening.getsockname()[1]}/metrics"
+        _log.info("serving metrics", url=url)
         try:
-            yield
+            yield url
         finally:
             server.stop()
             thread.join()

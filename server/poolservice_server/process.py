@@ -213,15 +213,12 @@ class ServingProcess:
             yield
 
     async def _drain(self) -> None:
-        grace_period = self._settings.grace_period
-        _log.info("stopping", grace_period=grace_period)
         self._stop.clear()
         await self._server.report_not_serving()
-        drained = asyncio.ensure_future(self._finish_requests(grace_period))
+        drained = asyncio.ensure_future(self._finish_requests(self._settings.grace_period))
         second_signal = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((drained, second_signal), return_when=asyncio.FIRST_COMPLETED)
         if not drained.done():
-            _log.warning("stopping immediately after a second signal")
             await self._server.stop(None)
         second_signal.cancel()
         await drained

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -64,7 +65,7 @@ class SignalThread:
                         self._handle(self._signals.read())
                     else:
                         selector.unregister(self._supervisor)
-                        _log.error("the supervisor has ended, stopping")
+                        _start_logging(_log.error, "the supervisor has ended")
                         self._stop()
         _end_process()
 
@@ -82,20 +83,27 @@ class SignalThread:
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._grace_period + STOP_MARGIN_SECONDS
+            _start_logging(_log.info, "stopping", grace_period=self._grace_period)
         else:
+            _start_logging(_log.warning, "stopping immediately after a second signal")
             self._deadline = min(self._deadline, now + STOP_MARGIN_SECONDS)
         self._on_stop()
 
 
+def _start_logging(write: Callable[..., None], event: str, **values: Any) -> threading.Thread:
+    """Log an event on a thread of its own: a log that is blocked, by a pipe that nobody reads, must delay nothing."""
+    thread = threading.Thread(target=write, args=(event,), kwargs=values, daemon=True)
+    thread.start()
+    return thread
+
+
 def _end_process() -> None:
     """End the process now, with status 0, because it was asked to stop."""
-    # The log may be blocked, for example by a pipe that nobody reads. The process ends all the same.
-    last_lines = threading.Thread(target=_write_last_lines, daemon=True)
-    last_lines.start()
-    last_lines.join(_LAST_LINES_SECONDS)
+    event = "ending although work is unfinished: the time to stop is over"
+    _start_logging(_write_last_line, event).join(_LAST_LINES_SECONDS)
     os._exit(0)
 
 
-def _write_last_lines() -> None:
-    _log.warning("ending although work is unfinished: the time to stop is over")
+def _write_last_line(event: str) -> None:
+    _log.warning(event)
     log.flush()

@@ -56,42 +56,42 @@ class PoolServicer:
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     async def _pool_stream(self, messages: AsyncIterator[bytes], context: _Context) -> None:
-        started, code = self._metrics.started(), _CANCELLED
+        started, code, caller, reason = self._metrics.started(), _CANCELLED, "", ""
         try:
             if self._requires_token:
-                self._check_token(context)
+                caller = self._check_token(context)
             await self._service.pool_stream(messages, context.write, _deadline(context))
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = to_status(error)
-            code = code_pb2.Code.Name(status.code)
+            code, reason = code_pb2.Code.Name(status.code), status.message
         else:
             code = _OK
             return
         finally:
-            self._metrics.ended("PoolStream", code, started)
+            self._metrics.ended("PoolStream", code, started, caller, reason)
         await _abort(context, status)
 
     def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
         async def handle(message: bytes, context: _Context) -> bytes:
-            started, code = self._metrics.started(), _CANCELLED
+            started, code, caller, reason = self._metrics.started(), _CANCELLED, "", ""
             try:
                 if self._requires_token:
-                    self._check_token(context)
+                    caller = self._check_token(context)
                 response = await method(Call(message, _deadline(context)))
             except Exception as error:  # noqa: BLE001 - every error becomes a status
                 status = to_status(error)
-                code = code_pb2.Code.Name(status.code)
+                code, reason = code_pb2.Code.Name(status.code), status.message
             else:
                 code = _OK
                 return response
             finally:
-                self._metrics.ended(name, code, started)
+                self._metrics.ended(name, code, started, caller, reason)
             return await _abort(context, status)
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _check_token(self, context: _Context) -> None:
-        self._authenticator.check([(key, value) for key, value in context.invocation_metadata() or ()])
+    def _check_token(self, context: _Context) -> str:
+        return self._authenticator.check([(key, value) for key, value in context.invocation_metadata() or ()])
 
 
 def _deadline(context: _Context) -> float | None:
