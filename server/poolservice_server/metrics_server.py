@@ -1,4 +1,4 @@
-"""The HTTP endpoint of the metrics: one thread with an event loop of its own, a few connections, and short timeouts.
+"""The HTTP endpoint of the metrics: one thread with an event loop of its own, few connections, and short timeouts.
 
 Strangers may reach it: it reads at most a few kilobytes from a connection, closes the connection that has waited
 longest when there are too many, and renders the metrics only so often, however many ask for them.
@@ -20,7 +20,10 @@ from poolservice_server.settings import SettingsError, Tokens
 
 _log = structlog.get_logger(__name__)
 
-_MAX_CONNECTIONS = 32
+_MAX_CONNECTIONS = 256
+# The event loop accepts this many connections before it reads from them again. A scraper's request is therefore read
+# long before newer connections could displace it.
+_BACKLOG = 64
 _MAX_REQUEST_BYTES = 8192
 _REQUEST_SECONDS = 5.0
 _RESPONSE_SECONDS = 10.0
@@ -47,7 +50,7 @@ def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens
     host, _, port = address.rpartition(":")
     try:
         family, _, _, _, socket_address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(socket_address[:2], family=family, backlog=_MAX_CONNECTIONS)
+        listening = socket.create_server(socket_address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SettingsError(f"cannot serve metrics at {address} (--metrics-address): {error.strerror}") from None
     server = _MetricsServer(registry, tokens)
@@ -82,7 +85,7 @@ class _MetricsServer:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._started.set()
-        async with await asyncio.start_server(self._accept, sock=listening, limit=_MAX_REQUEST_BYTES):
+        async with await asyncio.start_server(self._accept, sock=listening, limit=_MAX_REQUEST_BYTES, backlog=_BACKLOG):
             await self._stopped.wait()
             for task in self._connections:
                 task.cancel()

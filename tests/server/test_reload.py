@@ -73,7 +73,7 @@ def status(
             PoolServiceStub(channel).GetServerInfo(
                 pb.GetServerInfoRequest(),
                 timeout=TIMEOUT_SECONDS,
-                metadata=[("authorization", f"Bearer {token}")] if token else [],
+                metadata=(("authorization", f"Bearer {token}"),) if token else (),
             )
         except grpc.RpcError as error:
             code: grpc.StatusCode = error.code()

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -32,7 +33,7 @@ def png() -> bytes:
     return file.getvalue()
 
 
-def start_call(stub: PoolServiceStub, png: bytes, fault: str) -> grpc.Future:
+def start_call(stub: PoolServiceStub, png: bytes, fault: str) -> "grpc.Future[Any]":
     """Make the call that meets a fault of the server."""
     if fault == "loop":
         return stub.GetServerInfo.future(pb.GetServerInfoRequest(), timeout=TIMEOUT_SECONDS)

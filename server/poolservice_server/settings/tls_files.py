@@ -97,5 +97,5 @@ def _check_pair(certificate: Path, key: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """Return OpenSSL's name of an error, such as "bad base64 decode"."""
-    reason = getattr(error, "reason", None) or str(error)
+    reason = getattr(error, "reason", None) or str(error).partition("] ")[2].partition(" (")[0] or str(error)
     return str(reason).lower().replace("_", " ")
