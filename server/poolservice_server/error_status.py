@@ -7,6 +7,7 @@ DeadlinePassed    DEADLINE_EXCEEDED
 Draining          UNAVAILABLE
 NoDevice          UNAVAILABLE
 Unauthenticated   UNAUTHENTICATED
+DecoderCrashed    INTERNAL             the message names the format of the image that crashed its decoder
 any other         INTERNAL             an id that is also in the log; never a traceback or a path
 """
 
@@ -23,6 +24,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from poolservice.errors import InvalidRequest
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
+from poolservice_server.images import DecoderCrashed
 from poolservice_server.settings import LARGEST_MESSAGE_BYTES
 
 _log = structlog.get_logger(__name__)
@@ -52,6 +54,7 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         Draining: code_pb2.UNAVAILABLE,
         NoDevice: code_pb2.UNAVAILABLE,
         Unauthenticated: code_pb2.UNAUTHENTICATED,
+        DecoderCrashed: code_pb2.INTERNAL,
     }
 )
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 from prometheus_client import CollectorRegistry
 
-from poolservice_server import allocator, batch_log, log, metrics, metrics_server, server_info
+from poolservice_server import allocator, batch_log, images, log, metrics, metrics_server, server_info
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import Batcher
@@ -24,6 +24,7 @@ from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
+from poolservice_server.images.decode_processes import DecodeProcesses
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError, Tokens, read_tokens
 from poolservice_server.signal_thread import SignalThread
@@ -124,12 +125,16 @@ class ServingProcess:
             inline_bytes=backend.inline_bytes,
         )
         self._image_threads = ThreadPoolExecutor(settings.decode_threads or cpus, thread_name_prefix="decode")
+        self._decode_processes = (
+            DecodeProcesses(settings.decode_threads or cpus) if settings.decode_isolation == "process" else None
+        )
         service = PoolService(
             self._batcher,
             self._image_threads,
             server_info.responder(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
+            decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
         )
         self._registry = CollectorRegistry()
         self._watch = FileWatch()
@@ -170,6 +175,8 @@ class ServingProcess:
             await self._drain()
             await asyncio.wait((ended,))
         self._image_threads.shutdown(wait=False, cancel_futures=True)
+        if self._decode_processes:
+            self._decode_processes.close()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

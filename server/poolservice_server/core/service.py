@@ -12,6 +12,7 @@ from google.rpc import status_pb2
 
 from poolservice import codec
 from poolservice.v1 import pool_pb2
+from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.plan import Plan, read_head
@@ -49,6 +50,7 @@ class PoolService:
         info: returns the response to GetServerInfo. It is called for each such call, because devices change state.
         max_message_bytes: the limit of a message in either direction.
         max_image_pixels: the limit of an image, by the size that its header declares.
+        decode: decodes a scanned image on one of the image threads.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class PoolService:
         *,
         max_message_bytes: int,
         max_image_pixels: int,
+        decode: images.Decode = images.decode_scanned,
     ) -> None:
         self._batcher = batcher
         self._image_threads = image_threads
         self._info = info
         self._max_message_bytes = max_message_bytes
         self._max_image_pixels = max_image_pixels
+        self._decode = decode
 
     def pool(self, call: Call) -> Awaitable[bytes]:
         """Respond to a PoolRequest with a PoolResponse."""
@@ -132,7 +136,7 @@ class PoolService:
         head = read_head(request.head)
         plan = head.tensor_plan
         if plan is None:
-            image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels)
+            image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
             return await self._respond_to_image(image, deadline)
         planes = plan.planes_of(request.data)
         self._check_response_size(plan)

@@ -3,13 +3,14 @@
 import struct
 from typing import NamedTuple
 
-ORIENTATION = 0x0112
-
 # TIFF and EXIF together define fewer tags than this.
 MAX_ENTRIES = 4096
 
 # The size of one element in bytes, by type. Entries of other types are ignored.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_SHORT = 3
+# The position of the data in an entry, in a TIFF and in a BigTIFF.
+_DATA_POSITIONS = (8, 12)
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q"}
 
 
@@ -42,6 +43,23 @@ class Directory(NamedTuple):
         """Return the value of `tag`, or `default` if the tag is missing or not a single integer."""
         entry = self.entries.get(tag)
         return default if entry is None or entry.integer is None else entry.integer
+
+    def data_of(self, entry: Entry, view: memoryview) -> tuple[int, memoryview]:
+        """Return the type of an entry and its data, which is cut off where `view` ends."""
+        (kind,) = struct.unpack_from(self.order + "H", entry.raw, 2)
+        if entry.end:
+            return kind, view[entry.end - entry.nbytes : entry.end]
+        return kind, memoryview(entry.raw)[_DATA_POSITIONS[self.big] :]
+
+    def first_short(self, tag: int, view: memoryview, *, default: int) -> int:
+        """Return the first of the 16-bit integers of `tag`, or `default` if the tag is missing or of another type."""
+        entry = self.entries.get(tag)
+        if entry is None:
+            return default
+        kind, data = self.data_of(entry, view)
+        if kind != _SHORT:
+            return default
+        return int.from_bytes(data[:2], "little" if self.order == "<" else "big")
 
     def with_only(self, tags: frozenset[int]) -> bytes:
         """Return the directory as bytes with the entries of `tags` only, and without a next directory."""
@@ -88,14 +106,3 @@ def _entry(raw: bytes, kind: int, elements: int, data: bytes, order: str) -> Ent
     if elements == 1 and kind in _INTEGERS:
         return Entry(raw, elements, nbytes, struct.unpack_from(order + _INTEGERS[kind], data)[0], 0)
     return Entry(raw, elements, nbytes, None, 0)
-
-
-def orientation(exif: memoryview) -> int:
-    """Return the orientation in an EXIF block, 1 to 8; 1 if it has none or is damaged."""
-    if bytes(exif[:6]) == b"Exif\0\0":
-        exif = exif[6:]
-    try:
-        value = read(exif).integer(ORIENTATION, 1)
-    except MalformedDirectory:
-        return 1
-    return value if 1 <= value <= 8 else 1
