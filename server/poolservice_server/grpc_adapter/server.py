@@ -5,6 +5,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from poolservice_server.core.service import PoolService
+from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.active_calls import ActiveCalls
 from poolservice_server.grpc_adapter.auth import token_authenticator
 from poolservice_server.grpc_adapter.caller import Callers
@@ -26,15 +27,18 @@ class GrpcServer:
         settings: the server's settings.
         service: the core.
         metrics: counts the calls.
+        watch: reads the token file and the TLS files again when they change.
         shared_port: True if other worker processes listen on the same port.
 
     Raises:
         SettingsError: the token file or a TLS file cannot be used.
     """
 
-    def __init__(self, settings: Settings, service: PoolService, metrics: CallMetrics, *, shared_port: bool) -> None:
+    def __init__(
+        self, settings: Settings, service: PoolService, metrics: CallMetrics, watch: FileWatch, *, shared_port: bool
+    ) -> None:
         self._address = settings.address
-        self._credentials = server_credentials(settings)
+        self._credentials = server_credentials(settings, watch)
         self._health = health.aio.HealthServicer()
         self._calls = ActiveCalls(
             receive_timeout=settings.receive_timeout,
@@ -42,7 +46,7 @@ class GrpcServer:
             max_calls=settings.max_calls,
             is_crowded=service.unread_responses_crowd_the_queue,
         )
-        callers = Callers(token_authenticator(settings), client_certificates=settings.tls_client_ca is not None)
+        callers = Callers(token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None)
         servicer = PoolServicer(service, metrics, callers, self._calls)
         self._server = _create_server(settings, shared_port=shared_port)
         servicer.add_to(self._server)

@@ -106,7 +106,7 @@ class PoolServicer:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _handle(self, name: str, respond: _Handle, context: _Context) -> Any:
-        started, code, active = self._metrics.started(), _CANCELLED, None
+        started, code, active, reason = self._metrics.started(), _CANCELLED, None, ""
         try:
             active = self._calls.start(_current_task(), started)
             active.caller = self._callers.caller_of(context)
@@ -118,18 +118,18 @@ class PoolServicer:
                 # The status would have to wait for the response, which the caller does not read.
                 raise
             status = active.ended_with
-            code = code_pb2.Code.Name(status.code)
+            code, reason = code_pb2.Code.Name(status.code), status.message
         except grpc.aio.BaseError:
             # The caller has left: gRPC can neither receive nor send.
             raise asyncio.CancelledError from None
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = to_status(error)
-            code = code_pb2.Code.Name(status.code)
+            code, reason = code_pb2.Code.Name(status.code), status.message
         else:
             code = _OK
             return response
         finally:
-            self._metrics.ended(name, code, started)
+            self._metrics.ended(name, code, started, "" if active is None else active.caller, reason)
         if active is not None:
             active.sending()
         return await _abort(context, status)

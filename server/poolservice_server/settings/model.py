@@ -152,7 +152,14 @@ class Settings(BaseSettings):
         description="CA in PEM; clients need a certificate of this CA (mutual TLS); none: no client certificates",
     )
     auth_token_file: Path | None = Field(
-        default=None, description="File of bearer tokens, one per line; clients need one of them; none: no tokens"
+        default=None,
+        description="File of bearer tokens, one per line: TOKEN or sha256:HASH, and optionally a name for its owner; "
+        "clients need one of them; none: no tokens",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Serve other machines although there is no TLS, or although neither tokens nor client certificates "
+        "are required. Without it, the server refuses to listen on such an address",
     )
     compression: bool = Field(
         default=False,
@@ -162,6 +169,11 @@ class Settings(BaseSettings):
     metrics_address: str | None = Field(
         default=None,
         description="HOST:PORT on which to serve Prometheus metrics; worker N uses PORT + N; none: no metrics",
+    )
+    metrics_token_file: Path | None = Field(
+        default=None,
+        description="File of bearer tokens for the metrics, in the format of the other token file; none: whoever "
+        "reaches the metrics address may read them",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest level that is logged"
