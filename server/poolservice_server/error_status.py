@@ -3,8 +3,10 @@
 InvalidRequest    INVALID_ARGUMENT     BadRequest names the field and says what would be right
 MessageTooLarge   RESOURCE_EXHAUSTED   the message names the limit and how to raise it
 QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to retry
+QuotaExceeded     RESOURCE_EXHAUSTED   the message names the quota; RetryInfo says when to retry
 DeadlinePassed    DEADLINE_EXCEEDED
 Draining          UNAVAILABLE
+WorkStopped       CANCELLED            nobody waits for the response any more
 NoDevice          UNAVAILABLE
 Unauthenticated   UNAUTHENTICATED
 any other         INTERNAL             an id that is also in the log; never a traceback or a path
@@ -22,8 +24,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
 from poolservice_server.backend.device import NoDevice
-from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
+from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull, QuotaExceeded
 from poolservice_server.settings import LARGEST_MESSAGE_BYTES
+from poolservice_server.stop import WorkStopped
 
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +51,10 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         InvalidRequest: code_pb2.INVALID_ARGUMENT,
         MessageTooLarge: code_pb2.RESOURCE_EXHAUSTED,
         QueueFull: code_pb2.RESOURCE_EXHAUSTED,
+        QuotaExceeded: code_pb2.RESOURCE_EXHAUSTED,
         DeadlinePassed: code_pb2.DEADLINE_EXCEEDED,
         Draining: code_pb2.UNAVAILABLE,
+        WorkStopped: code_pb2.CANCELLED,
         NoDevice: code_pb2.UNAVAILABLE,
         Unauthenticated: code_pb2.UNAUTHENTICATED,
     }
@@ -76,7 +81,7 @@ def _details(error: Exception) -> list[Message]:
     if isinstance(error, InvalidRequest) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
         return [error_details_pb2.BadRequest(field_violations=[violation])]
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | QuotaExceeded):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after))
         return [retry]

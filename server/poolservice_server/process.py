@@ -14,17 +14,20 @@ from poolservice import __version__
 from poolservice_server import allocator, metrics, server_info
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.device import NoDevice
-from poolservice_server.batcher import Batcher
+from poolservice_server.batcher import Batcher, Quotas
 from poolservice_server.core.service import PoolService
 from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
 from poolservice_server.settings import Settings, SettingsError
+from poolservice_server.stage_cost import calibrate
 
 _log = structlog.get_logger(__name__)
 
 # Long enough to make the fixed cost of a batch negligible, also on a GPU.
 _MAX_BATCH_SECONDS = 0.02
+
+_NO_LIMIT = float("inf")
 
 
 class Worker(NamedTuple):
@@ -86,6 +89,7 @@ class ServingProcess:
         self._settings = settings
         self._worker = worker
         self._backend = backend
+        decode_threads = settings.decode_threads or cpus
         self._batcher = Batcher(
             backend.run,
             max_batch_size=settings.max_batch_size,
@@ -94,16 +98,25 @@ class ServingProcess:
             max_batch_delay=settings.max_batch_delay,
             max_queue_items=settings.max_queue_items,
             max_queue_bytes=settings.max_queue_bytes,
+            quotas=Quotas(
+                settings.largest_caller_requests,
+                settings.largest_caller_bytes,
+                settings.caller_max_seconds or _NO_LIMIT,
+                settings.caller_max_rate or _NO_LIMIT,
+            ),
+            prepare_threads=decode_threads,
             threads=settings.threads or backend.concurrency(cpus),
             inline_bytes=backend.inline_bytes,
         )
-        self._image_threads = ThreadPoolExecutor(settings.decode_threads or cpus, thread_name_prefix="decode")
+        self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
         service = PoolService(
             self._batcher,
             self._image_threads,
             server_info.responder(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
+            max_request_seconds=settings.max_request_seconds,
+            seconds_per_step=calibrate(),
         )
         self._registry = CollectorRegistry()
         self._server = GrpcServer(
@@ -187,4 +200,5 @@ class ServingProcess:
                 await self._batcher.drain()
         except TimeoutError:
             _log.warning("the grace period has ended with unfinished requests")
+            self._batcher.abandon()
         await self._server.stop(max(0.0, deadline - loop.time()))

@@ -11,12 +11,14 @@ from typing import NamedTuple
 from google.rpc import status_pb2
 
 from poolservice import codec
+from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
-from poolservice_server.core.plan import Plan, read_head
+from poolservice_server.core.plan import read_head
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.error_status import MessageTooLarge, to_status
+from poolservice_server.stage_cost import Cost
 
 MAX_BATCH_ITEMS = 1024
 
@@ -49,6 +51,8 @@ class PoolService:
         info: returns the response to GetServerInfo. It is called for each such call, because devices change state.
         max_message_bytes: the limit of a message in either direction.
         max_image_pixels: the limit of an image, by the size that its header declares.
+        max_request_seconds: the limit of a request's estimated work.
+        seconds_per_step: the time of one step of the estimates on this machine.
     """
 
     def __init__(
@@ -59,23 +63,27 @@ class PoolService:
         *,
         max_message_bytes: int,
         max_image_pixels: int,
+        max_request_seconds: float,
+        seconds_per_step: float,
     ) -> None:
         self._batcher = batcher
         self._image_threads = image_threads
         self._info = info
         self._max_message_bytes = max_message_bytes
         self._max_image_pixels = max_image_pixels
+        self._max_request_seconds = max_request_seconds
+        self._seconds_per_step = seconds_per_step
 
     def pool(self, call: Call) -> Awaitable[bytes]:
         """Respond to a PoolRequest with a PoolResponse."""
         self._check_size(call.message)
-        return self._respond(codec.decode_request(call.message), call.deadline)
+        return self._respond(codec.decode_request(call.message), call)
 
     async def pool_batch(self, call: Call) -> bytes:
         """Respond to a PoolBatchRequest with a PoolBatchResponse, in which each request has its own outcome."""
         self._check_size(call.message)
         requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
-        outcomes = await asyncio.gather(*(self._outcome(request, call.deadline) for request in requests))
+        outcomes = await asyncio.gather(*(self._outcome(request, call) for request in requests))
         response = codec.encode_batch_response(outcomes)
         if len(response) > self._max_message_bytes:
             raise MessageTooLarge(
@@ -101,7 +109,7 @@ class PoolService:
             try:
                 self._check_size(message)
                 correlation_id, request = codec.decode_stream_request(message)
-                status, response = await self._outcome(request, deadline)
+                status, response = await self._outcome(request, Call(b"", deadline))
                 async with sending:
                     await send(codec.encode_stream_response(correlation_id, status, response))
             finally:
@@ -122,29 +130,47 @@ class PoolService:
         self._check_size(call.message)
         return self._info().SerializeToString()
 
-    async def _outcome(self, request: codec.Request, deadline: float | None) -> tuple[status_pb2.Status, bytes | None]:
+    async def _outcome(self, request: codec.Request, call: Call) -> tuple[status_pb2.Status, bytes | None]:
         try:
-            return _OK, await self._respond(request, deadline)
+            return _OK, await self._respond(request, call)
         except Exception as error:  # noqa: BLE001 - one of many requests has its own outcome, whatever it is
             return to_status(error), None
 
-    async def _respond(self, request: codec.Request, deadline: float | None) -> bytes:
+    async def _respond(self, request: codec.Request, call: Call) -> bytes:
         head = read_head(request.head)
         plan = head.tensor_plan
         if plan is None:
             image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels)
-            return await self._respond_to_image(image, deadline)
+            return await self._respond_to_image(image, call)
         planes = plan.planes_of(request.data)
-        self._check_response_size(plan)
-        completed = await self._batcher.submit(Request(plan.batch_key, planes, plan.nbytes, deadline))
-        return await plan.response_builder.build(completed, self._image_threads)
+        seconds = self._checked_seconds(plan.cost)
+        to_run = Request(
+            plan.batch_key,
+            planes,
+            plan.nbytes,
+            call.deadline,
+            call.caller,
+            plan.run_steps * self._seconds_per_step,
+        )
+        # The permit reserves the memory until the response is ready.
+        with self._batcher.reserve(plan.cost.peak_bytes, call.caller, seconds) as permit:
+            completed = await self._batcher.submit(to_run, permit)
+            return await plan.response_builder.build(completed, self._image_threads)
 
-    async def _respond_to_image(self, image: ImageRequest, deadline: float | None) -> bytes:
+    async def _respond_to_image(self, image: ImageRequest, call: Call) -> bytes:
         plan = image.plan
-        self._check_response_size(plan)
-        request = Request(plan.batch_key, image.decode, plan.nbytes, deadline)
-        # The permit reserves the declared size from before the decoding until the response is ready.
-        with self._batcher.reserve(plan.nbytes) as permit:
+        seconds = self._checked_seconds(image.cost)
+        request = Request(
+            plan.batch_key,
+            image.decode,
+            plan.nbytes,
+            call.deadline,
+            call.caller,
+            plan.run_steps * self._seconds_per_step,
+            image.decode_steps * self._seconds_per_step,
+        )
+        # The permit reserves the memory from before the decoding until the response is ready.
+        with self._batcher.reserve(image.cost.peak_bytes, call.caller, seconds) as permit:
             completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
             return await plan.response_builder.build(completed, self._image_threads)
 
@@ -152,11 +178,25 @@ class PoolService:
         if len(message) > self._max_message_bytes:
             raise MessageTooLarge("a message", len(message), self._max_message_bytes, remedy="send less at a time")
 
-    def _check_response_size(self, plan: Plan) -> None:
-        if plan.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
+    def _checked_seconds(self, cost: Cost) -> float:
+        """Return the estimated seconds of a request.
+
+        Raises:
+            MessageTooLarge: its response would exceed the limit of a message.
+            InvalidRequest: its work would exceed the limit of a request.
+        """
+        if cost.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
             raise MessageTooLarge(
                 "the response to this request",
-                plan.response_bytes,
+                cost.response_bytes,
                 self._max_message_bytes,
                 remedy="ask for less (a smaller output_size, a larger stride, fewer specs)",
             )
+        seconds = cost.steps * self._seconds_per_step
+        if seconds > self._max_request_seconds:
+            raise InvalidRequest(
+                f"the request would take about {seconds:.3g} s, more than the {self._max_request_seconds:g} s that this "
+                "server allows for one request; a larger stride, a smaller kernel_size or output_size, fewer specs or a "
+                "smaller payload take less, or start the server with a larger --max-request-seconds"
+            )
+        return seconds

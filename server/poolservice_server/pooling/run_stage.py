@@ -8,7 +8,7 @@ import torch
 
 from poolservice.specs import PoolSpec, WindowSpec
 from poolservice_server.operator_shapes import ORDER_STATISTICS
-from poolservice_server.pool_stage import PoolStage, SpecResult
+from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
 from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool
 from poolservice_server.pooling.interop import to_array, to_tensor
@@ -42,13 +42,21 @@ def run_on_tensors(stage: PoolStage, planes: torch.Tensor) -> list[TensorResult]
     return results
 
 
-def run_on_arrays(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...]:
+def run_on_arrays(stage: PoolStage, planes: np.ndarray, stop: Stop = lambda: False) -> tuple[SpecResult, ...]:
     """Pool planes with each spec of the stage, on the CPU: in numpy if that is faster, else in torch.
 
     Shape:
         planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
+
+    Raises:
+        WorkStopped: `stop` returned True between two specs.
     """
-    return tuple([function(planes) for function in _functions(stage, planes.shape[1:], planes.dtype)])
+    results: list[SpecResult] = []
+    for function in _functions(stage, planes.shape[1:], planes.dtype):
+        if results and stop():
+            raise WorkStopped
+        results.append(function(planes))
+    return tuple(results)
 
 
 @lru_cache(maxsize=1024)
