@@ -42,7 +42,7 @@ class Permit:
             self._admission.release(self._nbytes)
 
     def shrink_to(self, nbytes: int) -> None:
-        """Give back all but `nbytes` of the memory. Call it once, while the permit is held, with no more than it has."""
+        """Give back all but `nbytes` of the memory; `nbytes` must be no more than the permit has."""
         self._admission.nbytes -= self._nbytes - nbytes
         self._nbytes = nbytes
 
