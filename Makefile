@@ -98,6 +98,10 @@ bench-gpu: $(VENV)/installed ## measure batches on a CUDA GPU against the CPU; n
 	$(BIN)/python tests/bench/gpu.py $(FLAGS)
 .PHONY: bench-gpu
 
+attacks: $(VENV)/installed ## attack a server in every known way while good callers use it; some attacks: FLAGS='long_work'
+	$(BIN)/python tests/attacks/run.py $(FLAGS)
+.PHONY: attacks
+
 serve: $(VENV)/installed ## run the server on this machine; more flags: make serve FLAGS='--device cpu'
 	exec $(BIN)/poolservice-server $(FLAGS)
 .PHONY: serve

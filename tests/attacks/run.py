@@ -1,0 +1,163 @@
+"""Run each attack against a real server, and print what its good callers noticed.
+
+    make attacks                              all attacks, in less than ten minutes
+    make attacks FLAGS='long_work floods'     some attacks, by the names of their modules
+
+Each attack has a server of its own. Good callers use the server before, during and after the attack; a health check
+runs beside them and the server's memory is sampled. The attacker is a process of its own. The command fails if a good
+call fails or if one of the bounds below is exceeded.
+
+An attack is a module of this folder with
+
+    FLAGS    flags for the server, a tuple
+    BEFORE   what the attack did to the server before it was bounded, one line
+    TOKEN    optional: the server requires this bearer token, which the good callers have
+    attack   async def attack(target: Target, seconds: float) -> str: attacks the server for about that long, closes
+             everything that it opened, and returns what it saw, one line
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import multiprocessing
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from good_callers import GoodCallers, Observed
+from memory import MemorySampler
+from poolservice_server.testing import Service, serve
+from target import Target
+
+# The bounds, for a machine with two cores.
+MAX_P99_SECONDS = 0.25
+MAX_HEALTH_SECONDS = 0.1
+MAX_MEMORY_BYTES_ABOVE_QUEUE = 300 * 2**20
+MAX_MEMORY_BYTES_KEPT = 100 * 2**20
+
+_QUEUE_BYTES = 512 * 2**20
+_BASELINE_SECONDS = 3.0
+_ATTACK_SECONDS = 8.0
+# The longest time after an attack until the server has given its memory back.
+_RECOVERY_SECONDS = 10.0
+
+_NOT_ATTACKS = ("run", "target", "good_callers", "memory")
+ATTACKS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in _NOT_ATTACKS))
+
+
+class Verdict:
+    """The result of one attack.
+
+    Attributes:
+        lines: what was measured.
+        broken: the bounds that were exceeded; empty if the server withstood the attack.
+    """
+
+    def __init__(
+        self, saw: str, before: Observed, during: Observed, memory: MemorySampler, *, kept: int, workers: int
+    ) -> None:
+        limit = workers * (_QUEUE_BYTES + MAX_MEMORY_BYTES_ABOVE_QUEUE)
+        self.lines = [
+            f"the attacker saw: {saw}",
+            f"good callers: p99 {during.p99 * 1e3:.0f} ms (alone {before.p99 * 1e3:.0f} ms), "
+            f"{during.rate:.0f} calls/s (alone {before.rate:.0f}), {len(during.errors)} failed",
+            f"health: at most {during.health * 1e3:.0f} ms",
+            f"memory: {memory.start / 1e6:.0f} MB before, {memory.peak / 1e6:.0f} MB at most, "
+            f"{kept / 1e6:+.0f} MB afterwards",
+        ]
+        self.broken = [
+            reason
+            for is_broken, reason in (
+                (bool(during.errors), f"good calls failed: {', '.join(sorted(set(during.errors)))[:300]}"),
+                (during.p99 > MAX_P99_SECONDS, f"p99 of good callers above {MAX_P99_SECONDS * 1e3:.0f} ms"),
+                (during.health > MAX_HEALTH_SECONDS, f"health above {MAX_HEALTH_SECONDS * 1e3:.0f} ms"),
+                (memory.peak > limit, f"memory above {limit / 1e6:.0f} MB"),
+                (kept > MAX_MEMORY_BYTES_KEPT, f"more than {MAX_MEMORY_BYTES_KEPT / 1e6:.0f} MB kept"),
+            )
+            if is_broken
+        ]
+
+
+async def run_attack(name: str, seconds: float, attackers: ProcessPoolExecutor) -> Verdict:
+    """Start a server, run one attack against it, and compare the good callers before and during the attack."""
+    module = importlib.import_module(name)
+    token: str = getattr(module, "TOKEN", "")
+    with _server(module.FLAGS, token) as service:
+        target = Target(service.address, _metrics_url(service), service.process.pid)
+        async with GoodCallers(service.address, token) as callers:
+            await callers.observe(0.5)
+            with MemorySampler(target.pid) as memory:
+                before = await callers.observe(_BASELINE_SECONDS)
+                memory.begin()
+                loop = asyncio.get_running_loop()
+                attack = loop.run_in_executor(attackers, _attack, name, target, seconds)
+                during = await callers.observe_until(attack)
+                kept = memory.settle(_RECOVERY_SECONDS, MAX_MEMORY_BYTES_KEPT)
+        workers = max(1, len(memory.processes) - 1)
+        return Verdict(await attack, before, during, memory, kept=kept, workers=workers)
+
+
+def _attack(name: str, target: Target, seconds: float) -> str:
+    """Run an attack, in the attacker's process."""
+    saw: str = asyncio.run(importlib.import_module(name).attack(target, seconds))
+    return saw
+
+
+@contextlib.contextmanager
+def _server(flags: tuple[str, ...], token: str) -> Iterator[Service]:
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Path(folder) / "tokens"
+        tokens.write_text(f"{token}\n")
+        authentication = ("--auth-token-file", str(tokens)) if token else ()
+        limits = ("--max-queue-bytes", str(_QUEUE_BYTES), "--metrics-address", "127.0.0.1:0")
+        with serve("--device", "cpu", *limits, *authentication, *flags) as service:
+            yield service
+
+
+def _metrics_url(service: Service) -> str:
+    found = re.search(r"http://[\w.:\[\]]+/metrics", service.log())
+    return found.group() if found else ""
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Attack a real server and report what its good callers noticed.")
+    parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"default: all of {', '.join(ATTACKS)}")
+    parser.add_argument("--seconds", type=float, default=_ATTACK_SECONDS, help="length of each attack (default: 8)")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.attacks) - set(ATTACKS)):
+        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(ATTACKS)}")
+    return options
+
+
+def main() -> int:
+    """Run the attacks that the command line names; return the exit status."""
+    options = _options()
+    sys.path.insert(0, str(Path(__file__).parent))
+    failed = []
+    context = multiprocessing.get_context("spawn")
+    for name in options.attacks or ATTACKS:
+        print(f"\n{name}", flush=True)
+        print(f"  before: {importlib.import_module(name).BEFORE}")
+        try:
+            with ProcessPoolExecutor(1, mp_context=context) as attackers:
+                verdict = asyncio.run(run_attack(name, options.seconds, attackers))
+        except Exception:  # noqa: BLE001 - the other attacks still run
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        for line in verdict.lines:
+            print(f"  {line}")
+        print(f"  {'BROKEN: ' + '; '.join(verdict.broken) if verdict.broken else 'withstood'}", flush=True)
+        if verdict.broken:
+            failed.append(name)
+    print(f"\n{len(failed)} attacks succeeded{': ' + ', '.join(failed) if failed else ''}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
