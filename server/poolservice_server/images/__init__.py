@@ -6,9 +6,21 @@ parts that the pixels need. Then a decoder receives only those parts, and only i
 color profiles, thumbnails and further frames are never decompressed, so a decompression bomb in them has no effect.
 """
 
+from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.decoder import ColorMode, decode, decode_scanned
 from poolservice_server.images.encoder import encode_png
 from poolservice_server.images.formats import FORMATS, read_header, scan
 from poolservice_server.images.scan_result import Header, Scan
 
-__all__ = ["FORMATS", "ColorMode", "Header", "Scan", "decode", "decode_scanned", "encode_png", "read_header", "scan"]
+__all__ = [
+    "FORMATS",
+    "ColorMode",
+    "Header",
+    "Scan",
+    "decode",
+    "decode_cost",
+    "decode_scanned",
+    "encode_png",
+    "read_header",
+    "scan",
+]

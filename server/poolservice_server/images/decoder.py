@@ -19,9 +19,20 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from poolservice_server.images import libjpeg_turbo
+from poolservice_server.images import libjpeg_turbo, png_rows
+from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.formats import scan
 from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
+from poolservice_server.images.stoppable_file import StoppableFile
+from poolservice_server.pool_stage import Stop, WorkStopped
+
+#: Steps between two calls of `stop`.
+PIECE_STEPS = 20e6
+
+# The limit for the bytes that Pillow may copy when it decodes a file in pieces.
+MAX_COPIED_BYTES = 512 * 2**20
+
+_SMALLEST_PIECE = 64
 
 ColorMode = Literal["RGB", "GRAY", "RGBA"]
 
@@ -40,6 +51,10 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = MappingProxyType(
 )
 
 
+def _never() -> bool:
+    return False
+
+
 def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
     """Scan and decode a file; see `decode_scanned`.
 
@@ -51,16 +66,25 @@ def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
     return decode_scanned(scan(data, max_pixels=max_pixels), mode, max_pixels=max_pixels)
 
 
-def decode_scanned(scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False) -> np.ndarray:
+def _never() -> bool:
+    return False
+
+
+def decode_scanned(
+    scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = _never
+) -> np.ndarray:
     """Decode the first frame of an image, upright.
 
-    Thread-safe: several threads can decode in parallel.
+    Thread-safe: several threads can decode in parallel. Decoding that takes long runs in pieces of about
+    PIECE_STEPS, between which `stop` is called. WebP, and TIFF with compression, have no pieces, because their
+    libraries decode an image in one call.
 
     Args:
         scanned: the result of `scan`. Its parts are consumed.
         mode: the channels to decode to.
         max_pixels: the limit that the file was scanned with.
         interleaved: allow the planes to be interleaved, (H, W, C) in memory, which saves a pass over the pixels.
+        stop: returns True if nobody waits for the image any more.
 
     Returns:
         uint8 planes, (C, H, W). Unless `interleaved`, the array is C-contiguous, so that pooling reads each channel
@@ -69,31 +93,58 @@ def decode_scanned(scanned: Scan, mode: ColorMode, *, max_pixels: int, interleav
     Raises:
         InvalidRequest: the file is unsupported, too large, damaged or incomplete. A partial image is never returned.
             The error's `field` is image.data.
+        WorkStopped: `stop` returned True.
     """
+    if stop():
+        raise WorkStopped
     header = scanned.header
     file = b"".join(scanned.parts)
-    planes = libjpeg_turbo.decode_jpeg(file, header, mode, interleaved=interleaved)
-    if planes is not None:
-        return planes
-    image = _load(file, header, max_pixels)
+    steps, _ = decode_cost(scanned, mode)
+    in_pieces = steps > 2 * PIECE_STEPS
+    # A single pass over the pixels is short at any size. Several passes are decoded in pieces, by Pillow.
+    if not in_pieces or scanned.coding.passes == 1:
+        planes = libjpeg_turbo.decode_jpeg(file, header, mode, interleaved=interleaved)
+        if planes is not None:
+            return planes
+    if in_pieces:
+        block = _block_nbytes(scanned.coding.nbytes, steps)
+        image = _load(StoppableFile(file, stop, scanned.boundaries), block, header, max_pixels)
+        if stop():
+            raise WorkStopped
+    else:
+        image = _load(BytesIO(file), len(file), header, max_pixels)
+    if header.format == "PNG" and png_rows.may_be_missing(image):
+        png_rows.check(file, scanned.coding.sample_bytes, stop)
     if header.orientation in _TRANSPOSES:
         image = image.transpose(_TRANSPOSES[header.orientation])
     return _to_planes(_convert(image, header, _PILLOW_MODES[mode]))
 
 
-def _load(file: bytes, header: Header, max_pixels: int) -> Image.Image:
+def _block_nbytes(nbytes: int, steps: float) -> int:
+    """Return the size of the pieces in which to decode `nbytes`."""
+    # Pillow copies the remaining bytes after each piece, if the decoder has not consumed them.
+    pieces = min(int(steps / PIECE_STEPS), max(8, MAX_COPIED_BYTES // nbytes))
+    block = max(nbytes // pieces, 2 * _SMALLEST_PIECE)
+    # The decoder must see the checksum at the end of a compressed stream together with the last pixels.
+    while 0 < nbytes % block < _SMALLEST_PIECE:
+        block += 1
+    return block
+
+
+def _load(file: BytesIO, block: int, header: Header, max_pixels: int) -> Image.Image:
     # Pillow has one limit for the whole process. It is raised if the server's own limit is higher. The server's limit
     # was checked against the header before.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        image = Image.open(BytesIO(file), formats=(header.format,))
+        image = Image.open(file, formats=(header.format,))
         if image.size == (header.width, header.height):
-            # Decode the file as one block. With several blocks, Pillow copies the remaining bytes once per block: a
-            # JPEG of 64 MB with one endless marker took two minutes.
-            image.decodermaxblock = max(len(file), image.decodermaxblock)
+            # With Pillow's small blocks, a JPEG of 64 MB with one endless marker took two minutes.
+            image.decodermaxblock = block
+            if header.format == "PNG":
+                png_rows.mark_last(image)
             image.load()
-    except MemoryError:
+    except (MemoryError, WorkStopped):
         raise
     except UnidentifiedImageError:
         raise invalid_image(

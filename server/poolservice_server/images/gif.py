@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
+    Coding,
     Header,
     Scan,
     invalid_image,
@@ -48,7 +49,8 @@ def scan(view: memoryview) -> Scan:
     parts.append(view[position:])
     screen_width, screen_height = int.from_bytes(view[6:8], "little"), int.from_bytes(view[8:10], "little")
     # A frame that extends beyond the screen enlarges the image, as in Pillow.
-    return Scan(Header("GIF", max(screen_width, left + width), max(screen_height, top + height)), parts)
+    header = Header("GIF", max(screen_width, left + width), max(screen_height, top + height))
+    return Scan(header, parts, Coding("gif", len(view) - position, width * height, channels=1))
 
 
 def _color_table_nbytes(flags: int) -> int:

@@ -8,6 +8,7 @@ from poolservice_server.images import tiff_directory
 from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
+    Coding,
     Header,
     Scan,
     invalid_image,
@@ -19,11 +20,17 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _INDEXED = 3
+# The first column and row, and the distances between columns and rows, of each pass of an interlaced image.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+# The samples per pixel of each color type.
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def scan(view: memoryview) -> Scan:
     """Walk the chunks, leaving out text, profiles and all frames of an animation but the first."""
     position, orientation, chunks = len(MAGIC), 1, []
+    # Chunks that the pixels do not need. As in Pillow, those before the pixels must match their checksums too.
+    others: list[memoryview] = []
     for _ in range(MAX_BLOCKS):
         if position + 12 > len(view):
             raise truncated_file("PNG", f"the chunks, after {len(view)} bytes and before its IEND chunk")
@@ -36,9 +43,12 @@ def scan(view: memoryview) -> Scan:
             )
         if kind in _PIXEL_CHUNKS:
             chunks.append(view[position:end])
-        elif kind == b"eXIf":
-            orientation = tiff_directory.orientation(view[position + 8 : end - 4])
-        elif not kind[0] & 0x20:
+        elif kind[0] & 0x20:
+            if kind == b"eXIf":
+                orientation = tiff_directory.orientation(view[position + 8 : end - 4])
+            if not chunks or bytes(chunks[-1][4:8]) != b"IDAT":
+                others.append(view[position:end])
+        else:
             raise invalid_image(
                 f"the PNG file has a critical {_name(kind)} chunk, which is in no PNG standard; save the image again"
             )
@@ -50,38 +60,60 @@ def scan(view: memoryview) -> Scan:
     first = chunks[0]
     if bytes(first[4:8]) != b"IHDR" or len(first) != 25:
         raise invalid_image("the PNG file does not begin with an IHDR chunk of 13 bytes; send an undamaged file")
-    width, height, _, color = struct.unpack_from(">LLBB", first, 8)
+    width, height, bits, color, _, _, interlace = struct.unpack_from(">LLBBBBB", first, 8)
     if color == _INDEXED and not any(bytes(chunk[4:8]) == b"PLTE" for chunk in chunks[1:3]):
         raise invalid_image(
             "the PNG file's pixels refer to a palette, and it has no PLTE chunk; send an undamaged file"
         )
-    return Scan(Header("PNG", width, height, orientation), _parts(chunks))
+    channels = _CHANNELS.get(color, 1)
+    coding = Coding(
+        "png_interlaced" if interlace else "png",
+        sum(len(chunk) - 12 for chunk in chunks if bytes(chunk[4:8]) == b"IDAT"),
+        _sample_bytes(width, height, channels * bits, is_interlaced=bool(interlace)),
+        channels=channels,
+    )
+    return Scan(Header("PNG", width, height, orientation), _parts(chunks, others), coding)
 
 
-def _parts(chunks: list[memoryview]) -> Iterator[Buffer]:
-    """Yield the chunks after verifying their checksums, with all pixels joined in one IDAT chunk.
+def _parts(chunks: list[memoryview], others: list[memoryview]) -> Iterator[Buffer]:
+    """Yield `chunks` with all pixels joined in one IDAT chunk, after verifying the checksums of `chunks` and `others`.
 
     Pillow does not verify the checksums of pixels.
     """
+    for chunk in others:
+        _verify(chunk)
     yield MAGIC
     pixels: list[memoryview] = []
     for chunk in chunks:
         kind = bytes(chunk[4:8])
-        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            raise invalid_image(
-                f"the PNG file's {_name(kind)} chunk does not match its checksum; send an undamaged file"
-            )
+        _verify(chunk)
         if kind == b"IDAT":
             pixels.append(chunk[8:-4])
             continue
         if kind == b"IEND":
-            # When the compressed data ends, Pillow accepts the image even if rows are missing. Without the last byte,
-            # which belongs to the checksum of the compressed data, Pillow sees no end and reports the missing rows.
-            # The other checksum bytes must stay: without any byte after the pixels, Pillow rejects one valid small
-            # image in seven.
-            compressed = b"".join(pixels)[:-1]
-            yield from (struct.pack(">L4s", len(compressed), b"IDAT"), compressed, bytes(4))
+            yield struct.pack(">L4s", sum(map(len, pixels)), b"IDAT")
+            yield from pixels
+            yield bytes(4)
         yield chunk
+
+
+def _verify(chunk: memoryview) -> None:
+    if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        raise invalid_image(
+            f"the PNG file's {_name(bytes(chunk[4:8]))} chunk does not match its checksum; send an undamaged file"
+        )
+
+
+def _sample_bytes(width: int, height: int, bits_per_pixel: int, *, is_interlaced: bool) -> int:
+    """Return the number of decompressed bytes: each row of each pass has a byte for its filter."""
+    if not is_interlaced:
+        return height * (1 + (width * bits_per_pixel + 7) // 8)
+    nbytes = 0
+    for left, top, x_step, y_step in _PASSES:
+        columns, rows = -((left - width) // x_step), -((top - height) // y_step)
+        if columns > 0 and rows > 0:
+            nbytes += rows * (1 + (columns * bits_per_pixel + 7) // 8)
+    return nbytes
 
 
 def _name(kind: bytes) -> str:

@@ -1,6 +1,6 @@
 """The result of scanning an image file, and the errors that scanners raise."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,11 +35,39 @@ class Header:
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
+class Coding(NamedTuple):
+    """How a file stores its pixels, as far as the cost of decoding depends on it.
+
+    Attributes:
+        method: the compression, one of the METHODS of `decode_cost`.
+        nbytes: the size of the compressed pixels in bytes.
+        sample_bytes: the size of the decompressed samples in bytes.
+        passes: the number of coded passes over all samples. A scan of a progressive JPEG may cover a part of them.
+        channels: the number of samples per pixel that the decoder stores.
+    """
+
+    method: str
+    nbytes: int
+    sample_bytes: int
+    passes: float = 1.0
+    channels: int = 3
+
+
 class Scan(NamedTuple):
-    """A scanned file: its header, and the parts that the pixels need. Joined, the parts are a valid file."""
+    """A scanned file.
+
+    Attributes:
+        header: what the file declares.
+        parts: the parts of the file that the pixels need. Joined, they are a valid file.
+        coding: how the pixels are stored.
+        boundaries: positions in the joined parts at which decoding can stop, in addition to those that the size of a
+            piece gives.
+    """
 
     header: Header
     parts: Iterable[Buffer]
+    coding: Coding
+    boundaries: Sequence[int] = ()
 
 
 def invalid_image(reason: str) -> InvalidRequest:

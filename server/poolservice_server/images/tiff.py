@@ -1,16 +1,30 @@
 """Scanner for TIFF 6.0 and BigTIFF files: directories of tags."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from poolservice_server.images import tiff_directory
-from poolservice_server.images.scan_result import Header, Scan, invalid_image
+from poolservice_server.images.scan_result import Buffer, Coding, Header, Scan, invalid_image
 
 _WIDTH, _HEIGHT = 256, 257
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 259, 262, 277, 339
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _WHITE_IS_ZERO = 0
 
 # Uncompressed, fax, LZW, JPEG, deflate, PackBits, Zstandard and WebP. The others (LZMA, LERC, the JPEG variant used
 # before 1995) are rare, and LZMA lets a file request gigabytes of memory.
-_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000, 50001})
+_COMPRESSIONS: Mapping[int, str] = MappingProxyType(
+    {
+        1: "raw",
+        **dict.fromkeys((2, 3, 4), "tiff_fax"),
+        5: "tiff_lzw",
+        7: "tiff_jpeg",
+        **dict.fromkeys((8, 32946), "tiff_deflate"),
+        32773: "tiff_packbits",
+        50000: "tiff_zstd",
+        50001: "tiff_webp",
+    }
+)
 
 # The tags that define how pixels are stored. All others are left out: profiles, XMP, EXIF, GPS, thumbnails; and the
 # orientation, which the decoder applies for all formats.
@@ -65,7 +79,18 @@ def scan(view: memoryview) -> Scan:
     )
     rewritten = directory.with_only(_PIXEL_TAGS)
     end = directory.offset + len(rewritten)
-    return Scan(header, [view[: directory.offset], rewritten, view[end:]])
+    parts: list[Buffer] = [view[: directory.offset], rewritten, view[end:]]
+    return Scan(header, parts, _coding(directory, view, header, _COMPRESSIONS[compression]))
+
+
+def _coding(directory: tiff_directory.Directory, view: memoryview, header: Header, method: str) -> Coding:
+    bits = directory.first_short(_BITS_PER_SAMPLE, view, default=1)
+    channels = directory.integer(_SAMPLES_PER_PIXEL, 1)
+    tile_width, tile_height = directory.integer(_TILE_WIDTH, 0), directory.integer(_TILE_HEIGHT, 0)
+    width, height = header.width, header.height
+    if tile_width and tile_height:
+        width, height = -(-width // tile_width) * tile_width, -(-height // tile_height) * tile_height
+    return Coding(method, len(view), height * ((width * bits * channels + 7) // 8), channels=channels)
 
 
 def _check_tags(directory: tiff_directory.Directory, file_nbytes: int) -> None:

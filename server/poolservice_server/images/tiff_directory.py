@@ -10,6 +10,9 @@ MAX_ENTRIES = 4096
 
 # The size of one element in bytes, by type. Entries of other types are ignored.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_SHORT = 3
+# The position of the data in an entry, in a TIFF and in a BigTIFF.
+_DATA_POSITIONS = (8, 12)
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q"}
 
 
@@ -42,6 +45,14 @@ class Directory(NamedTuple):
         """Return the value of `tag`, or `default` if the tag is missing or not a single integer."""
         entry = self.entries.get(tag)
         return default if entry is None or entry.integer is None else entry.integer
+
+    def first_short(self, tag: int, view: memoryview, *, default: int) -> int:
+        """Return the first of the 16-bit integers of `tag`, or `default` if the tag is missing or of another type."""
+        entry = self.entries.get(tag)
+        if entry is None or struct.unpack_from(self.order + "H", entry.raw, 2)[0] != _SHORT:
+            return default
+        data = view[entry.end - entry.nbytes :] if entry.end else memoryview(entry.raw)[_DATA_POSITIONS[self.big] :]
+        return int.from_bytes(data[:2], "little" if self.order == "<" else "big")
 
     def with_only(self, tags: frozenset[int]) -> bytes:
         """Return the directory as bytes with the entries of `tags` only, and without a next directory."""

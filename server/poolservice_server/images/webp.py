@@ -5,6 +5,7 @@ import struct
 from poolservice_server.images import tiff_directory
 from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
+    Coding,
     Header,
     Scan,
     invalid_image,
@@ -18,27 +19,33 @@ def scan(view: memoryview) -> Scan:
     if len(view) < 30 or 8 + int.from_bytes(view[4:8], "little") > len(view):
         raise truncated_file("WEBP", f"the RIFF chunk, after {len(view)} bytes")
     kind = bytes(view[12:16])
-    orientation = 1
+    orientation, method = 1, "webp"
     if kind == b"VP8X":
         width, height = (1 + int.from_bytes(view[at : at + 3], "little") for at in (24, 27))
-        orientation = _orientation(view)
+        orientation, method = _walk(view)
     elif kind == b"VP8L" and view[20] == 0x2F:
+        method = "webp_lossless"
         bits = int.from_bytes(view[21:25], "little")
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     elif kind == b"VP8 " and bytes(view[23:26]) == b"\x9d\x01\x2a":
         width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", view, 26))
     else:
         raise invalid_image("the WEBP file does not begin with a VP8, VP8L or VP8X chunk; send an undamaged file")
-    return Scan(Header("WEBP", width, height, orientation), [view])
+    coding = Coding(method, len(view), width * height * 4, channels=4)
+    return Scan(Header("WEBP", width, height, orientation), [view], coding)
 
 
-def _orientation(view: memoryview) -> int:
-    position, end = 12, 8 + int.from_bytes(view[4:8], "little")
+def _walk(view: memoryview) -> tuple[int, str]:
+    """Return the orientation and the method of an extended file."""
+    position, end, orientation, method = 12, 8 + int.from_bytes(view[4:8], "little"), 1, "webp"
     for _ in range(MAX_BLOCKS):
         if position + 8 > end:
-            return 1
+            return orientation, method
         kind, size = struct.unpack_from("<4sL", view, position)
         if kind == b"EXIF":
-            return tiff_directory.orientation(view[position + 8 : min(position + 8 + size, end)])
+            return tiff_directory.orientation(view[position + 8 : min(position + 8 + size, end)]), method
+        # A frame of an animation may have alpha or be lossless too.
+        if kind in (b"VP8L", b"ALPH", b"ANMF"):
+            method = "webp_lossless"
         position += 8 + size + (size & 1)
     raise too_many_blocks("WEBP", "chunks")
