@@ -6,6 +6,11 @@ from collections.abc import Callable
 Stop = Callable[[], bool]
 
 
+def never() -> bool:
+    """Return False: somebody waits until the work is done."""
+    return False
+
+
 class WorkStopped(Exception):
     """The work ended early, because `Stop` returned True."""
 

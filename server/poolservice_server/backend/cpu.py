@@ -10,8 +10,9 @@ import torch
 from poolservice_server.backend import probe
 from poolservice_server.backend.device import DeviceOutOfMemory
 from poolservice_server.backend.stacking import split, stack
-from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
+from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stop import Stop, WorkStopped, never
 
 # Payloads of up to this many bytes in all are stacked and pooled together. For small payloads the calls into torch and
 # numpy are most of the cost. Beyond this size the planes no longer stay in the caches between the passes over them,
@@ -31,7 +32,7 @@ class CpuDevice:
         self.description = _processor_name()
         torch.set_num_threads(1)
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
         """Run a batch: stack small payloads, run large ones one by one."""
         try:
             if len(payloads) == 1:

@@ -5,7 +5,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from poolservice_server.pool_stage import PoolStage, SpecResult, Stop
+from poolservice_server.pool_stage import PoolStage, SpecResult
+from poolservice_server.stop import Stop, never
 
 
 class DeviceResult(NamedTuple):
@@ -51,7 +52,7 @@ class Device(Protocol):
     description: str
     """The model name of the GPU or the CPU."""
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
         """Run a batch.
 
         Args:

@@ -15,7 +15,8 @@ from poolservice_server.backend.device import (
     DeviceState,
     NoDevice,
 )
-from poolservice_server.pool_stage import BatchKey, SpecResult, Stop, WorkStopped
+from poolservice_server.pool_stage import BatchKey, SpecResult
+from poolservice_server.stop import Stop, WorkStopped, never
 
 Outcome = DeviceResult | Exception
 
@@ -75,7 +76,7 @@ class Backend:
         self._devices = tuple(CircuitBreaker(device, clock) for device in devices)
         self._max_batch_bytes = max_batch_bytes
 
-    def run(self, key: BatchKey, payloads: Sequence[np.ndarray], stop: Stop) -> list[Outcome]:
+    def run(self, key: BatchKey, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[Outcome]:
         """Run a batch.
 
         Args:

@@ -21,17 +21,13 @@ from poolservice_server.batcher.refusals import DeadlinePassed, Draining
 from poolservice_server.batcher.request import Completed, Request, Runner
 from poolservice_server.batcher.slots import Slots
 from poolservice_server.batcher.snapshot import Snapshot
+from poolservice_server.stop import never
 
 _NEVER = float("inf")
 
 _NO_QUOTAS = Quotas()
 
 _Entry = TypeVar("_Entry", bound=QueueEntry)
-
-
-def _never() -> bool:
-    """Return False: a batch that runs on the event loop is short, and no caller can leave meanwhile."""
-    return False
 
 
 class Batcher:
@@ -289,7 +285,8 @@ class Batcher:
         self._outcomes.batches += 1
         self._outcomes.batched_requests += len(batch)
         payloads = [entry.request.payload for entry in batch]
-        outcomes, seconds = run_batch(self._run, batch[0].request.key, payloads, _never)
+        # On the event loop, no caller can leave meanwhile.
+        outcomes, seconds = run_batch(self._run, batch[0].request.key, payloads, never)
         self._settle(batch, started, outcomes, seconds)
         return seconds
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from poolservice_server.batcher.execution import prepare, run_batch
 from poolservice_server.batcher.outcomes import BatchOutcomes
-from poolservice_server.batcher.queue import Queue
 from poolservice_server.batcher.queue_entry import QueueEntry
 from poolservice_server.batcher.request import Runner
 from poolservice_server.batcher.slots import Slots

@@ -10,7 +10,7 @@ from poolservice_server.core.plan import Head, plan_image
 from poolservice_server.images import ColorMode
 from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.stage_cost import Cost
-from poolservice_server.stop import Stop, WorkStopped
+from poolservice_server.stop import Stop
 
 _CHANNELS: Mapping[ColorMode, int] = MappingProxyType({"RGB": 3, "GRAY": 1, "RGBA": 4})
 
@@ -53,10 +53,12 @@ class ImageRequest:
             InvalidRequest: the file is damaged or incomplete.
             WorkStopped: `stop` returned True.
         """
-        if stop():
-            raise WorkStopped
         planes = images.decode_scanned(
-            self._scan, self._head.color_mode, max_pixels=self._max_pixels, interleaved=self._head.takes_interleaved
+            self._scan,
+            self._head.color_mode,
+            max_pixels=self._max_pixels,
+            interleaved=self._head.takes_interleaved,
+            stop=stop,
         )
         # A one-dimensional operator pools each row of the image, so that its planes are rows.
         return planes.reshape(self.plan.planes_shape)

@@ -195,8 +195,9 @@ class PoolService:
         seconds = cost.steps * self._seconds_per_step
         if seconds > self._max_request_seconds:
             raise InvalidRequest(
-                f"the request would take about {seconds:.3g} s, more than the {self._max_request_seconds:g} s that this "
-                "server allows for one request; a larger stride, a smaller kernel_size or output_size, fewer specs or a "
-                "smaller payload take less, or start the server with a larger --max-request-seconds"
+                f"the request would take about {seconds:.3g} s of computing, more than the "
+                f"{self._max_request_seconds:g} s that this server allows for one request; a larger stride, a smaller "
+                "kernel_size or output_size, fewer specs or a smaller payload take less, or start the server with a "
+                "larger --max-request-seconds"
             )
         return seconds

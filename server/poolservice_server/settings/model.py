@@ -105,14 +105,14 @@ class Settings(BaseSettings):
     max_request_seconds: float = Field(
         default=10.0,
         gt=0.0,
-        description="Longest estimated computing time of one request in seconds, on one core of this machine; the server "
-        "refuses longer ones before it reads their payload",
+        description="Longest estimated computing time of one request in seconds on one core; the server refuses longer "
+        "ones before it queues or decodes them",
     )
     caller_max_requests: int = Field(
         default=0,
         ge=0,
-        description="Largest number of requests of one caller that are queued, running or not sent; 0: seven eighths of "
-        "max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or an "
+        description="Largest number of requests of one caller that are queued, running or not sent; 0: seven eighths "
+        "of max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or an "
         "address",
     )
     caller_max_bytes: int = Field(

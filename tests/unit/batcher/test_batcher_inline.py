@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolservice_server.batcher import Batcher, Completed, Request, execution
+from poolservice_server.stop import Stop
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeRequest, Runner
@@ -48,7 +49,7 @@ async def test_batches_of_a_slow_key_are_limited_by_the_time_that_they_take(
     now = 0.0
     batches: list[list[int]] = []
 
-    def run(_: str, payloads: list[int]) -> list[Completed]:
+    def run(_: str, payloads: list[int], _stop: Stop) -> list[Completed]:
         nonlocal now
         now += 0.005 * len(payloads)
         batches.append(list(payloads))
@@ -97,7 +98,7 @@ async def test_a_single_request_does_not_wait_for_others_if_the_one_before_was_s
 async def test_many_requests_at_once_do_not_block_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
-    def run(_: str, payloads: list[int]) -> list[Completed]:
+    def run(_: str, payloads: list[int], _stop: Stop) -> list[Completed]:
         nonlocal now
         now += 0.001 * len(payloads)
         return [Completed(payload, "test", len(payloads), 0, 0) for payload in payloads]
