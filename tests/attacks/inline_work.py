@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -30,7 +31,7 @@ async def attack(server: Target, seconds: float) -> str:
     statuses: Counter[str] = Counter()
     numbers = itertools.count()
     async with grpc.aio.insecure_channel(server.address) as channel:
-        stub = PoolServiceStub(channel)
+        stub: Any = PoolServiceStub(channel)
 
         async def call() -> None:
             while time.monotonic() < until:

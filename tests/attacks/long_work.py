@@ -6,6 +6,7 @@ Two of them held both threads of a server for more than 25 seconds, and the work
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -27,7 +28,7 @@ async def attack(server: Target, seconds: float) -> str:
     until = time.monotonic() + seconds
     statuses: Counter[str] = Counter()
     async with grpc.aio.insecure_channel(server.address) as channel:
-        stub = PoolServiceStub(channel)
+        stub: Any = PoolServiceStub(channel)
 
         async def call(number: int) -> None:
             # lp_pool has no shortcut for large windows; the size differs so that no two callers share a batch.

@@ -7,6 +7,7 @@
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -28,7 +29,7 @@ async def attack(server: Target, seconds: float) -> str:
     until = time.monotonic() + seconds
     statuses: Counter[str] = Counter()
     async with grpc.aio.insecure_channel(server.address, options=_OPTIONS) as channel:
-        stub = PoolServiceStub(channel)
+        stub: Any = PoolServiceStub(channel)
 
         async def call(number: int) -> None:
             while time.monotonic() < until:

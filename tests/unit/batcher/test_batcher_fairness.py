@@ -70,7 +70,7 @@ async def test_requests_of_one_caller_run_in_the_order_of_their_arrival(
 
 @pytest.mark.parametrize("threads", [1, 2])
 async def test_long_work_always_leaves_a_slot_for_short_work(runner: "Runner", threads: int) -> None:
-    batcher = Batcher(runner, threads=threads)
+    batcher = Batcher(runner, threads=threads, max_batch_seconds=0.02)
     long = [batcher.submit(Request("blocked", number, 10, None, "long", 1.0)) for number in range(threads + 2)]
     for _ in range(threads):
         await runner.wait_for_start()

@@ -278,16 +278,6 @@ class BatcherMachine(RuleBasedStateMachine):
         started = {batch.payloads[0].number: batch for batch in inline + on_threads}
         while started:
             first = min(started) if self.model.delay else self.model.next_to_run().number
-            if first not in started:
-                print(
-                    "DEBUG",
-                    first,
-                    sorted(started),
-                    [(r.number, r.key, r.caller, r.nbytes) for r in self.model.waiting()],
-                    [(b.key, [p.number for p in b.payloads]) for b in started.values()],
-                    [b.key for b in self.model.running],
-                    [(o._virtual_time, o._served) for o in self.model._orders.values()],
-                )
             batch = started.pop(first)
             self.model.started(batch, inline=batch in inline)
 
@@ -326,7 +316,5 @@ def test_the_batcher_behaves_as_its_model(
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, phases=[__import__("hypothesis").Phase.generate]
-        ),
+        settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
     )
