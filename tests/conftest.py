@@ -23,6 +23,9 @@ for variable in [name for name in os.environ if name.startswith("POOLSERVICE_")]
     if variable not in ("POOLSERVICE_TEST_ENGINE", "POOLSERVICE_IMAGE"):
         del os.environ[variable]
 
+# gRPC would send even the calls of raw channels to 127.0.0.1 through a proxy of the environment.
+os.environ["no_grpc_proxy"] = "127.0.0.1,localhost"  # noqa: SIM112 - gRPC reads it in lower case
+
 # Tests check results, not speed: a busy machine must not fail them.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

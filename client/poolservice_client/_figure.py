@@ -8,6 +8,7 @@ matplotlib is an optional dependency (`pip install matplotlib`). It is imported 
 
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,12 +78,16 @@ def save(path: str | PathLike[str], panels: Sequence[Panel], *, limits: tuple[fl
         _draw(axes, panel, limits)
     for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
-    figure.savefig(path)
+    with warnings.catch_warnings():
+        # matplotlib's font lacks the characters of many languages, and draws a box for each.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(path)
 
 
 def _draw(axes: "Axes", panel: Panel, limits: tuple[float, float]) -> None:
     values = _unbatched(panel)
-    axes.set_title("\n".join(_title_lines(panel)), fontsize=9)
+    # A dollar sign in a file's name does not begin a formula.
+    axes.set_title("\n".join(_title_lines(panel)), fontsize=9, parse_math=False)
     axes.tick_params(labelsize=7)
     if math.prod(values.shape[1:]) == 1:
         _draw_bars(axes, values.ravel())
@@ -90,8 +95,7 @@ def _draw(axes: "Axes", panel: Panel, limits: tuple[float, float]) -> None:
         axes.plot(values.T, linewidth=1)
         axes.margins(x=0)
     else:
-        # Of a volume, the middle slice is shown.
-        planes = values if panel.spatial_dims == 2 else values[:, values.shape[1] // 2]
+        planes = values if panel.spatial_dims == 2 else values[:, _shown_slice(values)]
         _draw_planes(axes, planes, limits)
 
 
@@ -172,10 +176,20 @@ def _value_limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _title_lines(panel: Panel) -> list[str]:
-    """Return the lines above a panel: its title, and its size before and after pooling."""
+    """Return the lines above a panel: its title, its size before and after pooling, and which part of it is shown."""
     after = _shape_text(panel.values.shape)
-    sizes = f"{_shape_text(panel.before)} → {after}" if panel.before else after
-    return [*textwrap.wrap(panel.title, 38), f"{sizes} (the first is shown)" if _is_batched(panel) else sizes]
+    lines = [*textwrap.wrap(panel.title, 38), f"{_shape_text(panel.before)} → {after}" if panel.before else after]
+    parts = ["sample 1"] if _is_batched(panel) else []
+    values = panel.values[0] if _is_batched(panel) else panel.values
+    # The values of a volume of one element are drawn as bars.
+    if panel.spatial_dims == 3 and math.prod(values.shape[1:]) > 1:
+        parts.append(f"slice {_shown_slice(values) + 1} of {values.shape[1]}")
+    return [*lines, f"shown: {', '.join(parts)}"] if parts else lines
+
+
+def _shown_slice(values: np.ndarray) -> int:
+    """Return the index of the slice that is shown of a volume (C, D, H, W): the middle one."""
+    return int(values.shape[1]) // 2
 
 
 def _shape_text(shape: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from poolservice import __version__
-from poolservice_server import allocator, metrics, server_info
+from poolservice_server import allocator, images, metrics, server_info
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import Batcher, Quotas
@@ -19,6 +19,7 @@ from poolservice_server.core.service import PoolService
 from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
+from poolservice_server.images.decode_processes import DecodeProcesses
 from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.stage_cost import calibrate
 
@@ -109,6 +110,7 @@ class ServingProcess:
             inline_bytes=backend.inline_bytes,
         )
         self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
+        self._decode_processes = DecodeProcesses(decode_threads) if settings.decode_isolation == "process" else None
         service = PoolService(
             self._batcher,
             self._image_threads,
@@ -117,6 +119,7 @@ class ServingProcess:
             max_image_pixels=settings.max_image_pixels,
             max_request_seconds=settings.max_request_seconds,
             seconds_per_step=calibrate(),
+            decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
         )
         self._registry = CollectorRegistry()
         self._server = GrpcServer(
@@ -154,6 +157,8 @@ class ServingProcess:
             await self._drain()
             await asyncio.wait((ended,))
         self._image_threads.shutdown()
+        if self._decode_processes:
+            self._decode_processes.close()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,5 +1,7 @@
 """The before-and-after figure, and the demonstration that draws one."""
 
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +66,32 @@ def test_every_rank_can_be_drawn(tmp_path: Path, shape: tuple[int, ...], spatial
     values.ravel()[0] = np.nan
     save(tmp_path / "f.png", [Panel("before", values, spatial_dims), Panel("after", values, spatial_dims, shape)])
     assert len(np.unique(_pixels(tmp_path / "f.png"))) > 2
+
+
+def _texts(svg: Path) -> str:
+    """Return the text of an .svg figure, which matplotlib keeps in comments."""
+    return " ".join(re.findall(r"<!-- (.*?) -->", svg.read_text()))
+
+
+def test_the_figure_of_a_volume_says_which_slice_it_shows(command: Command, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((1, 5, 6, 6)))
+    done = command("pool", "x.npy", "--op", "max3d:kernel_size=2", "--op", "gap3d", "--figure", "f.svg")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = _texts(tmp_path / "f.svg")
+    assert text.count("shown: ") == 2
+    assert "shown: slice 3 of 5" in text
+    assert "shown: slice 2 of 2" in text
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((4, 1, 5, 6, 6)))
+    assert command("pool", "x.npy", "--op", "gap3d", "--figure", "f.svg").returncode == 0
+    assert "shown: sample 1, slice 3 of 5" in _texts(tmp_path / "f.svg")
+
+
+@pytest.mark.parametrize("name", ["$\\frac{.jpg", "\x1b[31mred\n.jpg", "\u5199\u771f.jpg"])
+def test_any_file_name_can_be_a_title(command: Command, photograph: Path, tmp_path: Path, name: str) -> None:
+    shutil.copy(photograph, tmp_path / name)
+    done = command("pool", name, "--op", "gap2d", "--figure", "f.png", PYTHONWARNINGS=None)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _pixels(tmp_path / "f.png").size
 
 
 def test_an_empty_result_is_not_drawn(command: Command, photograph: Path, tmp_path: Path) -> None:

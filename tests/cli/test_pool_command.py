@@ -121,6 +121,27 @@ def test_arrays_of_every_dimension_and_their_indices(
         np.testing.assert_array_equal(arrays[f"max{dims}d_indices"], indices.numpy())
 
 
+def test_indices_are_summarised_as_values_are(command: Command, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(16, dtype=np.float32).reshape(1, 4, 4))
+    arguments = ["pool", "x.npy", "--op", "max2d", "--kernel-size", 2, "--return-indices"]
+    values, indices, _ = _stdout(command(*arguments)).splitlines()
+    assert values.endswith("  (1, 2, 2) float32  5 7 13 15")
+    assert indices.split(maxsplit=1) == ["indices", "(1, 2, 2) int64    5 7 13 15"]
+    np.save(tmp_path / "x.npy", np.arange(100, dtype=np.float32).reshape(1, 10, 10))
+    assert "  min 11, mean 55, max 99\n" in _stdout(command(*arguments)).split("indices ")[-1]
+    (result,) = json.loads(_stdout(command(*arguments, "--json")))["results"]
+    assert [result[f"indices_{name}"] for name in ("min", "mean", "max")] == [11, 55, 99]
+
+
+def test_a_1d_operator_says_that_it_pools_the_rows_of_an_image(command: Command, photograph: Path) -> None:
+    note = "; each row of an image is pooled by itself, as a 1-D signal"
+    result, _ = _stdout(command("pool", photograph, "--op", "max1d", "--kernel-size", 2)).splitlines()
+    assert "  (3, 600, 256) float32  " in result
+    assert result.endswith(note)
+    assert note not in _stdout(command("pool", photograph, "--op", "max2d", "--kernel-size", 2))
+    assert note in _stdout(command("map", photograph, "--op", "gap1d", "-o", "f.npz"))
+
+
 def test_standard_input_takes_images_and_arrays(command: Command, photograph: Path) -> None:
     image = _stdout(command("pool", "-", "--op", "gap2d", stdin=photograph.read_bytes()))
     assert image.startswith("GlobalAvgPool2d()  (3, 1, 1) float32  ")

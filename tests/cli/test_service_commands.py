@@ -95,6 +95,20 @@ def test_a_flag_overrides_the_environment(command: Command, unused_address: str)
     assert command("health", "--address", unused_address).returncode == UNREACHABLE
 
 
+@pytest.mark.parametrize("name", ["info", "health", "bench"])
+def test_an_address_is_an_argument_or_an_option(offline: Command, unused_address: str, name: str) -> None:
+    status = UNREACHABLE if name == "health" else 1
+    for arguments in ([unused_address], ["--address", unused_address], [unused_address, "-a", unused_address]):
+        done = offline(name, *arguments, POOLSERVICE_ADDRESS="127.0.0.1:1")
+        assert done.returncode == status
+        assert done.stderr.startswith(f"poolservice: no server answers at {unused_address}")
+    done = offline(name, unused_address, "--address", "127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert (
+        done.stderr == f"poolservice: two addresses are given, {unused_address} and --address 127.0.0.1:1; give one\n"
+    )
+
+
 def test_an_unknown_flag_or_command_is_a_usage_error(offline: Command) -> None:
     assert offline("health", "--no-such-flag").returncode == USAGE
     assert offline("no-such-command").returncode == USAGE

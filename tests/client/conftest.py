@@ -4,12 +4,13 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
+import trustme
 
 from poolservice_client import AsyncPoolClient, MaxPool2d, PoolClient
 
@@ -74,6 +75,38 @@ class AwaitableClient:
         if isinstance(self.client, AsyncPoolClient):
             return await method(*arguments, **options)
         return await asyncio.to_thread(method, *arguments, **options)
+
+
+class Certificates(NamedTuple):
+    """The paths of the files of an authority, a server (also pool.example.org), a client, and another client.
+
+    Another authority issued the certificate of the other client.
+    """
+
+    ca: str
+    certificate: str
+    key: str
+    client_certificate: str
+    client_key: str
+    other_certificate: str
+    other_key: str
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    ca = trustme.CA()
+    server, client = ca.issue_cert("localhost", "127.0.0.1", "pool.example.org"), ca.issue_cert("someone@example.org")
+    paths = Certificates(*(str(folder / name) for name in Certificates._fields))
+    ca.cert_pem.write_to_path(paths.ca)
+    server.cert_chain_pems[0].write_to_path(paths.certificate)
+    server.private_key_pem.write_to_path(paths.key)
+    client.cert_chain_pems[0].write_to_path(paths.client_certificate)
+    client.private_key_pem.write_to_path(paths.client_key)
+    other = trustme.CA().issue_cert("someone@example.org")
+    other.cert_chain_pems[0].write_to_path(paths.other_certificate)
+    other.private_key_pem.write_to_path(paths.other_key)
+    return paths
 
 
 @pytest.fixture(params=[PoolClient, AsyncPoolClient])

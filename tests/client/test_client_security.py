@@ -1,24 +1,28 @@
 """TLS, tokens, metadata, compression, interceptors and keepalive."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 import numpy as np
 import pytest
-import trustme
 
 from poolservice_client import (
     TLS,
     AsyncPoolClient,
     InvalidRequest,
+    MaxPool2d,
     PoolClient,
     ServerError,
     Unauthenticated,
     Unavailable,
 )
+from poolservice_server.settings.model import Settings
 from poolservice_server.testing import serve as start
+
+if TYPE_CHECKING:
+    from tests.client.conftest import Certificates
 
 StartServer = Callable[..., Any]
 MakeClient = Callable[..., Any]
@@ -27,30 +31,8 @@ MakeClient = Callable[..., Any]
 # TLS and tokens
 
 
-class Certificates(NamedTuple):
-    ca: str
-    certificate: str
-    key: str
-    client_certificate: str
-    client_key: str
-
-
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("certificates")
-    ca = trustme.CA()
-    server, client = ca.issue_cert("localhost", "127.0.0.1"), ca.issue_cert("someone@example.org")
-    paths = Certificates(*(str(folder / name) for name in Certificates._fields))
-    ca.cert_pem.write_to_path(paths.ca)
-    server.cert_chain_pems[0].write_to_path(paths.certificate)
-    server.private_key_pem.write_to_path(paths.key)
-    client.cert_chain_pems[0].write_to_path(paths.client_certificate)
-    client.private_key_pem.write_to_path(paths.client_key)
-    return paths
-
-
-@pytest.fixture(scope="module")
-def secure_address(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def secure_address(certificates: "Certificates", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that requires a client certificate and a token."""
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text("right\n")
@@ -60,7 +42,9 @@ def secure_address(certificates: Certificates, tmp_path_factory: pytest.TempPath
         yield service.address
 
 
-async def test_mutual_tls_and_a_token(secure_address: str, certificates: Certificates, make_client: MakeClient) -> None:
+async def test_mutual_tls_and_a_token(
+    secure_address: str, certificates: "Certificates", make_client: MakeClient
+) -> None:
     tls = TLS(certificates.ca, certificates.client_certificate, certificates.client_key)
     async with make_client(secure_address, tls=tls, token="right") as client:
         assert (await client.pool()).shape == (3, 4, 4)
@@ -71,7 +55,7 @@ async def test_mutual_tls_and_a_token(secure_address: str, certificates: Certifi
 
 
 async def test_the_environment_provides_the_credentials(
-    secure_address: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, make_client: MakeClient
+    secure_address: str, certificates: "Certificates", monkeypatch: pytest.MonkeyPatch, make_client: MakeClient
 ) -> None:
     monkeypatch.setenv("POOLSERVICE_CA", certificates.ca)
     monkeypatch.setenv("POOLSERVICE_CLIENT_CERTIFICATE", certificates.client_certificate)
@@ -81,16 +65,45 @@ async def test_the_environment_provides_the_credentials(
         assert (await client.pool()).shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize("wrong", ["unknown authority", "no certificate", "no encryption"])
-async def test_a_failed_handshake_is_reported(
-    secure_address: str, certificates: Certificates, make_client: MakeClient, wrong: str
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("unknown authority", "TLS handshake .* does tls= name the authority of its certificate"),
+        ("no certificate", r"if it requires a client certificate, pass it with tls=TLS\(certificate="),
+        ("another certificate", "does it trust the authority of the client certificate in tls="),
+        ("no encryption", "something answers there .* if the server uses TLS, pass tls="),
+    ],
+)
+async def test_a_failed_handshake_is_explained(
+    secure_address: str, certificates: "Certificates", make_client: MakeClient, wrong: str, message: str
 ) -> None:
-    tls = {"unknown authority": True, "no certificate": TLS(certificates.ca), "no encryption": False}[wrong]
+    tls = {
+        "unknown authority": True,
+        "no certificate": TLS(certificates.ca),
+        "another certificate": TLS(certificates.ca, certificates.other_certificate, certificates.other_key),
+        "no encryption": False,
+    }[wrong]
     async with make_client(secure_address, tls=tls, timeout=10) as client:
-        with pytest.raises(Unavailable) as raised:
+        with pytest.raises(Unavailable, match=message) as raised:
             await client.pool()
-    if wrong == "unknown authority":
-        assert "TLS handshake" in str(raised.value)
+    assert "no server answers" not in str(raised.value)
+
+
+async def test_tls_for_a_server_without_it_is_explained(
+    server_address: str, certificates: "Certificates", make_client: MakeClient
+) -> None:
+    async with make_client(server_address, tls=TLS(certificates.ca), timeout=10) as client:
+        with pytest.raises(Unavailable, match="something answers there, but not with TLS"):
+            await client.pool()
+
+
+async def test_a_port_without_a_server_is_not_taken_for_a_failed_handshake(
+    certificates: "Certificates", free_port: Callable[[], int], make_client: MakeClient
+) -> None:
+    for tls in (None, TLS(certificates.ca)):
+        async with make_client(f"127.0.0.1:{free_port()}", tls=tls, timeout=10) as client:
+            with pytest.raises(Unavailable, match=r"no server answers at .*Connection refused"):
+                await client.pool()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +150,10 @@ def test_a_token_is_never_sent_unencrypted_to_another_machine(address: Any, tls:
         ({"metadata": [("grpc-timeout", "1")]}, "metadata"),
         ({"metadata": [("x-bin", "text")]}, "metadata"),
         ({"metadata": [("x", "ü")]}, "metadata"),
+        ({"metadata": [("x", "a" * 20_000)]}, "metadata"),
+        ({"metadata": [("x-bin", b"a" * 6_000)]}, "metadata"),
+        ({"metadata": [("x", "")] * 300}, "metadata"),
+        ({"token": "a" * 8000}, "metadata"),
         ({"interceptors": [object()]}, "interceptors"),
     ],
 )
@@ -172,6 +189,52 @@ async def test_metadata_reaches_the_server(
     assert seen["x-request-of"] == "a test"
     assert seen["x-trace-bin"] == b"\x00\xff"
     assert seen["authorization"] == "Bearer abc"
+
+
+@pytest.mark.parametrize("pair", [("x-note", "a" * 7_000), ("x-note-bin", b"a" * 5_200)])
+async def test_metadata_within_the_limit_always_reaches_the_server(
+    server_address: str, make_client: MakeClient, pair: Any
+) -> None:
+    async with make_client(server_address, metadata=[pair], retries=None) as client:
+        for _ in range(50):
+            await client.pool()
+
+
+async def test_metadata_that_interceptors_make_too_large_is_an_invalid_request(server_address: str) -> None:
+    class Adding(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            return continuation(details._replace(metadata=[("x-note", "a" * 20_000)]), request)
+
+    with (
+        PoolClient(server_address, interceptors=[Adding()]) as client,
+        pytest.raises(InvalidRequest, match="with what the interceptors add") as raised,
+    ):
+        client.pool(np.ones((1, 2, 2)), MaxPool2d(2))
+    assert raised.value.field == "metadata"
+    assert client.stats().retries == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("POOLSERVICE_ADRESS", "POOLSERVICE_ADDRESS"),
+        ("POOLSERVICE_TOKEN_", "POOLSERVICE_TOKEN"),
+        ("POOLSERVICE_CLIENT_CERT_IFICATE", "POOLSERVICE_CLIENT_CERTIFICATE"),
+        ("POOLSERVICE_proxy", "POOLSERVICE_PROXY"),
+    ],
+)
+def test_a_misspelt_variable_is_reported(monkeypatch: pytest.MonkeyPatch, variable: str, meant: str) -> None:
+    monkeypatch.setenv(variable, "x")
+    with pytest.warns(UserWarning, match=f"{variable} has no effect; did you mean {meant}") as caught:
+        PoolClient("localhost:1")
+    assert caught[0].filename == __file__
+
+
+def test_settings_of_a_server_are_not_taken_for_misspelt_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in [*Settings.model_fields, "listen", "test_engine", "image"]:
+        monkeypatch.setenv(f"POOLSERVICE_{field.upper()}", "x")
+    monkeypatch.setenv("POOLSERVICE_ADDRESS", "localhost:1")
+    PoolClient().close()
 
 
 async def test_compression_if_the_server_supports_it(start_server: StartServer, make_client: MakeClient) -> None:

@@ -1,14 +1,15 @@
 """The `poolservice` command, assembled from its subcommands."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from poolservice import __version__
-from poolservice_client._cli import bench, exit_errors, map_files, sdk_errors
+from poolservice_client._cli import bench, exit_errors, map_files, sdk_errors, standard_streams
 from poolservice_client._cli import pool as pooling
 from poolservice_client._cli.info_and_health import health, info
+from poolservice_client._cli.message_text import escape
 from poolservice_client._settings.credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from poolservice_client._settings.settings import TOKEN_VARIABLE
 from poolservice_client.errors import PoolError
@@ -43,6 +44,10 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
+# New releases of typer contain click, older ones depend on it; either is the base of this class.
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+
 @app.callback()
 def _global_options(
     version: Annotated[
@@ -56,19 +61,57 @@ def main() -> None:
     """Run the command line.
 
     An error ends the process with one sentence on stderr, never with a traceback. The exit statuses are those of
-    `errors`.
+    `exit_errors`.
     """
+    standard_streams.prepare()
+    status = _run()
+    if error := standard_streams.flush_output():
+        _report_os_error(error)
+        status = status or exit_errors.FAILED
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run the command and report its error; return the exit status."""
     try:
-        app(prog_name="poolservice")
+        return app(prog_name="poolservice", standalone_mode=False) or 0
     except exit_errors.UsageError as error:
         exit_errors.report(error)
-        sys.exit(exit_errors.USAGE)
+        return exit_errors.USAGE
     except exit_errors.CommandError as error:
         exit_errors.report(error)
-        sys.exit(exit_errors.FAILED)
     except PoolError as error:
         exit_errors.report(sdk_errors.describe(error))
-        sys.exit(exit_errors.USAGE if sdk_errors.is_usage_error(error) else exit_errors.FAILED)
+        if sdk_errors.is_usage_error(error):
+            return exit_errors.USAGE
+    except UnicodeEncodeError:
+        # The text is not printed, as it may be a token.
+        exit_errors.report("an address, a token or another setting has bytes that are not UTF-8")
+        return exit_errors.USAGE
+    except MemoryError:
+        exit_errors.report("out of memory; give a smaller input")
+    except KeyboardInterrupt:
+        return exit_errors.INTERRUPTED
     except OSError as error:
-        exit_errors.report(f"{error.filename}: {error.strerror}" if error.filename else error)
-        sys.exit(exit_errors.FAILED)
+        _report_os_error(error)
+    except _ClickException as error:
+        return _report_click_error(error)
+    return exit_errors.FAILED
+
+
+def _report_os_error(error: OSError) -> None:
+    # All other files are named in their errors.
+    if error.filename is not None:
+        exit_errors.report(sdk_errors.describe_os_error(error))
+    # A reader that has read enough, such as head, is no error to report.
+    elif not isinstance(error, BrokenPipeError):
+        exit_errors.report(f"standard output: {error.strerror}")
+
+
+def _report_click_error(error: Any) -> int:
+    """Print click's error and usage on stderr; return the exit status."""
+    # The message without arguments is the whole help.
+    if type(error).__name__ != "NoArgsIsHelpError":
+        error.message = escape(error.message)
+    error.show()
+    return int(error.exit_code)

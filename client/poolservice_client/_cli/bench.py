@@ -21,7 +21,6 @@ from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.load_generator import Measurement, generate_load
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._request.query import ColorMode
-from poolservice_client._settings.addresses import ADDRESS_VARIABLE
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _CONCURRENCIES = (1, 8, 32)
@@ -40,9 +39,8 @@ EPILOG = (
 
 @takes_parameters
 def bench(
-    address: Annotated[
-        str, typer.Argument(metavar="ADDRESS", envvar=ADDRESS_VARIABLE, help="HOST:PORT of the server.")
-    ] = shared_options.ADDRESS,
+    context: typer.Context,
+    server: shared_options.AddressArgument = None,
     op: Ops = ["gap2d"],  # noqa: B006 - typer copies it
     input_file: Annotated[
         str | None,
@@ -75,6 +73,7 @@ def bench(
     no_coalesce: Annotated[
         bool, typer.Option("--no-coalesce", help="Send each small call in a message of its own.")
     ] = False,
+    address: shared_options.Address = shared_options.ADDRESS,
     timeout: shared_options.Timeout = shared_options.TIMEOUT,
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
@@ -86,9 +85,10 @@ def bench(
     """
     if input_file is not None and (shape is not None or dtype is not None):
         raise UsageError("--shape and --dtype describe a random tensor; leave them out with --input")
+    address = shared_options.one_address(context, server, address)
     parsed = operator_parser.parse(op, parameters)
     if input_file is not None:
-        given = input_data.read(input_file)
+        given = input_data.read(input_file, max_message_bytes)
         payload, name, source = given.payload, given.name, given.name
     else:
         payload = _random_tensor(shape or _SHAPE, dtype or "float32")

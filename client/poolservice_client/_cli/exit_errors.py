@@ -1,6 +1,13 @@
 """The exceptions that end a command, and the exit statuses that scripts see."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import typer
+
+from poolservice_client._cli import standard_streams
+from poolservice_client._cli.message_text import escape
 
 #: The command failed: the service refused or failed, or a file could not be read or written.
 FAILED = 1
@@ -20,6 +27,28 @@ class CommandError(Exception):
     """The command failed. The message is one sentence: why, and what would help."""
 
 
+@contextmanager
+def naming(name: object) -> Iterator[None]:
+    """Name the file that the block reads or writes in its OSErrors: an error of a write does not say which file it was.
+
+    Raises:
+        OSError: the block raised one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(name)) from None
+
+
 def report(error: object) -> None:
-    """Print one line on stderr, so that it does not mix with the results on stdout."""
-    typer.echo(f"poolservice: {error}", err=True)
+    """Print one line on stderr, so that it does not mix with the results on stdout; foreign text in it is escaped."""
+    print_line(f"poolservice: {error}")
+
+
+def print_line(text: str) -> None:
+    """Print one line on stderr; foreign text in it is escaped."""
+    try:
+        typer.echo(escape(text), err=True)
+    except OSError:
+        # Standard error is closed or full, so there is nowhere to report that. The exit status still says it.
+        standard_streams.discard(sys.stderr)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolservice_client._cli import dependencies
-from poolservice_client._cli.exit_errors import UsageError
-from poolservice_client._cli.operator_parser import Operator
-from poolservice_client._cli.pool_output import check_folder, join_or
+from poolservice_client._cli.exit_errors import UsageError, naming
+from poolservice_client._cli.message_text import join_or
+from poolservice_client._cli.operator_parser import Operator, array_names
+from poolservice_client._cli.pool_output import check_folder
 
 #: The memory-mapped rows of each column, by its name.
 Columns = Mapping[str, NDArray[Any]]
@@ -47,7 +48,9 @@ class FeatureFile:
             UsageError: the suffix is not supported or cannot hold these results, or the folder does not exist.
             CommandError: the format needs a package that is not installed.
         """
-        file = cls(path, tuple(_column_names(operators)))
+        # A symbolic link stays one: the file that it names is replaced.
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        file = cls(target, tuple(_column_names(operators)))
         if file.suffix not in _WRITERS:
             raise UsageError(f"-o {path}: the file's name must end in {join_or(tuple(_WRITERS))}")
         if file.suffix == ".npy" and len(file.names) > 1:
@@ -71,6 +74,17 @@ class FeatureFile:
         """The file with the paths of an .npy file's rows."""
         return self.path.with_name(f"{self.path.stem}.paths.txt")
 
+    def check_paths(self, paths: Sequence[str]) -> None:
+        """Check that the file can hold the paths.
+
+        Raises:
+            UsageError: the list of paths beside an .npy file would be ambiguous.
+        """
+        if self.suffix == ".npy" and (broken := next((path for path in paths if "\n" in path), None)):
+            raise UsageError(
+                f"-o {self.path}: the list of paths has one per line, and {broken!r} has two; write an .npz file"
+            )
+
     def write(self, folder: Path, paths: Sequence[str]) -> None:
         """Assemble the file in `folder`, which has each column's rows as NAME.npy, and move it into place.
 
@@ -78,10 +92,11 @@ class FeatureFile:
         be used again.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: the file cannot be written; it names the file.
         """
         columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.names}
-        _WRITERS[self.suffix](self, folder, columns, paths)
+        with naming(self.path):
+            _WRITERS[self.suffix](self, folder, columns, paths)
 
 
 def _write_npz(file: FeatureFile, folder: Path, columns: Columns, paths: Sequence[str]) -> None:
@@ -141,14 +156,8 @@ def _slices(columns: Columns, count: int) -> Iterator[tuple[int, int]]:
 
 def _column_names(operators: Sequence[Operator]) -> Iterator[str]:
     """Yield a name for each array: "features" and "indices" of one operator, else max2d, max2d_2, max2d_2_indices."""
-    used: set[str] = set()
     single = len(operators) == 1
-    for operator in operators:
-        name, count = operator.name, 1
-        while name in used:
-            count += 1
-            name = f"{operator.name}_{count}"
-        used.add(name)
+    for operator, name in zip(operators, array_names(operators), strict=True):
         yield "features" if single else name
         if getattr(operator.spec, "return_indices", False):
             yield "indices" if single else f"{name}_indices"

@@ -11,6 +11,8 @@ from poolservice_client._cli.tables import Column, print_table, print_text
 
 
 def info(
+    context: typer.Context,
+    server: shared_options.AddressArgument = None,
     address: shared_options.Address = shared_options.ADDRESS,
     timeout: shared_options.Timeout = shared_options.TIMEOUT,
     as_json: shared_options.AsJson = False,
@@ -19,6 +21,7 @@ def info(
 
     These are its version, devices, operators, dtypes, image formats and limits.
     """
+    address = shared_options.one_address(context, server, address)
     with PoolClient(address, timeout=timeout) as client:
         server_info = client.server_info()
     if as_json:
@@ -28,6 +31,8 @@ def info(
 
 
 def health(
+    context: typer.Context,
+    server: shared_options.AddressArgument = None,
     address: shared_options.Address = shared_options.ADDRESS,
     timeout: shared_options.Timeout = shared_options.HEALTH_TIMEOUT,
     as_json: shared_options.AsJson = False,
@@ -37,6 +42,7 @@ def health(
     Exit statuses: 0 it does; 1 it does not, for example because it is starting or stopping; 2 the command line is
     wrong; 3 no server responded.
     """
+    address = shared_options.one_address(context, server, address)
     try:
         with PoolClient(address, timeout=timeout) as client:
             status = client.health()

@@ -3,15 +3,18 @@
 import io
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._cli.exit_errors import CommandError, UsageError
+from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._request import files
 
+_CHUNK_BYTES = 2**24
+# More than the header of an .npy file has.
+_FILE_HEADER_BYTES = 2**17
 # Pillow's names of the color modes that the service decodes to.
 _PILLOW_MODES = {"RGB": "RGB", "GRAY": "L", "RGBA": "RGBA"}
 
@@ -43,13 +46,13 @@ class InputData(NamedTuple):
         return channels_first(pixels) / np.float32(255)
 
 
-def read(path: str) -> InputData:
-    """Read the image or array at `path`; "-" is standard input.
+def read(path: str, max_message_bytes: int) -> InputData:
+    """Read the image or array at `path`; "-" is standard input. Much more than a message holds is not read.
 
     Raises:
         UsageError: the path is a folder or a URL.
         OSError: the file cannot be read.
-        CommandError: the file is an .npy file that numpy cannot read, or an archive of several arrays.
+        CommandError: the file is an .npy file that numpy cannot read, an archive of several arrays, or too large.
     """
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder; give one file, or use poolservice map for many")
@@ -59,9 +62,51 @@ def read(path: str) -> InputData:
         )
     name = "standard input" if path == "-" else path
     try:
-        return InputData(name, parse(sys.stdin.buffer.read() if path == "-" else files.read(path)))
+        limit = max_file_bytes(max_message_bytes)
+        if path == "-":
+            with naming(name):
+                return InputData(name, parse(_read_all(sys.stdin.buffer, limit)))
+        return InputData(name, parse(read_file(path, limit)))
     except InvalidRequest as error:
         raise CommandError(f"{name}: {error.reason}") from None
+
+
+def max_file_bytes(max_message_bytes: int) -> int:
+    """Return the size from which a file is not read at all, as it cannot fit in a message.
+
+    The client reports a slightly smaller file that does not fit either, and a limit that is no number of bytes.
+    """
+    return max(max_message_bytes, 2**20) + _FILE_HEADER_BYTES
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """Return the contents of the file at `path`, of which no more than `limit` bytes are read.
+
+    Raises:
+        OSError: the file cannot be read.
+        InvalidRequest: the file has more bytes.
+    """
+    try:
+        # Unbuffered: a buffer would read ahead from a pipe or a device.
+        with naming(path), open(path, "rb", buffering=0) as file:
+            return _read_all(file, limit)
+    except (IsADirectoryError, FileNotFoundError):
+        # The SDK's error says what to give instead of a folder or a URL.
+        return files.read(path)
+
+
+def _read_all(file: "io.RawIOBase | BinaryIO", limit: int) -> bytes:
+    chunks, size = [], 0
+    while size <= limit and (chunk := file.read(min(_CHUNK_BYTES, limit + 1 - size))):
+        chunks.append(chunk)
+        size += len(chunk)
+    if size > limit:
+        raise InvalidRequest(
+            f"has more than {limit:,} bytes, too many for a message; raise --max-message-bytes, and the server's flag "
+            "of the same name",
+            field="x",
+        )
+    return b"".join(chunks)
 
 
 def parse(data: bytes) -> bytes | NDArray[Any]:

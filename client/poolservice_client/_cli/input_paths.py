@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from poolservice_client._cli.exit_errors import UsageError
+from poolservice_client._cli.exit_errors import UsageError, naming
 from poolservice_client._request import files
 
 
@@ -19,7 +19,8 @@ def find(arguments: Sequence[str], lists: Sequence[Path]) -> list[str]:
         lists: files with one path per line; "-" is standard input.
 
     Raises:
-        UsageError: a pattern matches no file, an argument is a folder or a URL, or there are no files at all.
+        UsageError: a pattern matches no file, an argument is a folder or a URL, a list is not one of paths, or there
+            are no files at all.
         OSError: a list cannot be read.
     """
     found = [path for argument in arguments for path in _expand(argument)]
@@ -53,5 +54,9 @@ def _expand(argument: str) -> Iterable[str]:
 
 def _read_list(path: Path) -> list[str]:
     # Decoded as the system encodes file names, so that the output of `find` is understood.
-    lines = (sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()).splitlines()
+    with naming(path):
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    if b"\0" in data:
+        raise UsageError(f"--from-file {path}: there are NUL characters in it; write one path per line")
+    lines = data.splitlines()
     return [os.fsdecode(line) for line in lines if line.strip()]

@@ -4,7 +4,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from numpy.typing import NDArray
@@ -20,32 +20,33 @@ from poolservice_client import (
 )
 from poolservice_client._cli import exit_errors, input_data, sdk_errors, shared_options
 from poolservice_client._cli.exit_errors import CommandError
+from poolservice_client._cli.input_files import Stamp, stamp_of
 from poolservice_client._cli.journal import Journal
-from poolservice_client._request import files
 
 
 def run(
     client: PoolClient,
     specs: Sequence[Any],
     options: dict[str, Any],
-    paths: Sequence[str],
     journal: Journal,
     *,
+    max_file_bytes: int,
     quiet: bool,
 ) -> None:
     """Pool the files that are not done yet and write the results to the journal.
 
     Raises:
-        CommandError: the service is unavailable or rejects the caller; the journal has the finished files.
+        CommandError: the service is unavailable or rejects the caller, or the journal cannot be written; it has the
+            finished files.
         typer.Exit: the user pressed Ctrl-C.
     """
-    inputs = _Inputs(paths[journal.done :])
+    inputs = _Inputs(journal.work.pending, max_file_bytes)
     resume_hint = f"run the same command to resume; finished rows are in {journal.folder}"
     items = client.map(inputs, specs, items=True, **options)
     try:
         with _progress_bar(journal, quiet=quiet) as update_bar, closing(items):
             for item in items:
-                _record_unreadable(journal, inputs)
+                path, stamp = _next_sent(journal, inputs)
                 if item.error is not None and (service_error := _service_error(client, item.error)):
                     journal.checkpoint()
                     raise CommandError(
@@ -53,12 +54,18 @@ def run(
                         f"done; {resume_hint}"
                     )
                 if item.error is not None:
-                    journal.add_failure(_reason(item.error, paths[journal.done]))
+                    journal.add_failure(path, stamp, _reason(item.error, path))
                 else:
-                    journal.add_row(dict(zip(journal.names, _arrays(item.result), strict=True)))
+                    journal.add_row(path, stamp, dict(zip(journal.names, _arrays(item.result), strict=True)))
                 update_bar()
-            _record_unreadable(journal, inputs)
+            while inputs.read:
+                _record_unreadable(journal, inputs.read.popleft())
         journal.checkpoint()
+    except OSError as error:
+        raise CommandError(
+            f"{sdk_errors.describe_os_error(error)}; {journal.saved:,} of {journal.total:,} files are done; "
+            f"{resume_hint}"
+        ) from None
     except KeyboardInterrupt:
         # No checkpoint here: the interrupt may have stopped one halfway.
         exit_errors.report(f"interrupted; {journal.saved:,} of {journal.total:,} files are done; {resume_hint}")
@@ -78,40 +85,60 @@ def _service_error(client: PoolClient, error: PoolError) -> PoolError | None:
     return None
 
 
+class _Read(NamedTuple):
+    """A file that was read.
+
+    Attributes:
+        path: its path.
+        stamp: its stamp from just before it was read.
+        problem: why it cannot be sent; None if it was sent.
+    """
+
+    path: str
+    stamp: Stamp
+    problem: str | None
+
+
 class _Inputs:
     """The inputs of `client.map`: one for each file that can be read, in order.
 
     Attributes:
-        read: an entry for each file that was read but is not recorded in the journal yet: None if the file was sent,
-            else the reason why it cannot be read.
+        read: the files that were read but are not recorded in the journal yet.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.read: deque[str | None] = deque()
+    def __init__(self, paths: Sequence[str], max_file_bytes: int) -> None:
+        self.read: deque[_Read] = deque()
         self._paths = paths
+        self._max_file_bytes = max_file_bytes
 
     def __iter__(self) -> Iterator[str | NDArray[Any] | bytes]:
         for path in self._paths:
-            if not path.lower().endswith(".npy"):
-                # The map's own threads read image files.
-                self.read.append(None)
-                yield path
-                continue
-            try:
-                payload = input_data.parse(files.read(path))
-            except OSError as error:
-                self.read.append(error.strerror or str(error))
-            except InvalidRequest as error:
-                self.read.append(error.reason)
-            else:
-                self.read.append(None)
+            stamp = stamp_of(path)
+            payload: str | NDArray[Any] | bytes = path
+            problem = None
+            # The map's own threads read image files. A pipe is read here, because an interrupt would not end a thread
+            # that waits for whoever writes to it.
+            if path.lower().endswith(".npy") or not stamp or stamp[0] > self._max_file_bytes:
+                try:
+                    payload = input_data.parse(input_data.read_file(path, self._max_file_bytes))
+                except OSError as error:
+                    problem = error.strerror or str(error)
+                except InvalidRequest as error:
+                    problem = error.reason
+            self.read.append(_Read(path, stamp, problem))
+            if problem is None:
                 yield payload
 
 
-def _record_unreadable(journal: Journal, inputs: _Inputs) -> None:
-    """Record the unreadable files before the next file that was sent."""
-    while inputs.read and (reason := inputs.read.popleft()) is not None:
-        journal.add_failure(reason)
+def _next_sent(journal: Journal, inputs: _Inputs) -> tuple[str, Stamp]:
+    """Return the next file that was sent; record the unreadable files before it."""
+    while (read := inputs.read.popleft()).problem is not None:
+        _record_unreadable(journal, read)
+    return read.path, read.stamp
+
+
+def _record_unreadable(journal: Journal, read: _Read) -> None:
+    journal.add_failure(read.path, read.stamp, read.problem or "")
 
 
 def _reason(error: PoolError, path: str) -> str:
@@ -139,11 +166,11 @@ def _progress_bar(journal: Journal, *, quiet: bool) -> Iterator[Callable[[], Non
     # rich is imported only if a bar is shown.
     from poolservice_client._map.progress import Progress
 
-    progress = Progress(journal.total, done=journal.done, failures=len(journal.failures))
+    progress = Progress(journal.total, done=journal.done, failures=journal.failed)
     progress.start()
 
     def update() -> None:
-        progress.show(journal.done, len(journal.failures))
+        progress.show(journal.done, journal.failed)
 
     try:
         yield update

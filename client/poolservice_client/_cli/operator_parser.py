@@ -9,6 +9,7 @@ that `poolservice info` lists), `MaxPool2d` (the layer's class).
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, PoolSpec
 from poolservice_client._cli.exit_errors import UsageError
+from poolservice_client._cli.message_text import join_or
 
 _ABBREVIATIONS = {"global_max_pool": "gmp", "global_avg_pool": "gap"}
 
@@ -79,6 +81,17 @@ class Operator(NamedTuple):
         if parameter is None:
             return f"--op {self.text}"
         return _source(self.name, self.text, parameter, own=parameter in self.own_parameters)
+
+
+def array_names(operators: Sequence[Operator]) -> list[str]:
+    """Return a unique name for the result of each operator: the second max2d is max2d_2."""
+    counts: Counter[str] = Counter()
+    names = []
+    for operator in operators:
+        counts[operator.name] += 1
+        count = counts[operator.name]
+        names.append(operator.name if count == 1 else f"{operator.name}_{count}")
+    return names
 
 
 def parse(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) -> list[Operator]:
@@ -174,14 +187,10 @@ def _unknown_operator(word: str) -> str:
     if not close:
         return f"there is no operator {word!r}; choose one of {', '.join(NAMES)}"
     possible = [dims] if dims in _DIMENSIONS else _DIMENSIONS
-    suggestions = _join_or([f"{_FAMILIES_BY_KEY[key]}{n}d" for key in close for n in possible])
+    suggestions = join_or([f"{_FAMILIES_BY_KEY[key]}{n}d" for key in close for n in possible])
     if family in close and not dims:
         return f"--op {word} lacks the number of dimensions; write {suggestions}"
     return f"there is no operator {word!r}; did you mean {suggestions}?"
-
-
-def _join_or(choices: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
 
 
 def _parameters(layer: type[PoolSpec]) -> dict[str, bool]:

@@ -10,12 +10,13 @@ import typer
 
 from poolservice_client import Execution, PoolClient
 from poolservice_client._cli import dependencies, input_data, operator_parser, sdk_errors, shared_options
-from poolservice_client._cli.exit_errors import CommandError, UsageError
+from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._cli.input_data import InputData
+from poolservice_client._cli.message_text import escape, join_or
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._cli.operator_parser import Operator
-from poolservice_client._cli.pool_output import OutputFile, check_folder, join_or
-from poolservice_client._cli.result_summary import Result
+from poolservice_client._cli.pool_output import OutputFile, check_folder
+from poolservice_client._cli.result_summary import ROWS_NOTE, Result
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
@@ -90,7 +91,7 @@ def pool(
         raise UsageError(f"-o {output}: --features and --float16 do not apply to an image; write an .npy or .npz file")
     if figure:
         _check_figure(figure)
-    given = input_data.read(image)
+    given = input_data.read(image, max_message_bytes)
     mode = cast(ColorMode | None, color_mode and color_mode.value)
     with (
         sdk_errors.translated_errors(parsed, given.name, output),
@@ -150,14 +151,15 @@ def _draw(path: Path, given: InputData, results: Sequence[Result], *, color_mode
     from poolservice_client import _figure
 
     before = given.to_array(color_mode)
-    panels = [_figure.Panel(Path(given.name).name, before, results[0].operator.spec.spatial_dims)]
+    panels = [_figure.Panel(escape(Path(given.name).name), before, results[0].operator.spec.spatial_dims)]
     for result in results:
         # A pooled image has values in 0..255, the input's panel in [0, 1].
         values = result.values if result.image is None else result.values / np.float32(255)
         dims = 0 if features else result.operator.spec.spatial_dims
         panels.append(_figure.Panel(repr(result.operator.spec), values, dims, before.shape))
     try:
-        _figure.save(path, panels, limits=(0.0, 1.0) if given.is_image else None)
+        with naming(path):
+            _figure.save(path, panels, limits=(0.0, 1.0) if given.is_image else None)
     except ValueError as error:
         raise CommandError(f"--figure {path}: {error}") from None
 
@@ -175,17 +177,18 @@ def _as_json(report: _Report) -> dict[str, Any]:
 
 
 def _print(report: _Report) -> None:
-    specs = [repr(result.operator.spec) for result in report.results]
-    types = [f"{result.shape} {result.values.dtype.name}" for result in report.results]
-    for number, result in enumerate(report.results):
-        spec, array_type = specs[number].ljust(max(map(len, specs))), types[number].ljust(max(map(len, types)))
+    summaries = [result.summaries() for result in report.results]
+    name_width, type_width = (max(len(line[column]) for lines in summaries for line in lines) for column in (0, 1))
+    for number, (result, lines) in enumerate(zip(report.results, summaries, strict=True)):
+        note = f"; {ROWS_NOTE}" if report.given.is_image and result.operator.spec.spatial_dims == 1 else ""
         arrow = f"  -> {report.paths[number]}" if report.paths else ""
-        typer.echo(f"{spec}  {array_type}  {result.summary()}{arrow}")
+        for name, array_type, summary in lines:
+            typer.echo(escape(f"{name.ljust(name_width)}  {array_type.ljust(type_width)}  {summary}{note}{arrow}"))
     if report.figure:
-        typer.echo(f"before and after -> {report.figure}")
+        typer.echo(escape(f"before and after -> {report.figure}"))
     if execution := report.execution:
         typer.echo(
-            f"on {execution.device} in a batch of {execution.batch_size}: decoded in "
+            f"on {escape(execution.device)} in a batch of {execution.batch_size}: decoded in "
             f"{execution.decode_microseconds / 1000:.1f} ms, queued {execution.queue_microseconds / 1000:.1f} ms, "
             f"computed in {execution.compute_microseconds / 1000:.1f} ms"
         )

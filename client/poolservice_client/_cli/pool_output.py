@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from poolservice_client._cli.exit_errors import UsageError
-from poolservice_client._cli.operator_parser import Operator
+from poolservice_client._cli.exit_errors import UsageError, naming
+from poolservice_client._cli.message_text import join_or
+from poolservice_client._cli.operator_parser import Operator, array_names
 from poolservice_client._cli.result_summary import Result
 
 _SUFFIXES = (".png", ".npy", ".npz")
@@ -53,12 +54,12 @@ class OutputFile:
         """Write the files and return the path that holds each result.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: a file cannot be written; it names the file.
         """
         if self.suffix == ".png":
             return [self._write_png(number, result, len(results)) for number, result in enumerate(results, 1)]
         # numpy would append a second suffix to a name that ends in .NPY, so the file is opened here.
-        with self.path.open("wb") as file:
+        with naming(self.path), self.path.open("wb") as file:
             if self.suffix == ".npy":
                 np.save(file, results[0].values)
             else:
@@ -71,13 +72,9 @@ class OutputFile:
         path = self.path
         if count > 1:
             path = path.with_name(f"{path.stem}-{number}-{result.operator.name}{path.suffix}")
-        result.image.save(path, format="PNG")
+        with naming(path):
+            result.image.save(path, format="PNG")
         return path
-
-
-def join_or(choices: Sequence[str]) -> str:
-    """Return a list of choices as text: "a, b or c"."""
-    return f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 def check_folder(option: str, path: Path) -> None:
@@ -91,13 +88,9 @@ def check_folder(option: str, path: Path) -> None:
 
 
 def _arrays(results: Sequence[Result]) -> dict[str, Any]:
-    """Return every array by a unique name: the second max2d is max2d_2."""
+    """Return every array by its name."""
     arrays: dict[str, Any] = {}
-    for result in results:
-        name, count = result.operator.name, 1
-        while name in arrays:
-            count += 1
-            name = f"{result.operator.name}_{count}"
+    for result, name in zip(results, array_names([result.operator for result in results]), strict=True):
         arrays[name] = result.values
         if result.indices is not None:
             arrays[f"{name}_indices"] = result.indices

@@ -16,6 +16,10 @@ _MAX_PRINTED_VALUES = 16
 _MAX_JSON_VALUES = 1024
 
 
+#: What the commands say about an image that a 1-D operator pools.
+ROWS_NOTE = "each row of an image is pooled by itself, as a 1-D signal"
+
+
 class Result(NamedTuple):
     """One operator's result.
 
@@ -36,16 +40,16 @@ class Result(NamedTuple):
         """The shape of the values."""
         return self.values.shape
 
-    def summary(self) -> str:
-        """Return the values if they are few, else their range and mean."""
-        if self.values.size <= _MAX_PRINTED_VALUES:
-            return " ".join(f"{value:.6g}" for value in self.values.astype(np.float64).ravel())
-        low, mean, high = self._statistics()
-        return f"min {low:.6g}, mean {mean:.6g}, max {high:.6g}"
+    def summaries(self) -> list[tuple[str, str, str]]:
+        """Return a name, the type and a summary for the values, and for the indices if there are any."""
+        arrays = [(repr(self.operator.spec), self.values)]
+        if self.indices is not None:
+            arrays.append(("  indices", self.indices))
+        return [(name, f"{array.shape} {array.dtype.name}", _summary(array)) for name, array in arrays]
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary for a program; up to 1024 values are included, flat and in row-major order."""
-        low, mean, high = self._statistics()
+        low, mean, high = _statistics(self.values)
         summary: dict[str, Any] = {
             "operator": self.operator.name,
             "spec": repr(self.operator.spec),
@@ -59,14 +63,26 @@ class Result(NamedTuple):
             summary["values"] = [_json_number(value) for value in self.values.ravel().tolist()]
             if self.indices is not None:
                 summary["indices"] = self.indices.ravel().tolist()
+        if self.indices is not None:
+            for name, value in zip(("min", "mean", "max"), _statistics(self.indices), strict=True):
+                summary[f"indices_{name}"] = _json_number(value)
         return summary
 
-    def _statistics(self) -> tuple[float, float, float]:
-        """Return the minimum, mean and maximum; NaN for an empty result."""
-        if not self.values.size:
-            return math.nan, math.nan, math.nan
-        values = self.values.astype(np.float64)
-        return float(values.min()), float(values.mean()), float(values.max())
+
+def _summary(array: NDArray[Any]) -> str:
+    """Return the elements if they are few, else their range and mean."""
+    if array.size <= _MAX_PRINTED_VALUES:
+        return " ".join(f"{value:.6g}" for value in array.astype(np.float64).ravel())
+    low, mean, high = _statistics(array)
+    return f"min {low:.6g}, mean {mean:.6g}, max {high:.6g}"
+
+
+def _statistics(array: NDArray[Any]) -> tuple[float, float, float]:
+    """Return the minimum, mean and maximum; NaN for an empty array."""
+    if not array.size:
+        return math.nan, math.nan, math.nan
+    values = array.astype(np.float64)
+    return float(values.min()), float(values.mean()), float(values.max())
 
 
 def _json_number(value: float) -> float | str:

@@ -1,11 +1,12 @@
 """The SDK's errors in the command's terms: a message names the option, the file or the operator that the user wrote."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from poolservice_client import InvalidRequest, PoolError
+from poolservice_client import InvalidRequest, PoolError, Unauthenticated
 from poolservice_client._cli.exit_errors import CommandError
 from poolservice_client._cli.operator_parser import Operator
 from poolservice_client._settings.credentials import CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
@@ -45,7 +46,16 @@ def describe(error: PoolError) -> str:
     if isinstance(error, InvalidRequest) and error.field:
         option = _SETTINGS.get(error.field) or _OPTIONS.get(error.field, error.field)
         return f"{option}: {reason(error)}"
-    return translate(str(error))
+    text = translate(str(error))
+    if isinstance(error, Unauthenticated) and TOKEN_VARIABLE not in text:
+        text += f"; put the token in the environment variable {TOKEN_VARIABLE}"
+    return text
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return the message for an error of the operating system, with the file's name if the error has one."""
+    reason = error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason
 
 
 def reason(error: InvalidRequest) -> str:

@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._settings.addresses import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 from poolservice_client._settings.settings import DEFAULT_TIMEOUT
 
 Address = Annotated[
     str,
     typer.Option("--address", "-a", metavar="HOST:PORT", envvar=ADDRESS_VARIABLE, help="The service's address."),
+]
+AddressArgument = Annotated[
+    str | None, typer.Argument(metavar="ADDRESS", help="HOST:PORT of the server; the same as --address.")
 ]
 Timeout = Annotated[
     float,
@@ -39,3 +43,17 @@ Colors = Annotated[
 Normalize = Annotated[bool, typer.Option("--normalize", help="Divide each feature vector by its Euclidean norm.")]
 Float16 = Annotated[bool, typer.Option("--float16", help="Convert floating-point results to float16.")]
 MaxMessageBytes = Annotated[int, typer.Option(metavar="BYTES", help="The largest message to send or receive.")]
+
+
+def one_address(context: typer.Context, argument: str | None, option: str) -> str:
+    """Return the address that was given as an argument, else the one of the option or of its environment variable.
+
+    Raises:
+        UsageError: the command line has both, and they differ.
+    """
+    if argument is None:
+        return option
+    source = context.get_parameter_source("address")
+    if argument != option and source is not None and source.name == "COMMANDLINE":
+        raise UsageError(f"two addresses are given, {argument} and --address {option}; give one")
+    return argument

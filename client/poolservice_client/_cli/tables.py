@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import typer
 
+from poolservice_client._cli.message_text import escape
+
 _GAP = "  "
 # A narrower text column is hard to read; such a table is printed as blocks.
 _MIN_TEXT_WIDTH = 16
@@ -38,10 +40,10 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, wid
 
     Args:
         columns: the columns.
-        rows: a cell for each column.
+        rows: a cell for each column; foreign text in it is escaped.
         width: characters per line. Default: the terminal's width or COLUMNS; unlimited if stdout is not a terminal.
     """
-    cells = [list(row) for row in rows]
+    cells = [list(map(escape, row)) for row in rows]
     limit = _output_width() if width is None else width
     layouts: list[tuple[Sequence[Column], list[list[str]]]] = [(columns, cells)]
     if all(column.numeric for column in columns):
@@ -56,9 +58,9 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, wid
 
 
 def print_text(text: str, *, width: int | None = None) -> None:
-    """Print a paragraph, wrapped between words at the width of a table."""
+    """Print a paragraph, wrapped between words at the width of a table; foreign text in it is escaped."""
     limit = _output_width() if width is None else width
-    for line in _wrap(text, limit):
+    for line in _wrap(escape(text), limit):
         typer.echo(line)
 
 

@@ -2,14 +2,13 @@
 
 # ruff: noqa: ASYNC109 - the timeout is sent with the call, as its gRPC deadline
 
-import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._clients.aio_pool_method import AsyncPoolMethods
-from poolservice_client._clients.base import BaseClient, documented_as
+from poolservice_client._clients.base import BaseClient, documented_as, with_own_methods
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._coalescing.aio import AsyncCoalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
@@ -17,6 +16,7 @@ from poolservice_client._map.aio_map_method import AsyncMap
 from poolservice_client._request.files import path_of, with_path
 from poolservice_client._request.payload import is_slow, make_payload
 from poolservice_client._request.query import PoolQuery
+from poolservice_client._request.reader_threads import reader_threads
 from poolservice_client._response.reader import read_response
 from poolservice_client._server_info import Health, ServerInfo, read_health, read_server_info
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT, ConnectionOptions
@@ -24,11 +24,13 @@ from poolservice_client._transport.aio import AsyncGrpcTransport, AsyncTransport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
 
 
+@with_own_methods
 class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
     """An asyncio client of a pooling service, for any number of tasks of one event loop.
 
     It has the methods of PoolClient, to be awaited. It may be created before the event loop runs, and connects with
-    its first call. Cancelling a task that awaits a call cancels the call on the server, too.
+    its first call. Cancelling a task that awaits a call cancels the call on the server, too. Like a
+    PoolClient it can be pickled, its token included.
 
     Args:
         address: the server's "host:port", or several; see PoolClient. Default: the environment variable
@@ -38,8 +40,8 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
             64 MiB.
         coalesce: send small `pool` calls of several tasks in one message; see PoolClient.
         transport: replaces gRPC; for tests.
-        options: connections, retries, hedge_after, tls, token, compression, metadata, interceptors, keepalive and
-            wait_for_ready; see PoolClient. Interceptors are those of grpc.aio.
+        options: connections, retries, hedge_after, tls, token, compression, metadata, interceptors, keepalive,
+            wait_for_ready and proxy; see PoolClient. Interceptors are those of grpc.aio.
 
     Raises:
         InvalidRequest: an argument is invalid.
@@ -59,12 +61,16 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
         transport: AsyncTransport | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
-        super().__init__(address, timeout, max_message_bytes, options)
-        self._transport = AsyncGrpcTransport(self._settings, self._counters) if transport is None else transport
+        super().__init__(address, timeout, max_message_bytes, options, coalesce=coalesce, transport=transport)
+
+    def _open(self) -> None:
+        super()._open()
+        own: AsyncTransport | None = self._own_transport
+        self._transport = AsyncGrpcTransport(self._settings, self._counters) if own is None else own
         # One for tensors and one for images, which take the server longer.
         self._coalescers = (
             tuple(AsyncCoalescer(self._transport, self._counters, self.address) for _ in ("tensors", "images"))
-            if coalesce
+            if self._coalesce
             else None
         )
 
@@ -98,7 +104,7 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
     async def _call(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
         try:
             # Reading a file or encoding an image would block the event loop, so a thread does it.
-            payload = await asyncio.to_thread(make_payload, x) if is_slow(x) else make_payload(x)
+            payload = await reader_threads.run(make_payload, x) if is_slow(x) else make_payload(x)
             template = query.template_for(payload)
             seconds = self._settings.call_timeout(timeout)
             if (
@@ -114,5 +120,5 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
             raise with_path(error, path_of(x)) from error.__cause__
         template.response_bytes = len(response)
         if query.output == "image":
-            return await asyncio.to_thread(read_response, response, query, execution=execution)
+            return await reader_threads.run(read_response, response, query, execution=execution)
         return read_response(response, query, execution=execution)

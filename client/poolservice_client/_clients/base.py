@@ -1,20 +1,34 @@
 """The base class of both clients, and the decorator that gives their methods the same docstrings."""
 
 import difflib
+import pickle
+import sys
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, TypeVar
 
 from poolservice_client._settings.settings import ConnectionOptions, Settings
 from poolservice_client._stats import ClientStats, Counters
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound="type[BaseClient]")
+
+# The attributes that a copy of a client makes anew.
+_CONNECTED = ("_transport", "_coalescers", "_counters")
 
 
 class BaseClient:
     """The part of a client that does not depend on how it waits."""
 
     def __init__(
-        self, address: str | Sequence[str] | None, timeout: float, max_message_bytes: int, options: ConnectionOptions
+        self,
+        address: str | Sequence[str] | None,
+        timeout: float,
+        max_message_bytes: int,
+        options: ConnectionOptions,
+        *,
+        coalesce: bool,
+        transport: object,
     ) -> None:
         known = ConnectionOptions.__annotations__
         for name in options:
@@ -23,7 +37,28 @@ class BaseClient:
                 suggestion = f"; did you mean {similar[0]}?" if similar else ""
                 raise TypeError(f"{type(self).__name__} has no argument {name!r}{suggestion}")
         self._settings = Settings.of(address, timeout, max_message_bytes, **options)
+        self._coalesce = coalesce
+        self._own_transport: Any = transport
+        self._open()
+
+    def _open(self) -> None:
+        """Create what the client needs for its calls. It connects with the first one."""
         self._counters = Counters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings. A client that is pickled or copied has the same ones and opens its own connections."""
+        state = {name: value for name, value in self.__dict__.items() if name not in _CONNECTED}
+        for option, value in (("interceptors", self._settings.interceptors), ("transport", self._own_transport)):
+            if reason := _why_not_picklable(value):
+                raise TypeError(
+                    f"this {type(self).__name__} cannot be pickled, because its {option} cannot: {reason}; create the "
+                    "client in the process that uses it"
+                )
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -36,6 +71,29 @@ class BaseClient:
     def stats(self) -> ClientStats:
         """Return the client's counters: calls, retries, hedges, connections and coalesced calls."""
         return self._counters.stats()
+
+
+def _why_not_picklable(value: object) -> str:
+    """Return why `value` cannot be pickled; "" if it can, by pickle or by cloudpickle where the program uses it."""
+    if not value:
+        return ""
+    cloudpickle = sys.modules.get("cloudpickle")
+    try:
+        (pickle if cloudpickle is None else cloudpickle).dumps(value)
+    except Exception as error:  # noqa: BLE001 - pickling runs the code of the value, which may raise anything
+        return str(error)
+    return ""
+
+
+def with_own_methods(client_class: C) -> C:
+    """Name the methods that a client inherits after the client, as errors about their arguments show them."""
+    for base in client_class.__bases__:
+        if base is not BaseClient:
+            for name, method in vars(base).items():
+                if isinstance(method, FunctionType):
+                    method.__qualname__ = f"{client_class.__name__}.{name}"
+                    method.__module__ = client_class.__module__
+    return client_class
 
 
 def documented_as(blocking: Callable[..., Any]) -> Callable[[F], F]:

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._clients.base import BaseClient
+from poolservice_client._clients.base import BaseClient, with_own_methods
 from poolservice_client._clients.blocking_pool_method import BlockingPoolMethods
 from poolservice_client._coalescing.blocking import Coalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
@@ -20,10 +20,12 @@ from poolservice_client._transport.blocking import GrpcTransport, Transport
 from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, SERVER_INFO, SERVER_INFO_REQUEST
 
 
+@with_own_methods
 class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
     """A blocking client of a pooling service. Thread-safe: threads should share one client.
 
-    The client connects with its first call.
+    The client connects with its first call. It can be pickled, for worker processes: the copy has the same settings,
+    including the token, and connects anew. It reads the files of `tls` again, and its counters start at zero.
 
     Args:
         address: "host:port", or another address that gRPC knows: "dns:///host:port" for all machines that the name
@@ -55,6 +57,9 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
             that ping more often than it allows. Default: no pings.
         wait_for_ready: seconds that a call waits for a server that cannot be reached, within its timeout. Default: 0
             for a server that has never responded, 30 for one that has; with retries=None, 0 for both.
+        proxy: "http://host:port" of an HTTP proxy to connect through; False for none. Addresses of this machine are
+            always reached directly, and a token is sent through a proxy only over TLS. Default: the environment
+            variable POOLSERVICE_PROXY, else none; http_proxy, https_proxy and grpc_proxy have no effect.
 
     Raises:
         InvalidRequest: an argument is invalid.
@@ -74,12 +79,16 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         transport: Transport | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
-        super().__init__(address, timeout, max_message_bytes, options)
-        self._transport = GrpcTransport(self._settings, self._counters) if transport is None else transport
+        super().__init__(address, timeout, max_message_bytes, options, coalesce=coalesce, transport=transport)
+
+    def _open(self) -> None:
+        super()._open()
+        own: Transport | None = self._own_transport
+        self._transport = GrpcTransport(self._settings, self._counters) if own is None else own
         # One for tensors and one for images, which take the server longer.
         self._coalescers = (
             tuple(Coalescer(self._transport, self._counters, self.address) for _ in ("tensors", "images"))
-            if coalesce
+            if self._coalesce
             else None
         )
 

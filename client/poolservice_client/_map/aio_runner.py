@@ -1,6 +1,7 @@
 """The asyncio runner of `map`: one task reads, further tasks prepare and send, the caller's task yields."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from poolservice_client._map.message import Message
 from poolservice_client._map.options import MapOptions
 from poolservice_client._map.yielded_values import Results
 from poolservice_client._request.query import PoolQuery
+from poolservice_client._request.reader_threads import reader_threads
 from poolservice_client._transport.aio import AsyncTransport
 from poolservice_client._transport.retry import Failure
 
@@ -74,6 +76,9 @@ class AsyncMapRunner:
 
     async def stop(self) -> None:
         """Cancel the running calls, and wait for every task to end."""
+        if sys.is_finalizing():
+            # The event loop runs no more tasks.
+            return
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -112,7 +117,7 @@ class AsyncMapRunner:
 
     async def _prepare(self, item: Item) -> None:
         try:
-            await asyncio.to_thread(item.prepare, self._query)
+            await reader_threads.run(item.prepare, self._query)
             self._in_flight.enqueue(item)
         finally:
             self._busy -= 1

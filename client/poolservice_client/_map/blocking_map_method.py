@@ -7,6 +7,7 @@ from poolservice.specs import PoolSpec
 from poolservice_client._map.blocking_runner import map_blocking
 from poolservice_client._map.input_check import check_iterable
 from poolservice_client._map.map_item import MapItem
+from poolservice_client._map.open_maps import close_at_exit
 from poolservice_client._map.options import MapKeywords, MapOptions, OnError
 from poolservice_client._map.yielded_values import Results, progress_of
 from poolservice_client._request.payload import Poolable
@@ -172,7 +173,8 @@ class BlockingMap:
 
         Returns:
             A generator of results: for each input what `pool` returns, or a MapItem. Leaving the loop, closing the
-            generator or dropping it cancels the running calls and ends its threads.
+            generator or dropping it cancels the running calls and ends its threads. A generator that is still open
+            when the program ends is closed then.
 
         Raises:
             InvalidRequest: immediately, if a spec or an option is invalid.
@@ -182,11 +184,13 @@ class BlockingMap:
         """
         query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
-        return map_blocking(
-            iter(check_iterable(xs)),
-            query,
-            options,
-            self._transport,
-            self._settings.call_timeout(timeout),
-            Results(options, progress_of(xs) if progress else None),
+        return close_at_exit(
+            map_blocking(
+                iter(check_iterable(xs)),
+                query,
+                options,
+                self._transport,
+                self._settings.call_timeout(timeout),
+                Results(options, progress_of(xs) if progress else None),
+            )
         )

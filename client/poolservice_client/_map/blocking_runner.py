@@ -1,6 +1,7 @@
 """The blocking runner of `map`: the caller's thread reads and yields, further threads prepare and send."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -20,6 +21,10 @@ from poolservice_client._transport.retry import Failure
 
 # If the iterable takes longer than this for an item, all results that are ready are yielded before it is read again.
 _SLOW_SECONDS = 0.01
+# The time that threads get to end when the map is left. A cancelled call ends within milliseconds, and so does reading
+# a file; but a named pipe without a writer, or a network drive that is gone, blocks its reader for ever.
+_SEND_SECONDS = 10.0
+_PREPARE_SECONDS = 1.0
 
 
 def map_blocking(
@@ -51,6 +56,7 @@ class MapRunner:
         self._work_available = threading.Condition(self._lock)
         self._changed = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
+        self._preparing: set[threading.Thread] = set()
         self._idle = 0
         self._stopped = False
         self._unexpected_error: BaseException | None = None
@@ -99,16 +105,20 @@ class MapRunner:
             raise failure
 
     def stop(self) -> None:
-        """Cancel the running calls, and join every thread."""
-        if os.getpid() != self._process:
-            # A forked process has none of the threads, and one of them may have held the lock.
+        """Cancel the running calls, and wait for the threads to end, for a limited time."""
+        if os.getpid() != self._process or sys.is_finalizing():
+            # None of the threads runs, in a forked process or while the interpreter is finalised, and one of them may
+            # have held the lock.
             return
         with self._lock:
             self._stopped = True
             self._work_available.notify_all()
         self._cancellation.cancel()
+        started = time.monotonic()
         for thread in self._threads:
-            thread.join()
+            # No thread begins to prepare an item any more.
+            limit = _PREPARE_SECONDS if thread in self._preparing else _SEND_SECONDS
+            thread.join(max(started + limit - time.monotonic(), 0.0))
 
     def _check(self) -> None:
         if self._unexpected_error is not None:
@@ -144,6 +154,7 @@ class MapRunner:
                 if isinstance(work, Item):
                     work.prepare(self._query)
                     with self._lock:
+                        self._preparing.discard(threading.current_thread())
                         self._in_flight.enqueue(work)
                         self._notify()
                 else:
@@ -160,6 +171,8 @@ class MapRunner:
             while not self._stopped:
                 work = self._in_flight.next_work()
                 if work is not None:
+                    if isinstance(work, Item):
+                        self._preparing.add(threading.current_thread())
                     # Another item may be read now.
                     self._notify()
                     return work

@@ -1,5 +1,6 @@
 """The values that `map` yields for its items."""
 
+import sys
 from collections.abc import Iterator, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -53,7 +54,8 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._progress is not None:
+        # While the interpreter is finalised, the thread that draws the bar may hold its lock for ever.
+        if self._progress is not None and not sys.is_finalizing():
             self._progress.stop()
 
 

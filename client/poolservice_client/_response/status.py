@@ -11,19 +11,41 @@ from poolservice.errors import InvalidRequest, PoolError
 from poolservice_client._response.parameter_names import invalid_request_error
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unauthenticated, Unavailable
 
+# A longer message is cut: an error ends up in logs.
+_MAX_MESSAGE_CHARACTERS = 4000
+_MAX_VIOLATIONS = 16
+
 _Detail = TypeVar("_Detail", bound=Message)
 
 
 def error_of_status(status: status_pb2.Status) -> PoolError:
     """Return the exception for the status of a call, or of one request of a batch. The status must not be OK."""
+    if len(status.message) > _MAX_MESSAGE_CHARACTERS or not status.message.isprintable():
+        cleaned = status_pb2.Status()
+        cleaned.CopyFrom(status)
+        cleaned.message = printable(status.message)
+        status = cleaned
     return _ERRORS.get(status.code, _server_error)(status)
+
+
+def printable(text: str) -> str:
+    """Return text of a server in one line of printable characters: others are escaped, and a long text is cut."""
+    if len(text) > _MAX_MESSAGE_CHARACTERS:
+        text = f"{text[:_MAX_MESSAGE_CHARACTERS]}... ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def retry_delay(status: status_pb2.Status) -> float | None:
     """Return the seconds after which the server asks for a retry; None if it does not ask for one."""
     for retry in _details(status, error_details_pb2.RetryInfo):
-        seconds: float = retry.retry_delay.ToTimedelta().total_seconds()
-        return seconds
+        try:
+            seconds: float = retry.retry_delay.ToTimedelta().total_seconds()
+        except (ValueError, OverflowError):
+            # Beyond what protobuf allows. Details are optional, and the status is still valid without this one.
+            continue
+        return max(seconds, 0.0)
     return None
 
 
@@ -33,7 +55,9 @@ def _invalid(status: status_pb2.Status) -> PoolError:
         for bad_request in _details(status, error_details_pb2.BadRequest)
         for violation in bad_request.field_violations
     ]
-    return invalid_request_error(violations) if violations else InvalidRequest(status.message)
+    for violation in violations:
+        violation.field, violation.description = printable(violation.field), printable(violation.description)
+    return invalid_request_error(violations[:_MAX_VIOLATIONS]) if violations else InvalidRequest(status.message)
 
 
 def _exhausted(status: status_pb2.Status) -> PoolError:
@@ -45,7 +69,7 @@ def _exhausted(status: status_pb2.Status) -> PoolError:
 def _server_error(status: status_pb2.Status) -> PoolError:
     for info in _details(status, error_details_pb2.ErrorInfo):
         if error_id := info.metadata.get("error_id"):
-            return ServerError(status.message, error_id=error_id)
+            return ServerError(status.message, error_id=printable(error_id))
     name = code_pb2.Code.Name(status.code) if status.code in code_pb2.Code.values() else f"status {status.code}"
     return ServerError(status.message or f"the server sent {name} without a message")
 

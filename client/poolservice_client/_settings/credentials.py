@@ -17,6 +17,11 @@ KEY_VARIABLE = "POOLSERVICE_CLIENT_KEY"
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
 
+# A server rejects a growing share of the calls whose headers are above 8 KiB, and all of them above 16 KiB. gRPC's own
+# headers take up to 1 KiB of that. HTTP/2 counts 32 bytes for each header besides its key and value.
+_MAX_METADATA_BYTES = 7 * 1024
+_HEADER_OVERHEAD = 32
+
 
 @dataclass(frozen=True, slots=True)
 class TLS:
@@ -93,7 +98,7 @@ def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[st
     """Return the metadata that is sent with every call: the caller's pairs, and the token as a bearer token.
 
     Raises:
-        InvalidRequest: gRPC would not send a pair.
+        InvalidRequest: gRPC would not send a pair, or all of them together are larger than a server accepts.
     """
     pairs: list[tuple[Any, Any]] = []
     for pair in metadata:
@@ -119,4 +124,16 @@ def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[st
         pairs.append((key, value))
     if token is not None:
         pairs.append(("authorization", f"Bearer {token}"))
+    if (size := sum(map(_header_bytes, pairs))) > _MAX_METADATA_BYTES:
+        raise InvalidRequest(
+            f"takes {size} bytes together with the token, over the limit of {_MAX_METADATA_BYTES} for the metadata of "
+            "a call, of which a server accepts 8 KiB including gRPC's own; send less",
+            field="metadata",
+        )
     return tuple(pairs)
+
+
+def _header_bytes(pair: tuple[str, str | bytes]) -> int:
+    key, value = pair
+    # gRPC sends the bytes of a -bin key in base64.
+    return len(key) + (len(value) * 4 // 3 if isinstance(value, bytes) else len(value)) + _HEADER_OVERHEAD

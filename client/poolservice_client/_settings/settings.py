@@ -8,14 +8,25 @@ from typing import Any, Literal, TypedDict
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
-from poolservice_client._settings.addresses import parse_addresses
-from poolservice_client._settings.credentials import TLS, build_metadata, check_token, resolve_tls
+from poolservice_client._settings.addresses import ADDRESS_VARIABLE, parse_addresses
+from poolservice_client._settings.credentials import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    TLS,
+    build_metadata,
+    check_token,
+    resolve_tls,
+)
+from poolservice_client._settings.environment import warn_of_misspelt_variables
+from poolservice_client._settings.proxy import PROXY_VARIABLE, Proxy, resolve_proxy
 from poolservice_client._settings.retry_policy import RetryPolicy
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
 TOKEN_VARIABLE = "POOLSERVICE_TOKEN"  # noqa: S105 - the name of a variable, not a token
 
+_VARIABLES = (ADDRESS_VARIABLE, CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE, TOKEN_VARIABLE, PROXY_VARIABLE)
 # gRPC keeps message lengths in 32 bits.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 # A longer timeout counts as none: much larger values overflow gRPC's clock.
@@ -37,6 +48,7 @@ class ConnectionOptions(TypedDict, total=False):
     interceptors: Sequence[Any]
     keepalive: float | None
     wait_for_ready: float | None
+    proxy: str | Literal[False] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ class Settings:
     interceptors: tuple[Any, ...]
     keepalive: float | None
     wait_for_ready: float | None
+    proxy: Proxy | None
 
     @classmethod
     def of(
@@ -76,6 +89,7 @@ class Settings:
         interceptors: Sequence[Any] = (),
         keepalive: float | None = None,
         wait_for_ready: float | None = None,
+        proxy: str | Literal[False] | None = None,
     ) -> "Settings":
         """Validate the arguments of a client's constructor and apply the environment variables.
 
@@ -98,10 +112,18 @@ class Settings:
             raise InvalidRequest(f"must be a RetryPolicy, or None for no retries; got {retries!r}", field="retries")
         if keepalive is not None and _check_seconds(keepalive, "keepalive") < _MIN_KEEPALIVE:
             raise InvalidRequest(f"must be at least {_MIN_KEEPALIVE:g} s; got {keepalive!r}", field="keepalive")
+        warn_of_misspelt_variables(_VARIABLES)
         addresses = parse_addresses(address)
         resolved_tls = resolve_tls(tls)
+        resolved_proxy = resolve_proxy(proxy, addresses)
         token = token or os.environ.get(TOKEN_VARIABLE) or None
         check_token(token, addresses, is_encrypted=resolved_tls is not None)
+        pairs = build_metadata(metadata, token)
+        if resolved_proxy is not None and resolved_tls is None and any(key == "authorization" for key, _ in pairs):
+            raise InvalidRequest(
+                f"is not sent through a proxy without TLS (tls=), because {resolved_proxy} could read it",
+                field="token",
+            )
         return cls(
             addresses,
             _check_seconds(timeout, "timeout"),
@@ -111,10 +133,11 @@ class Settings:
             None if hedge_after is None else _check_seconds(hedge_after, "hedge_after"),
             resolved_tls,
             compression,
-            build_metadata(metadata, token),
+            pairs,
             tuple(interceptors),
             keepalive,
             wait_for_ready if wait_for_ready in (None, 0) else _check_seconds(wait_for_ready, "wait_for_ready"),
+            resolved_proxy,
         )
 
     @property

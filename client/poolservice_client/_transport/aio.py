@@ -33,6 +33,10 @@ from poolservice_client._transport.worker_discovery import (
 )
 from poolservice_client.errors import PoolError
 
+# A probe of worker discovery that is cancelled, because its client is closed or the event loop ends, gets this time to
+# end by itself. A response takes milliseconds; only a server that does not respond takes longer.
+_LAST_PROBE_SECONDS = 0.25
+
 
 class AsyncTransport(Protocol):
     """The interface between an AsyncPoolClient and the network. Tests replace it."""
@@ -249,12 +253,31 @@ class AsyncGrpcTransport:
 
     async def _probe(self, connection: Connection) -> WorkerIdentity | None:
         try:
-            response = await connection.methods[SERVER_INFO](
-                SERVER_INFO_REQUEST, timeout=PROBE_SECONDS, metadata=self._metadata
-            )
+            call = connection.methods[SERVER_INFO](SERVER_INFO_REQUEST, timeout=PROBE_SECONDS, metadata=self._metadata)
+            try:
+                # Unlike a wait for the call, a wait for this future can be cancelled without cancelling the call.
+                await _end_of(call)
+            except asyncio.CancelledError:
+                # gRPC reports the end of a cancelled call later, with an error if the event loop is closed by then.
+                await asyncio.wait([_end_of(call)], timeout=_LAST_PROBE_SECONDS)
+                call.cancel()
+                raise
+            response = await call
         except grpc.aio.AioRpcError as error:
             return None if is_unreachable(error) else SINGLE_WORKER
         return read_worker_identity(response)
+
+
+def _end_of(call: Any) -> "asyncio.Future[None]":
+    """Return a future that is done when the call has ended."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def set_ended(_call: object) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    call.add_done_callback(set_ended)
+    return ended
 
 
 async def _response_of(call: Any) -> bytes:

@@ -1,5 +1,6 @@
 """The blocking transport: sends a message over gRPC and waits for the response, with retries and hedging."""
 
+import sys
 import threading
 import time
 from queue import SimpleQueue
@@ -117,6 +118,10 @@ class GrpcTransport:
 
     def close(self) -> None:
         """See Transport."""
+        if sys.is_finalizing():
+            # A thread that no longer runs may hold a lock of this client or of gRPC. The end of the process closes the
+            # connections.
+            return
         self._closed.set()
         with self._opening:
             pool = self._pool

@@ -9,6 +9,7 @@ import grpc.aio
 from poolservice.errors import InvalidRequest
 from poolservice_client._settings.addresses import is_balanced_by_grpc
 from poolservice_client._settings.credentials import TLS
+from poolservice_client._settings.proxy import uses_proxy
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.connections import Connection
 from poolservice_client._transport.methods import ALL_METHODS, HEALTH, HEALTH_REQUEST
@@ -83,6 +84,11 @@ def _options(settings: Settings, address: str) -> list[tuple[str, Any]]:
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
     ]
+    proxy = settings.proxy if uses_proxy(address) else None
+    # Without this, gRPC sends even the calls of a loopback address through the proxy that the environment names.
+    options.append(("grpc.enable_http_proxy", int(proxy is not None)))
+    if proxy is not None:
+        options.append(("grpc.http_proxy", proxy.url))
     if is_balanced_by_grpc(address):
         options.append(("grpc.service_config", _ROUND_ROBIN))
     if settings.tls is not None and settings.tls.server_name is not None:

@@ -8,7 +8,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest, PoolError
-from poolservice_client._response.status import error_of_status, retry_delay
+from poolservice_client._response.status import error_of_status, printable, retry_delay
+from poolservice_client._settings.proxy import PROXY_VARIABLE, ignored_variable, uses_proxy
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.retry import Failure
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unavailable
@@ -19,6 +20,10 @@ _STATUS_KEY = "grpc-status-details-bin"
 _TOO_LARGE = re.compile(r"(?P<what>Sent|Received) message larger than max \((?P<size>\d+) vs\. (?P<limit>\d+)\)")
 _NOT_CONNECTED = re.compile(r"failed to connect|DNS resolution failed|errors resolving", re.IGNORECASE)
 _HANDSHAKE_FAILED = re.compile(r"handshake failed|handshaker|certificate|ssl", re.IGNORECASE)
+# Something accepted the connection and then closed it, as a TLS server does to a client without TLS.
+_CLOSED_BY_PEER = re.compile(r"socket closed|connection reset|broken pipe|end of tcp|stream removed", re.IGNORECASE)
+_NOT_TLS = re.compile(r"wrong.version.number|packet.length|http.request", re.IGNORECASE)
+_METADATA_TOO_LARGE = re.compile(r"metadata size exceeds", re.IGNORECASE)
 
 # The statuses of a server that is stopping or that a proxy replaces by another one. A retry may succeed.
 _TRANSIENT_CODES = (code_pb2.UNAVAILABLE, code_pb2.CANCELLED)
@@ -37,11 +42,11 @@ def failure_of_rpc(
         request_bytes: the size of the request.
     """
     code: int = error.code().value[0]
-    message = error.details() or ""
+    message = printable(error.details() or "")
     status = _status_in(error)
     if status is not None and status.code != code:
         status = None
-    exception = _exception(code, message, status, settings.address, timeout, request_bytes)
+    exception = _exception(code, message, status, settings, timeout, request_bytes)
     if code == code_pb2.RESOURCE_EXHAUSTED and status is not None:
         # Without RetryInfo, a message exceeded a limit of the server or of a proxy, and a retry cannot help.
         delay = retry_delay(status)
@@ -80,10 +85,11 @@ def _exception(
     code: int,
     message: str,
     status: status_pb2.Status | None,
-    address: str,
+    settings: Settings,
     timeout: float | None,
     request_bytes: int,
 ) -> PoolError:
+    address = settings.address
     if status is not None:
         return error_of_status(status)
     if too_large := _TOO_LARGE.search(message):
@@ -92,8 +98,10 @@ def _exception(
         details = "" if message.casefold() in ("", "deadline exceeded") else f": {message}"
         return DeadlineExceeded(f"{address} gave no response within the timeout of {timeout:g} s{details}")
     if code == code_pb2.UNAVAILABLE:
-        return _unavailable(message, address)
+        return _unavailable(message, settings)
     if code == code_pb2.RESOURCE_EXHAUSTED:
+        if _METADATA_TOO_LARGE.search(message):
+            return _metadata_too_large(message, settings)
         # poolservice always sends details, so a proxy sent this to limit the rate.
         return Overloaded(message)
     if code == code_pb2.UNIMPLEMENTED:
@@ -103,15 +111,52 @@ def _exception(
     return error_of_status(status_pb2.Status(code=code, message=message))
 
 
-def _unavailable(message: str, address: str) -> Unavailable:
+def _unavailable(message: str, settings: Settings) -> Unavailable:
+    address, proxy = settings.address, settings.proxy
+    via = f" through {proxy}" if proxy is not None else ""
     if not _NOT_CONNECTED.search(message):
-        return Unavailable(f"{address} is unavailable: {message}")
+        return Unavailable(f"{address} is unavailable{via}: {message}")
+    if _CLOSED_BY_PEER.search(message):
+        return Unavailable(f"{address} is unavailable{via}: {_reason_for_closing(settings)} ({message})")
+    if "HTTP proxy" in message or "http connect" in message.lower():
+        return Unavailable(f"{address} cannot be reached: {proxy} refused the connection ({message})")
     if _HANDSHAKE_FAILED.search(message):
+        if _NOT_TLS.search(message):
+            return Unavailable(
+                f"the TLS handshake with {address}{via} failed: something answers there, but not with TLS; for a "
+                f"server without TLS, leave out tls= and its environment variables ({message})"
+            )
         return Unavailable(
-            f"the TLS handshake with {address} failed; does the server use TLS, does tls= name the authority of its "
-            f"certificate, and does tls= hold a client certificate if the server requires one? ({message})"
+            f"the TLS handshake with {address}{via} failed; does the server use TLS, does tls= name the authority of "
+            f"its certificate, and does tls= hold a client certificate if the server requires one? ({message})"
         )
-    return Unavailable(f"no server answers at {address}; is poolservice-server running there? ({message})")
+    hint = ""
+    if proxy is None and any(map(uses_proxy, settings.addresses)) and (variable := ignored_variable()):
+        hint = f" The client does not use the proxy in {variable}; proxy= or {PROXY_VARIABLE} sets one."
+    return Unavailable(f"no server answers at {address}{via}; is poolservice-server running there? ({message}){hint}")
+
+
+def _reason_for_closing(settings: Settings) -> str:
+    if settings.tls is None:
+        return (
+            "something answers there and closes the connection; if the server uses TLS, pass tls=, otherwise it may "
+            "be stopping"
+        )
+    if settings.tls.certificate is None:
+        return (
+            "the server closes the connection; if it requires a client certificate, pass it with "
+            "tls=TLS(certificate=..., key=...), otherwise it may be stopping"
+        )
+    return "the server closes the connection; does it trust the authority of the client certificate in tls=?"
+
+
+def _metadata_too_large(message: str, settings: Settings) -> PoolError:
+    # The client's own metadata was checked, so that only interceptors can make a request's metadata too large.
+    if settings.interceptors:
+        return InvalidRequest(
+            f"with what the interceptors add, the metadata of this call is over the limit: {message}", field="metadata"
+        )
+    return ServerError(f"the metadata of the response from {settings.address} is over gRPC's limit: {message}")
 
 
 def _too_large(match: re.Match[str], request_bytes: int) -> InvalidRequest:

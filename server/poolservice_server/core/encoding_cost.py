@@ -6,10 +6,10 @@ import numpy as np
 
 from poolservice_server.core.output_options import OutputOptions
 
-# Steps per value, measured with tests/bench/encoding.py.
-_STEPS_TO_NORMALIZE = 12.0
-_STEPS_TO_NARROW = 4.0
-_STEPS_TO_WRITE_PNG = 30.0
+# Steps per value, rounded up. The largest error is that of a PNG file whose pixels compress well.
+_STEPS_TO_NORMALIZE = 30.0
+_STEPS_TO_NARROW = 5.0
+_STEPS_TO_WRITE_PNG = 60.0
 
 # Bytes per value: float64 values, their conjugate and their squares.
 _NORMALIZING_BYTES = 24

@@ -7,7 +7,7 @@ import numpy as np
 
 from poolservice_server import images
 from poolservice_server.core.plan import Head, plan_image
-from poolservice_server.images import ColorMode
+from poolservice_server.images import ColorMode, Decode
 from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.stage_cost import Cost
 from poolservice_server.stop import Stop
@@ -22,6 +22,7 @@ class ImageRequest:
         head: the request without its payload's bytes.
         data: the encoded file.
         max_pixels: largest number of pixels that the file's header may declare.
+        decode: decodes a scanned image.
 
     Attributes:
         plan: what the request asks for, at the image's declared size.
@@ -32,9 +33,10 @@ class ImageRequest:
         InvalidRequest: the file cannot be read, is too large, or does not suit the specs.
     """
 
-    __slots__ = ("_head", "_max_pixels", "_scan", "cost", "decode_steps", "plan")
+    __slots__ = ("_decode", "_head", "_max_pixels", "_scan", "cost", "decode_steps", "plan")
 
-    def __init__(self, head: Head, data: memoryview, *, max_pixels: int) -> None:
+    def __init__(self, head: Head, data: memoryview, *, max_pixels: int, decode: Decode) -> None:
+        self._decode = decode
         self._head = head
         self._max_pixels = max_pixels
         self._scan = images.scan(data, max_pixels=max_pixels)
@@ -53,7 +55,7 @@ class ImageRequest:
             InvalidRequest: the file is damaged or incomplete.
             WorkStopped: `stop` returned True.
         """
-        planes = images.decode_scanned(
+        planes = self._decode(
             self._scan,
             self._head.color_mode,
             max_pixels=self._max_pixels,

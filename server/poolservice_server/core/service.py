@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 from poolservice import codec
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
+from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.plan import read_head
@@ -53,6 +54,7 @@ class PoolService:
         max_image_pixels: the limit of an image, by the size that its header declares.
         max_request_seconds: the limit of a request's estimated work.
         seconds_per_step: the time of one step of the estimates on this machine.
+        decode: decodes a scanned image on one of the image threads.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class PoolService:
         max_image_pixels: int,
         max_request_seconds: float,
         seconds_per_step: float,
+        decode: images.Decode = images.decode_scanned,
     ) -> None:
         self._batcher = batcher
         self._image_threads = image_threads
@@ -73,6 +76,7 @@ class PoolService:
         self._max_image_pixels = max_image_pixels
         self._max_request_seconds = max_request_seconds
         self._seconds_per_step = seconds_per_step
+        self._decode = decode
 
     def pool(self, call: Call) -> Awaitable[bytes]:
         """Respond to a PoolRequest with a PoolResponse."""
@@ -140,7 +144,7 @@ class PoolService:
         head = read_head(request.head)
         plan = head.tensor_plan
         if plan is None:
-            image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels)
+            image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
             return await self._respond_to_image(image, call)
         planes = plan.planes_of(request.data)
         seconds = self._checked_seconds(plan.cost)

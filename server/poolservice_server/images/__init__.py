@@ -7,7 +7,7 @@ color profiles, thumbnails and further frames are never decompressed, so a decom
 """
 
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import ColorMode, decode, decode_scanned
+from poolservice_server.images.decoder import ColorMode, Decode, DecoderCrashed, decode, decode_scanned
 from poolservice_server.images.encoder import encode_png
 from poolservice_server.images.formats import FORMATS, read_header, scan
 from poolservice_server.images.scan_result import Header, Scan
@@ -15,6 +15,8 @@ from poolservice_server.images.scan_result import Header, Scan
 __all__ = [
     "FORMATS",
     "ColorMode",
+    "Decode",
+    "DecoderCrashed",
     "Header",
     "Scan",
     "decode",

@@ -85,7 +85,8 @@ def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[fl
         # Decoded by libjpeg-turbo: pixels of four bytes, then planes.
         return steps + _TURBO_STEPS_PER_PIXEL * pixels, decoding + pixels * (4 + channels)
     stored = 4 if coding.channels > 1 else 1
-    converted = 0 if stored == 4 and channels >= 3 else 4 if channels >= 3 else 1
+    # Pillow keeps the image as stored until it has been converted. Its pixels take one byte or four.
+    converted = 0 if coding.channels == channels else 4 if channels >= 3 else 1
     turned = stored if header.orientation != 1 else 0
     exporting = coding.nbytes + pixels * (stored + converted + 2 * channels)
     return (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from poolservice_server.images import libjpeg_turbo, png_rows
+from poolservice_server.foreign_text import quote
+from poolservice_server.images import libjpeg_turbo, libtiff, png_rows
 from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.formats import scan
 from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
@@ -51,8 +52,26 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = MappingProxyType(
 )
 
 
-def _never() -> bool:
+libtiff.silence()
+
+
+def never() -> bool:
+    """Return False: the caller waits however long it takes."""
     return False
+
+
+class Decode(Protocol):
+    """A function that decodes a scanned image, such as `decode_scanned`."""
+
+    def __call__(
+        self, scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = never
+    ) -> np.ndarray:
+        """Return the planes of the image."""
+        ...
+
+
+class DecoderCrashed(Exception):
+    """The process that decoded an image ended, or took too long and was ended."""
 
 
 def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
@@ -66,12 +85,8 @@ def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:
     return decode_scanned(scan(data, max_pixels=max_pixels), mode, max_pixels=max_pixels)
 
 
-def _never() -> bool:
-    return False
-
-
 def decode_scanned(
-    scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = _never
+    scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = never
 ) -> np.ndarray:
     """Decode the first frame of an image, upright.
 
@@ -153,7 +168,7 @@ def _load(file: BytesIO, block: int, header: Header, max_pixels: int) -> Image.I
         ) from None
     except Exception as error:  # noqa: BLE001  Pillow raises any type of exception for damaged files
         raise invalid_image(
-            f"the {header.format} file cannot be decoded ({error}); send a complete, undamaged file"
+            f"the {header.format} file cannot be decoded ({quote(str(error))}); send a complete, undamaged file"
         ) from None
     if image.size != (header.width, header.height):
         raise invalid_image(

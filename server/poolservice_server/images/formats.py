@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from poolservice_server.images import bmp, gif, jpeg, png, tiff, webp
+from poolservice_server.images import bmp, gif, jpeg, other_formats, png, tiff, webp
 from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
 
 _SCANNERS: Mapping[str, Callable[[memoryview], Scan]] = MappingProxyType(
@@ -65,9 +65,9 @@ def _detect_format(view: memoryview) -> str:
     for magic, name in _MAGIC:
         if prefix.startswith(magic) and (name != "WEBP" or prefix[8:] == b"WEBP"):
             return name
-    raise invalid_image(
-        f"these {len(view)} bytes are not a {_format_list()} file; convert the image to one of these formats"
-    )
+    description = other_formats.describe(view)
+    what = f"not a {_format_list()} file, but {description}" if description else f"not a {_format_list()} file"
+    raise invalid_image(f"these {len(view)} bytes are {what}; send an image in one of these formats")
 
 
 def _format_list() -> str:

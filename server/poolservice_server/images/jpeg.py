@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.images import tiff_directory
+from poolservice_server.images import orientation
 from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Buffer,
@@ -26,6 +26,7 @@ _MARKER = re.compile(rb"\xff([\x01-\xfe])", re.DOTALL)
 # In coded pixels, a 0 after 255 belongs to the data, and restart markers (D0 to D7) divide it.
 _MARKER_AFTER_PIXELS = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.DOTALL)
 _EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -63,19 +64,21 @@ class _Frame(NamedTuple):
 
 def scan(view: memoryview) -> Scan:
     """Walk the segments up to the first scan, leaving out metadata: EXIF, profiles, thumbnails, further images."""
-    orientation, frame = 1, None
+    frame, turned, xmp = None, None, memoryview(b"")
     parts: list[Buffer] = [view[:2]]
     for segment in _segments(view):
         if segment.marker in _FRAME_HEADERS:
             if frame is not None:
                 raise invalid_image("the JPEG file has two frame headers before its pixels; save the image again")
             frame = _frame(segment)
-        elif segment.marker == _APP1 and orientation == 1 and bytes(segment.content[:6]) == _EXIF:
-            orientation = tiff_directory.orientation(segment.content)
+        elif segment.marker == _APP1 and turned is None and bytes(segment.content[: len(_EXIF)]) == _EXIF:
+            turned = orientation.from_exif(segment.content)
+        elif segment.marker == _APP1 and bytes(segment.content[: len(_XMP)]) == _XMP:
+            xmp = segment.content
         elif segment.marker == _START_OF_SCAN:
             if frame is None:
                 raise invalid_image("the JPEG file has pixels but no frame header that gives their size; save it again")
-            header = Header("JPEG", frame.width, frame.height, orientation)
+            header = Header("JPEG", frame.width, frame.height, turned or orientation.from_xmp(xmp))
             pixels = view[segment.start :]
             if frame.marker not in _PROGRESSIVE and bytes(segment.content[:1]) == bytes((len(frame.samples),)):
                 # The decoder stops after the only scan.

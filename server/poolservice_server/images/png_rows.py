@@ -22,7 +22,7 @@ _PIECE_NBYTES = 4 * 2**20
 
 def mark_last(image: Image.Image) -> None:
     """Mark the last row of an image that has been opened and not loaded yet."""
-    image.im = Image.core.new(image.mode, image.size)
+    image.im = Image.core.new(image.mode, image.size)  # type: ignore[attr-defined]
     image.im.paste(_mark_color(image.mode), (0, image.height - 1, image.width, image.height))
 
 

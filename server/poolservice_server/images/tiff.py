@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from poolservice_server.images import tiff_directory
+from poolservice_server.images import orientation, tiff_directory
 from poolservice_server.images.scan_result import Buffer, Coding, Header, Scan, invalid_image
 
 _WIDTH, _HEIGHT = 256, 257
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 259, 262, 277, 339
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_XMP = 700
 _WHITE_IS_ZERO = 0
 
 # Uncompressed, fax, LZW, JPEG, deflate, PackBits, Zstandard and WebP. The others (LZMA, LERC, the JPEG variant used
@@ -73,10 +74,10 @@ def scan(view: memoryview) -> Scan:
         )
     if directory.integer(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO and directory.integer(_BITS_PER_SAMPLE, 1) > 8:
         raise invalid_image("the TIFF file stores more than 8 bits with white as zero; save it with black as zero")
-    orientation = directory.integer(tiff_directory.ORIENTATION, 1)
-    header = Header(
-        "TIFF", directory.integer(_WIDTH, 0), directory.integer(_HEIGHT, 0), orientation if 1 <= orientation <= 8 else 1
-    )
+    turned = orientation.from_directory(directory, view)
+    if turned is None and _XMP in directory.entries:
+        turned = orientation.from_xmp(directory.data_of(directory.entries[_XMP], view)[1])
+    header = Header("TIFF", directory.integer(_WIDTH, 0), directory.integer(_HEIGHT, 0), turned or 1)
     rewritten = directory.with_only(_PIXEL_TAGS)
     end = directory.offset + len(rewritten)
     parts: list[Buffer] = [view[: directory.offset], rewritten, view[end:]]

@@ -3,8 +3,6 @@
 import struct
 from typing import NamedTuple
 
-ORIENTATION = 0x0112
-
 # TIFF and EXIF together define fewer tags than this.
 MAX_ENTRIES = 4096
 
@@ -46,12 +44,21 @@ class Directory(NamedTuple):
         entry = self.entries.get(tag)
         return default if entry is None or entry.integer is None else entry.integer
 
+    def data_of(self, entry: Entry, view: memoryview) -> tuple[int, memoryview]:
+        """Return the type of an entry and its data, which is cut off where `view` ends."""
+        (kind,) = struct.unpack_from(self.order + "H", entry.raw, 2)
+        if entry.end:
+            return kind, view[entry.end - entry.nbytes : entry.end]
+        return kind, memoryview(entry.raw)[_DATA_POSITIONS[self.big] :]
+
     def first_short(self, tag: int, view: memoryview, *, default: int) -> int:
         """Return the first of the 16-bit integers of `tag`, or `default` if the tag is missing or of another type."""
         entry = self.entries.get(tag)
-        if entry is None or struct.unpack_from(self.order + "H", entry.raw, 2)[0] != _SHORT:
+        if entry is None:
             return default
-        data = view[entry.end - entry.nbytes :] if entry.end else memoryview(entry.raw)[_DATA_POSITIONS[self.big] :]
+        kind, data = self.data_of(entry, view)
+        if kind != _SHORT:
+            return default
         return int.from_bytes(data[:2], "little" if self.order == "<" else "big")
 
     def with_only(self, tags: frozenset[int]) -> bytes:
@@ -99,14 +106,3 @@ def _entry(raw: bytes, kind: int, elements: int, data: bytes, order: str) -> Ent
     if elements == 1 and kind in _INTEGERS:
         return Entry(raw, elements, nbytes, struct.unpack_from(order + _INTEGERS[kind], data)[0], 0)
     return Entry(raw, elements, nbytes, None, 0)
-
-
-def orientation(exif: memoryview) -> int:
-    """Return the orientation in an EXIF block, 1 to 8; 1 if it has none or is damaged."""
-    if bytes(exif[:6]) == b"Exif\0\0":
-        exif = exif[6:]
-    try:
-        value = read(exif).integer(ORIENTATION, 1)
-    except MalformedDirectory:
-        return 1
-    return value if 1 <= value <= 8 else 1

@@ -2,7 +2,7 @@
 
 import struct
 
-from poolservice_server.images import tiff_directory
+from poolservice_server.images import orientation
 from poolservice_server.images.scan_result import (
     MAX_BLOCKS,
     Coding,
@@ -19,10 +19,10 @@ def scan(view: memoryview) -> Scan:
     if len(view) < 30 or 8 + int.from_bytes(view[4:8], "little") > len(view):
         raise truncated_file("WEBP", f"the RIFF chunk, after {len(view)} bytes")
     kind = bytes(view[12:16])
-    orientation, method = 1, "webp"
+    turned, method = 1, "webp"
     if kind == b"VP8X":
         width, height = (1 + int.from_bytes(view[at : at + 3], "little") for at in (24, 27))
-        orientation, method = _walk(view)
+        turned, method = _walk(view)
     elif kind == b"VP8L" and view[20] == 0x2F:
         method = "webp_lossless"
         bits = int.from_bytes(view[21:25], "little")
@@ -32,18 +32,23 @@ def scan(view: memoryview) -> Scan:
     else:
         raise invalid_image("the WEBP file does not begin with a VP8, VP8L or VP8X chunk; send an undamaged file")
     coding = Coding(method, len(view), width * height * 4, channels=4)
-    return Scan(Header("WEBP", width, height, orientation), [view], coding)
+    return Scan(Header("WEBP", width, height, turned), [view], coding)
 
 
 def _walk(view: memoryview) -> tuple[int, str]:
     """Return the orientation and the method of an extended file."""
-    position, end, orientation, method = 12, 8 + int.from_bytes(view[4:8], "little"), 1, "webp"
+    position, end, method = 12, 8 + int.from_bytes(view[4:8], "little"), "webp"
+    turned: int | None = None
+    xmp = memoryview(b"")
     for _ in range(MAX_BLOCKS):
         if position + 8 > end:
-            return orientation, method
+            return turned or orientation.from_xmp(xmp), method
         kind, size = struct.unpack_from("<4sL", view, position)
-        if kind == b"EXIF":
-            return tiff_directory.orientation(view[position + 8 : min(position + 8 + size, end)]), method
+        content = view[position + 8 : min(position + 8 + size, end)]
+        if kind == b"EXIF" and turned is None:
+            turned = orientation.from_exif(content)
+        elif kind == b"XMP ":
+            xmp = content
         # A frame of an animation may have alpha or be lossless too.
         if kind in (b"VP8L", b"ALPH", b"ANMF"):
             method = "webp_lossless"

@@ -1,0 +1,226 @@
+"""Decode images in child processes with limits on memory and time, so that a crash costs one call."""
+
+import contextlib
+import fcntl
+import json
+import math
+import mmap
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+import structlog
+
+from poolservice_server.foreign_text import quote
+from poolservice_server.images.decode_child import MAX_LINE
+from poolservice_server.images.decode_cost import decode_cost
+from poolservice_server.images.decoder import ColorMode, DecoderCrashed, never
+from poolservice_server.images.scan_result import Scan, invalid_image
+from poolservice_server.pool_stage import Stop, WorkStopped
+
+_log = structlog.get_logger(__name__)
+
+# Memory that a child may use in addition to twice the estimate.
+_SPARE_BYTES = 64 * 2**20
+# Time that a child has in addition to twenty times the estimate. It covers the start of the child too.
+_SPARE_SECONDS = 10.0
+# How often a waiting thread asks whether its caller has left, and how long a child has to notice it by itself.
+_POLL_SECONDS = 0.02
+_STOPPING_SECONDS = 0.2
+_ALIGNMENT = 64
+
+_CHANNELS: Mapping[str, int] = MappingProxyType({"GRAY": 1, "RGB": 3, "RGBA": 4})
+
+
+class DecodeProcesses:
+    """Child processes that decode images. A child that crashes or is killed is replaced.
+
+    Linux only. Call `close`, or use it as a context manager; the children also end when this process ends.
+
+    Args:
+        count: the number of children, which is the number of images that are decoded at the same time.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._children = {_Child() for _ in range(count)}
+        self._is_closed = False
+        self._changing = threading.Lock()
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        for child in self._children:
+            self._idle.put(child)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the children immediately. Images that are being decoded fail with DecoderCrashed."""
+        with self._changing:
+            self._is_closed = True
+            for child in self._children:
+                child.kill()
+            # A thread that waits for a child closes the connection itself.
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._idle.get_nowait().connection.close()
+
+    def decode_scanned(
+        self, scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = never
+    ) -> np.ndarray:
+        """Decode an image in a child, as `images.decode_scanned` does. Blocks the calling thread.
+
+        Raises:
+            InvalidRequest: the file is damaged, or decoding it takes more memory than images of its size take.
+            DecoderCrashed: the child crashed or took too long.
+            WorkStopped: `stop` returned True.
+        """
+        steps, nbytes = decode_cost(scanned, mode)
+        allowed = 2 * nbytes + _SPARE_BYTES
+        file = b"".join(scanned.parts)
+        height, width = scanned.header.upright
+        planes_at = -(-(1 + len(file)) // _ALIGNMENT) * _ALIGNMENT
+        descriptor = _create_memory(planes_at + _CHANNELS[mode] * height * width)
+        try:
+            memory = mmap.mmap(descriptor, 0)
+            memory[1 : 1 + len(file)] = file
+            header, coding = scanned.header, scanned.coding
+            request = {
+                "file": (1, 1 + len(file)),
+                "planes": planes_at,
+                "header": (header.format, header.width, header.height, header.orientation),
+                "coding": coding,
+                "boundaries": list(scanned.boundaries),
+                "mode": mode,
+                "max_pixels": max_pixels,
+                "interleaved": interleaved,
+                "memory": allowed,
+            }
+            reply = self._ask(request, descriptor, memory, stop, _SPARE_SECONDS + 20e-9 * steps)
+        finally:
+            os.close(descriptor)
+        if "invalid" in reply:
+            raise invalid_image(quote(str(reply["invalid"]), 1000))
+        if "memory" in reply:
+            raise invalid_image(
+                f"decoding the {header.format} file takes more than {allowed} bytes, the limit for an image of its "
+                "size; save the image again, for example as PNG"
+            )
+        if "stopped" in reply:
+            raise WorkStopped
+        shape = (height, width, _CHANNELS[mode]) if reply["interleaved"] else (_CHANNELS[mode], height, width)
+        planes = np.ndarray(shape, np.uint8, memory, planes_at)
+        return np.moveaxis(planes, -1, 0) if reply["interleaved"] else planes
+
+    def _ask(
+        self, request: dict[str, Any], descriptor: int, memory: mmap.mmap, stop: Stop, seconds: float
+    ) -> dict[str, Any]:
+        child = self._idle.get()
+        try:
+            if not child.is_alive():
+                # It was ended from outside while it was idle.
+                child = self._replace(child)
+            reply = child.ask(request, descriptor, memory, stop, seconds)
+        except BaseException:
+            child = self._replace(child)
+            raise
+        finally:
+            self._idle.put(child)
+        return reply
+
+    def _replace(self, child: "_Child") -> "_Child":
+        with self._changing:
+            child.kill()
+            child.connection.close()
+            if self._is_closed:
+                return child
+            self._children.remove(child)
+            replacement = _Child()
+            self._children.add(replacement)
+            return replacement
+
+
+class _Child:
+    """One child process and the socket to it."""
+
+    def __init__(self) -> None:
+        self.connection, childs_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with childs_end:
+            command = [sys.executable, "-m", "poolservice_server.images.decode_child"]
+            self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own
+                [*command, str(childs_end.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(childs_end.fileno(),),
+                # The child imports what this process imports, and numpy must not start threads.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
+            )
+
+    def is_alive(self) -> bool:
+        """Return True if the process has not ended."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process now, and wait until it has ended. The connection reports the end to a waiting thread."""
+        self._process.kill()
+        self._process.wait()
+
+    def ask(
+        self, request: dict[str, Any], descriptor: int, memory: mmap.mmap, stop: Stop, seconds: float
+    ) -> dict[str, Any]:
+        """Send a request and return the reply.
+
+        Raises:
+            DecoderCrashed: the process ended, or did not reply within `seconds`.
+            WorkStopped: `stop` returned True, and the process did not notice it.
+        """
+        limit = time.monotonic() + seconds
+        stopped_at = math.inf
+        with contextlib.suppress(BrokenPipeError):
+            socket.send_fds(self.connection, [json.dumps(request).encode()], [descriptor])
+        while True:
+            self.connection.settimeout(_POLL_SECONDS)
+            try:
+                line = self.connection.recv(MAX_LINE)
+            except TimeoutError:
+                now = time.monotonic()
+                if now > stopped_at + _STOPPING_SECONDS:
+                    raise WorkStopped from None
+                if now > limit:
+                    raise self._crashed(request, f"took more than {seconds:.3g} s for") from None
+                if stopped_at == math.inf and stop():
+                    memory[0] = 1
+                    stopped_at = now
+                continue
+            except ConnectionResetError:
+                line = b""
+            if line:
+                reply: dict[str, Any] = json.loads(line)
+                return reply
+            code = self._process.wait()
+            name = signal.Signals(-code).name if code < 0 else f"status {code}"
+            raise self._crashed(request, f"crashed ({name}) on")
+
+    def _crashed(self, request: dict[str, Any], event: str) -> DecoderCrashed:
+        name = request["header"][0]
+        _log.error("a decoder process failed", format=name, failure=event, pid=self._process.pid)
+        return DecoderCrashed(f"the {name} decoder {event} this image; save the image again, for example as PNG")
+
+
+def _create_memory(nbytes: int) -> int:
+    """Return a descriptor of anonymous shared memory whose size nobody can change."""
+    descriptor = os.memfd_create("image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, nbytes)
+    # A child that shrinks the memory would crash the server when it reads the planes.
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return descriptor

@@ -1,0 +1,151 @@
+"""Child processes decode as threads do, and their crashes, limits and ends cost one call."""
+
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import psutil
+import pytest
+
+from poolservice.errors import InvalidRequest
+from poolservice_server.images import ColorMode, DecoderCrashed, decode, decode_processes, scan
+from poolservice_server.images.decode_processes import DecodeProcesses
+from poolservice_server.pool_stage import WorkStopped
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="child processes decode on Linux only")
+
+MAX_PIXELS = 50_000_000
+
+
+@pytest.fixture
+def processes() -> Iterator[DecodeProcesses]:
+    with DecodeProcesses(1) as started:
+        yield started
+
+
+def child_of_this_process() -> int:
+    """Return the id of the only decoding child."""
+    (pid,) = [
+        child.pid
+        for child in psutil.Process().children()
+        if "poolservice_server.images.decode_child" in child.cmdline()
+    ]
+    return pid
+
+
+def decode_in_child(
+    processes: DecodeProcesses, file: bytes, mode: ColorMode = "RGB", stop: Callable[[], bool] = lambda: False
+) -> np.ndarray:
+    return processes.decode_scanned(scan(file, max_pixels=MAX_PIXELS), mode, max_pixels=MAX_PIXELS, stop=stop)
+
+
+def test_children_decode_as_threads_do(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
+    modes: tuple[ColorMode, ...] = ("RGB", "GRAY", "RGBA")
+    for name, file in files.items():
+        for mode in modes:
+            expected = decode(file, mode, max_pixels=MAX_PIXELS)
+            np.testing.assert_array_equal(decode_in_child(processes, file, mode), expected, err_msg=name)
+    jpeg = scan(files["jpeg_progressive"], max_pixels=MAX_PIXELS)
+    planes = processes.decode_scanned(jpeg, "RGB", max_pixels=MAX_PIXELS, interleaved=True)
+    np.testing.assert_array_equal(planes, decode(files["jpeg_progressive"], "RGB", max_pixels=MAX_PIXELS))
+
+
+def test_errors_are_the_same_as_on_threads(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
+    for kind in ("jpeg", "png", "gif", "webp", "tiff_tiff_lzw"):
+        cut = files[kind][: len(files[kind]) * 2 // 3]
+        with pytest.raises(InvalidRequest) as on_thread:
+            decode(cut, "RGB", max_pixels=MAX_PIXELS)
+        with pytest.raises(InvalidRequest) as in_child:
+            decode_in_child(processes, cut)
+        assert (in_child.value.field, in_child.value.reason) == (on_thread.value.field, on_thread.value.reason)
+
+
+def test_a_crash_costs_one_call(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
+    child = child_of_this_process()
+    # A stopped process cannot finish before it is killed. `stop` is called after the request has been sent.
+    os.kill(child, signal.SIGSTOP)
+
+    def crash() -> bool:
+        os.kill(child, signal.SIGSEGV)
+        os.kill(child, signal.SIGCONT)
+        return False
+
+    with pytest.raises(DecoderCrashed, match=r"the JPEG decoder crashed \(SIGSEGV\) on this image"):
+        decode_in_child(processes, files["jpeg"], stop=crash)
+    assert child_of_this_process() != child
+    assert decode_in_child(processes, files["jpeg"]).shape == (3, 67, 45)
+
+
+def test_a_child_that_was_killed_while_idle_is_replaced(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
+    child = child_of_this_process()
+    os.kill(child, signal.SIGKILL)
+    psutil.Process(child).wait()
+    assert decode_in_child(processes, files["jpeg"]).shape == (3, 67, 45)
+
+
+def test_a_child_that_does_not_stop_is_killed(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
+    child = child_of_this_process()
+    os.kill(child, signal.SIGSTOP)
+    with pytest.raises(WorkStopped):
+        decode_in_child(processes, files["jpeg"], stop=lambda: True)
+    assert not psutil.pid_exists(child)
+
+
+def test_a_child_that_takes_too_long_is_killed(
+    processes: DecodeProcesses, files: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = child_of_this_process()
+    os.kill(child, signal.SIGSTOP)
+    monkeypatch.setattr(decode_processes, "_SPARE_SECONDS", 0.01)
+    with pytest.raises(DecoderCrashed, match=r"the JPEG decoder took more than 0.0\d+ s for this image"):
+        decode_in_child(processes, files["jpeg"])
+    assert not psutil.pid_exists(child)
+
+
+def test_the_memory_of_a_child_is_limited(
+    processes: DecodeProcesses, write_png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_png(4000, 3000, 8, 2, zlib.compress(bytes(3000 * 12001), 1))
+    monkeypatch.setattr(decode_processes, "_SPARE_BYTES", -150_000_000)
+    with pytest.raises(InvalidRequest, match=r"decoding the PNG file takes more than \d+ bytes") as caught:
+        decode_in_child(processes, file)
+    assert caught.value.field == "image.data"
+    monkeypatch.undo()
+    assert decode_in_child(processes, file).shape == (3, 3000, 4000)
+
+
+def test_closing_ends_the_children_and_leaves_nothing(files: Mapping[str, bytes]) -> None:
+    before = set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
+    with DecodeProcesses(2) as processes:
+        children = [child.pid for child in psutil.Process().children()]
+        planes = decode_in_child(processes, files["png"])
+    assert not any(psutil.pid_exists(child) for child in children)
+    del planes
+    assert (set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))) == before
+
+
+_PARENT = """
+import os, signal, sys
+import psutil
+from poolservice_server.images.decode_processes import DecodeProcesses
+
+processes = DecodeProcesses(2)
+print(*(child.pid for child in psutil.Process().children()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_children_end_when_their_parent_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(children) == 2
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
