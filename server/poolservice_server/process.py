@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from poolservice_server import allocator, batch_log, images, log, metrics, metrics_server, server_info
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.device import NoDevice
-from poolservice_server.batcher import Batcher
+from poolservice_server.batcher import Batcher, Quotas
 from poolservice_server.core.service import PoolService
 from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.file_watch import FileWatch
@@ -29,11 +29,14 @@ from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError, Tokens, read_tokens
 from poolservice_server.signal_thread import SignalThread
 from poolservice_server.signals import SignalSocket
+from poolservice_server.stage_cost import calibrate
 
 _log = structlog.get_logger(__name__)
 
 # Long enough to make the fixed cost of a batch negligible, also on a GPU.
 _MAX_BATCH_SECONDS = 0.02
+
+_NO_LIMIT = float("inf")
 
 
 # The longest time for which a stopped process waits for threads that are about to end.
@@ -113,6 +116,7 @@ class ServingProcess:
         self._settings = settings
         self._worker = worker
         self._backend = backend
+        decode_threads = settings.decode_threads or cpus
         self._batcher = Batcher(
             batch_log.logged(backend.run),
             max_batch_size=settings.max_batch_size,
@@ -121,13 +125,18 @@ class ServingProcess:
             max_batch_delay=settings.max_batch_delay,
             max_queue_items=settings.max_queue_items,
             max_queue_bytes=settings.max_queue_bytes,
+            quotas=Quotas(
+                settings.largest_caller_requests,
+                settings.largest_caller_bytes,
+                settings.caller_max_seconds or _NO_LIMIT,
+                settings.caller_max_rate or _NO_LIMIT,
+            ),
+            prepare_threads=decode_threads,
             threads=settings.threads or backend.concurrency(cpus),
             inline_bytes=backend.inline_bytes,
         )
-        self._image_threads = ThreadPoolExecutor(settings.decode_threads or cpus, thread_name_prefix="decode")
-        self._decode_processes = (
-            DecodeProcesses(settings.decode_threads or cpus) if settings.decode_isolation == "process" else None
-        )
+        self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
+        self._decode_processes = DecodeProcesses(decode_threads) if settings.decode_isolation == "process" else None
         service = PoolService(
             self._batcher,
             self._image_threads,
@@ -136,6 +145,8 @@ class ServingProcess:
             max_image_pixels=settings.max_image_pixels,
             max_queue_bytes=settings.max_queue_bytes,
             max_unread_bytes=settings.max_unread_bytes,
+            max_request_seconds=settings.max_request_seconds,
+            seconds_per_step=calibrate(),
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
         )
         self._registry = CollectorRegistry()
@@ -241,4 +252,5 @@ class ServingProcess:
                 await self._batcher.drain()
         except TimeoutError:
             _log.warning("the grace period has ended with unfinished requests")
+            self._batcher.abandon()
         await self._server.stop(max(0.0, deadline - loop.time()))

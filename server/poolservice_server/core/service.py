@@ -16,10 +16,11 @@ from poolservice.v1 import pool_pb2
 from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
-from poolservice_server.core.plan import Plan, read_head
+from poolservice_server.core.plan import read_head
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponse, UnsentResponses
 from poolservice_server.error_status import MessageTooLarge, to_status
+from poolservice_server.stage_cost import Cost
 
 MAX_BATCH_ITEMS = 1024
 
@@ -56,6 +57,8 @@ class PoolService:
         max_image_pixels: the limit of an image, by the size that its header declares.
         max_queue_bytes: the batcher's limit of all requests and unsent responses.
         max_unread_bytes: the limit of a caller's responses that it has not read; 0: a quarter of `max_queue_bytes`.
+        max_request_seconds: the limit of a request's estimated work.
+        seconds_per_step: the time of one step of the estimates on this machine.
         decode: decodes a scanned image on one of the image threads.
     """
 
@@ -69,6 +72,8 @@ class PoolService:
         max_image_pixels: int,
         max_queue_bytes: int,
         max_unread_bytes: int,
+        max_request_seconds: float,
+        seconds_per_step: float,
         decode: images.Decode = images.decode_scanned,
     ) -> None:
         self._batcher = batcher
@@ -76,6 +81,8 @@ class PoolService:
         self._info = info
         self._max_message_bytes = max_message_bytes
         self._max_image_pixels = max_image_pixels
+        self._max_request_seconds = max_request_seconds
+        self._seconds_per_step = seconds_per_step
         self._decode = decode
         self._unsent = UnsentResponses(
             max_bytes=max_queue_bytes // 2,
@@ -182,24 +189,37 @@ class PoolService:
             image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
             return await self._respond_to_image(image, call)
         planes = plan.planes_of(request.data)
-        self._check_response_size(plan)
-        to_run = Request(plan.batch_key, planes, plan.nbytes, call.deadline, call.caller)
-        if plan.response_bytes <= UNCOUNTED_BYTES:
-            completed = await self._batcher.submit(to_run)
-            return await plan.response_builder.build(completed, self._image_threads)
-        self._unsent.check(call.caller, plan.response_bytes)
-        # The permit reserves the memory until the response counts as unsent.
-        with self._batcher.reserve(plan.nbytes) as permit:
+        seconds = self._checked_seconds(plan.cost)
+        to_run = Request(
+            plan.batch_key,
+            planes,
+            plan.nbytes,
+            call.deadline,
+            call.caller,
+            plan.run_steps * self._seconds_per_step,
+        )
+        if plan.cost.response_bytes > UNCOUNTED_BYTES:
+            self._unsent.check(call.caller, plan.cost.response_bytes)
+        # The permit reserves the memory until the response is ready; a large response then counts as unsent.
+        with self._batcher.reserve(plan.cost.peak_bytes, call.caller, seconds) as permit:
             completed = await self._batcher.submit(to_run, permit)
             return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
 
     async def _respond_to_image(self, image: ImageRequest, call: Call) -> bytes:
         plan = image.plan
-        self._check_response_size(plan)
-        request = Request(plan.batch_key, image.decode, plan.nbytes, call.deadline, call.caller)
-        self._unsent.check(call.caller, plan.response_bytes)
-        # The permit reserves the declared size from before the decoding until the response is ready.
-        with self._batcher.reserve(plan.nbytes) as permit:
+        seconds = self._checked_seconds(image.cost)
+        request = Request(
+            plan.batch_key,
+            image.decode,
+            plan.nbytes,
+            call.deadline,
+            call.caller,
+            plan.run_steps * self._seconds_per_step,
+            image.decode_steps * self._seconds_per_step,
+        )
+        self._unsent.check(call.caller, plan.cost.response_bytes)
+        # The permit reserves the memory from before the decoding until the response is ready.
+        with self._batcher.reserve(image.cost.peak_bytes, call.caller, seconds) as permit:
             completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
             return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
 
@@ -219,14 +239,29 @@ class PoolService:
                 "the response to this batch", nbytes, self._max_message_bytes, remedy="send fewer requests at a time"
             )
 
-    def _check_response_size(self, plan: Plan) -> None:
-        if plan.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
+    def _checked_seconds(self, cost: Cost) -> float:
+        """Return the estimated seconds of a request.
+
+        Raises:
+            MessageTooLarge: its response would exceed the limit of a message.
+            InvalidRequest: its work would exceed the limit of a request.
+        """
+        if cost.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
             raise MessageTooLarge(
                 "the response to this request",
-                plan.response_bytes,
+                cost.response_bytes,
                 self._max_message_bytes,
                 remedy="ask for less (a smaller output_size, a larger stride, fewer specs)",
             )
+        seconds = cost.steps * self._seconds_per_step
+        if seconds > self._max_request_seconds:
+            raise InvalidRequest(
+                f"the request would take about {seconds:.3g} s of computing, more than the "
+                f"{self._max_request_seconds:g} s that this server allows for one request; a larger stride, a smaller "
+                "kernel_size or output_size, fewer specs or a smaller payload take less, or start the server with a "
+                "larger --max-request-seconds"
+            )
+        return seconds
 
 
 def _expected_response_bytes(request: codec.Request) -> int:
@@ -236,4 +271,4 @@ def _expected_response_bytes(request: codec.Request) -> int:
     except InvalidRequest:
         # The request has an error as its own outcome.
         return 0
-    return 0 if plan is None else plan.response_bytes
+    return 0 if plan is None else plan.cost.response_bytes

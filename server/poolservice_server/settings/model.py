@@ -138,6 +138,37 @@ class Settings(BaseSettings):
         description="Time in seconds in which a caller must read a response, or the call ends; at most 5 seconds while "
         "unread responses take more than half of max_queue_bytes",
     )
+    max_request_seconds: float = Field(
+        default=10.0,
+        gt=0.0,
+        description="Longest estimated computing time of one request in seconds on one core; the server refuses longer "
+        "ones before it queues or decodes them",
+    )
+    caller_max_requests: int = Field(
+        default=0,
+        ge=0,
+        description="Largest number of requests of one caller that are queued, running or not sent; 0: seven eighths "
+        "of max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or an "
+        "address",
+    )
+    caller_max_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Largest total size in bytes of those requests of one caller; 0: seven eighths of max_queue_bytes. "
+        "A caller that has no other request may send one of any size",
+    )
+    caller_max_seconds: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Most estimated computing time in seconds of those requests of one caller; 0: no limit. A caller "
+        "that has no other request may send one of any duration",
+    )
+    caller_max_rate: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Largest number of requests per second of one caller, on average; as many as in one second may "
+        "arrive at once; 0: no limit",
+    )
     grace_period: float = Field(
         default=30.0,
         ge=0.0,
@@ -193,6 +224,16 @@ class Settings(BaseSettings):
             return ""
         host, _, port = self.metrics_address.rpartition(":")
         return f"{host}:{int(port) + worker if int(port) else 0}"
+
+    @property
+    def largest_caller_requests(self) -> int:
+        """Return how many requests one caller may have queued, running or not sent."""
+        return self.caller_max_requests or self.max_queue_items - self.max_queue_items // 8
+
+    @property
+    def largest_caller_bytes(self) -> int:
+        """Return the total size of those requests, in bytes."""
+        return self.caller_max_bytes or self.max_queue_bytes - self.max_queue_bytes // 8
 
     @field_validator("address", "metrics_address")
     @classmethod
