@@ -99,7 +99,9 @@ def _spatial(random: Random, dims: int, count: int) -> tuple[int, ...]:
 
 def _spec(random: Random, dims: int, spatial: tuple[int, ...]) -> PoolSpec:
     operator = random.choice(_OPERATORS)
-    kernel = tuple(min(size, _log_uniform(random, 1, max(2, min(size, 2**random.randint(1, 10))))) for size in spatial)
+    kernel = tuple(
+        min(size, _log_uniform(random, 1, max(2, min(size, 2 ** random.randint(1, 10))))) for size in spatial
+    )
     if random.random() < 0.5:
         kernel = (min(kernel),) * dims
     strides: tuple[tuple[int, ...], ...] = ((1,) * dims, (2,) * dims, kernel)

@@ -153,7 +153,9 @@ def _report(quantity: str, rows: list[Row], *, groups: bool) -> bool:
     print("  measured / estimated:", *(f"{q:.0%} {value:.2f}" for q, value in zip(quantiles, values, strict=True)))
     unit, scale = ("ms", 1e3) if quantity == TIME else ("MB", 1e-6)
     for row in (*compared[:5], *compared[-5:]):
-        print(f"  {row.ratio:7.2f}  {row.measured * scale:9.2f} {unit} / {row.estimated * scale:9.2f} {unit}  {row.case}")
+        print(
+            f"  {row.ratio:7.2f}  {row.measured * scale:9.2f} {unit} / {row.estimated * scale:9.2f} {unit}  {row.case}"
+        )
     if groups:
         _report_groups(compared)
     return bool(wrong)
