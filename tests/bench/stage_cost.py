@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from random_stages import Case, random_cases
 
 from poolservice_server import allocator
 from poolservice_server.pooling import run_on_arrays
 from poolservice_server.stage_cost import calibrate, stage_cost
+from random_stages import Case, random_cases
 
 TIME, MEMORY = "time", "memory"
 _FACTORS = {TIME: 4.0, MEMORY: 1.5}
@@ -94,7 +94,7 @@ def _rows(quantity: str, seed: int, count: int) -> list[Row]:
     # glibc then returns freed arrays to the system at once, so that the resident memory is the memory in use.
     environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": "65536"} if quantity == MEMORY else {})
     arguments = [sys.executable, __file__, "--measure", quantity, "--seed", str(seed), "--cases", str(count)]
-    done = subprocess.run(arguments, env=environment, stdout=subprocess.PIPE, check=True, text=True)  # noqa: S603
+    done = subprocess.run(arguments, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     seconds_per_step, *measured = map(float, done.stdout.split())
     rows = []
     for case, value in zip(_cases(seed, count), measured, strict=True):

@@ -86,7 +86,7 @@ class _Child:
         failures = 0
         max_rss = 0
         for position, number in enumerate(numbers):
-            data = self._fuzzer.generate(Random(f"{self._fuzzer.name} {self._seed} {number}"))  # noqa: S311
+            data = self._fuzzer.generate(Random(f"{self._fuzzer.name} {self._seed} {number}"))
             self._current[: _HEADER.size] = _HEADER.pack(number, len(data))
             self._current[_HEADER.size : _HEADER.size + len(data)] = data
             try:
@@ -130,8 +130,8 @@ class _Parent:
                 self._wait(children[file], file)
         seconds = time.monotonic() - start
         print(
-            f"{self._fuzzer.name}: {self._options.inputs} inputs, seed {self._options.seed}, {self._failures} failures, "
-            f"{seconds:.0f} s, {self._options.inputs / seconds:.0f} inputs/s",
+            f"{self._fuzzer.name}: {self._options.inputs} inputs, seed {self._options.seed}, "
+            f"{self._failures} failures, {seconds:.0f} s, {self._options.inputs / seconds:.0f} inputs/s",
             flush=True,
         )
         return int(self._failures > 0)
@@ -144,7 +144,7 @@ class _Parent:
         arguments = ("--inputs", options.inputs, "--seed", options.seed, "--processes", options.processes)
         arguments = (*arguments, "--failures", options.failures, "--child", f"{first}:{file}")
         command = [sys.executable, "-m", f"tests.fuzz.{self._fuzzer.name}", *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def _wait(self, child: "subprocess.Popen[str]", file: Path) -> None:
         for _ in range(_MAX_CRASHES):

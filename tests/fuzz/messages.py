@@ -6,12 +6,12 @@ python -m tests.fuzz.messages [--inputs N] [--seed S] [--processes P] [--replay 
 from random import Random
 
 from google.protobuf.message import DecodeError
-
-from poolservice import codec
-from poolservice.errors import InvalidRequest
 from tests.contract.conftest import encode_randomly, make_message
 from tests.contract.test_codec_decoding import DECODERS, assert_reads_same
 from tests.fuzz.campaign import Fuzzer, main
+
+from poolservice import codec
+from poolservice.errors import InvalidRequest
 
 _NAMES = tuple(DECODERS)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.fuzz.campaign import Fuzzer, main
+from tests.unit.pooling.conftest import assert_equal_bits, make_case, make_values, pool_with_torch
 
 from poolservice.dtypes import NUMPY_DTYPES
 from poolservice.specs import LAYERS, PoolSpec, from_message, to_message
@@ -20,8 +22,6 @@ from poolservice_server.operator_shapes import output_shape, result_dtype
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import pool, run_on_arrays
 from poolservice_server.pooling.interop import to_array, to_tensor
-from tests.fuzz.campaign import Fuzzer, main
-from tests.unit.pooling.conftest import assert_equal_bits, make_case, make_values, pool_with_torch
 
 _OPERATORS = sorted({operator for operator, _ in LAYERS})
 _ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14, torch.float16: 2**-10, torch.bfloat16: 2**-7}
