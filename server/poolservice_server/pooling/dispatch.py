@@ -24,7 +24,9 @@ from poolservice_server.pooling.array_types import Kernel, KernelFactory, Tensor
 from poolservice_server.pooling.interop import HALF_DTYPES
 from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
 from poolservice_server.pooling.numpy_kernels import means_and_power_sums as numpy_averages
+from poolservice_server.pooling.numpy_kernels import sliding_windows
 from poolservice_server.pooling.numpy_kernels.half_precision import through_float32
+from poolservice_server.pooling.numpy_kernels.sliding_windows import SlidingFactory, SlidingKernel
 from poolservice_server.pooling.torch_operators import extremes, means_and_power_sums
 
 
@@ -34,12 +36,14 @@ class Operator(NamedTuple):
     Attributes:
         torch_operator: pools tensors on any device.
         kernel_factory: makes numpy kernels for the CPU; None if torch always pools.
+        sliding_factory: makes kernels for the CPU for windows that read each value many times.
         torch_bits: True if the numpy kernels give torch's bits, so that the choice may depend on the number of planes.
         commutes_with_scale: True if pooling bytes and dividing the result by 255 equals dividing the bytes first.
     """
 
     torch_operator: Callable[[torch.Tensor, Any], TensorResult]
     kernel_factory: KernelFactory | None
+    sliding_factory: SlidingFactory | None = None
     torch_bits: bool = True
     commutes_with_scale: bool = True
 
@@ -47,11 +51,12 @@ class Operator(NamedTuple):
 #: By the name of the operator in the contract.
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
-        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool),
-        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool),
-        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool),
-        "lp_pool": Operator(means_and_power_sums.lp_pool, numpy_averages.lp_pool, commutes_with_scale=False),
-        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool),
+        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool, sliding_windows.max_pool),
+        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool, sliding_windows.min_pool),
+        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool, sliding_windows.avg_pool),
+        "lp_pool": Operator(
+            means_and_power_sums.lp_pool, numpy_averages.lp_pool, sliding_windows.lp_pool, commutes_with_scale=False),
+        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool, sliding_windows.mixed_pool),
         "adaptive_max_pool": Operator(extremes.adaptive_max_pool, numpy_extremes.adaptive_max_pool),
         "adaptive_avg_pool": Operator(
             means_and_power_sums.adaptive_avg_pool, numpy_averages.adaptive_avg_pool, torch_bits=False
@@ -93,12 +98,23 @@ def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Ker
     The kernel takes planes of any strides and returns contiguous values. It returns None for planes that torch must
     pool. Order statistics and the means and power sums of windows have torch's bits.
     """
-    factory, torch_bits = OPERATORS[spec.operator][1:3]
+    operator = OPERATORS[spec.operator]
+    factory = operator.kernel_factory
     if factory is None or 0 in spatial or getattr(spec, "return_indices", False):
         return None
     if dtype in HALF_DTYPES:
-        return through_float32(factory, spec, spatial, dtype, torch_bits=torch_bits)
+        return through_float32(factory, spec, spatial, dtype, torch_bits=operator.torch_bits)
     return factory(spec, spatial, dtype)
+
+
+def sliding_kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKernel | None:
+    """Return the kernel that takes torch's place if torch would read each value too often; None if it would not.
+
+    It pools every number of planes. Extremes and indices have torch's bits, so `kernel_for` may be tried first. Means
+    and power sums have not: if this function returns a kernel for their spec, nothing else may pool such planes.
+    """
+    factory = OPERATORS[spec.operator].sliding_factory
+    return None if factory is None or 0 in spatial else factory(spec, spatial, dtype)
 
 
 def _empty_result(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
