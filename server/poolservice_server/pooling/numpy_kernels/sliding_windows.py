@@ -147,7 +147,7 @@ def _in_bands(
     for band in bands(axes[longest], SLIDING_BAND_VALUES // across):
         index = (slice(None),) * (longest + 1)
         part_bands = [*whole[:longest], band, *whole[longest + 1 :]]
-        pooled = pool(_Part(planes[(*index, band.inside)], spatial, window, axes, part_bands), stop)
+        pooled = pool(_Part(planes[(slice(None), *(one.inside for one in part_bands))], spatial, window, axes, part_bands), stop)
         if band.windows.stop - band.windows.start == axes[longest].count:
             return SpecResult(*pooled)
         if not results:
