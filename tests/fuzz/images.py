@@ -130,4 +130,4 @@ def _with_checksums(file: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    main(Fuzzer("images", generate, check, inputs=200_000, memory_bytes=_MEMORY_BYTES))
+    main(Fuzzer("images", generate, check, inputs=250_000, memory_bytes=_MEMORY_BYTES))

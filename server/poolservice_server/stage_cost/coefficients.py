@@ -37,6 +37,9 @@ TORCH_MAXIMUM = 2.0
 TORCH_MEAN = 0.9
 TORCH_MAXIMUM_1D = 0.06
 
+#: The same if the stride is more than 1, so that torch cannot compute neighboring windows together.
+TORCH_MAXIMUM_1D_STRIDED = 1.2
+
 #: A window that torch visits, whatever its size.
 TORCH_WINDOW = 4.0
 

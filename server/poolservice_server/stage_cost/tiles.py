@@ -47,12 +47,14 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
     converts = sizes.half or (mean and sizes.integer)
     steps = c.CALL + c.CONVERSION * converts * sizes.values
     converted = computed * sizes.values if converts else 0
+    if mean and sizes.integer and sizes.width == 8:
+        steps += c.CONVERSION * 4 * sizes.values  # looks for the extremes first
     if in_numpy and math.prod(sizes.spatial) <= 512:
         steps += c.GATHERED * read
         return Estimate("gathered tiles", steps, converted + computed * read, sizes.result_bytes)
     if in_numpy:
         columns = sizes.planes * per_row * sizes.spatial[-1] * computed
-        steps += pass_steps(read, computed) + 2 * columns / computed + 5 * sizes.results
+        steps += pass_steps(read, computed) + 2 * columns / computed + 8 * sizes.results
         return Estimate("tiles in numpy", steps, converted + 2.5 * columns, sizes.result_bytes)
     long_int = sizes.integer and sizes.width == 8
     steps += c.TORCH_INT64 * sizes.values * long_int + c.TORCH_WINDOW * sizes.results

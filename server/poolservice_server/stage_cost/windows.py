@@ -31,8 +31,9 @@ def average(spec: Any, sizes: Sizes) -> Estimate:
     if in_numpy is None:
         return _torch_mean(geometry, sizes)
     computed = sum_dtype(sizes, math.prod(geometry.window.kernel_size)).itemsize
-    dividing = sizes.results * (computed + _divisors(geometry, spec)) - sizes.result_bytes
-    steps = in_numpy.steps + c.DIVISOR * sizes.results * _divisors(geometry, spec)
+    divisors = math.prod(geometry.counts) * _divisors(geometry, spec)
+    dividing = sizes.results * computed + divisors - sizes.result_bytes
+    steps = in_numpy.steps + c.DIVISOR * divisors
     return in_numpy._replace(steps=steps, work_bytes=max(in_numpy.work_bytes, dividing))
 
 
@@ -79,7 +80,7 @@ def power_sum(spec: Any, sizes: Sizes) -> Estimate:
     if geometry.slides_for_sums:
         total = _sliding_sum(geometry, sizes, added_in=computed)
         fraction = geometry.band_fraction(sizes.planes)
-        work = fraction * (converted + computed * sizes.values) + total.work_bytes
+        work = max(fraction * (converted + computed * sizes.values), total.work_bytes)
         return Estimate(f"power, {total.algorithm}", total.steps + powers, work, sizes.result_bytes)
     if cheap and spec.norm_type == 2 and not spec.ceil_mode:
         in_numpy = _sum_in_numpy(geometry, sizes, computed_in=computed)
@@ -99,7 +100,7 @@ def _extreme_in_numpy(geometry: Geometry, sizes: Sizes, *, minimum: bool) -> Est
             return None
         if sizes.half and sizes.values < c.HALF_MIN_VALUES:
             return None
-        steps = c.CALL + c.TORCH_MAXIMUM_1D * sizes.planes * geometry.read + sizes.results
+        steps = c.CALL + _max_pool_1d(geometry, sizes)
         widened = 4 * (sizes.values + sizes.results) if sizes.half else 0
         return Estimate("torch's max_pool1d", steps + widened * c.CONVERSION / 4, widened, sizes.result_bytes)
     slice_from = geometry.slice_from(c.SLICE_MAX_EXTREME_KERNEL)
@@ -119,6 +120,11 @@ def _extreme_in_numpy(geometry: Geometry, sizes: Sizes, *, minimum: bool) -> Est
     steps = c.CALL + converting + pass_steps(sizes.values * passes, width)
     work = widened + width * _slices_of_extremes(geometry, sizes)
     return Estimate("slices", steps, work, sizes.result_bytes)
+
+
+def _max_pool_1d(geometry: Geometry, sizes: Sizes) -> float:
+    visit = c.TORCH_MAXIMUM_1D if geometry.window.stride == (1,) else c.TORCH_MAXIMUM_1D_STRIDED
+    return visit * sizes.results * geometry.positions + sizes.results
 
 
 def _slices_of_extremes(geometry: Geometry, sizes: Sizes) -> float:
@@ -213,7 +219,7 @@ def _sliding_sum(geometry: Geometry, sizes: Sizes, added_in: int | None = None) 
     band, results = fraction * sizes.values, fraction * sizes.results
     steps = c.CALL + halves * pass_steps(sizes.values * geometry.doublings(1.5, 3.0), added)
     steps += c.CONVERSION * sizes.values + 4 * sizes.results
-    converted = added * band if added != sizes.width or halves == 2 else 0
+    converted = added * band if added_in or added != sizes.width or halves == 2 else 0
     ends = results * (added + 8 + (4 if added == 4 or sizes.integer else 0))
     work = max(converted + band * geometry.chain_peak * added + (halves - 1) * 8 * results, ends)
     if fraction == 1:
@@ -248,7 +254,7 @@ def _keys(geometry: Geometry, sizes: Sizes) -> Estimate:
 def _torch_extreme(geometry: Geometry, sizes: Sizes, *, minimum: bool, indices: bool = False) -> Estimate:
     visits = sizes.results * geometry.positions
     if len(sizes.spatial) == 1 and not sizes.integer and not indices:
-        steps, work = c.CALL + c.TORCH_MAXIMUM_1D * visits + sizes.results, 0.0
+        steps, work = c.CALL + _max_pool_1d(geometry, sizes), 0.0
     else:
         steps = c.CALL + c.TORCH_MAXIMUM * visits + c.TORCH_WINDOW * sizes.results
         # torch computes the indices, wanted or not.
@@ -273,5 +279,5 @@ def _torch_mean(geometry: Geometry, sizes: Sizes) -> Estimate:
     if sizes.integer and sizes.width == 8:
         # The divisors of the windows correct the rounding of their means.
         steps += c.TORCH_INT64 * (sizes.values + sizes.results)
-        work = max(work + 8 * sizes.results, (40 if len(sizes.spatial) == 1 else 16) * sizes.results)
+        work = max(work + 8 * sizes.results, (24 if len(sizes.spatial) == 1 else 16) * sizes.results)
     return Estimate("torch's means", steps, work, sizes.result_bytes)
