@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
+from tests.chaos.clients import Clients
+from tests.fuzz import frames, images
 
 from poolservice_client import MaxPool2d, PoolClient
 from poolservice_client.errors import PoolError
 from poolservice_server.testing import Service, serve
-from tests.chaos.clients import Clients
-from tests.fuzz import frames, images
 
 _SAMPLES = 10
 _MAX_RSS_GROWTH = 100 * 2**20
@@ -63,7 +63,9 @@ def main() -> int:
             clients.stop()
     # The first sample includes what the service loads and caches once.
     grown = growth(samples[1:])
-    print(f"{clients.right} calls right, {clients.wrong} wrong, {clients.failed or 'none'} failed; grown: {grown or 'no'}")
+    print(
+        f"{clients.right} calls right, {clients.wrong} wrong, {clients.failed or 'none'} failed; grown: {grown or 'no'}"
+    )
     return int(bool(grown or clients.wrong or clients.failed))
 
 
@@ -122,9 +124,7 @@ def _sample(service: Service) -> Sample:
     with urllib.request.urlopen(url[0], timeout=20.0) as response:
         metrics = response.read().decode()
     caches = sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in metrics.splitlines()
-        if line.startswith("poolservice_cache_bytes")
+        float(line.rsplit(" ", 1)[1]) for line in metrics.splitlines() if line.startswith("poolservice_cache_bytes")
     )
     return Sample(process.memory_info().rss, process.num_threads(), process.num_fds(), int(caches))
 

@@ -14,9 +14,9 @@ import time
 from random import Random
 
 import psutil
+from tests.chaos.clients import Clients
 
 from poolservice_server.testing import Service, serve
-from tests.chaos.clients import Clients
 
 _CALL_SECONDS = 60.0
 _THREADS = 4

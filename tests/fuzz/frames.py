@@ -14,12 +14,12 @@ from random import Random
 
 import numpy as np
 import psutil
+from tests.fuzz.campaign import Fuzzer, main
 
 from poolservice.specs import GlobalMaxPool2d, to_message
 from poolservice.v1 import pool_pb2
 from poolservice_client import PoolClient
 from poolservice_server.testing import Service, serve
-from tests.fuzz.campaign import Fuzzer, main
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = range(10)
@@ -71,8 +71,8 @@ def check(data: bytes) -> None:
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(65536):
                 pass
-        except (ConnectionResetError, BrokenPipeError, OSError) as error:
-            assert not isinstance(error, TimeoutError), "the server did not close the connection"
+        except ConnectionError:
+            pass  # the server closed the connection first; if it never does, a TimeoutError fails the input
     server.count()
 
 

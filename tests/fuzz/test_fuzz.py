@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
 from tests.fuzz import frames, images, messages, specs
 
 ROOT = Path(__file__).parents[2]

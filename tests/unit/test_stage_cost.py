@@ -1,6 +1,7 @@
 """The estimates of a stage's time and memory."""
 
 import math
+import runpy
 import subprocess
 import sys
 from itertools import islice
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.bench.random_stages import random_cases
 
 from poolservice.specs import (
     AdaptiveAvgPool2d,
@@ -24,6 +24,8 @@ from poolservice_server.pooling import thresholds
 from poolservice_server.stage_cost import calibrate, coefficients, stage_cost
 
 COMMAND = Path(__file__).parents[1] / "bench" / "stage_cost.py"
+
+random_cases = runpy.run_path(str(COMMAND.with_name("random_stages.py")))["random_cases"]
 
 UINT8, FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
