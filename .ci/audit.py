@@ -85,7 +85,7 @@ def licence_of(distribution: metadata.Distribution) -> str:
         return fields["License-Expression"]
     classifiers = [one for one in fields.get_all("Classifier") or () if one.startswith("License ::")]
     # A license field may hold the whole text, of which the first words name the licence.
-    for text in (*classifiers, (fields["License"] if "License" in fields else "")[:100]):
+    for text in (*classifiers, (fields["License"] or "")[:100]):
         for words, identifier in _OLDER_NAMES:
             if words in text.lower():
                 return identifier

@@ -141,8 +141,8 @@ class _Parent:
         file_bytes = _HEADER.pack(first, 0)
         with file.open("r+b") as current:
             current.write(file_bytes)
-        arguments: tuple[object, ...] = ("--inputs", options.inputs, "--seed", options.seed, "--processes", options.processes)
-        arguments = (*arguments, "--failures", options.failures, "--child", f"{first}:{file}")
+        numbers = ("--inputs", options.inputs, "--seed", options.seed, "--processes", options.processes)
+        arguments = (*numbers, "--failures", options.failures, "--child", f"{first}:{file}")
         command = [sys.executable, "-m", f"tests.fuzz.{self._fuzzer.name}", *map(str, arguments)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 

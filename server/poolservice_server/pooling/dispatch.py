@@ -24,9 +24,9 @@ from poolservice_server.pooling.array_types import Kernel, KernelFactory, Tensor
 from poolservice_server.pooling.interop import HALF_DTYPES
 from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
 from poolservice_server.pooling.numpy_kernels import means_and_power_sums as numpy_averages
-from poolservice_server.pooling.numpy_kernels import sliding_windows
+from poolservice_server.pooling.numpy_kernels import sliding_extremes, sliding_sums
 from poolservice_server.pooling.numpy_kernels.half_precision import through_float32
-from poolservice_server.pooling.numpy_kernels.sliding_windows import SlidingFactory, SlidingKernel
+from poolservice_server.pooling.numpy_kernels.sliding_parts import SlidingFactory, SlidingKernel
 from poolservice_server.pooling.torch_operators import extremes, means_and_power_sums
 
 
@@ -51,12 +51,13 @@ class Operator(NamedTuple):
 #: By the name of the operator in the contract.
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
-        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool, sliding_windows.max_pool),
-        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool, sliding_windows.min_pool),
-        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool, sliding_windows.avg_pool),
+        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool, sliding_extremes.max_pool),
+        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool, sliding_extremes.min_pool),
+        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool, sliding_sums.avg_pool),
         "lp_pool": Operator(
-            means_and_power_sums.lp_pool, numpy_averages.lp_pool, sliding_windows.lp_pool, commutes_with_scale=False),
-        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool, sliding_windows.mixed_pool),
+            means_and_power_sums.lp_pool, numpy_averages.lp_pool, sliding_sums.lp_pool, commutes_with_scale=False
+        ),
+        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool, sliding_sums.mixed_pool),
         "adaptive_max_pool": Operator(extremes.adaptive_max_pool, numpy_extremes.adaptive_max_pool),
         "adaptive_avg_pool": Operator(
             means_and_power_sums.adaptive_avg_pool, numpy_averages.adaptive_avg_pool, torch_bits=False

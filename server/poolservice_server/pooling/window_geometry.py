@@ -14,7 +14,8 @@ from poolservice_server.pooling.array_types import Array
 @cached("windows")
 def window_of(spec: WindowSpec) -> Window:
     """Return the window of the spec; this cache is faster than building the window from its parameters."""
-    return spec.window
+    window: Window = spec.window
+    return window
 
 
 @cached("windows_2d")
@@ -46,9 +47,7 @@ def mean_divisors(window: Window, spatial: tuple[int, ...], count_include_pad: b
     return band_divisors(window, spatial, count_include_pad, [slice(0, windows) for windows in grid])
 
 
-def band_divisors(
-    window: Window, spatial: tuple[int, ...], count_include_pad: bool, windows: Sequence[slice]
-) -> Array:
+def band_divisors(window: Window, spatial: tuple[int, ...], count_include_pad: bool, windows: Sequence[slice]) -> Array:
     """Return the divisors of a part of the windows: those that `windows` selects along each dimension."""
     return _outer_product(
         [
@@ -64,7 +63,8 @@ def _values_per_window(window: Window, dimension: int, size: int, windows: slice
     ends = np.minimum(starts + kernel, size + padding)
     if not count_include_pad:
         starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
-    return ends - starts
+    counts: Array = ends - starts
+    return counts
 
 
 def values_per_tile(spatial: tuple[int, ...], grid: tuple[int, ...]) -> Array:

@@ -64,10 +64,8 @@ def ranks_and_order(rows: Array, *, minimum: bool) -> tuple[Array, Array]:
     """
     count = rows.shape[1]
     # A stable sort keeps equal values in the order of their positions, and the first of them needs the largest key.
-    if minimum:
-        order = np.argsort(rows, 1, "stable")[:, ::-1]
-    else:
-        order = count - 1 - np.argsort(rows[:, ::-1], 1, "stable")
+    ordered = np.argsort(rows if minimum else rows[:, ::-1], 1, "stable")
+    order = ordered[:, ::-1] if minimum else count - 1 - ordered
     keys = np.empty(rows.shape, np.int64)
     np.put_along_axis(keys, order, np.arange(count)[None], 1)
     if rows.dtype.kind == "f":

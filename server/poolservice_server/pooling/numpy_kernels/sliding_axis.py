@@ -32,7 +32,7 @@ class Axis(NamedTuple):
         kernel: the number of values in a window, without those that always lie beyond the input.
         dilation: the distance between a window's values.
         before: the number of positions before the first value that windows reach.
-        count: the number of windows.
+        window_count: the number of windows.
         starts: the position of the first value of each window, counted from `before` positions before the input.
     """
 
@@ -40,7 +40,7 @@ class Axis(NamedTuple):
     kernel: int
     dilation: int
     before: int
-    count: int
+    window_count: int
     starts: slice | Array
 
     @property
@@ -89,12 +89,12 @@ def _axis(size: int, kernel: int, stride: int, padding: int, dilation: int, coun
 def bands(axis: Axis, max_values: int) -> Iterator[Band]:
     """Yield the windows in bands that each cover about `max_values` positions, but at least three times a window."""
     if not isinstance(axis.starts, slice):
-        yield _band(axis, slice(0, axis.count), axis.starts, 0, int(axis.starts.max()) + axis.extent)
+        yield _band(axis, slice(0, axis.window_count), axis.starts, 0, int(axis.starts.max()) + axis.extent)
         return
     stride = axis.starts.step
     per_band = max(1, max(max_values, 3 * axis.extent) // stride)
-    for first in range(0, axis.count, per_band):
-        count = min(per_band, axis.count - first)
+    for first in range(0, axis.window_count, per_band):
+        count = min(per_band, axis.window_count - first)
         span = stride * (count - 1) + 1
         windows, starts = slice(first, first + count), slice(0, span, stride)
         yield _band(axis, windows, starts, stride * first, span + axis.extent - 1)
@@ -108,9 +108,7 @@ def _band(axis: Axis, windows: slice, starts: slice | Array, first: int, length:
     return Band(windows, starts, start + axis.before - first, slice(start, end), length)
 
 
-def combine_axis(
-    source: Array, axis: Axis, band: Band, padding: float, combination: Combination, stop: Stop
-) -> Array:
+def combine_axis(source: Array, axis: Axis, band: Band, padding: float, combination: Combination, stop: Stop) -> Array:
     """Return the combination of each window of a band along the middle axis.
 
     Args:
@@ -201,9 +199,10 @@ def _moved(starts: slice | Array, distance: int) -> slice | Array:
 def visits_per_value(window: Window, spatial: tuple[int, ...]) -> float:
     """Return how often windows read each value of a plane on average."""
     axes = zip(spatial, *window[:4], operator_shapes.window_grid(window, spatial), strict=True)
-    return math.prod(
+    visits: float = math.prod(
         min(kernel, -(-size // dilation)) * count / size for size, kernel, _, _, dilation, count in axes
     )
+    return visits
 
 
 def positions(window: Window, spatial: tuple[int, ...]) -> int:
