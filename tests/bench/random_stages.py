@@ -83,7 +83,8 @@ def random_cases(seed: int, *, max_values: int = 2**22) -> Iterator[Case]:
         except InvalidRequest:
             continue
         if results <= _MAX_RESULT_VALUES:
-            interleaved = planes > 1 and planes <= 4 and random.random() < (0.8 if image else 0.1)
+            # Only decoded images are interleaved.
+            interleaved = image and 1 < planes <= 4 and random.random() < 0.5
             yield Case(PoolStage(specs, image), shape, dtype, interleaved)
 
 

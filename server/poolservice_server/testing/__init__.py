@@ -54,7 +54,7 @@ class Service:
 
     def log(self) -> str:
         """Return everything that the service has logged so far."""
-        return self._log.read_text()
+        return self._log.read_text(errors="backslashreplace")
 
     def stop(self) -> int:
         """Send SIGTERM, as an orchestrator does, and wait; the service finishes its accepted requests first.
