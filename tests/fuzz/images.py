@@ -81,7 +81,7 @@ def check(data: bytes) -> None:
         return
     scanned = scan(file, max_pixels=_MAX_PIXELS)
     assert planes.shape == (len(mode) if mode != "GRAY" else 1, *scanned.header.upright)
-    assert planes.dtype == np.uint8
+    assert planes.dtype == scanned.header.dtype
     # The scanner leaves out the parts that the pixels do not need, which may be damaged without any effect.
     needed = b"".join(bytes(part) for part in scanned.parts)
     with warnings.catch_warnings():

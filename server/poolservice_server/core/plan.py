@@ -27,6 +27,8 @@ from poolservice_server.stage_cost import Cost, stage_cost
 
 MAX_SPECS = 16
 
+_FLOAT32 = np.dtype(np.float32)
+
 _LAYOUT_HINT = "; if these are images with their channels last, (H, W, C), move the channels to the front"
 
 # Usual heads are far shorter. Longer ones are validated each time instead of being cached.
@@ -151,15 +153,17 @@ def plan_tensor(specs: tuple[PoolSpec, ...], output: OutputOptions, shape: tuple
 
 
 @cached("image_plans")
-def plan_image(specs: tuple[PoolSpec, ...], output: OutputOptions, channels: int, height: int, width: int) -> Plan:
-    """Return the plan for a decoded image: uint8 planes whose values stand for float32 in [0, 1].
+def plan_image(
+    specs: tuple[PoolSpec, ...], output: OutputOptions, channels: int, height: int, width: int, dtype: np.dtype
+) -> Plan:
+    """Return the plan for a decoded image: planes of uint8 or uint16 whose values stand for float32 in [0, 1].
 
     Raises:
         InvalidRequest: a spec or the output options do not suit the image.
     """
     stage = PoolStage(specs, unit_scale=True)
     shape = (channels, height, width)
-    return _plan(specs, output, shape, np.dtype(np.uint8), np.dtype(np.float32), stage, payload="image")
+    return _plan(specs, output, shape, dtype, _FLOAT32, stage, payload="image")
 
 
 def _plan(

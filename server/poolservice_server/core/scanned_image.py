@@ -40,7 +40,8 @@ class ImageRequest:
         self._head = head
         self._max_pixels = max_pixels
         self._scan = images.scan(data, max_pixels=max_pixels)
-        self.plan = plan_image(head.specs, head.output, _CHANNELS[head.color_mode], *self._scan.header.upright)
+        header = self._scan.header
+        self.plan = plan_image(head.specs, head.output, _CHANNELS[head.color_mode], *header.upright, header.dtype)
         self.decode_steps, decode_bytes = decode_cost(self._scan, head.color_mode)
         steps, peak_bytes, response_bytes = self.plan.cost
         self.cost = Cost(steps + self.decode_steps, len(data) + max(decode_bytes, peak_bytes), response_bytes)
