@@ -13,6 +13,8 @@ import psutil
 from target import Target
 
 FLAGS = ("--workers", "2")
+# The calls in flight of a killed worker end as UNAVAILABLE, and clients repeat them.
+RETRIES = True
 BEFORE = "336 of 5,000 calls were lost; the pause before a restart doubled to 30 s while no worker lived"
 
 _INTERVAL_SECONDS = 4.0
