@@ -28,9 +28,9 @@ class PoolStage:
 
     Attributes:
         specs: the specs, in the order of their results.
-        unit_scale: True if the planes are the uint8 values of a decoded image, which stand for 0 to 1. The results are
-            then float32 and equal those of the planes divided by 255: bit for bit for order statistics, within rounding
-            for means.
+        unit_scale: True if the planes are the uint8 or uint16 values of a decoded image, which stand for 0 to 1. The
+            results are then float32 and equal those of the planes divided by 255 or 65535: bit for bit for order
+            statistics, within rounding for means.
     """
 
     specs: tuple[PoolSpec, ...]

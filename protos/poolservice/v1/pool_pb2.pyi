@@ -50,6 +50,8 @@ class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """Signed integer, two's complement, 4 bytes."""
     DATA_TYPE_INT64: _DataType.ValueType  # 9
     """Signed integer, two's complement, 8 bytes."""
+    DATA_TYPE_UINT16: _DataType.ValueType  # 10
+    """Unsigned integer, 2 bytes."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """The type of a tensor's elements. Elements are stored little-endian."""
@@ -74,6 +76,8 @@ DATA_TYPE_INT32: DataType.ValueType  # 8
 """Signed integer, two's complement, 4 bytes."""
 DATA_TYPE_INT64: DataType.ValueType  # 9
 """Signed integer, two's complement, 8 bytes."""
+DATA_TYPE_UINT16: DataType.ValueType  # 10
+"""Unsigned integer, 2 bytes."""
 global___DataType = DataType
 
 class _ColorMode:

@@ -7,7 +7,6 @@ head again and again.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -17,6 +16,7 @@ from poolservice.dtypes import numpy_dtype
 from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, from_message
 from poolservice.v1 import pool_pb2
+from poolservice_server.cache import cached
 from poolservice_server.core.output_options import IMAGE_CHANNELS, OutputOptions, read_output_options, sent_form
 from poolservice_server.core.response_builder import ResponseBuilder, ResultFormat
 from poolservice_server.images import ColorMode
@@ -106,7 +106,7 @@ def read_head(head: bytes) -> Head:
     return _read_cached_head(head) if len(head) <= _MAX_CACHED_HEAD else _read_head(head)
 
 
-@lru_cache(maxsize=1024)
+@cached("heads")
 def _read_cached_head(head: bytes) -> Head:
     return _read_head(head)
 
@@ -142,7 +142,7 @@ def plan_tensor(specs: tuple[PoolSpec, ...], output: OutputOptions, shape: tuple
     return _plan(specs, output, shape, dtype, dtype, PoolStage(specs), payload="tensor.shape")
 
 
-@lru_cache(maxsize=1024)
+@cached("image_plans")
 def plan_image(specs: tuple[PoolSpec, ...], output: OutputOptions, channels: int, height: int, width: int) -> Plan:
     """Return the plan for a decoded image: uint8 planes whose values stand for float32 in [0, 1].
 

@@ -11,6 +11,7 @@ import numpy as np
 from poolservice_server.pooling.array_types import Array, CompleteKernel
 from poolservice_server.pooling.numpy_kernels import gather, global_reductions
 from poolservice_server.pooling.thresholds import (
+    CACHED_COLUMNS,
     CACHED_TILES,
     TILE_GATHER_MAX_DISJOINT,
     TILE_GATHER_MAX_EXTREME,
@@ -32,7 +33,7 @@ def mean(
         integers: whether the values are integers and the float holds the sum of each tile, so that any order of adding
             gives the same result.
     """
-    if math.prod(grid) > CACHED_TILES:
+    if not _are_cacheable(spatial, grid):
         return None
     counts = values_per_tile(spatial, grid).astype(dtype)
     disjoint = all(size % tiles == 0 for size, tiles in zip(spatial, grid, strict=True))
@@ -69,7 +70,7 @@ def extreme(spatial: tuple[int, ...], grid: tuple[int, ...], combine: np.ufunc) 
 
     A zero may have the sign of any zero in the tile.
     """
-    if math.prod(grid) > CACHED_TILES:
+    if not _are_cacheable(spatial, grid):
         return None
     if largest_tile(spatial, grid) * math.prod(grid) <= TILE_GATHER_MAX_EXTREME:
         indices = gather.grid_indices(_axes(spatial, grid), spatial, zero_padding=False)
@@ -88,6 +89,11 @@ def extreme(spatial: tuple[int, ...], grid: tuple[int, ...], combine: np.ufunc) 
         return _as_planes(combine.reduce(tiles, 3), grid)
 
     return run
+
+
+def _are_cacheable(spatial: tuple[int, ...], grid: tuple[int, ...]) -> bool:
+    # Tiles overlap by at most one value on each side.
+    return math.prod(grid) <= CACHED_TILES and spatial[-1] + 2 * grid[-1] <= CACHED_COLUMNS
 
 
 def _as_rows(planes: Array, height: int, width: int, *, keep_interleaved: bool) -> tuple[Array, int]:
