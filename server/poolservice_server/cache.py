@@ -59,7 +59,7 @@ class Cache(Generic[_T]):
 
     Args:
         name: one of `MAX_BYTES`.
-        function: computes a result; a result that takes more than half of the bytes is not kept.
+        function: computes a result, never None; a result that takes more than half of the bytes is not kept.
     """
 
     def __init__(self, name: str, function: Callable[..., _T]) -> None:
@@ -75,10 +75,8 @@ class Cache(Generic[_T]):
 
     def __call__(self, *arguments: Hashable) -> _T:
         """Return the function's result for these arguments."""
-        try:
-            return self._young[arguments]
-        except KeyError:
-            return self._find_or_compute(arguments)
+        result = self._young.get(arguments)
+        return self._find_or_compute(arguments) if result is None else result
 
     def size(self) -> CacheSize:
         """Return what the cache holds."""

@@ -95,7 +95,9 @@ def heads() -> Iterator[None]:
 
 def images() -> Iterator[None]:
     for side in itertools.count(50):
-        plan_image((MaxPool2d(2), AvgPool2d(2)), OutputOptions("tensor", False, False), 3, side, side)
+        plan_image(
+            (MaxPool2d(2), AvgPool2d(2)), OutputOptions("tensor", False, False), 3, side, side, np.dtype(np.uint8)
+        )
         yield
 
 

@@ -201,7 +201,8 @@ class Image(google.protobuf.message.Message):
     """An encoded image file: JPEG, PNG, WebP, BMP, TIFF or GIF as input, PNG as output.
 
     An input image is decoded to a float32 tensor (channels, height, width) in [0, 1]. Only the first frame is
-    decoded, its EXIF orientation is applied, and of 16-bit samples only the high byte is used.
+    decoded, and its EXIF orientation is applied. A value of 8 bits is divided by 255; one of 16 bits in a grayscale PNG or
+    TIFF by 65535. Of 16-bit colors only the high byte is used.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

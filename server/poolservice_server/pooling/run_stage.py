@@ -88,9 +88,10 @@ class _Functions(NamedTuple):
 
 @cached("kernels")
 def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> _Functions:
+    functions = tuple(_function(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
     group_sizes = tuple(_group_size(spec, spatial, dtype) for spec in stage.specs)
     return _Functions(
-        tuple(_function(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs),
+        functions,
         tuple(max(1, size) for size in group_sizes),
         min(group_sizes),
     )
@@ -134,10 +135,10 @@ def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype:
         return _scaled_function(spec, spatial, dtype)
     if dtype == _UINT16:
         return _function_of_uint16(spec, spatial)
+    kernel = kernel_for(spec, spatial, dtype)
     sliding = sliding_kernel_for(spec, spatial, dtype)
     if sliding is not None and spec.operator not in ORDER_STATISTICS:
         return lambda planes, stop: sliding(planes, stop) if len(planes) else _run_in_torch(planes, spec)
-    kernel = kernel_for(spec, spatial, dtype)
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
         if len(planes) == 0:

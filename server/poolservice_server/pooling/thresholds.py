@@ -49,7 +49,7 @@ SLICE_MAX_TORCH_RUN = 128
 # --- Sliding windows of any size: numpy_kernels/sliding_*.py ---
 
 #: How often the windows of a plane read each of its values on average from which combining blocks finds extremes faster
-#: than torch. Rows: --only "MaxPool2d(kernel_size=33, stride=1)", "dilation=2".
+#: than torch. Rows: --only "MaxPool2d(kernel_size=33, stride=1", "3x112x112".
 SLIDING_MIN_VISITS_EXTREME = 8
 
 #: Values from which a plane counts as large for the next two limits: the time of one call into torch, which cannot be
@@ -57,18 +57,18 @@ SLIDING_MIN_VISITS_EXTREME = 8
 SLIDING_LARGE_PLANE = 2**22
 
 #: The same limit for sums, which have other bits then: of planes that are not large, and of large ones.
-#: Rows: --only "AvgPool2d(kernel_size=8, stride=1)", "AvgPool2d(kernel_size=64, stride=1)".
+#: Rows: --only "AvgPool2d(kernel_size=8, stride=1)", "AvgPool2d(kernel_size=33, stride=1)".
 SLIDING_MIN_VISITS_SUM = (32, 16)
 
 #: Positions in a window above which sums are added by blocks: in planes that are not large, and in large ones.
 #: Rows: --only "AvgPool2d(kernel_size=7, stride=1)", "AvgPool2d(kernel_size=8, stride=1)".
 SLIDING_MIN_POSITIONS_SUM = (64, 16)
 
-#: Values that are combined at a time, in the caches of a core. Rows: --only "kernel_size=500".
+#: Values that are combined at a time, in the caches of a core. Rows: --only "1x300x300".
 SLIDING_BLOCK_VALUES = 2**16
 
 #: Values of planes that are pooled at a time; a window taller than a third of a plane needs the whole plane.
-#: Rows: --only "kernel_size=500".
+#: Rows: --only "1x300x300".
 SLIDING_BAND_VALUES = 2**18
 
 # --- Tiles of the adaptive operators: numpy_kernels/adaptive.py ---
@@ -112,3 +112,7 @@ CACHED_COLUMNS = 2**14
 #: times, and tiles and whole planes. Rows: --only "192x224x224".
 WINDOW_GROUP_BYTES = 2**20
 TILE_GROUP_BYTES = 2**22
+
+#: Values of a plane up to which its integers are converted to floats at once: in larger ones a call adds them as
+#: integers, or converts one row of tiles at a time. Rows: --only "224x224 torch.uint8".
+MAX_WIDENED_VALUES = 2**20

@@ -34,7 +34,7 @@ _FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtyp
 def avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKernel | None:
     """Mean of each window."""
     window = window_of(spec)
-    if not _sums_slide(window, spatial):
+    if not _sums_slide(window, spatial, widens=dtype not in (_FLOAT32, _FLOAT64)):
         return None
     computed_in = dtype if dtype == _FLOAT64 else _FLOAT32
     mean = _mean(window, spatial, dtype, getattr(spec, "divisor_override", None), spec.count_include_pad)
@@ -48,7 +48,7 @@ def avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKer
 def lp_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKernel | None:
     """Power sum of each window, by torch's formula: the mean of the powers, times the size of a whole window."""
     window = window_of(spec)
-    if not _sums_slide(window, spatial):
+    if not _sums_slide(window, spatial, widens=True):
         return None
     computed_in = torch.float64 if dtype.kind in "iu" or dtype == _FLOAT64 else torch.float32
     size, exponent = math.prod(window.kernel_size), spec.norm_type
@@ -66,7 +66,7 @@ def lp_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKern
 def mixed_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKernel | None:
     """Blend of maximum and mean of each window."""
     window = window_of(spec)
-    if not _sums_slide(window, spatial):
+    if not _sums_slide(window, spatial, widens=dtype not in (_FLOAT32, _FLOAT64)):
         return None
     computed_in = _FLOAT32 if dtype in HALF_DTYPES else float_for_sum(dtype, math.prod(window.kernel_size))
     mean = _mean(window, spatial, dtype, None, True)
@@ -83,8 +83,11 @@ def mixed_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingK
     return lambda planes, stop: in_bands(planes, window, pool, stop)
 
 
-def _sums_slide(window: Window, spatial: tuple[int, ...]) -> bool:
+def _sums_slide(window: Window, spatial: tuple[int, ...], *, widens: bool) -> bool:
+    """Return True if these kernels pool such planes; `widens` says whether other kernels convert whole planes first."""
     large = math.prod(spatial) >= SLIDING_LARGE_PLANE
+    if large and widens:
+        return True
     return positions(window, spatial) > SLIDING_MIN_POSITIONS_SUM[large] and (
         visits_per_value(window, spatial) >= SLIDING_MIN_VISITS_SUM[large]
     )
