@@ -25,7 +25,7 @@ from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.formats import scan
 from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
 from poolservice_server.images.stoppable_file import StoppableFile
-from poolservice_server.pool_stage import Stop, WorkStopped
+from poolservice_server.stop import Stop, WorkStopped, never
 
 #: Steps between two calls of `stop`.
 PIECE_STEPS = 20e6
@@ -58,11 +58,6 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = MappingProxyType(
 
 
 libtiff.silence()
-
-
-def never() -> bool:
-    """Return False: the caller waits however long it takes."""
-    return False
 
 
 class Decode(Protocol):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from poolservice_server.images.png import MAGIC
 from poolservice_server.images.scan_result import invalid_image
-from poolservice_server.pool_stage import Stop, WorkStopped
+from poolservice_server.stop import Stop, WorkStopped
 
 # An unusual color in each mode of a PNG, so that few complete images are decompressed twice.
 _MARKS: Mapping[str, int | tuple[int, ...]] = MappingProxyType(

@@ -14,7 +14,7 @@ import pytest
 from poolservice.errors import InvalidRequest
 from poolservice_server.images import ColorMode, DecoderCrashed, decode, decode_processes, scan
 from poolservice_server.images.decode_processes import DecodeProcesses
-from poolservice_server.pool_stage import WorkStopped
+from poolservice_server.stop import WorkStopped
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="child processes decode on Linux only")
 
