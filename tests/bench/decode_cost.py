@@ -11,10 +11,12 @@ Linux only.
 import argparse
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -110,9 +112,6 @@ def run_length_bmp(image: Image.Image) -> bytes:
 
 def interlaced_png(image: Image.Image) -> bytes:
     """Return an interlaced PNG file, which Pillow cannot write."""
-    import struct
-    import zlib
-
     pixels = np.asarray(image.convert("RGB"))
     rows = []
     for x, y, dx, dy in (
@@ -134,8 +133,8 @@ def interlaced_png(image: Image.Image) -> bytes:
 def files(side: int) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the content of each file."""
     for content, image in contents(side, side * 3 // 4):
-        for kind, (format, mode, options) in _KINDS.items():
-            yield f"{kind}, {content}", write(image, format, mode, options)
+        for kind, (file_format, mode, options) in _KINDS.items():
+            yield f"{kind}, {content}", write(image, file_format, mode, options)
         yield f"png interlaced, {content}", interlaced_png(image)
         yield f"bmp run length, {content}", run_length_bmp(image)
 
@@ -196,8 +195,8 @@ def main() -> int:
                 wrong += is_wrong
                 if is_wrong or options.all:
                     print(
-                        f"{'WRONG' if is_wrong else '     '} {name:26} {mode:4} {seconds * 1e3:8.1f} ms x {time_factor:5.2f}"
-                        f"   {nbytes / 1e6:7.1f} MB x {memory_factor:5.2f}",
+                        f"{'WRONG' if is_wrong else '     '} {name:26} {mode:4} {seconds * 1e3:8.1f} ms "
+                        f"x {time_factor:5.2f}   {nbytes / 1e6:7.1f} MB x {memory_factor:5.2f}",
                         flush=True,
                     )
     print(f"estimate / measured: time {min(times):.2f} to {max(times):.2f} in {len(times)} cases, ", end="")
