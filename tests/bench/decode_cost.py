@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from poolservice_server.images import decode_scanned, scan
+from poolservice_server.images import ColorMode, decode_scanned, scan
 from poolservice_server.images.decode_cost import decode_cost
 
 MAX_TIME_FACTOR, MAX_MEMORY_FACTOR = 4.0, 1.5
 _LEAST_SECONDS, _LEAST_BYTES = 1e-3, 8e6
 _MAX_PIXELS = 10**9
-_MODES = ("RGB", "GRAY", "RGBA")
+_MODES: tuple[ColorMode, ...] = ("RGB", "GRAY", "RGBA")
 
 # Format, Pillow's mode and options, by name.
 _KINDS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
@@ -113,7 +113,7 @@ def run_length_bmp(image: Image.Image) -> bytes:
 def interlaced_png(image: Image.Image) -> bytes:
     """Return an interlaced PNG file, which Pillow cannot write."""
     pixels = np.asarray(image.convert("RGB"))
-    rows = []
+    rows: list[bytes] = []
     for x, y, dx, dy in (
         (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
     ):  # fmt: skip
@@ -154,7 +154,7 @@ def measure(path: Path) -> list[list[float]]:
     return results
 
 
-def _seconds(data: bytes, mode: Any) -> float:
+def _seconds(data: bytes, mode: ColorMode) -> float:
     start = time.thread_time()
     decode_scanned(scan(data, max_pixels=_MAX_PIXELS), mode, max_pixels=_MAX_PIXELS)
     return time.thread_time() - start

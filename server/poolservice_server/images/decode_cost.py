@@ -37,7 +37,7 @@ METHODS: Mapping[str, _Method] = MappingProxyType(
         "webp": _Method(2.6, 35.0, 3.5),
         "webp_lossless": _Method(3.0, 7.0, 4.5),
         "raw": _Method(0.7, 0.2, 0.0),
-        "bmp_run_length": _Method(100.0, 100.0, 2.0),
+        "bmp_run_length": _Method(100.0, 200.0, 2.0),
         "tiff_fax": _Method(8.0, 20.0, 1.0),
         "tiff_lzw": _Method(1.0, 2.5, 1.0),
         "tiff_jpeg": _Method(1.5, 8.0, 1.0),
