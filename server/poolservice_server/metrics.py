@@ -134,6 +134,11 @@ class BatcherMetrics(Collector):
             "Requests in those batches; divided by poolservice_batches_total, the mean batch size.",
             now.batched_requests,
         )
+        yield CounterMetricFamily(
+            "poolservice_stopped_work",
+            "Batches and decodings that ended early, because nobody waited for them any more.",
+            now.stopped,
+        )
 
 
 class DeviceMetrics(Collector):
