@@ -153,8 +153,8 @@ class BatcherMetrics(Collector):
             now.batched_requests,
         )
         yield CounterMetricFamily(
-            "poolservice_stopped_batches",
-            "Batches and image decodings that ended early because nobody waited for them any more.",
+            "poolservice_stopped_work",
+            "Batches and decodings that ended early, because nobody waited for them any more.",
             now.stopped,
         )
 
