@@ -19,6 +19,7 @@ from poolservice_client._transport.failures import (
     closed_error,
     failure_of_rpc,
     is_unreachable,
+    require_message,
 )
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
@@ -161,7 +162,8 @@ class AsyncGrpcTransport:
                 self._discover_workers(pool)
             with Lease(pool, failed, self._close_connection) as connection:
                 try:
-                    response = await self._send(pool, connection, method, request, deadline)
+                    sent = await self._send(pool, connection, method, request, deadline)
+                    response = require_message(sent, self._settings)
                 except grpc.aio.AioRpcError as error:
                     if self._is_closed:
                         raise closed_during_call_error() from None
@@ -186,10 +188,11 @@ class AsyncGrpcTransport:
 
     async def _send(
         self, pool: ConnectionPool, connection: Connection, method: str, request: bytes, deadline: float | None
-    ) -> bytes:
+    ) -> bytes | None:
+        """Send the request once. The response is None if the server sends no message."""
         first = self._start(connection, method, request, deadline)
         if self._settings.hedge_after is None or method == HEALTH:
-            response: bytes = await first
+            response: bytes | None = await first
             return response
         return await self._hedge(pool, connection, first, method, request, deadline)
 
@@ -204,7 +207,7 @@ class AsyncGrpcTransport:
         method: str,
         request: bytes,
         deadline: float | None,
-    ) -> bytes:
+    ) -> bytes | None:
         """Return the first response of two calls. The second one is sent only if `call` takes long."""
         first = asyncio.ensure_future(_response_of(call))
         tasks = {first}
@@ -280,7 +283,7 @@ def _end_of(call: Any) -> "asyncio.Future[None]":
     return ended
 
 
-async def _response_of(call: Any) -> bytes:
+async def _response_of(call: Any) -> bytes | None:
     """Await a call. Unlike the call itself, this coroutine can become a task."""
-    response: bytes = await call
+    response: bytes | None = await call
     return response
