@@ -102,6 +102,23 @@ attacks: $(VENV)/installed ## attack a server in every known way while good call
 	$(BIN)/python tests/attacks/run.py $(FLAGS)
 .PHONY: attacks
 
+fuzz: $(VENV)/installed ## fuzz messages, specs, images and HTTP/2 frames with a million inputs; flags: FLAGS=--quick
+	$(BIN)/python -m tests.fuzz.run $(FLAGS)
+.PHONY: fuzz
+
+chaos: $(VENV)/installed ## kill, crash and stop workers while clients call them; flags: FLAGS='--seconds 600'
+	$(BIN)/python -m tests.chaos.workers $(FLAGS)
+.PHONY: chaos
+
+MINUTES ?= 10
+soak: $(VENV)/installed ## use one server in every way for MINUTES=10 and fail if it grows
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
+.PHONY: soak
+
+audit: $(VENV)/installed dist ## check the licences and known faults of all dependencies; write an SBOM into dist/
+	$(BIN)/python .ci/audit.py
+.PHONY: audit
+
 serve: $(VENV)/installed ## run the server on this machine; more flags: make serve FLAGS='--device cpu'
 	exec $(BIN)/poolservice-server $(FLAGS)
 .PHONY: serve

@@ -21,6 +21,7 @@ NUMPY_DTYPES: Mapping[WireDtype, np.dtype] = MappingProxyType(
         pool_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
         pool_pb2.DATA_TYPE_BFLOAT16: np.dtype(ml_dtypes.bfloat16),
         pool_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
+        pool_pb2.DATA_TYPE_UINT16: np.dtype("<u2"),
         pool_pb2.DATA_TYPE_INT8: np.dtype("i1"),
         pool_pb2.DATA_TYPE_INT16: np.dtype("<i2"),
         pool_pb2.DATA_TYPE_INT32: np.dtype("<i4"),
@@ -34,7 +35,6 @@ DTYPE_NAMES: tuple[str, ...] = tuple(dtype.name for dtype in NUMPY_DTYPES.values
 _HINTS: Mapping[str, str] = MappingProxyType(
     {
         "bool": "a mask can be sent as uint8",
-        "uint16": "int32 holds all its values",
         "uint32": "int64 holds all its values",
         "uint64": "int64 holds its values below 2**63",
         "c": "its real and imaginary parts can be pooled separately",

@@ -7,6 +7,8 @@ from poolservice import __version__
 
 _REQUIRED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
 
+_USAGE_ERROR = 2
+
 
 def main() -> int:
     """Run the server until SIGTERM or SIGINT; return the exit status."""
@@ -21,13 +23,14 @@ def main() -> int:
         return 0
 
     # Imported here because these modules import the required packages.
-    from poolservice_server import launch
+    from poolservice_server import launch, log
     from poolservice_server.settings import SettingsError, load
 
     try:
         launch.run(load(sys.argv[1:]))
     except SettingsError as error:
-        return _fail(str(error))
+        log.report_failure(str(error))
+        return _USAGE_ERROR
     except KeyboardInterrupt:
         # Ctrl-C before the server was ready. A ready server handles Ctrl-C itself.
         return 130
@@ -36,7 +39,7 @@ def main() -> int:
 
 def _fail(reason: str) -> int:
     print(f"poolservice-server: {reason}", file=sys.stderr)  # noqa: T201 - the command's output
-    return 2
+    return _USAGE_ERROR
 
 
 if __name__ == "__main__":

@@ -3,8 +3,12 @@
 InvalidRequest    INVALID_ARGUMENT     BadRequest names the field and says what would be right
 MessageTooLarge   RESOURCE_EXHAUSTED   the message names the limit and how to raise it
 QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to retry
+UnreadResponses   RESOURCE_EXHAUSTED   RetryInfo says when to retry
+CallLimitReached  RESOURCE_EXHAUSTED   RetryInfo says when to retry
+QuotaExceeded     RESOURCE_EXHAUSTED   the message names the quota; RetryInfo says when to retry
 DeadlinePassed    DEADLINE_EXCEEDED
 Draining          UNAVAILABLE
+WorkStopped       CANCELLED            nobody waits for the response any more
 NoDevice          UNAVAILABLE
 Unauthenticated   UNAUTHENTICATED
 DecoderCrashed    INTERNAL             the message names the format of the image that crashed its decoder
@@ -23,9 +27,10 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
 from poolservice_server.backend.device import NoDevice
-from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull
+from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull, QuotaExceeded
 from poolservice_server.images import DecoderCrashed
 from poolservice_server.settings import LARGEST_MESSAGE_BYTES
+from poolservice_server.stop import WorkStopped
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +46,31 @@ class MessageTooLarge(Exception):
         )
 
 
+class UnreadResponses(Exception):
+    """A caller has not read enough of its responses for another one."""
+
+    retry_after = 1.0
+
+    def __init__(self, unread: int, limit: int) -> None:
+        super().__init__(
+            f"this caller has not read {unread} bytes of its responses, and the server's limit is {limit} for each "
+            "caller; read them first, or start the server with a larger --max-unread-bytes "
+            "(POOLSERVICE_MAX_UNREAD_BYTES)"
+        )
+
+
+class CallLimitReached(Exception):
+    """The server has as many calls in progress as it may have."""
+
+    retry_after = 1.0
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the server has {limit} calls in progress, its limit; retry in {self.retry_after:g} s, or start the "
+            "server with a larger --max-calls (POOLSERVICE_MAX_CALLS)"
+        )
+
+
 class Unauthenticated(Exception):
     """The caller sent no token, or one that this server does not know."""
 
@@ -50,8 +80,12 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         InvalidRequest: code_pb2.INVALID_ARGUMENT,
         MessageTooLarge: code_pb2.RESOURCE_EXHAUSTED,
         QueueFull: code_pb2.RESOURCE_EXHAUSTED,
+        CallLimitReached: code_pb2.RESOURCE_EXHAUSTED,
+        UnreadResponses: code_pb2.RESOURCE_EXHAUSTED,
+        QuotaExceeded: code_pb2.RESOURCE_EXHAUSTED,
         DeadlinePassed: code_pb2.DEADLINE_EXCEEDED,
         Draining: code_pb2.UNAVAILABLE,
+        WorkStopped: code_pb2.CANCELLED,
         NoDevice: code_pb2.UNAVAILABLE,
         Unauthenticated: code_pb2.UNAUTHENTICATED,
         DecoderCrashed: code_pb2.INTERNAL,
@@ -79,7 +113,7 @@ def _details(error: Exception) -> list[Message]:
     if isinstance(error, InvalidRequest) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
         return [error_details_pb2.BadRequest(field_violations=[violation])]
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | QuotaExceeded | UnreadResponses | CallLimitReached):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after))
         return [retry]

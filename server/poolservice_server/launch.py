@@ -1,12 +1,14 @@
 """Starts the server: prepares the process, checks what can fail early, and chooses between one process and several."""
 
+import os
+import signal
 from importlib.metadata import version
 
 import structlog
 
-from poolservice_server import listen_check, log
+from poolservice_server import exposure, listen_check, log, signals
 from poolservice_server.grpc_adapter import experiments, private_names
-from poolservice_server.settings import Settings, unknown_variables
+from poolservice_server.settings import Settings, read_tls_files, read_tokens, unknown_variables
 
 _log = structlog.get_logger(__name__)
 
@@ -18,6 +20,9 @@ def run(settings: Settings) -> None:
         SettingsError: the server cannot start with these settings.
     """
     log.configure(settings.log_level, settings.log_format)
+    signals.ignore_reload()
+    # Until the server handles signals, nothing is in progress that it would have to finish.
+    signal.signal(signal.SIGTERM, _end_process)
     for problem in unknown_variables(Settings.model_fields):
         _log.warning(problem)
     if not experiments.disable_event_engine_listener():
@@ -26,6 +31,8 @@ def run(settings: Settings) -> None:
             grpcio=version("grpcio"),
         )
     listen_check.check(settings)
+    exposure.check(settings)
+    _check_files(settings)
     settings = _choose_server(settings)
     # Imported last: both import grpc, which reads the environment that was just set, and the process imports torch,
     # which takes seconds.
@@ -34,6 +41,22 @@ def run(settings: Settings) -> None:
     else:
         from poolservice_server.process import run as serve
     serve(settings)
+
+
+def _end_process(_number: int, _frame: object) -> None:
+    log.flush()
+    os._exit(0)
+
+
+def _check_files(settings: Settings) -> None:
+    """Check the files that the settings name. The serving process reads them again, after the import of torch."""
+    read_tls_files(settings)
+    for path, flag in (
+        (settings.auth_token_file, "--auth-token-file"),
+        (settings.metrics_token_file, "--metrics-token-file"),
+    ):
+        if path is not None:
+            read_tokens(path, flag)
 
 
 def _choose_server(settings: Settings) -> Settings:

@@ -1,20 +1,21 @@
-"""Prometheus metrics of calls, batches and devices, and the HTTP endpoint that serves them."""
+"""Prometheus metrics of calls, batches, devices, caches and files."""
 
+import logging
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import accumulate
 
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from poolservice_server.backend import Backend
 from poolservice_server.batcher import Batcher
-from poolservice_server.settings import SettingsError
+from poolservice_server.cache import caches
+from poolservice_server.file_watch import FileWatch
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +35,7 @@ class CallMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._in_progress = 0
+        self._logs_calls = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._ended: Counter[tuple[str, str]] = Counter()
         self._durations: dict[str, _Durations] = {}
         registry.register(self)
@@ -43,13 +45,15 @@ class CallMetrics(Collector):
         self._in_progress += 1
         return time.perf_counter()
 
-    def ended(self, method: str, code: str, started: float) -> None:
-        """Count a call that ended.
+    def ended(self, method: str, code: str, started: float, caller: str = "", reason: str = "") -> None:
+        """Count a call that ended, and log it at level debug.
 
         Args:
             method: the method's name.
             code: the name of its gRPC status.
             started: what `started` returned.
+            caller: who made the call; empty if unknown.
+            reason: the message of its status; empty if it succeeded.
         """
         self._in_progress -= 1
         self._ended[method, code] += 1
@@ -59,6 +63,9 @@ class CallMetrics(Collector):
         seconds = time.perf_counter() - started
         durations.counts[bisect_left(_BUCKETS, seconds)] += 1
         durations.total += seconds
+        if self._logs_calls:
+            milliseconds = round(seconds * 1000, 3)
+            _log.debug("call", method=method, code=code, milliseconds=milliseconds, caller=caller, reason=reason)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
@@ -163,33 +170,53 @@ class DeviceMetrics(Collector):
         yield events
 
 
-@contextmanager
-def serve(registry: CollectorRegistry, address: str, batcher: Batcher, backend: Backend) -> Iterator[None]:
-    """Serve the metrics until the end of the block.
+class CacheMetrics(Collector):
+    """What the caches of the process hold."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        entries = GaugeMetricFamily("poolservice_cache_entries", "Entries of each cache.", labels=["cache"])
+        nbytes = GaugeMetricFamily(
+            "poolservice_cache_bytes", "Memory that the entries of each cache take.", labels=["cache"]
+        )
+        for cache in caches():
+            entries.add_metric([cache.name], cache.entries)
+            nbytes.add_metric([cache.name], cache.nbytes)
+        yield entries
+        yield nbytes
+
+
+class FileMetrics(Collector):
+    """How often files were read again, such as certificates."""
+
+    def __init__(self, watch: FileWatch) -> None:
+        self._watch = watch
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        reloads = CounterMetricFamily(
+            "poolservice_file_reloads",
+            "Files that were read again after a change or SIGHUP: loaded, or kept because the new ones are wrong.",
+            labels=["files", "outcome"],
+        )
+        for name in self._watch.names:
+            for outcome in ("loaded", "kept"):
+                reloads.add_metric([name, outcome], self._watch.counts[name, outcome])
+        yield reloads
+
+
+def register(registry: CollectorRegistry, batcher: Batcher, backend: Backend, watch: FileWatch) -> None:
+    """Add all metrics but those of calls, which `CallMetrics` adds.
 
     Args:
-        registry: has the metrics of calls; this adds those of batches and devices.
-        address: HOST:PORT; empty to serve no metrics.
-        batcher: its counters are served.
-        backend: its devices are reported.
-
-    Raises:
-        SettingsError: the server cannot listen at the address.
+        registry: where to add them.
+        batcher: its counters are shown.
+        backend: its devices are shown.
+        watch: its counters are shown.
     """
     registry.register(BatcherMetrics(batcher))
     registry.register(DeviceMetrics(backend))
-    if not address:
-        yield
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
-    except OSError as error:
-        raise SettingsError(f"cannot serve metrics at {address} (--metrics-address): {error.strerror}") from None
-    _log.info("serving metrics", url=f"http://{host}:{server.server_port}/metrics")
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    registry.register(CacheMetrics())
+    registry.register(FileMetrics(watch))
+    # The process's resident memory, CPU time, start time and open files.
+    ProcessCollector(registry=registry)

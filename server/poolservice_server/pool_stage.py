@@ -3,7 +3,6 @@
 Request validation builds these, so nothing here imports torch. `poolservice_server.pooling` executes a stage.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,13 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from poolservice.specs import PoolSpec
+from poolservice_server.stop import Stop, WorkStopped
 
-#: Returns True if nobody waits for the results any more, so that the rest of the work is pointless.
-Stop = Callable[[], bool]
-
-
-class WorkStopped(Exception):
-    """The work ended early, because `Stop` returned True."""
+__all__ = ["BatchKey", "PoolStage", "SpecResult", "Stop", "WorkStopped"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +23,9 @@ class PoolStage:
 
     Attributes:
         specs: the specs, in the order of their results.
-        unit_scale: True if the planes are the uint8 values of a decoded image, which stand for 0 to 1. The results are
-            then float32 and equal those of the planes divided by 255: bit for bit for order statistics, within rounding
-            for means.
+        unit_scale: True if the planes are the uint8 or uint16 values of a decoded image, which stand for 0 to 1. The
+            results are then float32 and equal those of the planes divided by 255 or 65535: bit for bit for order
+            statistics, within rounding for means.
     """
 
     specs: tuple[PoolSpec, ...]

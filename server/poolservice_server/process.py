@@ -2,30 +2,45 @@
 
 import asyncio
 import gc
+import os
 import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from poolservice import __version__
-from poolservice_server import allocator, images, metrics, server_info
+from poolservice_server import allocator, batch_log, images, log, metrics, metrics_server, server_info
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.device import NoDevice
-from poolservice_server.batcher import Batcher
+from poolservice_server.batcher import Batcher, Quotas
 from poolservice_server.core.service import PoolService
 from poolservice_server.cpu_count import usable_cpus
+from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
 from poolservice_server.images.decode_processes import DecodeProcesses
-from poolservice_server.settings import Settings, SettingsError
+from poolservice_server.serving import Serving
+from poolservice_server.settings import Settings, SettingsError, Tokens, read_tokens
+from poolservice_server.signal_thread import SignalThread
+from poolservice_server.signals import SignalSocket
+from poolservice_server.stage_cost import calibrate
 
 _log = structlog.get_logger(__name__)
 
 # Long enough to make the fixed cost of a batch negligible, also on a GPU.
 _MAX_BATCH_SECONDS = 0.02
+
+_NO_LIMIT = float("inf")
+
+
+# The longest time for which a stopped process waits for threads that are about to end.
+_LAST_THREADS_SECONDS = 0.1
 
 
 class Worker(NamedTuple):
@@ -33,30 +48,27 @@ class Worker(NamedTuple):
 
     Attributes:
         number: its number, counted from 0.
-        on_serving: called with the ready line once the process serves.
+        on_serving: called once the process serves.
         supervisor: a file descriptor that becomes readable when the supervisor ends; -1 without a supervisor.
     """
 
     number: int
-    on_serving: Callable[[str], None]
+    on_serving: Callable[[Serving], None]
     supervisor: int
 
 
-def _print_ready_line(ready_line: str) -> None:
-    # Scripts wait for this line and read the address at its end.
-    print(ready_line, flush=True)  # noqa: T201 - read by scripts
+def run(settings: Settings, worker: Worker | None = None) -> None:
+    """Serve in this process until SIGTERM or SIGINT. The process ends here if threads still compute something then.
 
-
-SINGLE = Worker(0, _print_ready_line, -1)
-
-
-def run(settings: Settings, worker: Worker = SINGLE) -> None:
-    """Serve in this process until SIGTERM or SIGINT.
+    Args:
+        settings: the server's settings.
+        worker: the position of this process; None if it has no supervisor.
 
     Raises:
         SettingsError: the device does not exist, the server cannot listen on the address, or a file cannot be used.
-        ServerEnded: gRPC's server ended by itself.
     """
+    if worker is None:
+        worker = Worker(0, partial(Serving.announce, workers=1, output=settings.log_format), -1)
     allocator.keep_large_messages()
     try:
         backend = choose_backend(
@@ -69,14 +81,31 @@ def run(settings: Settings, worker: Worker = SINGLE) -> None:
         await ServingProcess(settings, backend, worker).serve()
 
     with asyncio.Runner(loop_factory=EventLoop) as runner:
-        runner.run(serve())
+        try:
+            runner.run(serve())
+        except ServerEnded as error:
+            _log.error("the gRPC server ended by itself, and this process ends too", exc_info=error.__cause__)
+            _end_process(1)
+    if _threads_remain():
+        _end_process(0)
+
+
+def _threads_remain() -> bool:
+    """Return True if threads still compute something that nobody waits for, which would keep the process alive."""
+    deadline = time.monotonic() + _LAST_THREADS_SECONDS
+    others = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return any(thread.is_alive() for thread in others)
+
+
+def _end_process(status: int) -> None:
+    log.flush()
+    os._exit(status)
 
 
 class ServerEnded(Exception):
     """gRPC's server ended by itself. Its leftover state can crash the process, so a new process must serve."""
-
-    def __init__(self) -> None:
-        super().__init__("the gRPC server ended by itself, and this process ends too; start it again")
 
 
 class ServingProcess:
@@ -87,33 +116,45 @@ class ServingProcess:
         self._settings = settings
         self._worker = worker
         self._backend = backend
+        decode_threads = settings.decode_threads or cpus
         self._batcher = Batcher(
-            backend.run,
+            batch_log.logged(backend.run),
             max_batch_size=settings.max_batch_size,
             max_batch_bytes=settings.max_batch_bytes,
             max_batch_seconds=_MAX_BATCH_SECONDS,
             max_batch_delay=settings.max_batch_delay,
             max_queue_items=settings.max_queue_items,
             max_queue_bytes=settings.max_queue_bytes,
+            quotas=Quotas(
+                settings.largest_caller_requests,
+                settings.largest_caller_bytes,
+                settings.caller_max_seconds or _NO_LIMIT,
+                settings.caller_max_rate or _NO_LIMIT,
+            ),
+            prepare_threads=decode_threads,
             threads=settings.threads or backend.concurrency(cpus),
             inline_bytes=backend.inline_bytes,
         )
-        self._image_threads = ThreadPoolExecutor(settings.decode_threads or cpus, thread_name_prefix="decode")
-        self._decode_processes = (
-            DecodeProcesses(settings.decode_threads or cpus) if settings.decode_isolation == "process" else None
-        )
+        self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
+        self._decode_processes = DecodeProcesses(decode_threads) if settings.decode_isolation == "process" else None
         service = PoolService(
             self._batcher,
             self._image_threads,
             server_info.responder(settings, backend, worker=worker.number),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
+            max_queue_bytes=settings.max_queue_bytes,
+            max_unread_bytes=settings.max_unread_bytes,
+            max_request_seconds=settings.max_request_seconds,
+            seconds_per_step=calibrate(),
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
         )
         self._registry = CollectorRegistry()
+        self._watch = FileWatch()
         self._server = GrpcServer(
-            settings, service, metrics.CallMetrics(self._registry), shared_port=self._is_supervised
+            settings, service, metrics.CallMetrics(self._registry), self._watch, shared_port=self._is_supervised
         )
+        metrics.register(self._registry, self._batcher, backend, self._watch)
         self._stop = asyncio.Event()
 
     @property
@@ -130,14 +171,15 @@ class ServingProcess:
             ServerEnded: gRPC's server ended by itself.
         """
         self._handle_signals()
-        metrics_address = self._settings.metrics_address_of(self._worker.number)
-        with metrics.serve(self._registry, metrics_address, self._batcher, self._backend):
+        with self._metrics():
             address = await self._server.start()
+            self._watch.start()
             # The objects that exist now live as long as the process. Freezing them keeps the garbage collector from
             # traversing torch's 200,000 objects again and again.
             gc.collect()
             gc.freeze()
-            self._worker.on_serving(self._ready_line(address))
+            device = self._backend.devices()[0]
+            self._worker.on_serving(Serving(f"{device.name} ({device.description}, torch {torch_version()})", address))
             ended = asyncio.ensure_future(self._server.wait_for_termination())
             stop = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -145,42 +187,58 @@ class ServingProcess:
                 raise ServerEnded from ended.exception()
             await self._drain()
             await asyncio.wait((ended,))
-        self._image_threads.shutdown()
+        self._image_threads.shutdown(wait=False, cancel_futures=True)
         if self._decode_processes:
             self._decode_processes.close()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        if self._is_supervised:
+        numbers = [signal.SIGTERM, signal.SIGHUP]
+        if not self._is_supervised:
             # Ctrl-C reaches a worker twice: as SIGINT, which it ignores, and from the supervisor as SIGTERM. If both
             # counted, the second signal would end the process without draining.
-            loop.add_reader(self._worker.supervisor, self._supervisor_ended)
-        else:
-            loop.add_signal_handler(signal.SIGINT, self._stop.set)
+            numbers.append(signal.SIGINT)
 
-    def _supervisor_ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._worker.supervisor)
-        _log.error("the supervisor has ended, stopping")
-        self._stop.set()
+        def stop() -> None:
+            # If the loop is closed, the process is about to end.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._stop.set)
 
-    def _ready_line(self, address: str) -> str:
-        device = self._backend.devices()[0]
-        return (
-            f"poolservice {__version__} on {device.name} ({device.description}, torch {torch_version()}) "
-            f"is serving at {address}"
+        SignalThread(
+            SignalSocket(*numbers),
+            self._worker.supervisor,
+            self._settings.grace_period,
+            on_stop=stop,
+            on_reload=self._watch.reload,
         )
 
+    @contextmanager
+    def _metrics(self) -> Iterator[None]:
+        """Serve the metrics, if the settings say so, until the end of the block."""
+        tokens = Tokens()
+        path = self._settings.metrics_token_file
+
+        def load() -> None:
+            nonlocal tokens
+            if path is not None:
+                tokens = read_tokens(path, "--metrics-token-file")
+
+        if path is not None:
+            self._watch.add("metrics_tokens", [path], load)
+        address = self._settings.metrics_address_of(self._worker.number)
+        if not address:
+            yield
+            return
+        with metrics_server.serve(self._registry, address, lambda: tokens):
+            yield
+
     async def _drain(self) -> None:
-        grace_period = self._settings.grace_period
-        _log.info("stopping", grace_period=grace_period)
         self._stop.clear()
         await self._server.report_not_serving()
-        drained = asyncio.ensure_future(self._finish_requests(grace_period))
+        drained = asyncio.ensure_future(self._finish_requests(self._settings.grace_period))
         second_signal = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((drained, second_signal), return_when=asyncio.FIRST_COMPLETED)
         if not drained.done():
-            _log.warning("stopping immediately after a second signal")
             await self._server.stop(None)
         second_signal.cancel()
         await drained
@@ -194,4 +252,5 @@ class ServingProcess:
                 await self._batcher.drain()
         except TimeoutError:
             _log.warning("the grace period has ended with unfinished requests")
+            self._batcher.abandon()
         await self._server.stop(max(0.0, deadline - loop.time()))

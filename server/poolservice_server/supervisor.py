@@ -1,39 +1,37 @@
-"""The supervisor: starts the worker processes that share a port, restarts the ones that end, and stops all of them.
+"""The supervisor: starts the worker processes that share a port, replaces the ones that end, and stops all of them.
 
 A Python process computes on one core at a time. On CPUs, several workers therefore share the port with SO_REUSEPORT,
 and the kernel distributes the connections. The supervisor itself never imports torch and never accepts a connection.
+
+If a worker crashes, for example in the C code of a decoder, the kernel closes its connections. Its callers get
+UNAVAILABLE and retry on another worker, and the supervisor replaces it.
 """
 
 import selectors
 import signal
-import socket
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from multiprocessing import get_context
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import structlog
 
-from poolservice_server import listen_check, log
+from poolservice_server import listen_check
+from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError
+from poolservice_server.signals import SignalSocket
+from poolservice_server.worker_process import WorkerProcess
 
 _log = structlog.get_logger(__name__)
 
-# A worker that ends within this time after its start is restarted after a pause, which doubles each time.
-_HEALTHY_SECONDS = 10.0
+# A worker that ends before it has served is restarted after a pause, which doubles each time. While no worker serves,
+# the pause is short: the callers are waiting.
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_PAUSE_SECONDS_WITHOUT_SERVICE = 1.0
 
-# The time beyond the grace period after which a worker is killed.
-_STOP_MARGIN_SECONDS = 10.0
-
-_CONTEXT = get_context("spawn")
-
-# The messages from a worker: a tag and a text.
-_SERVING, _SETTINGS_ERROR = "serving", "settings error"
+# The time beyond the grace period after which a worker is killed. A worker ends itself earlier, if it still can.
+_KILL_MARGIN_SECONDS = 0.75
 
 
 def run(settings: Settings) -> None:
@@ -42,46 +40,26 @@ def run(settings: Settings) -> None:
     Raises:
         SettingsError: a worker cannot start with these settings.
     """
+    signals = SignalSocket(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     is_unix = settings.address.startswith("unix:")
     # Reserving the port keeps it for the workers, which may all be restarting at the same time.
     port = nullcontext(settings.address) if is_unix else listen_check.reserve(settings.address, shared=True)
-    with port as address, _signals() as signals:
+    with port as address:
         _Supervisor(settings.model_copy(update={"address": address}), signals).run()
 
 
-class _WorkerProcess:
-    """A worker process, and the pipe on which it reports."""
-
-    def __init__(self, settings: Settings, number: int) -> None:
-        self.number = number
-        self.is_serving = False
-        self.started = time.monotonic()
-        self.pipe, worker_end = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_work, args=(settings, number, worker_end), name=f"worker-{number}")
-        self.process.start()
-        worker_end.close()
-
-    def reap(self) -> int | None:
-        """Wait for the process to end, release its resources and return its exit status."""
-        self.process.join()
-        status = self.process.exitcode
-        self.process.close()
-        self.pipe.close()
-        return status
-
-
 class _Restart(NamedTuple):
-    """The time `at` which a worker starts next, and the pause before its next restart if it ends early again."""
+    """The time `at` which a worker starts next, and the pause before its next restart if it ends before it serves."""
 
     at: float
     pause: float
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, signals: socket.socket) -> None:
+    def __init__(self, settings: Settings, signals: SignalSocket) -> None:
         self._settings = settings
         self._signals = signals
-        self._workers: dict[int, _WorkerProcess] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._restarts = {number: _Restart(0.0, _FIRST_PAUSE_SECONDS) for number in range(settings.workers)}
         self._is_ready = False
 
@@ -98,7 +76,7 @@ class _Supervisor:
         now = time.monotonic()
         for number, restart in self._restarts.items():
             if number not in self._workers and restart.at <= now:
-                self._workers[number] = _WorkerProcess(self._settings, number)
+                self._workers[number] = WorkerProcess(self._settings, number)
         pauses = [restart.at - now for number, restart in self._restarts.items() if number not in self._workers]
         with selectors.DefaultSelector() as selector:
             selector.register(self._signals, selectors.EVENT_READ)
@@ -110,87 +88,79 @@ class _Supervisor:
         # Read a worker's message before its exit status.
         for key in sorted(ready, key=lambda one: not isinstance(one.fileobj, Connection)):
             if key.data is None:
-                return True
-            if isinstance(key.fileobj, Connection):
+                if self._handle_signals():
+                    return True
+            elif isinstance(key.fileobj, Connection):
                 self._receive(key.data)
             else:
                 self._schedule_restart(key.data)
         return False
 
-    def _receive(self, worker: _WorkerProcess) -> None:
-        try:
-            tag, text = worker.pipe.recv()
-        except EOFError:
+    def _handle_signals(self) -> bool:
+        """Pass a signal to read files again on to the workers; return True for a signal to stop."""
+        arrived = self._signals.read()
+        if signal.SIGHUP in arrived:
+            for worker in self._workers.values():
+                worker.send_signal(signal.SIGHUP)
+        return signal.SIGTERM in arrived or signal.SIGINT in arrived
+
+    def _receive(self, worker: WorkerProcess) -> None:
+        message = worker.receive()
+        if message is None:
             # The worker ended without a message; the end of its process is an event of its own.
             return
-        if tag == _SETTINGS_ERROR:
-            raise SettingsError(text)
-        worker.is_serving = True
+        if isinstance(message, SettingsError):
+            if not self._is_ready:
+                raise message
+            # The settings were right before, so a file has changed. Other workers may still serve with the old one.
+            _log.error("a worker cannot start with the current settings", worker=worker.number, reason=str(message))
+            return
         _log.info("a worker is serving", worker=worker.number)
+        self._announce(message)
+
+    def _announce(self, serving: Serving) -> None:
         if not self._is_ready and sum(one.is_serving for one in self._workers.values()) == self._settings.workers:
             self._is_ready = True
-            device, separator, address = text.rpartition(" is serving at ")
-            workers = f" with {self._settings.workers} workers" if self._settings.workers > 1 else ""
-            # Scripts wait for this line and read the address at its end.
-            print(f"{device}{workers}{separator}{address}", flush=True)  # noqa: T201 - read by scripts
+            serving.announce(self._settings.workers, self._settings.log_format)
 
-    def _schedule_restart(self, worker: _WorkerProcess) -> None:
+    def _schedule_restart(self, worker: WorkerProcess) -> None:
         del self._workers[worker.number]
         status = worker.reap()
         now = time.monotonic()
         pause = self._restarts[worker.number].pause
-        if now - worker.started > _HEALTHY_SECONDS:
+        if worker.is_serving:
             restart = _Restart(now, _FIRST_PAUSE_SECONDS)
         else:
-            restart = _Restart(now + pause, min(2 * pause, _LONGEST_PAUSE_SECONDS))
+            serves = any(one.is_serving for one in self._workers.values())
+            longest = _LONGEST_PAUSE_SECONDS if serves else _LONGEST_PAUSE_SECONDS_WITHOUT_SERVICE
+            restart = _Restart(now + min(pause, longest), min(2 * pause, _LONGEST_PAUSE_SECONDS))
         self._restarts[worker.number] = restart
         _log.error("a worker has ended", worker=worker.number, exit_status=status, restart_in_seconds=restart.at - now)
 
     def _stop(self) -> None:
+        """End the workers within the grace period, or immediately after a further signal, and kill the rest."""
+        self._terminate()
+        deadline = time.monotonic() + self._settings.grace_period + _KILL_MARGIN_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._signals, selectors.EVENT_READ)
+            for worker in self._workers.values():
+                selector.register(worker.process.sentinel, selectors.EVENT_READ, worker)
+            alive = len(self._workers)
+            while alive and (remaining := deadline - time.monotonic()) > 0:
+                for key, _ in selector.select(remaining):
+                    if key.data is None:
+                        if any(number is not signal.SIGHUP for number in self._signals.read()):
+                            self._terminate()
+                            deadline = min(deadline, time.monotonic() + _KILL_MARGIN_SECONDS)
+                    else:
+                        selector.unregister(key.fileobj)
+                        alive -= 1
         for worker in self._workers.values():
-            worker.process.terminate()
-        deadline = time.monotonic() + self._settings.grace_period + _STOP_MARGIN_SECONDS
-        for worker in self._workers.values():
-            worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 _log.error("killing a worker that did not stop in time", worker=worker.number)
                 worker.process.kill()
             worker.reap()
 
-
-def _work(settings: Settings, number: int, pipe: Connection) -> None:
-    """Run a worker, in its own process."""
-    # Ctrl-C reaches the whole process group; only the supervisor handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log.configure(settings.log_level, settings.log_format)
-    from poolservice_server.process import ServerEnded, Worker
-    from poolservice_server.process import run as serve
-
-    try:
-        serve(settings, Worker(number, lambda ready_line: pipe.send((_SERVING, ready_line)), pipe.fileno()))
-    except SettingsError as error:
-        pipe.send((_SETTINGS_ERROR, str(error)))
-    except ServerEnded as error:
-        _log.error("the gRPC server ended by itself", worker=number, exc_info=error.__cause__)
-        sys.exit(1)
-
-
-@contextmanager
-def _signals() -> Iterator[socket.socket]:
-    """Yield a socket that becomes readable on SIGTERM or SIGINT."""
-    readable, wakeup = socket.socketpair()
-    with readable, wakeup:
-        wakeup.setblocking(False)
-        previous_fd = signal.set_wakeup_fd(wakeup.fileno())
-        previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield readable
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            with suppress(ValueError):
-                signal.set_wakeup_fd(previous_fd)
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    """Do nothing: the wake-up socket has reported the signal."""
+    def _terminate(self) -> None:
+        for worker in self._workers.values():
+            worker.process.terminate()

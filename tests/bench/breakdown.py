@@ -35,12 +35,14 @@ from poolservice_server.backend import Backend, choose_backend
 from poolservice_server.batcher import Batcher, Completed
 from poolservice_server.core.plan import read_head
 from poolservice_server.core.service import Call, PoolService
+from poolservice_server.stage_cost import calibrate
 
 STEPS = ("parse", "decode", "queue", "compute", "encode", "rest", "total")
 MAX_DECODE_CPU = 1.15
 
 _MESSAGE_BYTES = 64 * 2**20
 _PIXELS = 50_000_000
+_QUEUE_BYTES = 512 * 2**20
 
 console = Console()
 
@@ -70,6 +72,10 @@ async def _run(jobs: list[Job], calls: int, rounds: int) -> tuple[dict[str, dict
             pool_pb2.GetServerInfoResponse,
             max_message_bytes=_MESSAGE_BYTES,
             max_image_pixels=_PIXELS,
+            max_queue_bytes=_QUEUE_BYTES,
+            max_unread_bytes=0,
+            max_request_seconds=10.0,
+            seconds_per_step=calibrate(),
         )
         steps: dict[str, dict[str, list[float]]] = {}
         decode_cpu: list[float] = []

@@ -150,6 +150,9 @@ def cases() -> Iterator[Case]:
 def _near_thresholds() -> Iterator[Case]:
     """Yield rows on both sides of those thresholds in pooling/thresholds.py that no other row is near."""
     spec: PoolSpec
+    for spec in (MaxPool2d(100, 1), MaxPool2d(100, 1, return_indices=True), AvgPool2d(100, 1), MixedPool2d(100, 1)):
+        yield Case(spec, (1, 300, 300), torch.float32)
+        yield Case(spec, (1, 300, 300), torch.uint8)
     for spec in (MaxPool2d(5, 1), MaxPool2d(6, 1)):
         yield Case(spec, (8, 8, 8), torch.float32)
         yield Case(spec, (64, 8, 8), torch.float32)
@@ -157,6 +160,16 @@ def _near_thresholds() -> Iterator[Case]:
         yield Case(spec, (3, 64, 64), torch.float32)
     for spec in (AdaptiveAvgPool2d(32), AdaptiveAvgPool2d(33), AdaptiveMaxPool2d(32), AdaptiveMaxPool2d(33)):
         yield Case(spec, (3, 224, 224), torch.float32)
+    for dtype in (torch.float32, torch.uint8):
+        for spec in (
+            MaxPool2d(33, 1),
+            MaxPool2d(8, 1, dilation=2),
+            MaxPool2d(33, 1, return_indices=True),
+            MaxPool2d(3, 1, return_indices=True),
+            AvgPool2d(33, 1),
+            LPPool2d(1.5, 33, 1),
+        ):
+            yield Case(spec, (3, 112, 112), dtype)
     for dtype in (torch.float16, torch.bfloat16):
         yield Case(MaxPool2d(2), (3, 32, 32), dtype)
         yield Case(MaxPool2d(2), (4, 32, 32), dtype)

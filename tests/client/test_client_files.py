@@ -129,3 +129,15 @@ async def test_a_path_that_is_not_a_file_says_what_to_give(
         error = raised_by_open.value
     assert isinstance(error, error_class)
     assert error.filename == full_path
+
+
+@pytest.mark.parametrize("name", ["x_ray.png", "x_ray.tif"])
+async def test_a_16_bit_image_keeps_its_full_depth(pool: Pool, tmp_path: Path, name: str) -> None:
+    # Twelve bits in a file of 16, as detectors store them.
+    values = np.random.default_rng(38).integers(0, 4096, (16, 24), np.uint16)
+    Image.fromarray(values).save(tmp_path / name)
+    largest = await pool(tmp_path / name, MaxPool2d(2))
+    expected = values.reshape(8, 2, 12, 2).max((1, 3)) / np.float32(65535)
+    np.testing.assert_array_equal(largest, np.stack((expected,) * 3), strict=True)
+    mean = await pool(Image.fromarray(values), GlobalAvgPool2d())
+    np.testing.assert_allclose(mean, np.full((3, 1, 1), values.mean() / 65535), rtol=1e-6)

@@ -70,7 +70,7 @@ def test_a_tensor_of_any_type_and_layout(client: PoolClient, x: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype", ["f4", "f8", "f2", "u1", "i1", "i2", "i4", "i8", ">f8", ">i2", ">i8", ml_dtypes.bfloat16], ids=str
+    "dtype", ["f4", "f8", "f2", "u1", "u2", "i1", "i2", "i4", "i8", ">f8", ">i2", ">i8", ml_dtypes.bfloat16], ids=str
 )
 def test_the_result_of_an_order_statistic_has_the_dtype_of_the_input(client: PoolClient, dtype: Any) -> None:
     x = X.astype(dtype)

@@ -36,7 +36,7 @@ VALUES: dict[int, Callable[[Random], Any]] = {
 @pytest.fixture(scope="session")
 def random_message() -> RandomMessage:
     """Make a random message of a type, as an object of the generated class."""
-    return _message
+    return make_message
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +45,14 @@ def random_encoding() -> RandomEncoding:
 
     Fields may be in any order, repeated, unknown or split, and varints may be padded.
     """
-    return lambda message_type, random: _encode_fields(_descriptor(message_type), random)
+    return encode_randomly
 
 
-def _message(message_type: type[Message], random: Random) -> Message:
+def encode_randomly(message_type: type[Message], random: Random) -> bytes:
+    return _encode_fields(_descriptor(message_type), random)
+
+
+def make_message(message_type: type[Message], random: Random) -> Message:
     message = message_type()
     for field in _descriptor(message_type).fields:
         if random.random() < 0.4:
@@ -66,7 +70,7 @@ def _message(message_type: type[Message], random: Random) -> Message:
 
 def _value(field: FieldDescriptor, random: Random) -> Any:
     if field.message_type is not None:
-        return _message(GetMessageClass(field.message_type), random)
+        return make_message(GetMessageClass(field.message_type), random)
     return VALUES[field.type](random)
 
 

@@ -7,10 +7,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+import trustme
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
@@ -103,3 +105,13 @@ def _call_path(address: str, path: bytes) -> grpc.StatusCode | None:
                 number = int(found[1] or found[2])
                 return next(code for code in grpc.StatusCode if code.value[0] == number)
     return None
+
+
+@pytest.fixture
+def tls_flags(tmp_path: Path) -> list[str]:
+    """Return the flags of a server with a certificate for localhost."""
+    issued = trustme.CA().issue_cert("localhost", "127.0.0.1")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    certificate.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.write_bytes(issued.private_key_pem.bytes())
+    return ["--tls-certificate", str(certificate), "--tls-key", str(key)]

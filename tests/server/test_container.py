@@ -1,6 +1,7 @@
 """The container image and the compose file. `make image-test` builds the image and runs the tests marked `image`."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,13 @@ def test_the_compose_file_follows_the_compose_specification() -> None:
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE_FILE)]
     ended = subprocess.run(checker, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_compose_file_publishes_the_server_on_this_machine_only() -> None:
+    ports = re.findall(r'^ {6}- "(.*):50051"$', COMPOSE_FILE.read_text(), re.MULTILINE)
+    assert ports == ["127.0.0.1:${POOLSERVICE_PORT:-50051}"]
+    # Within its container, the server listens on all interfaces, which it refuses by default.
+    assert 'POOLSERVICE_INSECURE: "true"' in COMPOSE_FILE.read_text()
 
 
 @dataclass

@@ -56,7 +56,7 @@ def test_server_info_describes_operators_and_devices(server_address: str) -> Non
     assert types["kernel_size"] == "int or one per dimension"
     assert (types["alpha"], types["ceil_mode"], types["divisor_override"]) == ("float", "bool", "int")
     assert all(list(operator.spatial_dims) == [1, 2, 3] for operator in info.operators)
-    assert len(info.dtypes) == 9
+    assert len(info.dtypes) == 10
     assert set(info.image_formats) == {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"}
     assert (info.devices[0].name, info.devices[0].state) == ("cpu", pb.DEVICE_STATE_SERVING)
 

@@ -1,15 +1,18 @@
 """The server's settings: flags, environment variables, the settings file, and the errors of wrong ones."""
 
+import hashlib
+import pickle
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
-from poolservice_server.settings import Settings, unknown_variables
+from poolservice_server.settings import Settings, SettingsError, load, read_tls_files, read_tokens, unknown_variables
 from poolservice_server.testing import Service
 
 RunServer = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -137,3 +140,119 @@ def test_an_unknown_variable_is_reported_with_the_nearest_name(start_server: Sta
 def test_variables_of_other_programs_are_not_reported(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "x")
     assert unknown_variables(Settings.model_fields) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "the traffic is not encrypted (--tls-certificate, --tls-key) and anybody may call it"),
+        (("TLS",), "anybody may call it (--auth-token-file or --tls-client-ca)"),
+        (("--auth-token-file", "TOKENS"), "the traffic is not encrypted (--tls-certificate, --tls-key)"),
+    ],
+)
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_a_public_address_without_protection_is_refused(
+    run_server: RunServer, tls_flags: list[str], tmp_path: Path, flags: tuple[str, ...], words: str, host: str
+) -> None:
+    (tmp_path / "tokens").write_text("secret\n")
+    replaced = {"TLS": tls_flags, "TOKENS": [str(tmp_path / "tokens")]}
+    arguments = [argument for flag in flags for argument in replaced.get(flag, [flag])]
+    sentence = failure(run_server, "--address", f"{host}:0", *arguments)
+    assert words in sentence
+    assert "--insecure (POOLSERVICE_INSECURE=true)" in sentence
+
+
+def test_a_public_address_is_served_with_a_warning_if_that_is_intended(start_server: StartServer) -> None:
+    server = start_server("--address", "0.0.0.0:0", "--insecure")
+    assert "serving without protection because of --insecure" in server.log()
+
+
+def test_a_public_address_with_tls_and_tokens_is_served(
+    start_server: StartServer, tls_flags: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").write_text("secret\n")
+    server = start_server("--address", "0.0.0.0:0", *tls_flags, "--auth-token-file", str(tmp_path / "tokens"))
+    assert "without protection" not in server.log()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "client_ca", "words"),
+    [
+        ("photo", "photo", None, "--tls-certificate PHOTO contains no certificate in PEM"),
+        ("certificate", "photo", None, "--tls-key PHOTO contains no private key in PEM"),
+        ("key", "certificate", None, "--tls-certificate KEY contains a private key and no certificate: are the two"),
+        ("certificate", "certificate", None, "--tls-key CERTIFICATE contains a certificate and no private key"),
+        ("certificate", "other_key", None, "--tls-key OTHER_KEY is not the key of --tls-certificate CERTIFICATE"),
+        ("damaged", "key", None, "--tls-certificate DAMAGED contains a damaged certificate"),
+        ("certificate", "damaged_key", None, "--tls-key DAMAGED_KEY cannot be used together"),
+        ("certificate", "encrypted", None, "--tls-key ENCRYPTED is encrypted"),
+        ("certificate", "key", "photo", "--tls-client-ca PHOTO contains no certificate in PEM"),
+        ("certificate", "key", "damaged", "--tls-client-ca DAMAGED contains a damaged certificate"),
+        ("certificate", "key", "key", "--tls-client-ca KEY contains a private key"),
+        ("certificate", "missing", None, "cannot read --tls-key MISSING: No such file or directory"),
+        ("certificate", None, None, "TLS needs both tls_certificate and tls_key"),
+        (None, None, "certificate", "TLS needs both tls_certificate and tls_key"),
+    ],
+)
+def test_a_wrong_tls_file_is_named_with_its_fault(
+    tmp_path: Path, photograph: Path, certificate: str | None, key: str | None, client_ca: str | None, words: str
+) -> None:
+    ca = trustme.CA()
+    issued, other = ca.issue_cert("localhost"), ca.issue_cert("localhost")
+    chain, private = issued.cert_chain_pems[0].bytes(), issued.private_key_pem.bytes()
+    contents = {
+        "certificate": chain,
+        "key": private,
+        "other_key": other.private_key_pem.bytes(),
+        "photo": photograph.read_bytes(),
+        "damaged": chain.replace(b"MII", b"NII", 1),
+        "damaged_key": private.replace(b"M", b"A", 1),
+        "encrypted": private.replace(b"PRIVATE", b"ENCRYPTED PRIVATE"),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    names = {"--tls-certificate": certificate, "--tls-key": key, "--tls-client-ca": client_ca}
+    settings = load([f"{flag}={tmp_path / name}" for flag, name in names.items() if name])
+    with pytest.raises(SettingsError) as refused:
+        read_tls_files(settings)
+    sentence = str(refused.value)
+    for name in sorted((*contents, "missing"), key=len, reverse=True):
+        sentence = sentence.replace(str(tmp_path / name), name.upper())
+    assert words in sentence
+
+
+def test_a_wrong_tls_file_is_reported_before_the_server_listens(run_server: RunServer, photograph: Path) -> None:
+    sentence = failure(run_server, "--tls-certificate", str(photograph), "--tls-key", str(photograph))
+    assert f"--tls-certificate {photograph} contains no certificate" in sentence
+
+
+def test_tokens_are_kept_as_hashes_and_named(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"hashed-token").hexdigest()
+    file = tmp_path / "tokens"
+    file.write_text(f"# comment\n\nplain-token\nnamed-token alice\nsha256:{digest.upper()} bob\n")
+    tokens = read_tokens(file, "--auth-token-file")
+    assert tokens.owner("plain-token") == hashlib.sha256(b"plain-token").hexdigest()[:8]
+    assert tokens.owner("named-token") == "alice"
+    assert tokens.owner("hashed-token") == "bob"
+    for unknown in ("", "plain", "plain-token ", f"sha256:{digest}", digest, "# comment", "alice"):
+        assert tokens.owner(unknown) is None
+    assert b"plain-token" not in pickle.dumps(tokens)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("secret-token name more\n", "line 1 of --auth-token-file FILE must be TOKEN NAME"),
+        ("\nsecret-token na/me\n", "line 2 of --auth-token-file FILE must be TOKEN NAME"),
+        ("sha256:secret-token\n", "line 1 of --auth-token-file FILE must have 64 hexadecimal digits"),
+        ("# secret-token\n", "--auth-token-file FILE contains no token"),
+    ],
+)
+def test_a_wrong_token_file_is_reported_without_its_tokens(tmp_path: Path, content: str, words: str) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(content)
+    with pytest.raises(SettingsError) as refused:
+        read_tokens(file, "--auth-token-file")
+    sentence = str(refused.value).replace(str(file), "FILE")
+    assert words in sentence
+    assert "secret-token" not in sentence

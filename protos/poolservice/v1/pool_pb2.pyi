@@ -50,6 +50,8 @@ class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """Signed integer, two's complement, 4 bytes."""
     DATA_TYPE_INT64: _DataType.ValueType  # 9
     """Signed integer, two's complement, 8 bytes."""
+    DATA_TYPE_UINT16: _DataType.ValueType  # 10
+    """Unsigned integer, 2 bytes."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """The type of a tensor's elements. Elements are stored little-endian."""
@@ -74,6 +76,8 @@ DATA_TYPE_INT32: DataType.ValueType  # 8
 """Signed integer, two's complement, 4 bytes."""
 DATA_TYPE_INT64: DataType.ValueType  # 9
 """Signed integer, two's complement, 8 bytes."""
+DATA_TYPE_UINT16: DataType.ValueType  # 10
+"""Unsigned integer, 2 bytes."""
 global___DataType = DataType
 
 class _ColorMode:
@@ -197,7 +201,8 @@ class Image(google.protobuf.message.Message):
     """An encoded image file: JPEG, PNG, WebP, BMP, TIFF or GIF as input, PNG as output.
 
     An input image is decoded to a float32 tensor (channels, height, width) in [0, 1]. Only the first frame is
-    decoded, its EXIF orientation is applied, and of 16-bit samples only the high byte is used.
+    decoded, and its EXIF orientation is applied. A value of 8 bits is divided by 255; one of 16 bits in a grayscale PNG or
+    TIFF by 65535. Of 16-bit colors only the high byte is used.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

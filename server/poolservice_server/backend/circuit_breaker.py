@@ -8,7 +8,7 @@ import numpy as np
 import structlog
 
 from poolservice_server.backend.device import Device, DeviceFailed, DeviceOutOfMemory, DeviceState
-from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
+from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult, Stop
 
 _log = structlog.get_logger(__name__)
 
@@ -85,22 +85,23 @@ class CircuitBreaker:
             _log.warning("device computes correctly again, resuming it", device=self.name)
         return correct
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop) -> list[tuple[SpecResult, ...]]:
         """Run a batch. If the device fails, run it once more; if it fails again, suspend the device.
 
         Raises:
             DeviceOutOfMemory: a smaller batch may fit; torch's cached memory has been released.
             DeviceFailed: the device is suspended.
+            WorkStopped: `stop` returned True.
             Exception: any other error is the fault of a payload.
         """
         try:
-            results = self._device.run(stage, payloads)
+            results = self._device.run(stage, payloads, stop)
         except DeviceOutOfMemory:
             self._handle_out_of_memory()
             raise
         except DeviceFailed as error:
             _log.warning("device failed, running the batch once more", device=self.name, error=str(error))
-            results = self._run_again(stage, payloads)
+            results = self._run_again(stage, payloads, stop)
         with self._lock:
             self.payloads += len(payloads)
         return results
@@ -132,11 +133,11 @@ class CircuitBreaker:
         with self._lock:
             self._memory_limits.pop(key, None)
 
-    def _run_again(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def _run_again(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop) -> list[tuple[SpecResult, ...]]:
         with self._lock:
             self.failures += 1
         try:
-            return self._device.run(stage, payloads)
+            return self._device.run(stage, payloads, stop)
         except DeviceOutOfMemory:
             self._handle_out_of_memory()
             raise

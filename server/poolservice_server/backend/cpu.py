@@ -12,6 +12,7 @@ from poolservice_server.backend.device import DeviceOutOfMemory
 from poolservice_server.backend.stacking import split, stack
 from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stop import Stop, WorkStopped, never
 
 # Payloads of up to this many bytes in all are stacked and pooled together. For small payloads the calls into torch and
 # numpy are most of the cost. Beyond this size the planes no longer stay in the caches between the passes over them,
@@ -31,12 +32,12 @@ class CpuDevice:
         self.description = _processor_name()
         torch.set_num_threads(1)
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
         """Run a batch: stack small payloads, run large ones one by one."""
         try:
             if len(payloads) == 1:
-                return [run_on_arrays(stage, payloads[0])]
-            return [result for group in _groups(payloads) for result in _run_group(stage, group)]
+                return [run_on_arrays(stage, payloads[0], stop)]
+            return [result for group in _groups(payloads) for result in _run_group(stage, group, stop)]
         except MemoryError:
             pass
         except RuntimeError as error:
@@ -67,10 +68,12 @@ def _groups(payloads: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
     yield payloads[start:]
 
 
-def _run_group(stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+def _run_group(stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop) -> list[tuple[SpecResult, ...]]:
+    if stop():
+        raise WorkStopped
     if len(payloads) == 1:
-        return [run_on_arrays(stage, payloads[0])]
-    return split(run_on_arrays(stage, stack(payloads)), payloads)
+        return [run_on_arrays(stage, payloads[0], stop)]
+    return split(run_on_arrays(stage, stack(payloads), stop), payloads)
 
 
 def _processor_name() -> str:

@@ -12,6 +12,7 @@ from poolservice_server.backend.stacking import split, stack, stack_pinned, to_r
 from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_tensors
 from poolservice_server.pooling.interop import to_tensor
+from poolservice_server.stop import Stop, never
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_FAILURE = re.compile(r"\bCUDA (error|driver)|\bCUDNN|\bCUBLAS|\bNVML|No CUDA GPUs", re.IGNORECASE)
@@ -47,8 +48,8 @@ class CudaDevice:
         streams = [torch.cuda.Stream(self._device) for _ in range(3)]
         self._copy_in, self._compute, self._copy_out = streams if overlapped else streams[:1] * 3
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Stack the payloads, copy them to the GPU and run the stage over all of them."""
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
+        """Stack the payloads, copy them to the GPU and run the stage over all of them, to the end."""
         try:
             with torch.inference_mode(), torch.cuda.device(self._device):
                 return split(self._run(stage, payloads), payloads)

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from poolservice_server.pool_stage import PoolStage, SpecResult
+from poolservice_server.stop import Stop, never
 
 
 class DeviceResult(NamedTuple):
@@ -51,12 +52,13 @@ class Device(Protocol):
     description: str
     """The model name of the GPU or the CPU."""
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
         """Run a batch.
 
         Args:
             stage: the stage to run.
             payloads: planes (P, *spatial), all of the same spatial shape and dtype, any strides.
+            stop: returns True once nobody waits for any of the results.
 
         Returns:
             For each payload, in order, the result of each spec of the stage.
@@ -64,6 +66,7 @@ class Device(Protocol):
         Raises:
             DeviceOutOfMemory: a smaller batch may fit.
             DeviceFailed: the device failed.
+            WorkStopped: the work ended early, because `stop` returned True.
             Exception: any other error is the fault of a payload.
         """
         ...

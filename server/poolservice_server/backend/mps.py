@@ -13,6 +13,7 @@ from poolservice_server.backend.stacking import split, stack, to_results
 from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_tensors
 from poolservice_server.pooling.interop import to_tensor
+from poolservice_server.stop import Stop, never
 
 
 class MpsDevice:
@@ -28,8 +29,8 @@ class MpsDevice:
         self.description = f"Apple GPU ({platform.machine()})"
         self._lock = threading.Lock()
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
-        """Stack the payloads, copy them to the GPU and run the stage over all of them."""
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
+        """Stack the payloads, copy them to the GPU and run the stage over all of them, to the end."""
         try:
             with self._lock, torch.inference_mode():
                 outputs = run_on_tensors(stage, to_tensor(stack(payloads)).to("mps"))

@@ -16,6 +16,7 @@ from poolservice_server.backend.device import (
     NoDevice,
 )
 from poolservice_server.pool_stage import BatchKey, SpecResult
+from poolservice_server.stop import Stop, WorkStopped, never
 
 Outcome = DeviceResult | Exception
 
@@ -75,17 +76,21 @@ class Backend:
         self._devices = tuple(CircuitBreaker(device, clock) for device in devices)
         self._max_batch_bytes = max_batch_bytes
 
-    def run(self, key: BatchKey, payloads: Sequence[np.ndarray]) -> list[Outcome]:
+    def run(self, key: BatchKey, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[Outcome]:
         """Run a batch.
 
         Args:
             key: the stage, and the payloads' spatial shape and dtype.
             payloads: planes (P, *spatial) of that shape and dtype, any strides.
+            stop: returns True once nobody waits for any of the results.
 
         Returns:
             For each payload, in order, its result or its exception; NoDevice if no device is available.
+
+        Raises:
+            WorkStopped: the work ended early, because `stop` returned True. This is no fault of a device or a payload.
         """
-        return self._run(key, payloads, self._devices)
+        return self._run(key, payloads, self._devices, stop)
 
     def concurrency(self, cores: int) -> int:
         """Return how many batches to run concurrently: one per core on the CPU, one per overlapping step on a GPU."""
@@ -109,7 +114,9 @@ class Backend:
             for device in self._devices
         }
 
-    def _run(self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]) -> list[Outcome]:
+    def _run(
+        self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker], stop: Stop
+    ) -> list[Outcome]:
         index = _first_available(devices)
         if index is None:
             return [self._no_device() for _ in payloads]
@@ -119,22 +126,24 @@ class Backend:
         for payload in payloads:
             nbytes += payload.nbytes
         if nbytes > self._max_bytes(device, key) and _can_be_halved(payloads):
-            return self._run_halves(key, payloads, devices)
+            return self._run_halves(key, payloads, devices, stop)
         try:
-            results = device.run(key.stage, payloads)
+            results = device.run(key.stage, payloads, stop)
         except DeviceOutOfMemory as error:
             device.lower_memory_limit(key, nbytes // 2)
             if _can_be_halved(payloads):
-                return self._run_halves(key, payloads, devices)
-            return self._run(key, payloads, others) if others else [error]
+                return self._run_halves(key, payloads, devices, stop)
+            return self._run(key, payloads, others, stop) if others else [error]
         except DeviceFailed:
-            return self._run(key, payloads, others)
+            return self._run(key, payloads, others, stop)
+        except WorkStopped:
+            raise
         except Exception as error:  # noqa: BLE001 - any error becomes the outcome of the payload at fault
             if len(payloads) > 1:
                 # The traceback would keep the tensors of the batch while its halves run.
                 error.__traceback__ = None
-                return self._run_halves(key, payloads, devices)
-            return self._run(key, payloads, others) if others else [error]
+                return self._run_halves(key, payloads, devices, stop)
+            return self._run(key, payloads, others, stop) if others else [error]
         return [DeviceResult(result, device.name, len(payloads)) for result in results]
 
     def _max_bytes(self, device: CircuitBreaker, key: BatchKey) -> int:
@@ -148,17 +157,24 @@ class Backend:
         return limit
 
     def _run_halves(
-        self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker]
+        self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker], stop: Stop
     ) -> list[Outcome]:
+        if stop():
+            raise WorkStopped
         if len(payloads) > 1:
             middle = len(payloads) // 2
-            return self._run(key, payloads[:middle], devices) + self._run(key, payloads[middle:], devices)
+            outcomes = self._run(key, payloads[:middle], devices, stop)
+            if stop():
+                raise WorkStopped
+            return outcomes + self._run(key, payloads[middle:], devices, stop)
         (payload,) = payloads
         middle = len(payload) // 2
-        (first,) = self._run(key, [payload[:middle]], devices)
+        (first,) = self._run(key, [payload[:middle]], devices, stop)
         if isinstance(first, Exception):
             return [first]
-        (second,) = self._run(key, [payload[middle:]], devices)
+        if stop():
+            raise WorkStopped
+        (second,) = self._run(key, [payload[middle:]], devices, stop)
         return [second if isinstance(second, Exception) else _join(first, second)]
 
     def _no_device(self) -> NoDevice:

@@ -5,15 +5,9 @@ A payload is whatever the runner accepts.
 
 from poolservice_server.batcher.admission import Permit
 from poolservice_server.batcher.batcher import Batcher
-from poolservice_server.batcher.request import (
-    Completed,
-    DeadlinePassed,
-    Draining,
-    QueueFull,
-    Request,
-    Runner,
-    RunResult,
-)
+from poolservice_server.batcher.quotas import Quotas
+from poolservice_server.batcher.refusals import DeadlinePassed, Draining, QueueFull, QuotaExceeded
+from poolservice_server.batcher.request import Completed, Request, Runner, RunResult
 from poolservice_server.batcher.snapshot import Snapshot
 
 __all__ = [
@@ -23,6 +17,8 @@ __all__ = [
     "Draining",
     "Permit",
     "QueueFull",
+    "QuotaExceeded",
+    "Quotas",
     "Request",
     "RunResult",
     "Runner",

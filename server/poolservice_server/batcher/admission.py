@@ -1,20 +1,13 @@
-"""Admission control: how many requests and bytes the batcher may hold, and how fast it completes them."""
+"""Admission control: how many requests and bytes the batcher may hold, of all callers and of each of them."""
 
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.batcher.request import Draining, QueueFull
-
-# Used before any throughput has been measured.
-_FIRST_RETRY_AFTER = 0.1
-_SHORTEST_RETRY_AFTER = 0.001
-_LONGEST_RETRY_AFTER = 30.0
-
-# Throughput is measured over intervals of this many busy seconds. Each new interval weighs as much as all earlier ones
-# together.
-_INTERVAL_SECONDS = 0.05
+from poolservice_server.batcher.quotas import Callers, Holdings, Quotas
+from poolservice_server.batcher.refusals import Draining, QueueFull, QuotaExceeded
+from poolservice_server.batcher.throughput import Throughput
 
 
 class Permit:
@@ -24,12 +17,14 @@ class Permit:
     `release` is the end of a `with` block. The batcher holds the permit, too, until the request's batch ends.
     """
 
-    __slots__ = ("_admission", "_holders", "_nbytes")
+    __slots__ = ("_admission", "_holders", "_holdings", "_nbytes", "_seconds")
 
-    def __init__(self, admission: "Admission", nbytes: int) -> None:
+    def __init__(self, admission: "Admission", holdings: Holdings, nbytes: int, seconds: float) -> None:
         self._admission = admission
+        self._holdings = holdings
         self._holders = 1
         self._nbytes = nbytes
+        self._seconds = seconds
 
     def acquire(self) -> None:
         """Add a holder."""
@@ -39,11 +34,21 @@ class Permit:
         """Remove a holder; the last one ends the admission."""
         self._holders -= 1
         if not self._holders:
-            self._admission.release(self._nbytes)
+            if self._seconds:
+                self._end_work()
+            self._admission.release(self._holdings, self._nbytes)
+
+    def release_after_work(self) -> None:
+        """Remove a holder, the batcher, because the request's work has ended or will never start."""
+        if self._seconds:
+            self._end_work()
+        self.release()
 
     def shrink_to(self, nbytes: int) -> None:
-        """Give back all but `nbytes` of the memory; `nbytes` must be no more than the permit has."""
-        self._admission.nbytes -= self._nbytes - nbytes
+        """Give back all but `nbytes` of the memory, at most what the permit has. Call it while the permit is held."""
+        freed = self._nbytes - nbytes
+        self._admission.nbytes -= freed
+        self._holdings.nbytes -= freed
         self._nbytes = nbytes
 
     def __enter__(self) -> "Permit":
@@ -54,46 +59,56 @@ class Permit:
     ) -> None:
         self.release()
 
+    def _end_work(self) -> None:
+        self._admission.end_work(self._holdings, self._seconds)
+        self._seconds = 0.0
+
 
 class Admission:
-    """The limits on the requests that wait or run, by number and by bytes.
+    """The limits on the requests that wait, run, or wait to be sent.
 
     Args:
         max_requests: largest number of admitted requests.
         max_bytes: most memory that they may need together.
+        quotas: the limits of each caller.
         clock: seconds.
 
     Attributes:
         requests: requests that are admitted now.
         nbytes: memory that they need.
+        seconds: their estimated seconds of work that has not ended.
         accepted: requests that have been admitted since the start.
         refused: requests that have been refused since the start.
+        over_quota: those of them that were refused because of a quota of their caller.
         draining: set it to refuse all new requests.
+        throughput: how fast requests are completed.
     """
 
-    def __init__(self, *, max_requests: int, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, *, max_requests: int, max_bytes: int, quotas: Quotas, clock: Callable[[], float]) -> None:
         self.requests = 0
         self.nbytes = 0
+        self.seconds = 0.0
         self.accepted = 0
         self.refused = 0
+        self.over_quota = 0
         self.draining = False
+        self.throughput = Throughput(clock)
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self._clock = clock
-        # Throughput while there were requests; 0 until it has been measured.
-        self._requests_per_second = 0.0
-        self._bytes_per_second = 0.0
-        self._interval_start = 0.0
-        self._interval_seconds = 0.0
-        self._interval_requests = 0
-        self._interval_bytes = 0
+        self._callers = Callers(quotas, clock, self.throughput.retry_after)
         self._emptied: asyncio.Future[None] | None = None
 
-    def admit(self, nbytes: int) -> Permit:
-        """Admit a request that needs `nbytes` of memory.
+    def admit(self, nbytes: int, caller: str = "", seconds: float = 0.0) -> Permit:
+        """Admit a request.
+
+        Args:
+            nbytes: memory that it needs.
+            caller: who sent it.
+            seconds: its estimated seconds of work.
 
         Raises:
             QueueFull: the limits do not allow it now.
+            QuotaExceeded: a quota of the caller does not allow it now.
             Draining: no new requests are admitted.
             InvalidRequest: the limits never allow it.
         """
@@ -101,48 +116,47 @@ class Admission:
             self.refused += 1
             raise Draining
         if self.requests >= self._max_requests or self.nbytes + nbytes > self._max_bytes:
+            self._refuse(nbytes)
+        holdings = self._callers.holdings(caller)
+        try:
+            self._callers.check(holdings, nbytes, seconds)
+        except QuotaExceeded:
             self.refused += 1
-            if nbytes > self._max_bytes:
-                raise InvalidRequest(
-                    f"the request and its results take {nbytes} bytes, more than the {self._max_bytes} that this "
-                    "server allows for all requests together; send less at a time, or start the server with a larger "
-                    "--max-queue-bytes"
-                )
-            raise QueueFull(self._retry_after())
+            self.over_quota += 1
+            raise
         if not self.requests:
-            self._interval_start = self._clock()
+            self.throughput.resume()
         self.requests += 1
         self.nbytes += nbytes
+        self.seconds += seconds
         self.accepted += 1
-        return Permit(self, nbytes)
+        holdings.requests += 1
+        holdings.nbytes += nbytes
+        holdings.seconds += seconds
+        return Permit(self, holdings, nbytes, seconds)
 
-    def release(self, nbytes: int) -> None:
+    def end_work(self, holdings: Holdings, seconds: float) -> None:
+        """Give back the estimated seconds of work of a request."""
+        holdings.seconds -= seconds
+        self.seconds -= seconds
+        self.throughput.count_work(seconds)
+
+    def release(self, holdings: Holdings, nbytes: int) -> None:
         """End the admission of a request that needed `nbytes`."""
+        holdings.requests -= 1
+        holdings.nbytes -= nbytes
+        if not holdings.requests:
+            # Without the rounding errors of the sums.
+            holdings.seconds = 0.0
         self.requests -= 1
         self.nbytes -= nbytes
-        self._interval_requests += 1
-        self._interval_bytes += nbytes
+        self.throughput.count(nbytes)
         if self.requests:
             return
-        self.measure_throughput()
+        self.seconds = 0.0
+        self.throughput.measure()
         if self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
-
-    def measure_throughput(self) -> None:
-        """Update the throughput if the current interval is long enough."""
-        now = self._clock()
-        self._interval_seconds += now - self._interval_start
-        self._interval_start = now
-        if self._interval_seconds < _INTERVAL_SECONDS:
-            return
-        weight = 0.5 if self._requests_per_second else 1.0
-        requests_per_second = self._interval_requests / self._interval_seconds
-        bytes_per_second = self._interval_bytes / self._interval_seconds
-        self._requests_per_second += weight * (requests_per_second - self._requests_per_second)
-        self._bytes_per_second += weight * (bytes_per_second - self._bytes_per_second)
-        self._interval_seconds = 0.0
-        self._interval_requests = 0
-        self._interval_bytes = 0
 
     async def wait_until_empty(self) -> None:
         """Wait until no request is admitted."""
@@ -151,9 +165,12 @@ class Admission:
                 self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._emptied)
 
-    def _retry_after(self) -> float:
-        if not self._requests_per_second or not self._bytes_per_second:
-            return _FIRST_RETRY_AFTER
-        # Half of the time until all of them are done: callers that retry then are admitted and keep the device busy.
-        seconds = max(self.requests / self._requests_per_second, self.nbytes / self._bytes_per_second) / 2
-        return min(max(seconds, _SHORTEST_RETRY_AFTER), _LONGEST_RETRY_AFTER)
+    def _refuse(self, nbytes: int) -> None:
+        self.refused += 1
+        if nbytes > self._max_bytes:
+            raise InvalidRequest(
+                f"the request, its intermediate values, its results and their encoding take {nbytes} bytes, more than "
+                f"the {self._max_bytes} that this server allows for all requests together; send less at a time, or "
+                "start the server with a larger --max-queue-bytes"
+            )
+        raise QueueFull(self.throughput.retry_after(self.requests, self.nbytes, self.seconds))

@@ -2,41 +2,55 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from typing import TypeVar
 
 from poolservice_server.batcher.admission import Admission, Permit
-from poolservice_server.batcher.batch_threads import Slots
+from poolservice_server.batcher.batch_threads import BatchThreads
 from poolservice_server.batcher.cost_model import CostModel
 from poolservice_server.batcher.deadline_timer import Deadlines
-from poolservice_server.batcher.execution import prepare, run_batch
+from poolservice_server.batcher.execution import run_batch
 from poolservice_server.batcher.inline_policy import InlinePolicy
 from poolservice_server.batcher.outcomes import BatchOutcomes, Outcomes
-from poolservice_server.batcher.queue import Queue, QueueEntry
-from poolservice_server.batcher.request import Completed, DeadlinePassed, Request, Runner
+from poolservice_server.batcher.preparations import Preparation, Preparations, Prepared
+from poolservice_server.batcher.queue import Queue
+from poolservice_server.batcher.queue_entry import QueueEntry
+from poolservice_server.batcher.quotas import Quotas
+from poolservice_server.batcher.refusals import DeadlinePassed, Draining
+from poolservice_server.batcher.request import Completed, Request, Runner
+from poolservice_server.batcher.slots import Slots
 from poolservice_server.batcher.snapshot import Snapshot
+from poolservice_server.stop import never
 
 _NEVER = float("inf")
+
+_NO_QUOTAS = Quotas()
+
+_Entry = TypeVar("_Entry", bound=QueueEntry)
 
 
 class Batcher:
     """A scheduler that runs requests in batches of equal keys. Call its methods from one event loop only.
 
-    The oldest request starts as soon as a slot is free, together with the requests of its key that wait behind it.
-    A slot is free while fewer than `threads` batches run on threads. While one is free, short batches run inline
-    instead (see `InlinePolicy`); they never overtake older requests. A request that `prepare_and_run` leaves unbatched
-    needs no slot and is not queued: it waits for the thread that prepares it.
+    As soon as a slot is free (see `Slots`), the next request starts in the order of `Queue`, together with the requests
+    of its key that wait behind it. While a slot is free, short batches run inline instead (see `InlinePolicy`); they
+    never overtake short requests that wait. A request that `prepare_and_run` leaves unbatched runs in the slot in which
+    it was prepared.
 
     Args:
         run: runs a batch.
         max_batch_size: largest number of requests in a batch.
         max_batch_bytes: largest size of a batch; a request that is larger is a batch by itself.
-        max_batch_seconds: longest time for a batch whose key has run before, so that slots share long work and
-            responses are sent as they are ready; a request that takes longer is a batch by itself.
+        max_batch_seconds: longest time for a batch, so that slots share long work and responses are sent as they are
+            ready; a request that takes longer is a batch by itself.
         max_batch_delay: seconds that a request waits for others of its key while they do not fill a batch.
         max_queue_items: largest number of requests that wait or run.
         max_queue_bytes: most memory that those requests may need together.
-        threads: number of batches that run on threads at the same time.
+        quotas: the limits of each caller.
+        threads: number of batches that run on threads at the same time; see `Slots`.
+        prepare_threads: number of payloads that are prepared at the same time; see `Slots`.
+        long_seconds: estimated seconds from which work must leave a slot to short work.
         inline_bytes, inline_seconds, unbatched_bytes: see `InlinePolicy`.
         clock: seconds, on the time base of the loop's timers.
     """
@@ -51,7 +65,10 @@ class Batcher:
         max_batch_delay: float = 0.0,
         max_queue_items: int = 1024,
         max_queue_bytes: int = 512 * 2**20,
+        quotas: Quotas = _NO_QUOTAS,
         threads: int = 1,
+        prepare_threads: int = 1,
+        long_seconds: float = 0.05,
         inline_bytes: int = 0,
         inline_seconds: float = 0.001,
         unbatched_bytes: int = 256 * 1024,
@@ -61,36 +78,47 @@ class Batcher:
         self._max_batch_seconds = max_batch_seconds
         self._max_batch_delay = max_batch_delay
         self._clock = clock
-        self._admission = Admission(max_requests=max_queue_items, max_bytes=max_queue_bytes, clock=clock)
-        self._queue = Queue(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
+        self._admission = Admission(max_requests=max_queue_items, max_bytes=max_queue_bytes, quotas=quotas, clock=clock)
         self._cost_model = CostModel()
         self._inline_policy = InlinePolicy(
             self._cost_model, inline_bytes=inline_bytes, inline_seconds=inline_seconds, unbatched_bytes=unbatched_bytes
         )
         self._outcomes = Outcomes()
         self._deadlines = Deadlines(self._unsettled, self._expire, clock)
-        self._slots = Slots(
-            run,
-            threads,
-            clock,
-            settle_batch=self._settle,
-            settle_unbatched=self._settle_unbatched,
-            on_free=self._dispatch_soon,
+        self._slots: Slots[QueueEntry] = Slots(
+            threads, long_seconds=long_seconds, max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes
         )
+        self._batches = BatchThreads(run, self._slots, settle=self._settle, on_free=self._dispatch_soon)
+        prepare_slots: Slots[Preparation] = Slots(prepare_threads, long_seconds=long_seconds)
+        self._preparations = Preparations(run, prepare_slots, clock, self._settle_preparation)
+        self._abandoned = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatch_scheduled = False
         self._delay_timer: asyncio.TimerHandle | None = None
         self._last_number = 0
 
-    def reserve(self, nbytes: int) -> Permit:
-        """Admit a request that is still being prepared.
+    def reserve(self, nbytes: int, caller: str = "", seconds: float = 0.0) -> Permit:
+        """Admit a request that is to be submitted, or prepared.
+
+        Args:
+            nbytes: memory that the request needs until its response is sent.
+            caller: who sent it.
+            seconds: its estimated seconds of work.
 
         Raises:
             QueueFull: the limits do not allow it now.
+            QuotaExceeded: a quota of the caller does not allow it now.
             Draining: no new requests are admitted.
             InvalidRequest: the limits never allow it.
         """
-        return self._admission.admit(nbytes)
+        return self._admission.admit(nbytes, caller, seconds)
+
+    def count_unsent(self, nbytes: int) -> None:
+        """Count the bytes of a response that is not sent yet, or with a negative number of one that is.
+
+        They take part of `max_queue_bytes`, but the request is done: it does not count any more.
+        """
+        self._admission.nbytes += nbytes
 
     def submit(self, request: Request, permit: Permit | None = None) -> asyncio.Future[Completed]:
         """Queue a request, or run it immediately if it need not wait for others.
@@ -104,18 +132,18 @@ class Batcher:
             leaves.
 
         Raises:
-            QueueFull, Draining, InvalidRequest: as `reserve`.
+            QueueFull, QuotaExceeded, Draining, InvalidRequest: as `reserve`.
             DeadlinePassed: the request's deadline has passed already.
         """
         now = self._clock()
-        entry = self._accept(request, permit, now)
+        entry = self._accept(QueueEntry, request, permit, now)
         loop = entry.get_loop()
         if self._inline_policy.count_arrival():
             loop.call_soon(self._inline_policy.end_iteration)
         if self._runs_immediately(request):
             self._inline_policy.add_seconds(self._run_inline([entry], now))
             return entry
-        self._queue.append(entry)
+        self._slots.append(entry, self._cost_model.estimate(request))
         self._deadlines.watch(loop, request.deadline)
         self._dispatch_soon(loop)
         return entry
@@ -127,33 +155,27 @@ class Batcher:
         in its caches. Any other is submitted when it is prepared.
 
         Args:
-            request: what to run; its payload is a callable that returns the payload for the runner.
+            request: what to run; its payload is a callable that gets `Stop` and returns the payload for the runner.
             permit: the permit from `reserve`.
-            executor: where the payload is prepared.
+            executor: where the payload is prepared. It needs a thread more than `prepare_threads`; see `Slots`.
 
         Raises:
             DeadlinePassed: the request's deadline has passed.
             Exception: the preparation or the runner raised it.
         """
-        if not self._max_batch_delay and not self._inline_policy.gains_from_batching(request.nbytes):
-            entry = self._accept(request, permit, self._clock())
-            loop = entry.get_loop()
-            self._slots.start_unbatched(loop, entry, executor)
-            self._deadlines.watch(loop, request.deadline)
-            return await entry
-        arrived = self._clock()
-        loop = asyncio.get_running_loop()
-        try:
-            payload, prepare_seconds = await loop.run_in_executor(executor, prepare, request.payload)
-        except asyncio.CancelledError:
-            self._outcomes.cancelled += 1
-            raise
-        except Exception:
-            self._outcomes.failed += 1
-            raise
-        wait_seconds = self._clock() - arrived - prepare_seconds
-        prepared = Request(request.key, payload, request.nbytes, request.deadline)
-        result, device, batch_size, queue_seconds, compute_seconds, _ = await self.submit(prepared, permit)
+        entry = self._accept(Preparation, request, permit, self._clock())
+        entry.executor = executor
+        entry.is_unbatched = not self._max_batch_delay and not self._inline_policy.gains_from_batching(request.nbytes)
+        self._preparations.add(entry)
+        self._deadlines.watch(entry.get_loop(), request.deadline)
+        completed = await entry
+        if entry.is_unbatched:
+            return completed
+        payload, _, _, wait_seconds, _, prepare_seconds = completed
+        del completed, entry
+        result, device, batch_size, queue_seconds, compute_seconds, _ = await self.submit(
+            request._replace(payload=payload), permit
+        )
         return Completed(result, device, batch_size, queue_seconds + wait_seconds, compute_seconds, prepare_seconds)
 
     async def drain(self) -> None:
@@ -162,8 +184,16 @@ class Batcher:
         if self._loop is not None:
             self._dispatch_soon(self._loop)
         await self._admission.wait_until_empty()
-        self._slots.shutdown()
+        self._batches.shutdown()
         self._deadlines.stop()
+
+    def abandon(self) -> None:
+        """Settle every request with Draining, so that the work that runs stops, and accept no further ones."""
+        self._admission.draining = self._abandoned = True
+        for entry in list(self._unsettled()):
+            if not entry.done():
+                self._outcomes.abandon(entry)
+                self._remove_from_queue(entry)
 
     def snapshot(self) -> Snapshot:
         """Return the counters as they are now."""
@@ -171,30 +201,36 @@ class Batcher:
         return Snapshot(
             accepted=admission.accepted,
             refused=admission.refused,
+            over_quota=admission.over_quota,
             completed=outcomes.completed,
             failed=outcomes.failed,
             expired=outcomes.expired,
             cancelled=outcomes.cancelled,
             batches=outcomes.batches,
             batched_requests=outcomes.batched_requests,
-            queue_entries=len(self._queue),
+            stopped=outcomes.stopped,
+            queue_entries=self._slots.waiting() + self._preparations.waiting(),
             admitted_requests=admission.requests,
             admitted_bytes=admission.nbytes,
+            admitted_seconds=admission.seconds,
         )
 
-    def _accept(self, request: Request, permit: Permit | None, now: float) -> QueueEntry:
+    def _accept(self, entry_type: type[_Entry], request: Request, permit: Permit | None, now: float) -> _Entry:
         if request.deadline is not None and request.deadline <= now:
             self._outcomes.expired += 1
             raise DeadlinePassed
+        if self._abandoned:
+            self._outcomes.failed += 1
+            raise Draining
         if permit is None:
-            permit = self._admission.admit(request.nbytes)
+            permit = self._admission.admit(request.nbytes, request.caller, request.seconds)
         else:
             permit.acquire()
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         self._last_number += 1
-        return QueueEntry(request, permit, self._last_number, now, on_cancel=self._cancel, loop=loop)
+        return entry_type(request, permit, self._last_number, now, on_cancel=self._cancel, loop=loop)
 
     def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         # In a later callback, so that requests that arrive in the same loop iteration can join the batch.
@@ -208,59 +244,75 @@ class Batcher:
             now = self._clock()
             if self._deadlines.has_passed(now):
                 self._deadlines.expire_passed(loop)
-            first = self._next_to_run(loop, now)
+            queue, first = self._next_to_run(loop, now)
             if first is None:
                 return
             request = first.request
             max_bytes = self._inline_policy.max_inline_bytes(request)
             if request.nbytes <= max_bytes:
-                self._run_inline(self._queue.next_batch(first, max_bytes), now)
+                self._run_inline(queue.next_batch(first, max_bytes), now)
                 # Between two inline batches the loop runs one iteration, in which new requests can arrive.
                 self._dispatch_soon(loop)
                 return
-            max_bytes = self._cost_model.estimate_bytes(request.key, self._max_batch_seconds)
-            batch = self._queue.next_batch(first, max_bytes)
+            max_bytes = self._cost_model.estimate_bytes(request, self._max_batch_seconds)
+            batch = queue.next_batch(first, max_bytes)
             self._outcomes.batches += 1
             self._outcomes.batched_requests += len(batch)
-            self._slots.start_batch(loop, batch, now)
+            self._batches.start(loop, queue, batch, now)
 
     def _runs_immediately(self, request: Request) -> bool:
-        free = self._slots.free > 0 and not self._queue and not self._max_batch_delay
+        slots = self._slots
+        free = slots.free > 0 and not slots.short and not self._max_batch_delay
         return free and self._inline_policy.runs_immediately(request)
 
-    def _next_to_run(self, loop: asyncio.AbstractEventLoop, now: float) -> QueueEntry | None:
-        """Return the oldest entry, or with a batch delay the oldest one that need not wait any longer."""
-        oldest = self._queue.oldest()
-        if oldest is None or not self._max_batch_delay or self._admission.draining:
-            return oldest
-        waits_until = oldest.arrived + self._max_batch_delay
-        if waits_until <= now:
-            return oldest
-        full = self._queue.oldest_of_full_batch()
-        if full is None:
+    def _next_to_run(self, loop: asyncio.AbstractEventLoop, now: float) -> tuple[Queue[QueueEntry], QueueEntry | None]:
+        """Return the entry that runs next and its queue; with a batch delay, only if it need not wait any longer."""
+        short = self._slots.short
+        if not self._max_batch_delay and not self._slots.long:
+            return short, short.first()
+        wait_until = _NEVER
+        for queue in self._slots.usable():
+            oldest = queue.oldest()
+            if oldest is None:
+                continue
+            due = oldest.arrived + self._max_batch_delay
+            if due <= now or not self._max_batch_delay or self._admission.draining:
+                return queue, queue.first()
+            full = queue.oldest_of_full_batch()
+            if full is not None:
+                return queue, full
+            wait_until = min(wait_until, due)
+        if wait_until < _NEVER:
             if self._delay_timer is not None:
                 self._delay_timer.cancel()
-            self._delay_timer = loop.call_at(waits_until, self._dispatch, loop)
-        return full
+            self._delay_timer = loop.call_at(wait_until, self._dispatch, loop)
+        return short, None
 
     def _run_inline(self, batch: list[QueueEntry], started: float) -> float:
         self._outcomes.batches += 1
         self._outcomes.batched_requests += len(batch)
-        outcomes, seconds = run_batch(self._run, batch[0].request.key, [entry.request.payload for entry in batch])
+        payloads = [entry.request.payload for entry in batch]
+        # On the event loop, no caller can leave meanwhile.
+        outcomes, seconds = run_batch(self._run, batch[0].request.key, payloads, never)
         self._settle(batch, started, outcomes, seconds)
         return seconds
 
-    def _settle_unbatched(
-        self, entry: QueueEntry, started: float, outcomes: BatchOutcomes, seconds: float, prepare_seconds: float
-    ) -> None:
-        if not isinstance(outcomes[0], Exception):
-            self._outcomes.batches += 1
-            self._outcomes.batched_requests += 1
-        self._settle([entry], started, outcomes, seconds, prepare_seconds)
+    def _settle_preparation(self, entry: Preparation, prepared: Prepared) -> None:
+        if prepared.outcomes:
+            if not isinstance(prepared.outcomes[0], Exception):
+                self._outcomes.batches += 1
+                self._outcomes.batched_requests += 1
+            self._settle([entry], prepared.started, prepared.outcomes, prepared.compute_seconds, prepared.seconds)
+            return
+        if not entry.done():
+            wait_seconds = prepared.started - entry.arrived
+            entry.set_result(Completed(prepared.payload, "", 0, wait_seconds, 0.0, prepared.seconds))
+        # The work of a request that is batched goes on.
+        entry.permit.release()
 
     def _settle(
         self,
-        batch: list[QueueEntry],
+        batch: Sequence[QueueEntry],
         started: float,
         outcomes: BatchOutcomes,
         seconds: float,
@@ -272,7 +324,7 @@ class Batcher:
                 nbytes += entry.request.nbytes
             self._cost_model.observe(batch[0].request.key, nbytes, seconds)
         self._outcomes.settle(batch, started, outcomes, seconds, prepare_seconds)
-        self._admission.measure_throughput()
+        self._admission.throughput.measure()
 
     def _cancel(self, entry: QueueEntry) -> None:
         self._outcomes.cancelled += 1
@@ -284,10 +336,11 @@ class Batcher:
 
     def _remove_from_queue(self, entry: QueueEntry) -> None:
         # An entry that runs keeps its permit until its batch ends, because its memory is in use until then.
-        if entry in self._queue:
-            self._queue.remove(entry)
-            entry.permit.release()
+        if entry.queue is not None:
+            entry.queue.remove(entry)
+            entry.permit.release_after_work()
 
     def _unsettled(self) -> Iterator[QueueEntry]:
-        yield from self._queue
-        yield from self._slots.running()
+        yield from self._slots
+        yield from self._batches.running()
+        yield from self._preparations.unsettled()

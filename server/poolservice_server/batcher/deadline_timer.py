@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
-from poolservice_server.batcher.queue import QueueEntry
+from poolservice_server.batcher.queue_entry import QueueEntry
 
 # A timer of the event loop may fire this much too early.
 _TIMER_RESOLUTION_SECONDS = 0.001

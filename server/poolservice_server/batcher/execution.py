@@ -6,11 +6,12 @@ from typing import Any
 
 from poolservice.errors import PoolError
 from poolservice_server.batcher.outcomes import BatchOutcomes
-from poolservice_server.batcher.request import Request, Runner
+from poolservice_server.batcher.request import Runner
+from poolservice_server.stop import Stop, WorkStopped
 
 
 def run_batch(
-    run: Runner, key: Any, payloads: list[Any], *, caught: type[BaseException] = Exception
+    run: Runner, key: Any, payloads: list[Any], stop: Stop, *, caught: type[BaseException] = Exception
 ) -> tuple[BatchOutcomes, float]:
     """Run a batch.
 
@@ -18,6 +19,7 @@ def run_batch(
         run: the runner.
         key: the batch's key.
         payloads: what the runner receives.
+        stop: returns True once nobody waits for any of the outcomes.
         caught: the exceptions that become outcomes. On a thread all of them must, or the batch would never be settled.
 
     Returns:
@@ -25,7 +27,7 @@ def run_batch(
     """
     started = time.perf_counter()
     try:
-        outcomes = run(key, payloads)
+        outcomes = run(key, payloads, stop)
         if len(outcomes) != len(payloads):
             raise RuntimeError(f"the runner returned {len(outcomes)} outcomes for a batch of {len(payloads)}")
     except caught as error:
@@ -33,29 +35,23 @@ def run_batch(
     return outcomes, time.perf_counter() - started
 
 
-def prepare(payload: Callable[[], Any]) -> tuple[Any, float]:
-    """Call `payload`, which returns the runner's payload, and measure the seconds that it takes."""
-    started = time.perf_counter()
-    return payload(), time.perf_counter() - started
-
-
-def prepare_and_run(run: Runner, request: Request) -> tuple[BatchOutcomes, float, float]:
-    """Prepare a request's payload and run it as a batch of one, both on this thread.
+def prepare(payload: Callable[[Stop], Any], stop: Stop) -> tuple[Any, float]:
+    """Call `payload`, which returns the runner's payload.
 
     Returns:
-        Its outcome in a list, the seconds that the batch took, and the seconds that the preparation took.
+        The runner's payload, or the exception that is the request's outcome, and the seconds that the call took.
     """
+    started = time.perf_counter()
     try:
-        payload, prepare_seconds = prepare(request.payload)
+        prepared = payload(stop)
     except BaseException as error:  # noqa: BLE001 - even after SystemExit the request needs an outcome
-        return [_as_outcome(error)], 0.0, 0.0
-    outcomes, seconds = run_batch(run, request.key, [payload], caught=BaseException)
-    return outcomes, seconds, prepare_seconds
+        return _as_outcome(error), time.perf_counter() - started
+    return prepared, time.perf_counter() - started
 
 
 def _as_outcome(error: BaseException) -> Exception:
     """Return the exception that is a request's outcome."""
-    if isinstance(error, PoolError):
+    if isinstance(error, PoolError | WorkStopped):
         # Its message explains it without a traceback. The traceback's frames refer to the request and so back to the
         # exception; that cycle would keep the request's memory until Python's garbage collector runs.
         error.__traceback__ = error.__context__ = None

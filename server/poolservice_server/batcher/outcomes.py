@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-from poolservice_server.batcher.queue import QueueEntry
-from poolservice_server.batcher.request import Completed, DeadlinePassed, RunResult
+from poolservice_server.batcher.queue_entry import QueueEntry
+from poolservice_server.batcher.refusals import DeadlinePassed, Draining
+from poolservice_server.batcher.request import Completed, RunResult
+from poolservice_server.stop import WorkStopped
 
 BatchOutcomes = Sequence[RunResult | Exception]
 
@@ -15,11 +17,12 @@ class Outcomes:
         completed, failed, expired, cancelled: number of requests with each outcome.
         batches: batches that have started.
         batched_requests: requests in those batches.
+        stopped: batches and preparations that ended early, because nobody waited for them any more.
     """
 
     def __init__(self) -> None:
         self.completed = self.failed = self.expired = self.cancelled = 0
-        self.batches = self.batched_requests = 0
+        self.batches = self.batched_requests = self.stopped = 0
 
     def settle(
         self,
@@ -33,6 +36,8 @@ class Outcomes:
 
         Entries that were cancelled or expired while the batch ran are settled already and only release their permits.
         """
+        if isinstance(outcomes[0], WorkStopped):
+            self.stopped += 1
         for entry, outcome in zip(batch, outcomes, strict=True):
             if not entry.done():
                 if isinstance(outcome, Exception):
@@ -52,9 +57,14 @@ class Outcomes:
                             prepare_seconds,
                         )
                     )
-            entry.permit.release()
+            entry.permit.release_after_work()
 
     def expire(self, entry: QueueEntry) -> None:
         """Settle an entry whose deadline has passed."""
         self.expired += 1
         entry.set_exception(DeadlinePassed())
+
+    def abandon(self, entry: QueueEntry) -> None:
+        """Settle an entry that will not be finished, because the server stops."""
+        self.failed += 1
+        entry.set_exception(Draining())

@@ -1,7 +1,9 @@
-"""Requests to the batcher, their outcomes, and the errors with which the batcher refuses them."""
+"""Requests to the batcher, their outcomes, and the function that runs them."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
+
+from poolservice_server.stop import Stop
 
 
 class Request(NamedTuple):
@@ -9,10 +11,12 @@ class Request(NamedTuple):
 
     Attributes:
         key: requests with equal keys may run in the same batch.
-        payload: what the runner receives. For `Batcher.prepare_and_run`, a callable without arguments that returns it.
-        nbytes: memory that the request needs until its response is sent, results included.
+        payload: what the runner receives. For `Batcher.prepare_and_run`, a callable that returns it; it gets `Stop`.
+        nbytes: size of the payload and its results. The sizes of batches and of what runs inline are counted in it.
         deadline: when the caller stops waiting, in seconds of the batcher's clock; None means never.
         caller: who sent the request. Requests of different callers are served fairly.
+        seconds: how long the runner takes for this request, estimated before any request with its key has run.
+        prepare_seconds: how long its preparation takes, estimated.
     """
 
     key: Hashable
@@ -20,6 +24,8 @@ class Request(NamedTuple):
     nbytes: int
     deadline: float | None = None
     caller: str = ""
+    seconds: float = 0.0
+    prepare_seconds: float = 0.0
 
 
 class Completed(NamedTuple):
@@ -61,31 +67,8 @@ class RunResult(Protocol):
 class Runner(Protocol):
     """A function that runs a batch. It is called on the event loop and on several threads at the same time."""
 
-    def __call__(self, key: Any, payloads: list[Any], /) -> Sequence[RunResult | Exception]:
-        """Return the outcome of each payload, in order. An exception that is raised is the outcome of all of them."""
+    def __call__(self, key: Any, payloads: list[Any], stop: Stop, /) -> Sequence[RunResult | Exception]:
+        """Return the outcome of each payload, in order. An exception that is raised is the outcome of all of them.
 
-
-class QueueFull(Exception):
-    """The batcher holds as many requests or bytes as it may.
-
-    Attributes:
-        retry_after: seconds until about half of the admitted requests are done, at the measured throughput.
-    """
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"the server's queue is full; retry in {retry_after:.3g} s")
-        self.retry_after = retry_after
-
-
-class DeadlinePassed(Exception):
-    """The caller's deadline passed before the request was done."""
-
-    def __init__(self) -> None:
-        super().__init__("the deadline passed before the request was done")
-
-
-class Draining(Exception):
-    """The server is stopping: it finishes the requests that it has accepted and refuses new ones."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is stopping and accepts no new requests; send this one to another server")
+        Long work runs in pieces and raises WorkStopped between two of them if `stop` returns True.
+        """

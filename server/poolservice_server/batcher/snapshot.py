@@ -10,25 +10,32 @@ class Snapshot:
     Attributes:
         accepted: requests that were admitted.
         refused: requests that were not admitted, because of the limits or because the batcher was draining.
+        over_quota: those of them that were refused because of a quota of their caller.
         completed: requests that ran.
-        failed: requests whose outcome was an exception from the runner or from their preparation.
+        failed: requests whose outcome was an exception from the runner or from their preparation, or that were
+            abandoned when the server stopped.
         expired: requests whose deadline passed.
         cancelled: requests whose caller left.
         batches: batches that ran or run; an unbatched request is a batch of one.
         batched_requests: requests in those batches.
-        queue_entries: requests in the queue.
-        admitted_requests: requests that wait or run.
+        stopped: batches and preparations that ended early, because nobody waited for them any more.
+        queue_entries: requests that wait for a slot.
+        admitted_requests: requests that wait or run, or whose responses wait to be sent.
         admitted_bytes: memory that those requests need.
+        admitted_seconds: their estimated seconds of work that has not ended.
     """
 
     accepted: int
     refused: int
+    over_quota: int
     completed: int
     failed: int
     expired: int
     cancelled: int
     batches: int
     batched_requests: int
+    stopped: int
     queue_entries: int
     admitted_requests: int
     admitted_bytes: int
+    admitted_seconds: float

@@ -8,7 +8,7 @@ MAX_STREAM_BYTES = 64 * 2**20
 
 
 class FlowControl:
-    """The limits on a stream's requests in flight, by number and by bytes.
+    """The limits on a stream's requests in flight, by number and by the bytes of the requests and their responses.
 
     If no request is in flight, the next one may be of any size.
     """
@@ -21,15 +21,19 @@ class FlowControl:
         self._released = asyncio.Event()
 
     async def acquire(self, nbytes: int) -> None:
-        """Wait until a request of `nbytes` may be in flight, then count it."""
+        """Wait until a request may be in flight that takes `nbytes` with its response, then count it."""
         while self._requests and (self._requests >= self._max_requests or self._nbytes + nbytes > self._max_bytes):
             self._released.clear()
             await self._released.wait()
         self._requests += 1
         self._nbytes += nbytes
 
+    def add(self, nbytes: int) -> None:
+        """Count `nbytes` more for a request in flight, whose response is larger than expected."""
+        self._nbytes += nbytes
+
     def release(self, nbytes: int) -> None:
-        """Stop counting a request of `nbytes`."""
+        """Stop counting a request of `nbytes`, the added bytes included."""
         self._requests -= 1
         self._nbytes -= nbytes
         self._released.set()

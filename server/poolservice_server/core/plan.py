@@ -7,7 +7,6 @@ head again and again.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -17,18 +16,26 @@ from poolservice.dtypes import numpy_dtype
 from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, from_message
 from poolservice.v1 import pool_pb2
+from poolservice_server.cache import cached
+from poolservice_server.core.encoding_cost import encoding_cost
 from poolservice_server.core.output_options import IMAGE_CHANNELS, OutputOptions, read_output_options, sent_form
 from poolservice_server.core.response_builder import ResponseBuilder, ResultFormat
 from poolservice_server.images import ColorMode
 from poolservice_server.operator_shapes import output_shape, result_dtype
 from poolservice_server.pool_stage import BatchKey, PoolStage
+from poolservice_server.stage_cost import Cost, stage_cost
 
 MAX_SPECS = 16
+
+_FLOAT32 = np.dtype(np.float32)
 
 _LAYOUT_HINT = "; if these are images with their channels last, (H, W, C), move the channels to the front"
 
 # Usual heads are far shorter. Longer ones are validated each time instead of being cached.
 _MAX_CACHED_HEAD = 4096
+
+# Encoding that takes more steps, about a millisecond, runs on a thread.
+_MAX_INLINE_STEPS = 1e6
 
 _COLOR_MODES: Mapping[int, ColorMode] = MappingProxyType(
     {
@@ -51,8 +58,10 @@ class Plan:
         payload_bytes: the payload's size.
         batch_key: requests with equal keys may run in one batch.
         response_builder: builds the response.
-        nbytes: memory that the request needs until its response is sent: its payload and results.
-        response_bytes: size of the results as they are sent; of PNG images, before compression.
+        nbytes: size of the payload and the results, in which the sizes of batches are counted.
+        run_steps: the estimated work of the device.
+        cost: the estimated cost of the whole request: its work, the most memory that it needs at one time from its
+            payload to its response, and the size of the results as they are sent; of PNG images, before compression.
     """
 
     shape: tuple[int, ...]
@@ -62,7 +71,8 @@ class Plan:
     batch_key: BatchKey
     response_builder: ResponseBuilder
     nbytes: int
-    response_bytes: int
+    run_steps: float
+    cost: Cost
 
     def planes_of(self, data: memoryview) -> np.ndarray:
         """Return the payload's bytes as planes, without copying them.
@@ -106,7 +116,7 @@ def read_head(head: bytes) -> Head:
     return _read_cached_head(head) if len(head) <= _MAX_CACHED_HEAD else _read_head(head)
 
 
-@lru_cache(maxsize=1024)
+@cached("heads")
 def _read_cached_head(head: bytes) -> Head:
     return _read_head(head)
 
@@ -142,16 +152,18 @@ def plan_tensor(specs: tuple[PoolSpec, ...], output: OutputOptions, shape: tuple
     return _plan(specs, output, shape, dtype, dtype, PoolStage(specs), payload="tensor.shape")
 
 
-@lru_cache(maxsize=1024)
-def plan_image(specs: tuple[PoolSpec, ...], output: OutputOptions, channels: int, height: int, width: int) -> Plan:
-    """Return the plan for a decoded image: uint8 planes whose values stand for float32 in [0, 1].
+@cached("image_plans")
+def plan_image(
+    specs: tuple[PoolSpec, ...], output: OutputOptions, channels: int, height: int, width: int, dtype: np.dtype
+) -> Plan:
+    """Return the plan for a decoded image: planes of uint8 or uint16 whose values stand for float32 in [0, 1].
 
     Raises:
         InvalidRequest: a spec or the output options do not suit the image.
     """
     stage = PoolStage(specs, unit_scale=True)
     shape = (channels, height, width)
-    return _plan(specs, output, shape, np.dtype(np.uint8), np.dtype(np.float32), stage, payload="image")
+    return _plan(specs, output, shape, dtype, _FLOAT32, stage, payload="image")
 
 
 def _plan(
@@ -173,9 +185,9 @@ def _plan(
             field="specs",
         )
     formats = []
-    response_bytes = 0
-    payload_bytes = math.prod(shape) * dtype.itemsize
-    nbytes = payload_bytes
+    result_bytes = response_bytes = 0
+    encoding_steps = 0.0
+    encoding_bytes = kept_bytes = 0
     for index, spec in enumerate(specs):
         result_shape = _result_shape(spec, shape, path=f"specs[{index}].{spec.operator}", payload=payload)
         natural_dtype = result_dtype(spec, pooled_dtype)
@@ -185,13 +197,29 @@ def _plan(
         formats.append(ResultFormat.create(result_shape, sent_shape, sent_dtype))
         elements = math.prod(result_shape)
         indices_bytes = elements * 8 if getattr(spec, "return_indices", False) else 0
-        nbytes += elements * natural_dtype.itemsize + indices_bytes
+        result_bytes += elements * natural_dtype.itemsize + indices_bytes
         response_bytes += elements * (1 if output.format == "image" else sent_dtype.itemsize) + indices_bytes
+        encoding = encoding_cost(output, elements, natural_dtype, sent_dtype)
+        encoding_steps += encoding.steps
+        encoding_bytes = max(encoding_bytes, kept_bytes + encoding.temporary_bytes)
+        kept_bytes += encoding.kept_bytes
     spatial = shape[-dims:]
     planes_shape = (math.prod(shape[:-dims]), *spatial)
-    builder = ResponseBuilder(output, formats)
-    batch_key = BatchKey(stage, spatial, dtype)
-    return Plan(shape, dtype, planes_shape, payload_bytes, batch_key, builder, nbytes, response_bytes)
+    run_steps, run_bytes = stage_cost(stage, planes_shape, dtype)
+    payload_bytes = math.prod(shape) * dtype.itemsize
+    # The results are encoded one after the other, then the response is assembled from them.
+    encoding_bytes = result_bytes + max(encoding_bytes, kept_bytes + response_bytes)
+    return Plan(
+        shape=shape,
+        dtype=dtype,
+        planes_shape=planes_shape,
+        payload_bytes=payload_bytes,
+        batch_key=BatchKey(stage, spatial, dtype),
+        response_builder=ResponseBuilder(output, formats, on_thread=encoding_steps > _MAX_INLINE_STEPS),
+        nbytes=payload_bytes + result_bytes,
+        run_steps=run_steps,
+        cost=Cost(run_steps + encoding_steps, payload_bytes + max(run_bytes, encoding_bytes), response_bytes),
+    )
 
 
 def _result_shape(spec: PoolSpec, shape: tuple[int, ...], *, path: str, payload: str) -> tuple[int, ...]:

@@ -52,12 +52,14 @@ class ResponseBuilder:
     Args:
         output: the form of the results.
         formats: how the result of each spec is sent.
+        on_thread: whether encoding takes so long that it must not run on the event loop.
     """
 
-    __slots__ = ("_formats", "_output")
+    __slots__ = ("_formats", "_on_thread", "_output")
 
-    def __init__(self, output: OutputOptions, formats: Sequence[ResultFormat]) -> None:
+    def __init__(self, output: OutputOptions, formats: Sequence[ResultFormat], *, on_thread: bool) -> None:
         self._output = output
+        self._on_thread = on_thread or output.format == "image"
         self._formats = tuple(formats)
 
     async def build(self, completed: Completed, executor: Executor) -> bytes:
@@ -65,9 +67,9 @@ class ResponseBuilder:
 
         Args:
             completed: the request's outcome; its result has a `SpecResult` for each spec.
-            executor: where PNG images are encoded, which takes milliseconds.
+            executor: where PNG images and large converted results are encoded, which takes milliseconds.
         """
-        if self._output.format == "image":
+        if self._on_thread:
             return await asyncio.get_running_loop().run_in_executor(executor, self.encode, completed)
         return self.encode(completed)
 

@@ -8,6 +8,9 @@ import numpy as np
 from poolservice_server import images
 from poolservice_server.core.plan import Head, plan_image
 from poolservice_server.images import ColorMode, Decode
+from poolservice_server.images.decode_cost import decode_cost
+from poolservice_server.stage_cost import Cost
+from poolservice_server.stop import Stop
 
 _CHANNELS: Mapping[ColorMode, int] = MappingProxyType({"RGB": 3, "GRAY": 1, "RGBA": 4})
 
@@ -23,28 +26,42 @@ class ImageRequest:
 
     Attributes:
         plan: what the request asks for, at the image's declared size.
+        decode_steps: the estimated work of decoding the image.
+        cost: the estimated cost of the whole request, decoding included.
 
     Raises:
         InvalidRequest: the file cannot be read, is too large, or does not suit the specs.
     """
 
-    __slots__ = ("_decode", "_head", "_max_pixels", "_scan", "plan")
+    __slots__ = ("_decode", "_head", "_max_pixels", "_scan", "cost", "decode_steps", "plan")
 
     def __init__(self, head: Head, data: memoryview, *, max_pixels: int, decode: Decode) -> None:
         self._decode = decode
         self._head = head
         self._max_pixels = max_pixels
         self._scan = images.scan(data, max_pixels=max_pixels)
-        self.plan = plan_image(head.specs, head.output, _CHANNELS[head.color_mode], *self._scan.header.upright)
+        header = self._scan.header
+        self.plan = plan_image(head.specs, head.output, _CHANNELS[head.color_mode], *header.upright, header.dtype)
+        self.decode_steps, decode_bytes = decode_cost(self._scan, head.color_mode)
+        steps, peak_bytes, response_bytes = self.plan.cost
+        self.cost = Cost(steps + self.decode_steps, len(data) + max(decode_bytes, peak_bytes), response_bytes)
 
-    def decode(self) -> np.ndarray:
+    def decode(self, stop: Stop) -> np.ndarray:
         """Return the image's planes, in the shape that the plan expects. Call it once, on any thread.
+
+        Args:
+            stop: returns True once nobody waits for the response.
 
         Raises:
             InvalidRequest: the file is damaged or incomplete.
+            WorkStopped: `stop` returned True.
         """
         planes = self._decode(
-            self._scan, self._head.color_mode, max_pixels=self._max_pixels, interleaved=self._head.takes_interleaved
+            self._scan,
+            self._head.color_mode,
+            max_pixels=self._max_pixels,
+            interleaved=self._head.takes_interleaved,
+            stop=stop,
         )
         # A one-dimensional operator pools each row of the image, so that its planes are rows.
         return planes.reshape(self.plan.planes_shape)

@@ -11,13 +11,16 @@ from typing import NamedTuple
 from google.rpc import status_pb2
 
 from poolservice import codec
+from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
-from poolservice_server.core.plan import Plan, read_head
+from poolservice_server.core.plan import read_head
 from poolservice_server.core.scanned_image import ImageRequest
+from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponse, UnsentResponses
 from poolservice_server.error_status import MessageTooLarge, to_status
+from poolservice_server.stage_cost import Cost
 
 MAX_BATCH_ITEMS = 1024
 
@@ -34,11 +37,13 @@ class Call(NamedTuple):
         message: the encoded request message.
         deadline: when the caller stops waiting, in seconds of time.monotonic; None means never.
         caller: who calls: the name of a token, the identity of a client certificate, or the address of a connection.
+        hold: receives the large responses of the call, or of its requests. Release them when the response is sent.
     """
 
     message: bytes
     deadline: float | None = None
     caller: str = ""
+    hold: Callable[[UnsentResponse], None] = UnsentResponse.release
 
 
 class PoolService:
@@ -50,6 +55,10 @@ class PoolService:
         info: returns the response to GetServerInfo. It is called for each such call, because devices change state.
         max_message_bytes: the limit of a message in either direction.
         max_image_pixels: the limit of an image, by the size that its header declares.
+        max_queue_bytes: the batcher's limit of all requests and unsent responses.
+        max_unread_bytes: the limit of a caller's responses that it has not read; 0: a quarter of `max_queue_bytes`.
+        max_request_seconds: the limit of a request's estimated work.
+        seconds_per_step: the time of one step of the estimates on this machine.
         decode: decodes a scanned image on one of the image threads.
     """
 
@@ -61,6 +70,10 @@ class PoolService:
         *,
         max_message_bytes: int,
         max_image_pixels: int,
+        max_queue_bytes: int,
+        max_unread_bytes: int,
+        max_request_seconds: float,
+        seconds_per_step: float,
         decode: images.Decode = images.decode_scanned,
     ) -> None:
         self._batcher = batcher
@@ -68,99 +81,194 @@ class PoolService:
         self._info = info
         self._max_message_bytes = max_message_bytes
         self._max_image_pixels = max_image_pixels
+        self._max_request_seconds = max_request_seconds
+        self._seconds_per_step = seconds_per_step
         self._decode = decode
+        self._unsent = UnsentResponses(
+            max_bytes=max_queue_bytes // 2,
+            max_caller_bytes=max_unread_bytes or max_queue_bytes // 4,
+            count=batcher.count_unsent,
+        )
+
+    def unread_responses_crowd_the_queue(self) -> bool:
+        """Return True if unread responses take more than half of the queue's bytes."""
+        return self._unsent.are_crowding
 
     def pool(self, call: Call) -> Awaitable[bytes]:
         """Respond to a PoolRequest with a PoolResponse."""
         self._check_size(call.message)
-        return self._respond(codec.decode_request(call.message), call.deadline)
+        return self._respond(codec.decode_request(call.message), call)
 
     async def pool_batch(self, call: Call) -> bytes:
         """Respond to a PoolBatchRequest with a PoolBatchResponse, in which each request has its own outcome."""
         self._check_size(call.message)
         requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
-        outcomes = await asyncio.gather(*(self._outcome(request, call.deadline) for request in requests))
+        outcomes = await asyncio.gather(*(self._outcome(request, call) for request in requests))
+        self._check_batch_response_size(sum(len(response) for _, response in outcomes if response is not None))
         response = codec.encode_batch_response(outcomes)
-        if len(response) > self._max_message_bytes:
-            raise MessageTooLarge(
-                "the response to this batch",
-                len(response),
-                self._max_message_bytes,
-                remedy="send fewer requests at a time",
-            )
+        self._check_batch_response_size(len(response))
         return response
 
     async def pool_stream(
-        self, messages: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]], deadline: float | None
+        self,
+        messages: AsyncIterator[bytes],
+        send: Callable[[bytes], Awaitable[None]],
+        *,
+        deadline: float | None = None,
+        caller: str = "",
     ) -> None:
         """Respond to each PoolStreamRequest with a PoolStreamResponse as soon as it is ready.
 
         Reading pauses while `FlowControl` lets no further request in, so that a caller who does not read its responses
         costs the server no more than that limit.
+
+        Args:
+            messages: the encoded requests.
+            send: sends an encoded response; it returns when the caller has room for it.
+            deadline: as in `Call`.
+            caller: as in `Call`.
         """
         flow_control = FlowControl()
         sending = asyncio.Lock()
 
-        async def respond(message: bytes) -> None:
+        async def respond(correlation_id: int, request: codec.Request, nbytes: int, response_bytes: int) -> None:
+            unsent: list[UnsentResponse] = []
             try:
-                self._check_size(message)
-                correlation_id, request = codec.decode_stream_request(message)
-                status, response = await self._outcome(request, deadline)
+                status, response = await self._outcome(request, Call(b"", deadline, caller, unsent.append))
+                # The response may wait for a long time, in which nobody needs the request.
+                del request
+                if response is not None and len(response) > response_bytes:
+                    flow_control.add(len(response) - response_bytes)
+                    nbytes += len(response) - response_bytes
                 async with sending:
                     await send(codec.encode_stream_response(correlation_id, status, response))
             finally:
-                flow_control.release(len(message))
+                for one in unsent:
+                    one.release()
+                flow_control.release(nbytes)
 
+        error: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as responses:
                 async for message in messages:
-                    await flow_control.acquire(len(message))
-                    responses.create_task(respond(message))
+                    self._check_size(message)
+                    correlation_id, request = codec.decode_stream_request(message)
+                    response_bytes = _expected_response_bytes(request)
+                    nbytes = len(message) + response_bytes
+                    await flow_control.acquire(nbytes)
+                    responses.create_task(respond(correlation_id, request, nbytes, response_bytes))
+                    del message, request
         except ExceptionGroup as failed:
             # A failed request does not end the stream, because it has its own outcome. What ends it is a lost caller,
             # or a message that is too large or not a PoolStreamRequest.
-            raise failed.exceptions[0] from None
+            error = failed.exceptions[0]
+            # The group's traceback refers to the group, which would keep the stream's responses until Python's next
+            # garbage collection. So would an error whose context is the group, or to which this frame refers.
+            failed.__traceback__ = None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
 
     async def server_info(self, call: Call) -> bytes:
         """Respond to a GetServerInfoRequest, which has no fields, with a GetServerInfoResponse."""
         self._check_size(call.message)
         return self._info().SerializeToString()
 
-    async def _outcome(self, request: codec.Request, deadline: float | None) -> tuple[status_pb2.Status, bytes | None]:
+    async def _outcome(self, request: codec.Request, call: Call) -> tuple[status_pb2.Status, bytes | None]:
         try:
-            return _OK, await self._respond(request, deadline)
+            return _OK, await self._respond(request, call)
         except Exception as error:  # noqa: BLE001 - one of many requests has its own outcome, whatever it is
             return to_status(error), None
 
-    async def _respond(self, request: codec.Request, deadline: float | None) -> bytes:
+    async def _respond(self, request: codec.Request, call: Call) -> bytes:
         head = read_head(request.head)
         plan = head.tensor_plan
         if plan is None:
             image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
-            return await self._respond_to_image(image, deadline)
+            return await self._respond_to_image(image, call)
         planes = plan.planes_of(request.data)
-        self._check_response_size(plan)
-        completed = await self._batcher.submit(Request(plan.batch_key, planes, plan.nbytes, deadline))
-        return await plan.response_builder.build(completed, self._image_threads)
+        seconds = self._checked_seconds(plan.cost)
+        to_run = Request(
+            plan.batch_key,
+            planes,
+            plan.nbytes,
+            call.deadline,
+            call.caller,
+            plan.run_steps * self._seconds_per_step,
+        )
+        if plan.cost.response_bytes > UNCOUNTED_BYTES:
+            self._unsent.check(call.caller, plan.cost.response_bytes)
+        # The permit reserves the memory until the response is ready; a large response then counts as unsent.
+        with self._batcher.reserve(plan.cost.peak_bytes, call.caller, seconds) as permit:
+            completed = await self._batcher.submit(to_run, permit)
+            return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
 
-    async def _respond_to_image(self, image: ImageRequest, deadline: float | None) -> bytes:
+    async def _respond_to_image(self, image: ImageRequest, call: Call) -> bytes:
         plan = image.plan
-        self._check_response_size(plan)
-        request = Request(plan.batch_key, image.decode, plan.nbytes, deadline)
-        # The permit reserves the declared size from before the decoding until the response is ready.
-        with self._batcher.reserve(plan.nbytes) as permit:
+        seconds = self._checked_seconds(image.cost)
+        request = Request(
+            plan.batch_key,
+            image.decode,
+            plan.nbytes,
+            call.deadline,
+            call.caller,
+            plan.run_steps * self._seconds_per_step,
+            image.decode_steps * self._seconds_per_step,
+        )
+        self._unsent.check(call.caller, plan.cost.response_bytes)
+        # The permit reserves the memory from before the decoding until the response is ready.
+        with self._batcher.reserve(image.cost.peak_bytes, call.caller, seconds) as permit:
             completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
-            return await plan.response_builder.build(completed, self._image_threads)
+            return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
+
+    def _hold(self, response: bytes, call: Call) -> bytes:
+        """Count a response as unsent, unless it is small."""
+        if len(response) > UNCOUNTED_BYTES:
+            call.hold(self._unsent.add(call.caller, len(response)))
+        return response
 
     def _check_size(self, message: bytes) -> None:
         if len(message) > self._max_message_bytes:
             raise MessageTooLarge("a message", len(message), self._max_message_bytes, remedy="send less at a time")
 
-    def _check_response_size(self, plan: Plan) -> None:
-        if plan.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
+    def _check_batch_response_size(self, nbytes: int) -> None:
+        if nbytes > self._max_message_bytes:
+            raise MessageTooLarge(
+                "the response to this batch", nbytes, self._max_message_bytes, remedy="send fewer requests at a time"
+            )
+
+    def _checked_seconds(self, cost: Cost) -> float:
+        """Return the estimated seconds of a request.
+
+        Raises:
+            MessageTooLarge: its response would exceed the limit of a message.
+            InvalidRequest: its work would exceed the limit of a request.
+        """
+        if cost.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
             raise MessageTooLarge(
                 "the response to this request",
-                plan.response_bytes,
+                cost.response_bytes,
                 self._max_message_bytes,
                 remedy="ask for less (a smaller output_size, a larger stride, fewer specs)",
             )
+        seconds = cost.steps * self._seconds_per_step
+        if seconds > self._max_request_seconds:
+            raise InvalidRequest(
+                f"the request would take about {seconds:.3g} s of computing, more than the "
+                f"{self._max_request_seconds:g} s that this server allows for one request; a larger stride, a smaller "
+                "kernel_size or output_size, fewer specs or a smaller payload take less, or start the server with a "
+                "larger --max-request-seconds"
+            )
+        return seconds
+
+
+def _expected_response_bytes(request: codec.Request) -> int:
+    """Return the size of a response as far as it is known before the payload is read: that of a valid tensor's."""
+    try:
+        plan = read_head(request.head).tensor_plan
+    except InvalidRequest:
+        # The request has an error as its own outcome.
+        return 0
+    return 0 if plan is None else plan.cost.response_bytes

@@ -1,41 +1,46 @@
-"""Bearer tokens: reads them from the file that the settings name, and checks the token of each call."""
+"""Bearer tokens of calls: finds the token in the metadata and names the caller."""
 
-import hmac
 from collections.abc import Iterable
 
 from poolservice_server.error_status import Unauthenticated
-from poolservice_server.settings import Settings, SettingsError, read_file
+from poolservice_server.file_watch import FileWatch
+from poolservice_server.settings import Settings, Tokens, read_tokens
 
-_SCHEME = "Bearer "
+_SCHEME = "bearer "
 
 
 class TokenAuthenticator:
     """The check of a call's bearer token.
 
-    Args:
-        tokens: the accepted tokens. With several, one can be replaced while callers still use the other. Without
-            any, every call is allowed.
+    Attributes:
+        tokens: the accepted tokens. With several, one can be replaced while callers still use the other. Without any,
+            every call is allowed. Another thread may replace this object.
     """
 
-    def __init__(self, tokens: Iterable[str]) -> None:
-        self._tokens = [token.encode() for token in tokens]
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
 
     def __bool__(self) -> bool:
-        """Return True if calls need a token."""
-        return bool(self._tokens)
+        """Return True if calls need a token. This never changes: a token file without tokens is not used."""
+        return bool(self.tokens)
 
-    def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Check the metadata of a call.
+    def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> str:
+        """Check the metadata of a call, and return the caller's name, or "" if calls need no token.
+
+        Every token may call every method. The service has no method that changes anything, so roles would separate
+        nothing but GetServerInfo from pooling.
 
         Raises:
             Unauthenticated: the metadata has no token or an unknown one.
         """
+        tokens = self.tokens
+        if not tokens:
+            return ""
         for key, value in metadata:
-            if key == "authorization" and isinstance(value, str) and value.startswith(_SCHEME):
-                token = value.removeprefix(_SCHEME).encode()
-                # Compare with every token, each in constant time, so that the time reveals nothing about a match.
-                if sum(hmac.compare_digest(token, accepted) for accepted in self._tokens):
-                    return
+            if key == "authorization" and isinstance(value, str) and value[: len(_SCHEME)].lower() == _SCHEME:
+                owner = tokens.owner(value[len(_SCHEME) :])
+                if owner is not None:
+                    return f"token:{owner}"
                 raise Unauthenticated(
                     "the server does not know the bearer token of this call; ask its operator for a current one"
                 )
@@ -45,16 +50,18 @@ class TokenAuthenticator:
         )
 
 
-def token_authenticator(settings: Settings) -> TokenAuthenticator:
-    """Return the authenticator for the tokens in `settings.auth_token_file`.
+def token_authenticator(settings: Settings, watch: FileWatch) -> TokenAuthenticator:
+    """Return the authenticator for the tokens in `settings.auth_token_file`, which follows changes of the file.
 
     Raises:
         SettingsError: the file cannot be read or contains no token.
     """
-    if settings.auth_token_file is None:
-        return TokenAuthenticator(())
-    text = read_file(settings.auth_token_file, "auth_token_file").decode(errors="replace")
-    tokens = [line.strip() for line in text.splitlines() if line.strip()]
-    if not tokens:
-        raise SettingsError(f"auth_token_file {settings.auth_token_file} contains no token; write one per line")
-    return TokenAuthenticator(tokens)
+    authenticator = TokenAuthenticator(Tokens())
+    path = settings.auth_token_file
+    if path is not None:
+
+        def load() -> None:
+            authenticator.tokens = read_tokens(path, "--auth-token-file")
+
+        watch.add("tokens", [path], load)
+    return authenticator

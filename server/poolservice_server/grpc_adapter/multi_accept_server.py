@@ -66,7 +66,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
         self._new_calls: dict[asyncio.Task[None], Any] = {}
         self._older_calls: dict[asyncio.Task[None], Any] = {}
         self._timer_runs = False
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._watchers: dict[asyncio.Task[None], asyncio.Task[None]] = {}
         if isinstance(loop, merging_event_loop.EventLoop):
             loop.active_calls = lambda: len(self._new_calls) + len(self._older_calls) + len(self._watchers)
 
@@ -98,10 +98,10 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
         return stopped
 
     def _handler(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> _Handle:
-        """Return the function that handles a call of a method; a unary method skips grpc.aio's lookup by name."""
+        """Return the function that handles a call of a method; one with one response needs no lookup."""
         handler, loop = handlers[name], self._event_loop
-        if not handler.request_streaming and not handler.response_streaming:
-            return lambda call: cygrpc._handle_unary_unary_rpc(handler, call, loop)
+        if handler.request_streaming and not handler.response_streaming:
+            return lambda call: cygrpc._handle_stream_unary_rpc(handler, call, loop)
         resolver = cygrpc._MethodResolver([], handlers)
         return lambda call: cygrpc._handle_rpc(name, resolver, (), call, loop, False)
 
@@ -113,6 +113,8 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
                 call = await accept()
                 handling = _ignore_lost_caller(handle(call))
                 self._start(call, cygrpc._handle_exceptions(call, handling, self._event_loop, name))
+                # Otherwise this frame would refer to the call, and so to its response, until the next call.
+                del call, handling
         except Exception as error:  # noqa: BLE001 - the main loop decides what an error of an accept means
             if not stopped.done():
                 stopped.set_exception(error)
@@ -126,15 +128,18 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
             self._event_loop.call_later(_WATCH_INTERVAL_SECONDS, self._watch_older_calls)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        if self._new_calls.pop(task, None) is None:
-            self._older_calls.pop(task, None)
+        if self._new_calls.pop(task, None) is not None or self._older_calls.pop(task, None) is not None:
+            return
+        # The watcher refers to the call. If the call ends before its response is read, gRPC's core drops the response
+        # when nobody refers to the call any more.
+        self._watchers.pop(task).cancel()
 
     def _watch_older_calls(self) -> None:
         """Watch the older calls: if a caller cancels, the call's task is cancelled. Then start the next interval."""
         for task, call in self._older_calls.items():
-            watcher = self._event_loop.create_task(cygrpc._handle_cancellation_from_core(task, call, self._event_loop))
-            self._watchers.add(watcher)
-            watcher.add_done_callback(self._watchers.discard)
+            self._watchers[task] = self._event_loop.create_task(
+                cygrpc._handle_cancellation_from_core(task, call, self._event_loop)
+            )
         self._older_calls, self._new_calls = self._new_calls, {}
         self._timer_runs = bool(self._older_calls)
         if self._timer_runs:
@@ -142,11 +147,11 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
 
 
 async def _ignore_lost_caller(handling: Coroutine[Any, Any, None]) -> None:
-    """Handle a call; ignore that its response cannot be sent, which means that the caller has gone."""
+    """Handle a call; if its response cannot be sent, because the caller has gone, end as if it was cancelled."""
     try:
         await handling
     except cygrpc.ExecuteBatchError:
-        return
+        raise asyncio.CancelledError from None
     except grpc.aio.AbortError as aborted:
         # The call refers to this exception, its traceback to the handler's frame, and the frame to the message and the
         # call. That cycle would hold the messages of two seconds of refusals until Python's next garbage collection.

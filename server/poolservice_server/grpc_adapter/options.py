@@ -33,6 +33,8 @@ def server_options(settings: Settings, *, shared_port: bool) -> list[tuple[str, 
         # Calls above this number on one connection should wait in the client, but some fail with REFUSED_STREAM. The
         # queue bounds the accepted requests, so this limit is high.
         ("grpc.max_concurrent_streams", 1024),
+        # An idle connection costs some 50 KB, and each can have as many calls as the limit above.
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # Clients may send a keepalive ping every ten seconds. By default gRPC closes the connection of a client that
         # sends one more often than every five minutes.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

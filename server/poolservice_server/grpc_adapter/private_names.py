@@ -95,10 +95,10 @@ TABLE = (
     ),
     PrivateName(
         _CYGRPC,
-        "_handle_unary_unary_rpc",
+        "_handle_stream_unary_rpc",
         ("method_handler", "rpc_state", "loop"),
         "multi_accept_server",
-        "handles a unary call whose handler is already known",
+        "handles a call with one response whose handler is already known",
     ),
     PrivateName(
         _CYGRPC,

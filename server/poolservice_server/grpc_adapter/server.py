@@ -5,7 +5,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from poolservice_server.core.service import PoolService
+from poolservice_server.file_watch import FileWatch
+from poolservice_server.grpc_adapter.active_calls import ActiveCalls
 from poolservice_server.grpc_adapter.auth import token_authenticator
+from poolservice_server.grpc_adapter.caller import Callers
+from poolservice_server.grpc_adapter.connections import close_connections
 from poolservice_server.grpc_adapter.options import server_options
 from poolservice_server.grpc_adapter.servicer import SERVICE_NAME, PoolServicer
 from poolservice_server.grpc_adapter.tls import server_credentials
@@ -23,17 +27,27 @@ class GrpcServer:
         settings: the server's settings.
         service: the core.
         metrics: counts the calls.
+        watch: reads the token file and the TLS files again when they change.
         shared_port: True if other worker processes listen on the same port.
 
     Raises:
         SettingsError: the token file or a TLS file cannot be used.
     """
 
-    def __init__(self, settings: Settings, service: PoolService, metrics: CallMetrics, *, shared_port: bool) -> None:
+    def __init__(
+        self, settings: Settings, service: PoolService, metrics: CallMetrics, watch: FileWatch, *, shared_port: bool
+    ) -> None:
         self._address = settings.address
-        self._credentials = server_credentials(settings)
+        self._credentials = server_credentials(settings, watch)
         self._health = health.aio.HealthServicer()
-        servicer = PoolServicer(service, metrics, token_authenticator(settings))
+        self._calls = ActiveCalls(
+            receive_timeout=settings.receive_timeout,
+            send_timeout=settings.send_timeout,
+            max_calls=settings.max_calls,
+            is_crowded=service.unread_responses_crowd_the_queue,
+        )
+        callers = Callers(token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None)
+        servicer = PoolServicer(service, metrics, callers, self._calls)
         self._server = _create_server(settings, shared_port=shared_port)
         servicer.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -48,18 +62,20 @@ class GrpcServer:
         Raises:
             SettingsError: the server cannot listen on the address.
         """
-        address = self._listen()
+        self._address = self._listen()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
-        return address
+        return self._address
 
     async def report_not_serving(self) -> None:
         """Report NOT_SERVING to health checks, so that load balancers choose another server."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace_period: float | None) -> None:
-        """Refuse new calls, and cancel the active calls after `grace_period` seconds, or immediately for None."""
-        await self._server.stop(grace_period)
+        """Refuse new calls, and end the active calls after `grace_period` seconds, or immediately for None."""
+        await self._calls.stop(grace_period or 0.0)
+        await close_connections(self._address)
+        await self._server.stop(None)
 
     async def wait_for_termination(self) -> None:
         """Wait until the server has ended, because of `stop` or by itself.

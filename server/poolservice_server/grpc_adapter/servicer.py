@@ -1,5 +1,6 @@
 """The methods of PoolService: passes gRPC calls to the core and turns its outcomes into gRPC statuses."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -8,10 +9,12 @@ import grpc
 import grpc.aio
 from google.rpc import code_pb2, status_pb2
 
+from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 from poolservice_server.core.service import Call, PoolService
 from poolservice_server.error_status import to_status
-from poolservice_server.grpc_adapter.auth import TokenAuthenticator
+from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
+from poolservice_server.grpc_adapter.caller import Callers
 from poolservice_server.metrics import CallMetrics
 
 SERVICE_NAME = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
@@ -21,77 +24,122 @@ STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-# The codes under which the metrics count a successful call and a call that its caller cancelled.
+# The codes under which the metrics count a successful call and a call whose caller has left.
 _OK = "OK"
 _CANCELLED = "CANCELLED"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Handle = Callable[[ActiveCall, _Context], Awaitable[Any]]
 
 
 class PoolServicer:
     """The link between a grpc.aio server and the core. Messages pass as bytes, without protobuf's classes.
 
+    Each method reads its messages itself, so that a call without a valid token is refused before its message is read.
+    To gRPC, a method with one request is therefore one with a stream of requests, of which it reads the first.
+
     Args:
         service: the core.
         metrics: counts each call by method and status code.
-        authenticator: checks the bearer token of each call.
+        callers: names the caller of each call, or refuses the call.
+        calls: has the calls in progress.
     """
 
-    def __init__(self, service: PoolService, metrics: CallMetrics, authenticator: TokenAuthenticator) -> None:
+    def __init__(self, service: PoolService, metrics: CallMetrics, callers: Callers, calls: ActiveCalls) -> None:
         self._service = service
         self._metrics = metrics
-        self._authenticator = authenticator
-        self._requires_token = bool(authenticator)
+        self._callers = callers
+        self._calls = calls
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Add the methods to `server`, which must not have started yet."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Pool": self._unary("Pool", self._service.pool),
             "PoolBatch": self._unary("PoolBatch", self._service.pool_batch),
-            "PoolStream": grpc.stream_stream_rpc_method_handler(self._pool_stream),
+            "PoolStream": self._stream(),
             "GetServerInfo": self._unary("GetServerInfo", self._service.server_info),
         }
         # grpc.aio ignores registered methods before grpcio 1.84 and prefers them from then on.
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
-    async def _pool_stream(self, messages: AsyncIterator[bytes], context: _Context) -> None:
-        started, code = self._metrics.started(), _CANCELLED
+    def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
+        async def respond(active: ActiveCall, context: _Context) -> bytes:
+            message = await context.read()
+            active.received()
+            if message is grpc.aio.EOF:
+                raise InvalidRequest(f"the call ended without a message; {name} takes one")
+            call = Call(message, _deadline(context), active.caller, active.unsent.append)
+            # The response may wait for a long time, in which nobody needs the request.
+            del message
+            response = await method(call)
+            active.sending()
+            return response
+
+        async def handle(_messages: Any, context: _Context) -> Any:
+            return await self._handle(name, respond, context)
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    def _stream(self) -> "grpc.RpcMethodHandler[Any, Any]":
+        async def respond(active: ActiveCall, context: _Context) -> None:
+            # Otherwise grpc.aio sends the headers with the first response and, if that fails, with the next one again.
+            # gRPC's core refuses them the second time, and grpc.aio would then never release the response.
+            await context.send_initial_metadata(())
+
+            async def messages() -> AsyncIterator[bytes]:
+                while (message := await context.read()) is not grpc.aio.EOF:
+                    active.received()
+                    yield message
+                    active.receiving_next()
+
+            async def send(response: bytes) -> None:
+                active.sending()
+                await context.write(response)
+                active.sent()
+
+            await self._service.pool_stream(messages(), send, deadline=_deadline(context), caller=active.caller)
+
+        async def handle(_messages: Any, context: _Context) -> None:
+            await self._handle("PoolStream", respond, context)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def _handle(self, name: str, respond: _Handle, context: _Context) -> Any:
+        started, code, active, reason = self._metrics.started(), _CANCELLED, None, ""
         try:
-            if self._requires_token:
-                self._check_token(context)
-            await self._service.pool_stream(messages, context.write, _deadline(context))
+            active = self._calls.start(_current_task(), started)
+            active.caller = self._callers.caller_of(context)
+            response = await respond(active, context)
+        except asyncio.CancelledError:
+            if active is None or active.ended_with is None:
+                raise
+            if active.is_sending:
+                # The status would have to wait for the response, which the caller does not read.
+                raise
+            status = active.ended_with
+            code, reason = code_pb2.Code.Name(status.code), status.message
+        except grpc.aio.BaseError:
+            # The caller has left: gRPC can neither receive nor send.
+            raise asyncio.CancelledError from None
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = to_status(error)
-            code = code_pb2.Code.Name(status.code)
+            code, reason = code_pb2.Code.Name(status.code), status.message
         else:
             code = _OK
-            return
+            return response
         finally:
-            self._metrics.ended("PoolStream", code, started)
-        await _abort(context, status)
+            self._metrics.ended(name, code, started, "" if active is None else active.caller, reason)
+        if active is not None:
+            active.sending()
+        return await _abort(context, status)
 
-    def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
-        async def handle(message: bytes, context: _Context) -> bytes:
-            started, code = self._metrics.started(), _CANCELLED
-            try:
-                if self._requires_token:
-                    self._check_token(context)
-                response = await method(Call(message, _deadline(context)))
-            except Exception as error:  # noqa: BLE001 - every error becomes a status
-                status = to_status(error)
-                code = code_pb2.Code.Name(status.code)
-            else:
-                code = _OK
-                return response
-            finally:
-                self._metrics.ended(name, code, started)
-            return await _abort(context, status)
 
-        return grpc.unary_unary_rpc_method_handler(handle)
-
-    def _check_token(self, context: _Context) -> None:
-        self._authenticator.check([(key, value) for key, value in context.invocation_metadata() or ()])
+def _current_task() -> "asyncio.Task[object]":
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("grpc.aio handles each call in a task")
+    return task
 
 
 def _deadline(context: _Context) -> float | None:
@@ -100,8 +148,13 @@ def _deadline(context: _Context) -> float | None:
     return None if remaining is None else time.monotonic() + remaining
 
 
-async def _abort(context: _Context, status: status_pb2.Status) -> bytes:
+async def _abort(context: _Context, status: status_pb2.Status) -> None:
     """End the call with `status`; never returns."""
     details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
-    await context.abort(_STATUS_CODES[status.code], status.message, details)
-    raise AssertionError("abort always raises")
+    try:
+        await context.abort(_STATUS_CODES[status.code], status.message, details)
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.BaseError:
+        # The caller has left, for example because its deadline has passed.
+        raise asyncio.CancelledError from None

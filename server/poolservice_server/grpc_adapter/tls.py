@@ -1,25 +1,54 @@
-"""TLS: the server's certificate, and the CA of client certificates for mutual TLS."""
+"""TLS: the server's certificate and the CA of client certificates, which both follow changes of their files."""
 
 import grpc
 
-from poolservice_server.settings import Settings, SettingsError, read_file
+from poolservice_server.file_watch import FileWatch
+from poolservice_server.settings import Settings, read_tls_files, tls_paths
 
 
-def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+def server_credentials(settings: Settings, watch: FileWatch) -> grpc.ServerCredentials | None:
     """Return the TLS credentials that the settings name, or None if they name none.
 
-    With `tls_client_ca`, clients need a certificate of that CA (mutual TLS).
+    With `tls_client_ca`, clients need a certificate of that CA (mutual TLS). New connections use the files as they are
+    then; open connections keep the certificates of their handshake. Keep the credentials as long as the server: gRPC's
+    core refers to them without owning them.
 
     Raises:
-        SettingsError: a file cannot be read, or the certificate or its key is missing.
+        SettingsError: a file cannot be read or used, or one is missing.
     """
-    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-    if certificate is None and key is None and client_ca is None:
+    paths = tls_paths(settings)
+    if not paths:
         return None
-    if certificate is None or key is None:
-        raise SettingsError("TLS needs both tls_certificate and tls_key (--tls-certificate, --tls-key)")
-    return grpc.ssl_server_credentials(
-        [(read_file(key, "tls_key"), read_file(certificate, "tls_certificate"))],
-        root_certificates=None if client_ca is None else read_file(client_ca, "tls_client_ca"),
-        require_client_auth=client_ca is not None,
+    certificates = _Certificates(settings)
+    watch.add("tls", paths, certificates.load)
+    return grpc.dynamic_ssl_server_credentials(
+        certificates.current,
+        certificates.take,  # type: ignore[arg-type] # None is allowed and means no change
+        settings.tls_client_ca is not None,
     )
+
+
+class _Certificates:
+    """The certificates of the next handshakes.
+
+    Attributes:
+        current: the certificates that were loaded last.
+    """
+
+    current: grpc.ServerCertificateConfiguration
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._is_new = False
+
+    def load(self) -> None:
+        """Read the files."""
+        files = read_tls_files(self._settings)
+        if files is not None:
+            self.current = grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.client_ca)
+            self._is_new = True
+
+    def take(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the certificates if gRPC's core does not have them yet, else None. It asks before each handshake."""
+        is_new, self._is_new = self._is_new, False
+        return self.current if is_new else None

@@ -78,7 +78,7 @@ def _decode(request: dict[str, Any], descriptor: int, data_nbytes: int) -> dict[
         )
         is_interleaved = not planes.flags.c_contiguous
         stored = np.moveaxis(planes, 0, -1) if is_interleaved else planes
-        np.copyto(np.ndarray(stored.shape, np.uint8, memory, request["planes"]), stored)
+        np.copyto(np.ndarray(stored.shape, stored.dtype, memory, request["planes"]), stored)
     except InvalidRequest as error:
         return {"invalid": error.reason}
     except MemoryError:

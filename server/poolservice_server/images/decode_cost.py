@@ -84,6 +84,13 @@ def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[fl
     ):
         # Decoded by libjpeg-turbo: pixels of four bytes, then planes.
         return steps + _TURBO_STEPS_PER_PIXEL * pixels, decoding + pixels * (4 + channels)
+    if header.bits > 8:
+        # The image, a copy as uint16, and the planes.
+        turned = 2 if header.orientation != 1 else 0
+        return (
+            steps + _STEPS_PER_PIXEL * pixels,
+            max(decoding + 2 * pixels, coding.nbytes + pixels * (4 + turned + 2 * channels)),
+        )
     stored = 4 if coding.channels > 1 else 1
     # Pillow keeps the image as stored until it has been converted. Its pixels take one byte or four.
     converted = 0 if coding.channels == channels else 4 if channels >= 3 else 1

@@ -90,7 +90,8 @@ class DecodeProcesses:
         file = b"".join(scanned.parts)
         height, width = scanned.header.upright
         planes_at = -(-(1 + len(file)) // _ALIGNMENT) * _ALIGNMENT
-        descriptor = _create_memory(planes_at + _CHANNELS[mode] * height * width)
+        planes_nbytes = _CHANNELS[mode] * height * width * scanned.header.dtype.itemsize
+        descriptor = _create_memory(planes_at + planes_nbytes)
         try:
             memory = mmap.mmap(descriptor, 0)
             memory[1 : 1 + len(file)] = file
@@ -98,7 +99,7 @@ class DecodeProcesses:
             request = {
                 "file": (1, 1 + len(file)),
                 "planes": planes_at,
-                "header": (header.format, header.width, header.height, header.orientation),
+                "header": (header.format, header.width, header.height, header.orientation, header.bits),
                 "coding": coding,
                 "boundaries": list(scanned.boundaries),
                 "mode": mode,
@@ -119,7 +120,7 @@ class DecodeProcesses:
         if "stopped" in reply:
             raise WorkStopped
         shape = (height, width, _CHANNELS[mode]) if reply["interleaved"] else (_CHANNELS[mode], height, width)
-        planes = np.ndarray(shape, np.uint8, memory, planes_at)
+        planes = np.ndarray(shape, header.dtype, memory, planes_at)
         return np.moveaxis(planes, -1, 0) if reply["interleaved"] else planes
 
     def _ask(

@@ -102,8 +102,8 @@ def decode_scanned(
         stop: returns True if nobody waits for the image any more.
 
     Returns:
-        uint8 planes, (C, H, W). Unless `interleaved`, the array is C-contiguous, so that pooling reads each channel
-        sequentially.
+        Planes, (C, H, W), of the header's dtype: uint8, or uint16 for grayscale of 12 or 16 bits. Unless `interleaved`,
+        the array is C-contiguous, so that pooling reads each channel sequentially.
 
     Raises:
         InvalidRequest: the file is unsupported, too large, damaged or incomplete. A partial image is never returned.
@@ -132,6 +132,8 @@ def decode_scanned(
         png_rows.check(file, scanned.coding.sample_bytes, stop)
     if header.orientation in _TRANSPOSES:
         image = image.transpose(_TRANSPOSES[header.orientation])
+    if header.bits > 8:
+        return _to_deep_planes(image, header.bits, mode)
     return _to_planes(_convert(image, header, _PILLOW_MODES[mode]))
 
 
@@ -179,9 +181,7 @@ def _load(file: BytesIO, block: int, header: Header, max_pixels: int) -> Image.I
 
 
 def _convert(image: Image.Image, header: Header, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and header.format == "PNG"):
-        image = _high_byte(image, mode)
-    if image.mode in ("I", "F"):
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise invalid_image(
             f"the {header.format} file stores floating-point, signed or 32-bit numbers and does not define which "
             "values are black and white; send them as a tensor"
@@ -196,15 +196,23 @@ def _convert(image: Image.Image, header: Header, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _high_byte(image: Image.Image, mode: str) -> Image.Image:
-    """Reduce 16-bit samples to their high byte. Pillow would clip all values above 255 to white."""
-    values = np.asarray(image)
-    gray = Image.fromarray((values >> 8).astype(np.uint8))
+def _to_deep_planes(image: Image.Image, bits: int, mode: ColorMode) -> np.ndarray:
+    """Return the samples of a grayscale image as uint16 planes. Pillow would clip all values above 255 to white."""
+    gray: np.ndarray = np.asarray(image).astype(np.uint16)
     transparent_value = image.info.get("transparency")
-    if mode != "RGBA" or not isinstance(transparent_value, int):
-        return gray
-    gray.putalpha(Image.fromarray(np.where(values == transparent_value, 0, 255).astype(np.uint8)))
-    return gray
+    is_transparent = gray == transparent_value if isinstance(transparent_value, int) else None
+    if bits == 12:
+        # So that the largest value stays white.
+        gray = gray << 4 | gray >> 8
+    if mode == "GRAY":
+        return gray[None]
+    planes = np.empty((4 if mode == "RGBA" else 3, *gray.shape), np.uint16)
+    planes[:3] = gray
+    if mode == "RGBA":
+        planes[3] = 65535
+        if is_transparent is not None:
+            planes[3][is_transparent] = 0
+    return planes
 
 
 def _to_planes(image: Image.Image) -> np.ndarray:

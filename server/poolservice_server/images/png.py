@@ -25,7 +25,7 @@ _COMPRESSED_CHUNKS = frozenset({b"zTXt", b"iCCP"})
 _LONGEST_KEYWORD = 79
 _XMP = b"XML:com.adobe.xmp\0"
 _LONGEST_XMP = 2**20
-_INDEXED = 3
+_GRAYSCALE, _INDEXED = 0, 3
 # The first column and row, and the distances between columns and rows, of each pass of an interlaced image.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 # The samples per pixel of each color type.
@@ -68,7 +68,10 @@ def scan(view: memoryview) -> Scan:
         _sample_bytes(width, height, channels * bits, is_interlaced=bool(interlace)),
         channels=channels,
     )
-    return Scan(Header("PNG", width, height, turned or orientation.from_xmp(xmp)), _parts(chunks, others), coding)
+    # Pillow reads all samples of grayscale images, but only the high byte of colors and of grayscale with alpha.
+    depth = bits if color == _GRAYSCALE and bits == 16 else 8
+    header = Header("PNG", width, height, turned or orientation.from_xmp(xmp), depth)
+    return Scan(header, _parts(chunks, others), coding)
 
 
 def _read_xmp(content: memoryview) -> bytes:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from poolservice.errors import InvalidRequest
 
 Buffer = bytes | bytearray | memoryview
@@ -22,12 +24,20 @@ class Header:
         width: the stored width in pixels, before the orientation is applied.
         height: the stored height in pixels, before the orientation is applied.
         orientation: the EXIF orientation, 1 (upright as stored) to 8.
+        bits: bits per sample of an image that is decoded to uint16: 16, or 12, which are widened to 16. All other
+            images have 8, and are decoded to uint8.
     """
 
     format: str
     width: int
     height: int
     orientation: int = 1
+    bits: int = 8
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the decoded planes, whose largest value is white."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
 
     @property
     def upright(self) -> tuple[int, int]:

@@ -10,7 +10,8 @@ _WIDTH, _HEIGHT = 256, 257
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 259, 262, 277, 339
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _XMP = 700
-_WHITE_IS_ZERO = 0
+_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
+_UNSIGNED = 1
 
 # Uncompressed, fax, LZW, JPEG, deflate, PackBits, Zstandard and WebP. The others (LZMA, LERC, the JPEG variant used
 # before 1995) are rare, and LZMA lets a file request gigabytes of memory.
@@ -77,11 +78,20 @@ def scan(view: memoryview) -> Scan:
     turned = orientation.from_directory(directory, view)
     if turned is None and _XMP in directory.entries:
         turned = orientation.from_xmp(directory.data_of(directory.entries[_XMP], view)[1])
-    header = Header("TIFF", directory.integer(_WIDTH, 0), directory.integer(_HEIGHT, 0), turned or 1)
+    width, height = directory.integer(_WIDTH, 0), directory.integer(_HEIGHT, 0)
+    header = Header("TIFF", width, height, turned or 1, _depth(directory, view))
     rewritten = directory.with_only(_PIXEL_TAGS)
     end = directory.offset + len(rewritten)
     parts: list[Buffer] = [view[: directory.offset], rewritten, view[end:]]
     return Scan(header, parts, _coding(directory, view, header, _COMPRESSIONS[compression]))
+
+
+def _depth(directory: tiff_directory.Directory, view: memoryview) -> int:
+    """Return the bits per sample of an image that is decoded to uint16: unsigned grayscale; 8 for all others."""
+    bits = directory.first_short(_BITS_PER_SAMPLE, view, default=1)
+    is_unsigned = directory.first_short(_SAMPLE_FORMAT, view, default=_UNSIGNED) == _UNSIGNED
+    is_gray = directory.integer(_PHOTOMETRIC, 1) == _BLACK_IS_ZERO and directory.integer(_SAMPLES_PER_PIXEL, 1) == 1
+    return bits if bits in (12, 16) and is_unsigned and is_gray else 8
 
 
 def _coding(directory: tiff_directory.Directory, view: memoryview, header: Header, method: str) -> Coding:

@@ -24,7 +24,9 @@ from poolservice_server.pooling.array_types import Kernel, KernelFactory, Tensor
 from poolservice_server.pooling.interop import HALF_DTYPES
 from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
 from poolservice_server.pooling.numpy_kernels import means_and_power_sums as numpy_averages
+from poolservice_server.pooling.numpy_kernels import sliding_extremes, sliding_sums
 from poolservice_server.pooling.numpy_kernels.half_precision import through_float32
+from poolservice_server.pooling.numpy_kernels.sliding_parts import SlidingFactory, SlidingKernel
 from poolservice_server.pooling.torch_operators import extremes, means_and_power_sums
 
 
@@ -34,12 +36,14 @@ class Operator(NamedTuple):
     Attributes:
         torch_operator: pools tensors on any device.
         kernel_factory: makes numpy kernels for the CPU; None if torch always pools.
+        sliding_factory: makes kernels for the CPU for windows that read each value many times.
         torch_bits: True if the numpy kernels give torch's bits, so that the choice may depend on the number of planes.
-        commutes_with_scale: True if pooling bytes and dividing the result by 255 equals dividing the bytes first.
+        commutes_with_scale: True if pooling the integers of an image and dividing the result equals dividing first.
     """
 
     torch_operator: Callable[[torch.Tensor, Any], TensorResult]
     kernel_factory: KernelFactory | None
+    sliding_factory: SlidingFactory | None = None
     torch_bits: bool = True
     commutes_with_scale: bool = True
 
@@ -47,11 +51,13 @@ class Operator(NamedTuple):
 #: By the name of the operator in the contract.
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
-        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool),
-        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool),
-        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool),
-        "lp_pool": Operator(means_and_power_sums.lp_pool, numpy_averages.lp_pool, commutes_with_scale=False),
-        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool),
+        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool, sliding_extremes.max_pool),
+        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool, sliding_extremes.min_pool),
+        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool, sliding_sums.avg_pool),
+        "lp_pool": Operator(
+            means_and_power_sums.lp_pool, numpy_averages.lp_pool, sliding_sums.lp_pool, commutes_with_scale=False
+        ),
+        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool, sliding_sums.mixed_pool),
         "adaptive_max_pool": Operator(extremes.adaptive_max_pool, numpy_extremes.adaptive_max_pool),
         "adaptive_avg_pool": Operator(
             means_and_power_sums.adaptive_avg_pool, numpy_averages.adaptive_avg_pool, torch_bits=False
@@ -72,7 +78,7 @@ def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
         planes: (P, *spatial), P may be 0, any strides; values and indices: (P, *out), contiguous.
 
     Dtypes:
-        float32, float64, float16, bfloat16, uint8, int8, int16, int32, int64. Order statistics keep the input's
+        float32, float64, float16, bfloat16, uint8, int8, uint16, int16, int32, int64. Order statistics keep the input's
         dtype and are exact in it. Means and power sums of float16 and bfloat16 are computed in float32 and rounded
         once; those of integers are computed exactly or in float64 and returned as float32.
 
@@ -84,7 +90,12 @@ def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
     """
     if planes.shape[0] == 0:
         return _empty_result(planes, spec)
-    return OPERATORS[spec.operator].torch_operator(planes, spec)
+    operator = OPERATORS[spec.operator].torch_operator
+    if planes.dtype != torch.uint16:
+        return operator(planes, spec)
+    # torch has no pooling and little arithmetic for uint16; int32 holds all of its values.
+    values, indices = operator(planes.to(torch.int32), spec)
+    return values.to(torch.uint16) if spec.operator in ORDER_STATISTICS else values, indices
 
 
 def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
@@ -93,12 +104,23 @@ def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Ker
     The kernel takes planes of any strides and returns contiguous values. It returns None for planes that torch must
     pool. Order statistics and the means and power sums of windows have torch's bits.
     """
-    factory, torch_bits = OPERATORS[spec.operator][1:3]
+    operator = OPERATORS[spec.operator]
+    factory = operator.kernel_factory
     if factory is None or 0 in spatial or getattr(spec, "return_indices", False):
         return None
     if dtype in HALF_DTYPES:
-        return through_float32(factory, spec, spatial, dtype, torch_bits=torch_bits)
+        return through_float32(factory, spec, spatial, dtype, torch_bits=operator.torch_bits)
     return factory(spec, spatial, dtype)
+
+
+def sliding_kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKernel | None:
+    """Return the kernel that takes torch's place if torch would read each value too often; None if it would not.
+
+    It pools every number of planes. Extremes and indices have torch's bits, so `kernel_for` may be tried first. Means
+    and power sums have not: if this function returns a kernel for their spec, nothing else may pool such planes.
+    """
+    factory = OPERATORS[spec.operator].sliding_factory
+    return None if factory is None or 0 in spatial else factory(spec, spatial, dtype)
 
 
 def _empty_result(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:

@@ -1,85 +1,178 @@
 """The execution of a `PoolStage`: all of its specs over one batch of planes, on tensors or on arrays."""
 
+import math
+import sys
 from collections.abc import Callable
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from poolservice.specs import PoolSpec, WindowSpec
-from poolservice_server.operator_shapes import ORDER_STATISTICS
-from poolservice_server.pool_stage import PoolStage, SpecResult
+from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
+from poolservice_server.cache import cached
+from poolservice_server.operator_shapes import ORDER_STATISTICS, output_shape, result_dtype
+from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
 from poolservice_server.pooling.array_types import TensorResult
-from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool
-from poolservice_server.pooling.interop import to_array, to_tensor
+from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool, sliding_kernel_for
+from poolservice_server.pooling.interop import HALF_DTYPES, to_array, to_tensor
+from poolservice_server.pooling.thresholds import TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
 from poolservice_server.pooling.window_geometry import every_window_holds_input, window_of
 
 # A kernel, with torch for the planes that it declines and, for images, the division by 255.
-_SpecFunction = Callable[[np.ndarray], SpecResult]
+_SpecFunction = Callable[[np.ndarray, Stop], SpecResult]
 
 _FLOAT32 = np.dtype(np.float32)
-_WHITE = 255
-_WHITE_ARRAY = np.array(_WHITE, _FLOAT32)
+# The mean of whole planes of these dtypes, and of interleaved bytes, copies no plane.
+_WITHOUT_COPIES = (_FLOAT32, np.dtype(np.float64))
+_UINT16, _INT32 = np.dtype(np.uint16), np.dtype(np.int32)
+
+
+def never() -> bool:
+    """Return False: somebody waits for the results until they are complete."""
+    return False
 
 
 def run_on_tensors(stage: PoolStage, planes: torch.Tensor) -> list[TensorResult]:
     """Pool planes with each spec of the stage, on the device that holds them.
 
     Shape:
-        planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
+        planes: (P, *spatial), any strides; uint8 or uint16 if the stage has unit_scale.
     """
     if not stage.unit_scale:
         return [pool(planes, spec) for spec in stage.specs]
-    # Pooling the bytes reads a quarter of the memory, and leaves only the results to be divided.
-    scaled = None if all(map(_commutes_with_scale, stage.specs)) else _scale(planes)
+    # Pooling the integers reads less memory, and leaves only the results to be divided.
+    white = torch.iinfo(planes.dtype).max
+    scaled = None if all(map(_commutes_with_scale, stage.specs)) else _scale(planes, white)
     results = []
     for spec in stage.specs:
         if scaled is not None and not _commutes_with_scale(spec):
             results.append(pool(scaled, spec))
         else:
             values, indices = pool(planes, spec)
-            results.append((_scale(values), indices))
+            results.append((_scale(values, white), indices))
     return results
 
 
-def run_on_arrays(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...]:
+def run_on_arrays(stage: PoolStage, planes: np.ndarray, stop: Stop = never) -> tuple[SpecResult, ...]:
     """Pool planes with each spec of the stage, on the CPU: in numpy if that is faster, else in torch.
 
-    Shape:
-        planes: (P, *spatial), any strides; uint8 if the stage has unit_scale.
+    Args:
+        stage: what to compute.
+        planes: (P, *spatial), any strides; uint8 or uint16 if the stage has unit_scale.
+        stop: called between the pieces of work that takes long.
+
+    Raises:
+        WorkStopped: `stop` returned True.
     """
-    return tuple([function(planes) for function in _functions(stage, planes.shape[1:], planes.dtype)])
+    functions, group_sizes, max_ungrouped = _functions(stage, planes.shape[1:], planes.dtype)
+    if len(planes) <= max_ungrouped:
+        return tuple([function(planes, stop) for function in functions])
+    return tuple(
+        [_in_groups(function, planes, size, stop) for function, size in zip(functions, group_sizes, strict=True)]
+    )
 
 
-@lru_cache(maxsize=1024)
-def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> tuple[_SpecFunction, ...]:
-    """Return the function of each spec for planes of this spatial shape and dtype."""
-    return tuple(_function(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
+class _Functions(NamedTuple):
+    """The functions of a stage's specs for planes of one spatial shape and dtype.
+
+    Attributes:
+        of_specs: the function of each spec.
+        group_sizes: how many planes each of them pools at a time, so that what it computes meanwhile stays small.
+        max_ungrouped: up to how many planes all of them pool all planes at a time.
+    """
+
+    of_specs: tuple[_SpecFunction, ...]
+    group_sizes: tuple[int, ...]
+    max_ungrouped: int
+
+
+@cached("kernels")
+def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> _Functions:
+    functions = tuple(_function(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
+    group_sizes = tuple(_group_size(spec, spatial, dtype) for spec in stage.specs)
+    return _Functions(
+        functions,
+        tuple(max(1, size) for size in group_sizes),
+        min(group_sizes),
+    )
+
+
+def _group_size(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> int:
+    """Return how many planes to pool at a time; 0 if a single plane is larger than a group."""
+    if isinstance(spec, GlobalSpec) and (dtype in _WITHOUT_COPIES or spec.operator in ORDER_STATISTICS):
+        return sys.maxsize if dtype not in HALF_DTYPES else TILE_GROUP_BYTES // (math.prod(spatial) * dtype.itemsize)
+    result_values = math.prod(output_shape(spec, (1, 1, *spatial)))
+    indexed = 8 if getattr(spec, "return_indices", False) else 0
+    result_bytes = result_values * (result_dtype(spec, dtype).itemsize + indexed)
+    group_bytes = WINDOW_GROUP_BYTES if isinstance(spec, WindowSpec) else TILE_GROUP_BYTES
+    return group_bytes // max(math.prod(spatial) * dtype.itemsize, result_bytes, 1)
+
+
+def _in_groups(function: _SpecFunction, planes: np.ndarray, size: int, stop: Stop) -> SpecResult:
+    """Pool `size` planes at a time."""
+    if stop():
+        raise WorkStopped
+    if len(planes) <= size:
+        return function(planes, stop)
+    values, indices = function(planes[:size], stop)
+    result = SpecResult(
+        np.empty((len(planes), *values.shape[1:]), values.dtype),
+        None if indices is None else np.empty((len(planes), *indices.shape[1:]), indices.dtype),
+    )
+    for start in range(0, len(planes), size):
+        if start:
+            if stop():
+                raise WorkStopped
+            values, indices = function(planes[start : start + size], stop)
+        result.values[start : start + size] = values
+        if result.indices is not None:
+            result.indices[start : start + size] = indices
+    return result
 
 
 def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     if unit_scale:
         return _scaled_function(spec, spatial, dtype)
+    if dtype == _UINT16:
+        return _function_of_uint16(spec, spatial)
     kernel = kernel_for(spec, spatial, dtype)
-    if kernel is None:
-        return lambda planes: _run_in_torch(planes, spec)
+    sliding = sliding_kernel_for(spec, spatial, dtype)
+    if sliding is not None and spec.operator not in ORDER_STATISTICS:
+        return lambda planes, stop: sliding(planes, stop) if len(planes) else _run_in_torch(planes, spec)
 
-    def run(planes: np.ndarray) -> SpecResult:
-        values = kernel(planes) if len(planes) else None
-        return _run_in_torch(planes, spec) if values is None else SpecResult(values)
+    def run(planes: np.ndarray, stop: Stop) -> SpecResult:
+        if len(planes) == 0:
+            return _run_in_torch(planes, spec)
+        values = None if kernel is None else kernel(planes)
+        if values is not None:
+            return SpecResult(values)
+        return _run_in_torch(planes, spec) if sliding is None else sliding(planes, stop)
+
+    return run
+
+
+def _function_of_uint16(spec: PoolSpec, spatial: tuple[int, ...]) -> _SpecFunction:
+    """Return a function that pools uint16 as int32, which holds all of its values and which every kernel supports."""
+    of_int32 = _function(spec, False, spatial, _INT32)
+    keeps_dtype = spec.operator in ORDER_STATISTICS
+
+    def run(planes: np.ndarray, stop: Stop) -> SpecResult:
+        values, indices = of_int32(planes.astype(_INT32), stop)
+        return SpecResult(values.astype(_UINT16) if keeps_dtype else values, indices)
 
     return run
 
 
 def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
+    white = np.array(np.iinfo(dtype).max, _FLOAT32)
     if not _commutes_with_scale(spec):
         of_floats = _function(spec, False, spatial, _FLOAT32)
-        return lambda planes: of_floats(np.divide(planes, _WHITE_ARRAY, dtype=_FLOAT32))
-    of_bytes = _function(spec, False, spatial, dtype)
+        return lambda planes, stop: of_floats(np.divide(planes, white, dtype=_FLOAT32), stop)
+    of_integers = _function(spec, False, spatial, dtype)
 
-    def run(planes: np.ndarray) -> SpecResult:
-        values, indices = of_bytes(planes)
-        return SpecResult(np.divide(values, _WHITE_ARRAY, dtype=_FLOAT32), indices)
+    def run(planes: np.ndarray, stop: Stop) -> SpecResult:
+        values, indices = of_integers(planes, stop)
+        return SpecResult(np.divide(values, white, dtype=_FLOAT32), indices)
 
     return run
 
@@ -90,12 +183,12 @@ def _run_in_torch(planes: np.ndarray, spec: PoolSpec) -> SpecResult:
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:
-    """Return True if pooling the bytes and dividing the result by 255 equals dividing first."""
+    """Return True if pooling the integers of an image and dividing the result equals dividing first."""
     if spec.operator in ORDER_STATISTICS and isinstance(spec, WindowSpec):
-        # A window that lies in the padding alone gives -inf for floats, and no byte stands for that.
+        # A window that lies in the padding alone gives -inf for floats, and no integer stands for that.
         return every_window_holds_input(window_of(spec))
     return OPERATORS[spec.operator].commutes_with_scale
 
 
-def _scale(values: torch.Tensor) -> torch.Tensor:
-    return values.to(torch.float32).div_(_WHITE) if values.dtype == torch.uint8 else values / _WHITE
+def _scale(values: torch.Tensor, white: int) -> torch.Tensor:
+    return values / white if values.is_floating_point() else values.to(torch.float32).div_(white)

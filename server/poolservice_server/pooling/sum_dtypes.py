@@ -18,7 +18,7 @@ BYTES_IN_INT16 = 2**7
 BYTES_IN_UINT16 = 2**8
 
 _BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
-_INT16, _INT32 = np.dtype(np.int16), np.dtype(np.int32)
+_INT16, _INT32, _INT64 = np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64)
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -39,6 +39,16 @@ def narrowest_for_sum(dtype: np.dtype, count: int) -> np.dtype:
     if dtype in _BYTES:
         return _INT16 if count <= BYTES_IN_INT16 else _INT32
     return _INT32 if dtype == _INT16 else _FLOAT32 if dtype == _FLOAT32 else _FLOAT64
+
+
+def sliding_for_sum(dtype: np.dtype, count: int) -> np.dtype:
+    """Return the type in which sliding windows add `count` values of `dtype`: exact for integers other than int64."""
+    if dtype.kind not in "iu":
+        return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32
+    if dtype in _BYTES and count <= BYTES_IN_INT16:
+        return _INT16
+    largest = max(-int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    return _INT32 if largest * count < 2**31 else _INT64
 
 
 def sum_fits_float64(integers: np.ndarray, count: int) -> bool:

@@ -42,13 +42,34 @@ SLICE_MAX_EXTREME_KERNEL = 32
 #: Kernel size up to which slices add faster than torch. Rows: --only "3x64x64".
 SLICE_MAX_SUM_KERNEL = 7
 
-#: Bytes of planes that are pooled at a time: about one core's share of the cache, so that each pass over them finds
-#: what the previous one wrote. Rows: --only "192x224x224".
-SLICE_BYTES_PER_PASS = 2**20
-
 #: Values in a contiguous run up to which torch combines strided rows faster than numpy, whose cost per run dominates
 #: if runs are short. Rows: --only "64x56x56" against "3x224x224".
 SLICE_MAX_TORCH_RUN = 128
+
+# --- Sliding windows of any size: numpy_kernels/sliding_*.py ---
+
+#: How often the windows of a plane read each of its values on average from which combining blocks finds extremes faster
+#: than torch. Rows: --only "MaxPool2d(kernel_size=33, stride=1", "3x112x112".
+SLIDING_MIN_VISITS_EXTREME = 8
+
+#: Values from which a plane counts as large for the next two limits: the time of one call into torch, which cannot be
+#: interrupted, grows with the size of a plane.
+SLIDING_LARGE_PLANE = 2**22
+
+#: The same limit for sums, which have other bits then: of planes that are not large, and of large ones.
+#: Rows: --only "AvgPool2d(kernel_size=8, stride=1)", "AvgPool2d(kernel_size=33, stride=1)".
+SLIDING_MIN_VISITS_SUM = (32, 16)
+
+#: Positions in a window above which sums are added by blocks: in planes that are not large, and in large ones.
+#: Rows: --only "AvgPool2d(kernel_size=7, stride=1)", "AvgPool2d(kernel_size=8, stride=1)".
+SLIDING_MIN_POSITIONS_SUM = (64, 16)
+
+#: Values that are combined at a time, in the caches of a core. Rows: --only "1x300x300".
+SLIDING_BLOCK_VALUES = 2**16
+
+#: Values of planes that are pooled at a time; a window taller than a third of a plane needs the whole plane.
+#: Rows: --only "1x300x300".
+SLIDING_BAND_VALUES = 2**18
 
 # --- Tiles of the adaptive operators: numpy_kernels/adaptive.py ---
 
@@ -72,14 +93,26 @@ ZERO_CHECK_MAX_COUNTED = 2048
 #: Rows: --only "x32x32 torch.float16", "x32x32 torch.bfloat16".
 HALF_MIN_VALUES = 4096
 
-# --- Bounds on the memory of caches, of which each holds up to a thousand entries unless it says otherwise ---
+# --- Bounds on the memory of what is cached; cache.py bounds the caches themselves ---
 
-#: Positions of one plane's windows that are cached as gather indices, 8 bytes each, and how many such tables are.
+#: Positions of one plane's windows that are cached as gather indices, 8 bytes each.
 CACHED_GATHER_POSITIONS = 2**14
-CACHED_GATHER_TABLES = 128
 
 #: Windows of a plane up to which the divisors of their means are cached rather than computed per call.
 CACHED_DIVISORS = 2**12
 
-#: Tiles of a plane above which torch pools them, because what a kernel caches grows with their number.
+#: Tiles of a plane, and columns that they hold, above which torch pools them, because what a kernel caches grows with
+#: both numbers.
 CACHED_TILES = 2**12
+CACHED_COLUMNS = 2**14
+
+# --- Bounds on the memory of a call, and on the time until a call notices that nobody waits for it ---
+
+#: Bytes of planes and of their results that are pooled at a time: windows, whose kernels pass over the planes several
+#: times, and tiles and whole planes. Rows: --only "192x224x224".
+WINDOW_GROUP_BYTES = 2**20
+TILE_GROUP_BYTES = 2**22
+
+#: Values of a plane up to which its integers are converted to floats at once: in larger ones a call adds them as
+#: integers, or converts one row of tiles at a time. Rows: --only "224x224 torch.uint8".
+MAX_WIDENED_VALUES = 2**20

@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from poolservice.specs import AdaptiveSpec, Window, WindowSpec
 from poolservice_server import operator_shapes
+from poolservice_server.cache import cached
 from poolservice_server.pooling.array_types import Array
 
 
-@lru_cache(maxsize=1024)
+@cached("windows")
 def window_of(spec: WindowSpec) -> Window:
     """Return the window of the spec; this cache is faster than building the window from its parameters."""
-    return spec.window
+    window: Window = spec.window
+    return window
 
 
-@lru_cache(maxsize=1024)
+@cached("windows_2d")
 def as_2d(window: Window) -> Window:
     """Return a one-dimensional window as a two-dimensional one over planes of height 1."""
     kernel_size, stride, padding, dilation, ceil_mode = window
@@ -42,15 +43,28 @@ def mean_divisors(window: Window, spatial: tuple[int, ...], count_include_pad: b
 
     It is as large as a plane of the result, so callers cache it only if that is small.
     """
-    counts = []
-    for dimension, (size, out) in enumerate(zip(spatial, operator_shapes.window_grid(window, spatial), strict=True)):
-        kernel, stride, padding = (values[dimension] for values in window[:3])
-        starts = stride * np.arange(out) - padding
-        ends = np.minimum(starts + kernel, size + padding)
-        if not count_include_pad:
-            starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
-        counts.append(ends - starts)
-    return _outer_product(counts)
+    grid = operator_shapes.window_grid(window, spatial)
+    return band_divisors(window, spatial, count_include_pad, [slice(0, windows) for windows in grid])
+
+
+def band_divisors(window: Window, spatial: tuple[int, ...], count_include_pad: bool, windows: Sequence[slice]) -> Array:
+    """Return the divisors of a part of the windows: those that `windows` selects along each dimension."""
+    return _outer_product(
+        [
+            _values_per_window(window, dimension, size, selected, count_include_pad)
+            for dimension, (size, selected) in enumerate(zip(spatial, windows, strict=True))
+        ]
+    )
+
+
+def _values_per_window(window: Window, dimension: int, size: int, windows: slice, count_include_pad: bool) -> Array:
+    kernel, stride, padding = (values[dimension] for values in window[:3])
+    starts = stride * np.arange(windows.start, windows.stop) - padding
+    ends = np.minimum(starts + kernel, size + padding)
+    if not count_include_pad:
+        starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
+    counts: Array = ends - starts
+    return counts
 
 
 def values_per_tile(spatial: tuple[int, ...], grid: tuple[int, ...]) -> Array:

@@ -5,5 +5,19 @@ from poolservice_server.settings.errors import SettingsError
 from poolservice_server.settings.loader import load
 from poolservice_server.settings.model import LARGEST_MESSAGE_BYTES, Settings
 from poolservice_server.settings.read_files import read_file
+from poolservice_server.settings.tls_files import TlsFiles, read_tls_files, tls_paths
+from poolservice_server.settings.tokens import Tokens, read_tokens
 
-__all__ = ["LARGEST_MESSAGE_BYTES", "Settings", "SettingsError", "load", "read_file", "unknown_variables"]
+__all__ = [
+    "LARGEST_MESSAGE_BYTES",
+    "Settings",
+    "SettingsError",
+    "TlsFiles",
+    "Tokens",
+    "load",
+    "read_file",
+    "read_tls_files",
+    "read_tokens",
+    "tls_paths",
+    "unknown_variables",
+]

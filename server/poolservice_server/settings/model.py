@@ -109,6 +109,66 @@ class Settings(BaseSettings):
         ge=1,
         description="Largest total size in bytes of the requests that are queued or running; the server refuses more",
     )
+    max_connections: int = Field(
+        default=1000,
+        ge=1,
+        description="Largest number of connections of each worker; more are closed on arrival",
+    )
+    max_calls: int = Field(
+        default=4096,
+        ge=1,
+        description="Largest number of calls in progress in each worker, with those whose request is still arriving or "
+        "whose response is not read yet; the server refuses more",
+    )
+    max_unread_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Largest total size in bytes of the responses that one caller has not read yet; the server refuses "
+        "its further requests. 0: a quarter of max_queue_bytes",
+    )
+    receive_timeout: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="Time in seconds in which a request must arrive completely, or the call ends; a stream may be idle "
+        "for ten times as long",
+    )
+    send_timeout: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="Time in seconds in which a caller must read a response, or the call ends; at most 5 seconds while "
+        "unread responses take more than half of max_queue_bytes",
+    )
+    max_request_seconds: float = Field(
+        default=10.0,
+        gt=0.0,
+        description="Longest estimated computing time of one request in seconds on one core; the server refuses longer "
+        "ones before it queues or decodes them",
+    )
+    caller_max_requests: int = Field(
+        default=0,
+        ge=0,
+        description="Largest number of requests of one caller that are queued, running or not sent; 0: seven eighths "
+        "of max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or an "
+        "address",
+    )
+    caller_max_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Largest total size in bytes of those requests of one caller; 0: seven eighths of max_queue_bytes. "
+        "A caller that has no other request may send one of any size",
+    )
+    caller_max_seconds: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Most estimated computing time in seconds of those requests of one caller; 0: no limit. A caller "
+        "that has no other request may send one of any duration",
+    )
+    caller_max_rate: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Largest number of requests per second of one caller, on average; as many as in one second may "
+        "arrive at once; 0: no limit",
+    )
     grace_period: float = Field(
         default=30.0,
         ge=0.0,
@@ -123,7 +183,14 @@ class Settings(BaseSettings):
         description="CA in PEM; clients need a certificate of this CA (mutual TLS); none: no client certificates",
     )
     auth_token_file: Path | None = Field(
-        default=None, description="File of bearer tokens, one per line; clients need one of them; none: no tokens"
+        default=None,
+        description="File of bearer tokens, one per line: TOKEN or sha256:HASH, and optionally a name for its owner; "
+        "clients need one of them; none: no tokens",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Serve other machines although there is no TLS, or although neither tokens nor client certificates "
+        "are required. Without it, the server refuses to listen on such an address",
     )
     compression: bool = Field(
         default=False,
@@ -133,6 +200,11 @@ class Settings(BaseSettings):
     metrics_address: str | None = Field(
         default=None,
         description="HOST:PORT on which to serve Prometheus metrics; worker N uses PORT + N; none: no metrics",
+    )
+    metrics_token_file: Path | None = Field(
+        default=None,
+        description="File of bearer tokens for the metrics, in the format of the other token file; none: whoever "
+        "reaches the metrics address may read them",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest level that is logged"
@@ -152,6 +224,16 @@ class Settings(BaseSettings):
             return ""
         host, _, port = self.metrics_address.rpartition(":")
         return f"{host}:{int(port) + worker if int(port) else 0}"
+
+    @property
+    def largest_caller_requests(self) -> int:
+        """Return how many requests one caller may have queued, running or not sent."""
+        return self.caller_max_requests or self.max_queue_items - self.max_queue_items // 8
+
+    @property
+    def largest_caller_bytes(self) -> int:
+        """Return the total size of those requests, in bytes."""
+        return self.caller_max_bytes or self.max_queue_bytes - self.max_queue_bytes // 8
 
     @field_validator("address", "metrics_address")
     @classmethod

@@ -9,6 +9,7 @@ The service is a process, not a thread, because the grpc.aio servers and clients
 and because a test that forks would copy half a server.
 """
 
+import json
 import os
 import selectors
 import signal
@@ -47,12 +48,13 @@ class Service:
     def __init__(self, process: "subprocess.Popen[str]", log: Path, ready_line: str) -> None:
         self.process = process
         self.ready_line = ready_line
-        self.address = ready_line.split()[-1]
+        # With --log-format json, the line is JSON.
+        self.address = json.loads(ready_line)["address"] if ready_line.startswith("{") else ready_line.split()[-1]
         self._log = log
 
     def log(self) -> str:
         """Return everything that the service has logged so far."""
-        return self._log.read_text()
+        return self._log.read_text(errors="backslashreplace")
 
     def stop(self) -> int:
         """Send SIGTERM, as an orchestrator does, and wait; the service finishes its accepted requests first.

@@ -10,6 +10,7 @@ import pytest
 from poolservice.specs import GlobalMaxPool1d
 from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, DeviceResult
 from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
+from poolservice_server.stop import Stop, WorkStopped, never
 
 KEY = BatchKey(PoolStage((GlobalMaxPool1d(),)), (2,), np.dtype(np.float32))
 
@@ -38,13 +39,15 @@ class FakeDevice:
     freed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
         assert stage == KEY.stage
         with self.lock:
             self.batches.append([len(payload) for payload in payloads])
             number = len(self.batches)
         if self.unsupported is not None:
             raise self.unsupported
+        if stop():
+            raise WorkStopped
         if sum(payload.nbytes for payload in payloads) > self.capacity:
             raise DeviceOutOfMemory("the fake GPU is out of memory")
         if self.fails_every and number % self.fails_every == 0:

@@ -19,6 +19,7 @@ from poolservice_server.backend.device import DeviceOutOfMemory, DeviceResult, N
 from poolservice_server.backend.stacking import stack
 from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stop import Stop
 
 # A value for each parameter that has no default.
 _PARAMETERS: dict[str, Any] = {"kernel_size": 2, "output_size": 2, "norm_type": 2.0, "alpha": 0.25}
@@ -134,7 +135,7 @@ def test_an_error_fails_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 def memory_for_two_planes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pooling ask torch for more memory than any machine has, for batches of more than two planes."""
 
-    def run(stage: PoolStage, planes: np.ndarray) -> tuple[SpecResult, ...]:
+    def run(stage: PoolStage, planes: np.ndarray, _stop: Stop) -> tuple[SpecResult, ...]:
         if len(planes) > 2:
             torch.empty(2**60, dtype=torch.uint8)
         return run_on_arrays(stage, planes)

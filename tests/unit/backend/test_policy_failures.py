@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from poolservice_server.backend import Backend
 from poolservice_server.backend.device import DeviceResult, NoDevice
 from poolservice_server.pool_stage import BatchKey
+from poolservice_server.stop import WorkStopped
 
 if TYPE_CHECKING:
     from tests.unit.backend.conftest import Clock, FakeDevice
@@ -171,3 +172,26 @@ def test_threads_share_a_failing_device_without_losing_an_outcome(
     with ThreadPoolExecutor(4) as threads:
         for number, values in enumerate(threads.map(call, range(4), timeout=60)):
             assert values == [[number + value for value in range(8)]] * 50
+
+
+def test_work_that_is_stopped_is_no_fault_of_the_device_or_of_a_payload(
+    gpu: MakeDevice, cpu: MakeDevice, key: BatchKey, payload: MakePayload
+) -> None:
+    fake_gpu, fake_cpu = gpu(), cpu()
+    backend = Backend([fake_gpu, fake_cpu])
+    for _ in range(3):
+        with pytest.raises(WorkStopped):
+            backend.run(key, [payload(1), payload(2)], lambda: True)
+    # It is neither halved, nor run again, nor moved to the next device.
+    assert fake_gpu.batches == [[1, 1]] * 3
+    assert fake_cpu.batches == []
+    assert backend.counts()["cuda:0"].failures == 0
+    assert not backend.devices()[0].suspended
+
+
+def test_a_batch_stops_between_its_halves(gpu: MakeDevice, key: BatchKey, payload: MakePayload) -> None:
+    fake_gpu = gpu()
+    backend = Backend([fake_gpu], max_batch_bytes=PLANE)
+    with pytest.raises(WorkStopped):
+        backend.run(key, [payload(1), payload(2)], lambda: bool(fake_gpu.batches))
+    assert fake_gpu.batches == [[1]]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from poolservice_server.batcher import Request
+from poolservice_server.stop import Stop
 
 MakeRequest = Callable[..., Request]
 
@@ -33,7 +34,7 @@ class Runner:
         self._seconds = seconds
         self._started = threading.Semaphore(0)
 
-    def __call__(self, key: str, payloads: list[Any]) -> list[Result | Exception]:
+    def __call__(self, key: str, payloads: list[Any], stop: Stop) -> list[Result | Exception]:
         until = time.perf_counter() + self._seconds * len(payloads)
         self.batches.append(list(payloads))
         self.threads.append(threading.current_thread())

@@ -7,6 +7,7 @@ import pytest
 
 from poolservice.errors import InvalidRequest
 from poolservice_server.batcher import Batcher, Completed, Draining, QueueFull
+from poolservice_server.stop import Stop
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeRequest, Runner
@@ -37,7 +38,7 @@ async def test_retry_after_comes_from_the_measured_throughput(
 ) -> None:
     now = 0.0
 
-    def run(_: str, payloads: list[float]) -> list[Completed]:
+    def run(_: str, payloads: list[float], _stop: Stop) -> list[Completed]:
         nonlocal now
         now += sum(payloads)
         return [Completed(None, "test", 1, 0, 0) for _ in payloads]

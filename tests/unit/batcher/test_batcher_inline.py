@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolservice_server.batcher import Batcher, Completed, Request, execution
+from poolservice_server.stop import Stop
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeRequest, Runner
@@ -20,6 +21,21 @@ async def test_a_new_key_runs_inline_if_its_batch_is_small_and_on_a_thread_other
     await batcher.submit(Request("a", None, 100))
     await batcher.submit(Request("b", None, 101))
     assert runner.ran_inline() == [True, False]
+    await batcher.drain()
+
+
+async def test_a_new_key_runs_inline_only_if_its_estimated_work_is_short(runner: "Runner") -> None:
+    batcher = Batcher(runner, inline_bytes=100, inline_seconds=0.001)
+    await batcher.submit(Request("short", None, 10, seconds=0.0004))
+    await batcher.submit(Request("long", None, 10, seconds=0.0006))
+    assert runner.ran_inline() == [True, False]
+    await batcher.drain()
+
+
+async def test_a_batch_of_a_new_key_that_runs_inline_counts_the_work_of_all_its_requests(runner: "Runner") -> None:
+    batcher = Batcher(runner, inline_bytes=1000, inline_seconds=0.001, max_batch_seconds=0.02)
+    await asyncio.gather(*(batcher.submit(Request("a", number, 10, seconds=0.0004)) for number in range(5)))
+    assert runner.batches[0] == [0, 1]
     await batcher.drain()
 
 
@@ -48,7 +64,7 @@ async def test_batches_of_a_slow_key_are_limited_by_the_time_that_they_take(
     now = 0.0
     batches: list[list[int]] = []
 
-    def run(_: str, payloads: list[int]) -> list[Completed]:
+    def run(_: str, payloads: list[int], _stop: Stop) -> list[Completed]:
         nonlocal now
         now += 0.005 * len(payloads)
         batches.append(list(payloads))
@@ -97,7 +113,7 @@ async def test_a_single_request_does_not_wait_for_others_if_the_one_before_was_s
 async def test_many_requests_at_once_do_not_block_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
-    def run(_: str, payloads: list[int]) -> list[Completed]:
+    def run(_: str, payloads: list[int], _stop: Stop) -> list[Completed]:
         nonlocal now
         now += 0.001 * len(payloads)
         return [Completed(payload, "test", len(payloads), 0, 0) for payload in payloads]

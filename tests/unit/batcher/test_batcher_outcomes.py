@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poolservice_server.batcher import Batcher, Completed, DeadlinePassed, Request
+from poolservice_server.stop import Stop
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import MakeRequest, Runner
@@ -81,7 +82,7 @@ async def test_an_exception_of_the_runner_is_the_outcome_of_the_whole_batch(nbyt
     inline: list[bool] = []
     loop_thread = threading.current_thread()
 
-    def run(_: str, payloads: list[Any]) -> list[Completed]:
+    def run(_: str, payloads: list[Any], _stop: Stop) -> list[Completed]:
         inline.append(threading.current_thread() is loop_thread)
         raise OSError(f"{len(payloads)} requests")
 
@@ -94,14 +95,14 @@ async def test_an_exception_of_the_runner_is_the_outcome_of_the_whole_batch(nbyt
 
 
 async def test_a_runner_that_returns_too_few_outcomes_fails_the_batch() -> None:
-    batcher = Batcher(lambda _key, _payloads: [])
+    batcher = Batcher(lambda _key, _payloads, _stop: [])
     with pytest.raises(RuntimeError, match="returned 0 outcomes for a batch of 1"):
         await batcher.submit(Request("a", None, 10))
     await batcher.drain()
 
 
 async def test_a_runner_that_exits_its_thread_still_settles_the_batch() -> None:
-    def run(_: str, payloads: list[Any]) -> list[Completed]:
+    def run(_: str, payloads: list[Any], _stop: Stop) -> list[Completed]:
         raise SystemExit(3)
 
     batcher = Batcher(run)

@@ -13,6 +13,7 @@ import pytest
 
 from poolservice.errors import InvalidRequest
 from poolservice_server.batcher import Batcher, Completed, DeadlinePassed, QueueFull, Request, execution
+from poolservice_server.stop import Stop
 
 if TYPE_CHECKING:
     from tests.unit.batcher.conftest import Runner
@@ -42,7 +43,8 @@ def submit(threads: ThreadPoolExecutor) -> Submit:
 
         async def run() -> Completed:
             with permit:
-                return await batcher.prepare_and_run(Request("a", prepare, 1000, deadline), permit, threads)
+                request = Request("a", lambda _stop: prepare(), 1000, deadline)
+                return await batcher.prepare_and_run(request, permit, threads)
 
         return asyncio.ensure_future(run())
 
@@ -93,7 +95,7 @@ async def test_waiting_preparing_and_computing_are_timed_separately(
         nonlocal now
         now += seconds
 
-    def compute(_key: str, payloads: list[Any]) -> list[Completed]:
+    def compute(_key: str, payloads: list[Any], _stop: Stop) -> list[Completed]:
         take(10.0)
         return [Completed(payload, "test", 1, 0.0, 0.0) for payload in payloads]
 
@@ -204,8 +206,8 @@ async def test_an_unbatched_request_that_is_cancelled_or_expires_before_its_turn
     now += 1
     with pytest.raises(DeadlinePassed):
         await expired
-    # Their permits are held until the thread has skipped them.
-    assert batcher.snapshot().admitted_requests == 4
+    # They have left the queue, and need no memory any more.
+    assert batcher.snapshot().admitted_requests == 2
     release.set()
     assert (await last).result == "last"
     assert (await first).result is True

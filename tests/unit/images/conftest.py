@@ -61,6 +61,11 @@ def image(photograph_bytes: bytes) -> Image.Image:
 @pytest.fixture(scope="session")
 def files(image: Image.Image) -> Mapping[str, bytes]:
     """One file of each supported variant, by name."""
+    return variants_of(image)
+
+
+def variants_of(image: Image.Image) -> Mapping[str, bytes]:
+    """Encode an RGB image in each supported variant."""
     palette, rotated = image.quantize(30), image.rotate(90)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -95,8 +95,8 @@ def test_only_the_color_mode_rgba_keeps_transparency(files: Mapping[str, bytes])
     assert (decode(files["jpeg"], "RGBA", max_pixels=MAX_PIXELS)[3] == 255).all()
 
 
-@pytest.mark.parametrize(("color", "samples"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_16_bit_png_keeps_the_high_byte(write_png: WritePng, color: int, samples: int) -> None:
+@pytest.mark.parametrize(("color", "samples"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bit_png_with_colors_or_alpha_keeps_the_high_byte(write_png: WritePng, color: int, samples: int) -> None:
     values = np.random.default_rng(color).integers(0, 65536, (5, 7, samples)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     file = write_png(7, 5, 16, color, zlib.compress(rows))
@@ -108,12 +108,31 @@ def test_16_bit_png_keeps_the_high_byte(write_png: WritePng, color: int, samples
         assert np.array_equal(decode(file, "GRAY", max_pixels=MAX_PIXELS), high[:1])
 
 
-def test_the_transparent_value_of_a_16_bit_png_is_compared_in_all_16_bits(write_png: WritePng) -> None:
+def test_16_bit_grayscale_png_keeps_every_value(write_png: WritePng) -> None:
     values = np.array([[0x1234, 0x1235], [0xFFFF, 0x1234]], ">u2")
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
     file = write_png(2, 2, 16, 0, rows, before={b"tRNS": b"\x12\x34"})
-    assert decode(file, "RGBA", max_pixels=MAX_PIXELS)[3].tolist() == [[0, 255], [255, 0]]
-    assert decode(file, "GRAY", max_pixels=MAX_PIXELS).tolist() == [[[0x12, 0x12], [0xFF, 0x12]]]
+    assert read_header(file, max_pixels=MAX_PIXELS).dtype == np.uint16
+    assert_deep(decode(file, "GRAY", max_pixels=MAX_PIXELS), values[None])
+    assert_deep(decode(file, "RGB", max_pixels=MAX_PIXELS), np.stack((values,) * 3))
+    alpha = np.array([[0, 65535], [65535, 0]])
+    assert_deep(decode(file, "RGBA", max_pixels=MAX_PIXELS), np.stack((values, values, values, alpha)))
+
+
+def assert_deep(planes: np.ndarray, expected: np.ndarray) -> None:
+    assert planes.dtype == np.uint16
+    assert planes.flags.c_contiguous
+    np.testing.assert_array_equal(planes, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_16_bit_images_are_turned_upright(save: Save, orientation: int) -> None:
+    values = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1871
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = save(Image.fromarray(values), "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(file))))
+    assert_deep(decode(file, "GRAY", max_pixels=MAX_PIXELS), expected[None])
 
 
 def tiff(order: str, width: int, height: int, pixels: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
@@ -129,13 +148,18 @@ def tiff(order: str, width: int, height: int, pixels: bytes, tags: dict[int, tup
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_16_bit_tiff_keeps_the_high_byte(order: str) -> None:
+def test_16_bit_grayscale_tiff_keeps_every_value(order: str) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (5, 7)).astype(order + "u2")
     file = tiff(order, 7, 5, values.tobytes(), {258: (16,), 262: (1,)})
-    planes = decode(file, "GRAY", max_pixels=MAX_PIXELS)
-    assert np.array_equal(planes[0], (values >> 8).astype(np.uint8))
+    assert_deep(decode(file, "GRAY", max_pixels=MAX_PIXELS), values[None])
     with pytest.raises(InvalidRequest, match="save it with black as zero"):
         decode(tiff(order, 7, 5, values.tobytes(), {258: (16,), 262: (0,)}), "GRAY", max_pixels=MAX_PIXELS)
+
+
+def test_12_bit_grayscale_tiff_is_widened_to_16_bits() -> None:
+    # Two samples in three bytes: 0 and 4095, 1 and 2048.
+    file = tiff("<", 2, 2, bytes((0x00, 0x0F, 0xFF, 0x00, 0x18, 0x00)), {258: (12,), 262: (1,)})
+    assert_deep(decode(file, "GRAY", max_pixels=MAX_PIXELS), np.array([[[0, 65535], [16, 32776]]]))
 
 
 def test_premultiplied_alpha_in_a_tiff_is_undone() -> None:

@@ -65,7 +65,7 @@ def _spec(random: Random, operator: str, dims: int | None = None) -> PoolSpec:
     return layer(**{name: value for name, value in parameters.items() if name in own})
 
 
-def _case(random: Random, operator: str, *, large: bool = False) -> tuple[PoolSpec, tuple[int, ...]]:
+def make_case(random: Random, operator: str, *, large: bool = False) -> tuple[PoolSpec, tuple[int, ...]]:
     """Return a spec and a shape that it accepts: (C, *) or (N, C, *), where N is sometimes 0.
 
     Large planes are pooled by other kernels than small ones.
@@ -82,7 +82,7 @@ def _case(random: Random, operator: str, *, large: bool = False) -> tuple[PoolSp
         return spec, shape
 
 
-def _values(random: Random, shape: tuple[int, ...], dtype: torch.dtype, *, special: bool = True) -> torch.Tensor:
+def make_values(random: Random, shape: tuple[int, ...], dtype: torch.dtype, *, special: bool = True) -> torch.Tensor:
     """Return values with many ties; with `special`, floats sometimes include NaN, infinities and both zeros."""
     generator = torch.Generator().manual_seed(random.getrandbits(32))
     if not dtype.is_floating_point:
@@ -105,7 +105,7 @@ def _values(random: Random, shape: tuple[int, ...], dtype: torch.dtype, *, speci
     return values.to(dtype)
 
 
-def _torch_result(x: torch.Tensor, spec: PoolSpec) -> Any:
+def pool_with_torch(x: torch.Tensor, spec: PoolSpec) -> Any:
     """Return the result of torch.nn.functional, which must support the operator, the dimensions and the dtype."""
     dims = spec.spatial_dims
     function = getattr(F, f"{spec.operator}{dims}d")
@@ -158,7 +158,7 @@ def _exact_windows(planes: torch.Tensor, spec: PoolSpec, out: tuple[int, ...]) -
     return contents
 
 
-def _assert_same_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
+def assert_equal_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
     """Assert equal dtypes, shapes and bits; the bits of NaN may differ."""
     assert got.dtype == expected.dtype
     assert got.shape == expected.shape
@@ -171,17 +171,17 @@ def _assert_same_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.fixture(scope="session")
 def random_case() -> Callable[..., tuple[PoolSpec, tuple[int, ...]]]:
-    return _case
+    return make_case
 
 
 @pytest.fixture(scope="session")
 def random_values() -> Callable[..., torch.Tensor]:
-    return _values
+    return make_values
 
 
 @pytest.fixture(scope="session")
 def torch_result() -> Callable[[torch.Tensor, PoolSpec], Any]:
-    return _torch_result
+    return pool_with_torch
 
 
 @pytest.fixture(scope="session")
@@ -191,4 +191,4 @@ def exact_windows() -> Callable[[torch.Tensor, PoolSpec, tuple[int, ...]], list[
 
 @pytest.fixture(scope="session")
 def assert_same_bits() -> Callable[[torch.Tensor, torch.Tensor], None]:
-    return _assert_same_bits
+    return assert_equal_bits

@@ -10,6 +10,8 @@ from poolservice.specs import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool2d,
+    GlobalAvgPool2d,
+    LPPool2d,
     MaxPool1d,
     MaxPool2d,
     MixedPool2d,
@@ -67,3 +69,32 @@ def test_large_windows_use_no_more_memory_than_a_few_copies_of_the_planes(spec: 
     stage = PoolStage((spec,))
     _, peak = memory_of(lambda: run_on_arrays(stage, planes))
     assert peak < 8 * planes.nbytes
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        LPPool2d(1.5, 2),
+        LPPool2d(2, 3),
+        AvgPool2d(2),
+        AvgPool2d(3, 1, 1, count_include_pad=False),
+        MixedPool2d(2),
+        GlobalAvgPool2d(),
+        AdaptiveAvgPool2d(10),
+        AvgPool2d(200, 5),
+        MaxPool2d(200, 5),
+        MaxPool2d(20, 20, return_indices=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(20, 512, 512), (1, 2400, 2400)], ids=str)
+def test_pooling_bytes_widens_only_a_few_of_them_at_a_time(spec: PoolSpec, shape: tuple[int, ...]) -> None:
+    planes = np.zeros(shape, np.uint8)
+    results: list[int] = []
+
+    def pool() -> None:
+        ((values, indices),) = run_on_arrays(PoolStage((spec,)), planes)
+        results.append(values.nbytes + (0 if indices is None else indices.nbytes))
+
+    _, peak = memory_of(pool)
+    assert peak <= results[0] + 2 * planes.nbytes + 2**24

@@ -11,7 +11,9 @@ import numpy as np
 from poolservice_server.pooling.array_types import Array, CompleteKernel
 from poolservice_server.pooling.numpy_kernels import gather, global_reductions
 from poolservice_server.pooling.thresholds import (
+    CACHED_COLUMNS,
     CACHED_TILES,
+    MAX_WIDENED_VALUES,
     TILE_GATHER_MAX_DISJOINT,
     TILE_GATHER_MAX_EXTREME,
     TILE_GATHER_MAX_OVERLAPPING,
@@ -28,34 +30,36 @@ def mean(
     Args:
         spatial: the planes' spatial shape.
         grid: the number of tiles in each dimension.
-        dtype: float32 or float64.
-        integers: whether the values are integers and the float holds the sum of each tile, so that any order of adding
+        dtype: float32 or float64, in which the means are computed.
+        integers: whether the planes hold integers and the float holds the sum of each tile, so that any order of adding
             gives the same result.
     """
-    if math.prod(grid) > CACHED_TILES:
+    if not _are_cacheable(spatial, grid):
         return None
     counts = values_per_tile(spatial, grid).astype(dtype)
     disjoint = all(size % tiles == 0 for size, tiles in zip(spatial, grid, strict=True))
     gather_up_to = TILE_GATHER_MAX_DISJOINT if disjoint else TILE_GATHER_MAX_OVERLAPPING
     if (counts == counts.flat[0]).all() and counts.sum() <= gather_up_to:
-        return _gathered_mean(spatial, grid, counts.flat[0])
+        return _gathered_mean(spatial, grid, dtype, counts.flat[0])
     (height, width), (down, across) = (1, *spatial)[-2:], (1, *grid)[-2:]
     if len(grid) > 2 or down > TILE_MAX_ROWS:
         return None
     spans, columns = _spans(height, down), _columns(width, across, zero_padding=True)
 
     def run(planes: Array) -> Array:
+        if integers and height * width <= MAX_WIDENED_VALUES:
+            planes = planes.astype(dtype)
         values, inner = _as_rows(planes, height, width, keep_interleaved=integers)
         outer = len(values)
         # Unlike a sum, einsum does not warn about infinities.
-        if disjoint:
+        if disjoint and values.dtype == dtype:
             tiles = np.einsum("phaw->phw", values.reshape(outer, down, -1, width * inner))
             tiles = tiles.reshape(outer, down, across, -1, inner)
         else:
             # A column of zeros behind the others fills up narrower tiles.
             sums = np.zeros((outer, down, (width + 1) * inner), dtype)
             for i, (start, end) in enumerate(spans):
-                np.einsum("phw->pw", values[:, start:end], out=sums[:, i, : width * inner])
+                np.einsum("phw->pw", values[:, start:end].astype(dtype, copy=False), out=sums[:, i, : width * inner])
             tiles = sums.reshape(outer, down, width + 1, inner).take(columns, 2, None, "clip")
         total = _as_planes(np.einsum("phwki->phwi", tiles), grid)
         np.divide(total, counts, total)
@@ -69,7 +73,7 @@ def extreme(spatial: tuple[int, ...], grid: tuple[int, ...], combine: np.ufunc) 
 
     A zero may have the sign of any zero in the tile.
     """
-    if math.prod(grid) > CACHED_TILES:
+    if not _are_cacheable(spatial, grid):
         return None
     if largest_tile(spatial, grid) * math.prod(grid) <= TILE_GATHER_MAX_EXTREME:
         indices = gather.grid_indices(_axes(spatial, grid), spatial, zero_padding=False)
@@ -90,6 +94,11 @@ def extreme(spatial: tuple[int, ...], grid: tuple[int, ...], combine: np.ufunc) 
     return run
 
 
+def _are_cacheable(spatial: tuple[int, ...], grid: tuple[int, ...]) -> bool:
+    # Tiles overlap by at most one value on each side.
+    return math.prod(grid) <= CACHED_TILES and spatial[-1] + 2 * grid[-1] <= CACHED_COLUMNS
+
+
 def _as_rows(planes: Array, height: int, width: int, *, keep_interleaved: bool) -> tuple[Array, int]:
     """Return the planes as (outer, height, width * inner), and inner.
 
@@ -107,13 +116,14 @@ def _as_planes(values: Array, grid: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(np.moveaxis(values[0], -1, 0)).reshape(-1, *grid)
 
 
-def _gathered_mean(spatial: tuple[int, ...], grid: tuple[int, ...], count: float) -> CompleteKernel:
+def _gathered_mean(spatial: tuple[int, ...], grid: tuple[int, ...], dtype: np.dtype, count: float) -> CompleteKernel:
     # Tile by tile, so that the values of a tile are added contiguously.
     flat = np.ascontiguousarray(gather.grid_indices(_axes(spatial, grid), spatial, zero_padding=True).flat.T)
     size = math.prod(spatial)
 
     def run(planes: Array) -> Array:
-        total: Array = np.einsum("pwk->pw", planes.reshape(len(planes), size).take(flat, 1, None, "clip"))
+        gathered = planes.reshape(len(planes), size).take(flat, 1, None, "clip")
+        total: Array = np.einsum("pwk->pw", gathered.astype(dtype, copy=False))
         np.divide(total, count, total)
         return total.reshape(len(planes), *grid)
 

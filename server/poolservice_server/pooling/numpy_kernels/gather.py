@@ -6,17 +6,16 @@ value that no window holds. A sum has torch's bits, as a sum by slices has.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from poolservice.specs import Window
 from poolservice_server import operator_shapes
+from poolservice_server.cache import cached
 from poolservice_server.pooling.array_types import Array
 from poolservice_server.pooling.thresholds import (
     CACHED_GATHER_POSITIONS,
-    CACHED_GATHER_TABLES,
     GATHER_MANY_PLANES,
     GATHER_MAX_POSITIONS,
 )
@@ -42,7 +41,7 @@ def are_cacheable(window: Window, spatial: tuple[int, ...]) -> bool:
     return 1 < values <= CACHED_GATHER_POSITIONS
 
 
-@lru_cache(maxsize=CACHED_GATHER_TABLES)
+@cached("gather_indices")
 def window_indices(window: Window, spatial: tuple[int, ...], zero_padding: bool) -> GatherIndices:
     """Return the indices of the windows of a plane; see `are_cacheable` and `grid_indices`."""
     axes = []

@@ -10,6 +10,7 @@ import numpy as np
 
 from poolservice_server.pooling.array_types import Array, CompleteKernel
 from poolservice_server.pooling.sum_dtypes import BYTES_IN_UINT16, INT16S_IN_FLOAT32
+from poolservice_server.pooling.thresholds import MAX_WIDENED_VALUES
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -30,7 +31,7 @@ def mean(spatial: tuple[int, ...], dtype: np.dtype) -> CompleteKernel:
     """
     if dtype.kind == "f":
         return float_mean(spatial, dtype)
-    if dtype in (np.int8, np.int16):
+    if dtype in (np.int8, np.int16) and math.prod(spatial) <= MAX_WIDENED_VALUES:
         return _mean_in_float32(spatial)
     if dtype == np.uint8:
         return _uint8_mean(spatial)
@@ -114,11 +115,12 @@ def _mean_in_float32(spatial: tuple[int, ...]) -> CompleteKernel:
 
 def _uint8_mean(spatial: tuple[int, ...]) -> CompleteKernel:
     count, ones = math.prod(spatial), (1,) * len(spatial)
-    mean_in_float32 = _mean_in_float32(spatial)
+    # Both have the same bits.
+    mean_of_planes = _mean_in_float32(spatial) if count <= MAX_WIDENED_VALUES else _mean_in_int64(spatial)
 
     def run(planes: Array) -> Array:
         if not is_interleaved(planes):
-            return mean_in_float32(planes)
+            return mean_of_planes(planes)
         return (_interleaved_sums(planes) / count).astype(_FLOAT32).reshape(len(planes), *ones)
 
     return run

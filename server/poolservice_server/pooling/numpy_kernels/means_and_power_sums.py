@@ -53,7 +53,7 @@ def adaptive_avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> K
     mean = adaptive.mean(spatial, grid, computed_in, integers=True)
     if mean is None:
         return None
-    return _checked_int64(lambda planes: mean(planes.astype(computed_in)).astype(_FLOAT32, copy=False), spatial, dtype)
+    return _checked_int64(lambda planes: mean(planes).astype(_FLOAT32, copy=False), spatial, dtype)
 
 
 def global_avg_pool(_spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:

@@ -8,7 +8,7 @@ for the sign of a zero.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import product
 from operator import mul
 from typing import NamedTuple
@@ -18,10 +18,11 @@ import torch
 
 from poolservice.specs import Window
 from poolservice_server import operator_shapes
-from poolservice_server.pooling.array_types import Array, CompleteKernel
+from poolservice_server.cache import cached
+from poolservice_server.pooling.array_types import Array
 from poolservice_server.pooling.interop import to_tensor
 from poolservice_server.pooling.numpy_kernels import global_reductions
-from poolservice_server.pooling.thresholds import SLICE_BYTES_PER_PASS, SLICE_MAX_TORCH_RUN
+from poolservice_server.pooling.thresholds import SLICE_MAX_TORCH_RUN
 
 # By the size of an element: an integer of that size, and one of twice that size.
 _INTEGER_OF_SIZE = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
@@ -44,7 +45,7 @@ class _Layout(NamedTuple):
     values_read: int
 
 
-@lru_cache(maxsize=1024)
+@cached("layouts")
 def _layout(window: Window, spatial: tuple[int, ...]) -> _Layout:
     counts = operator_shapes.window_grid(window, spatial)
     padded = [
@@ -67,15 +68,11 @@ def window_extreme(planes: Array, window: Window, combine: np.ufunc) -> Array:
         padding = -math.inf if combine is np.maximum else math.inf
     else:
         padding = np.iinfo(planes.dtype).min if combine is np.maximum else np.iinfo(planes.dtype).max
-    return _in_passes(planes, lambda some: _extreme(some, window, combine, padding))
+    return _extreme(planes, window, combine, padding)
 
 
 def window_sum(planes: Array, window: Window) -> Array:
     """Return the sum of each window, in the planes' dtype, added in row-major order; a zero may have either sign."""
-    return _in_passes(planes, lambda some: _sum(some, window))
-
-
-def _sum(planes: Array, window: Window) -> Array:
     layout = _layout(window, planes.shape[1:])
     values, first_axis = _pad(planes, window, layout, 0)
     # Neighbours in a row are as many values apart as there are interleaved planes.
@@ -121,14 +118,6 @@ def _rows(
         for offset in offsets
     ]
     return [row.reshape(-1) for row in rows], rows[0].shape
-
-
-def _in_passes(planes: Array, pool: CompleteKernel) -> Array:
-    """Pool some planes at a time, so that each step finds in the cache what the previous step wrote."""
-    planes_per_pass = max(1, SLICE_BYTES_PER_PASS * len(planes) // planes.nbytes)
-    if planes_per_pass >= len(planes) or global_reductions.is_interleaved(planes):
-        return pool(planes)
-    return np.concatenate([pool(planes[i : i + planes_per_pass]) for i in range(0, len(planes), planes_per_pass)])
 
 
 def _extreme(planes: Array, window: Window, combine: np.ufunc, padding: float) -> Array:

@@ -134,8 +134,8 @@ def _constant(value: Array) -> Callable[[], Array]:
 
 def _max_1d(window: Window, spatial: tuple[int, ...]) -> Kernel | None:
     """Return torch.max_pool1d for floats in one dimension: it computes many windows at a time."""
-    # It walks through the whole length of a window, which may be 2^30.
-    if window.kernel_size[0] > spatial[0]:
+    # It walks through the whole length of a window, which may be 2^30. Longer windows slide.
+    if window.kernel_size[0] > min(spatial[0], SLICE_MAX_EXTREME_KERNEL):
         return None
     return lambda planes: torch.max_pool1d(to_tensor(planes).contiguous(), *window).numpy()
 

@@ -32,6 +32,7 @@ from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.numpy_kernels import global_reductions
 from poolservice_server.pooling.sum_dtypes import BYTES_IN_FLOAT32, INTEGERS_IN_FLOAT64
 from poolservice_server.pooling.torch_operators.extremes import window_max
+from poolservice_server.pooling.torch_operators.power import power
 from poolservice_server.pooling.window_geometry import mean_divisors, tile_grid, values_per_tile, window_of
 
 _Mean = Callable[[torch.Tensor], torch.Tensor]
@@ -41,13 +42,6 @@ _ADAPTIVE_AVG_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.a
 
 # The dtypes in which all of torch's kernels add, with no more loss than rounding.
 _WIDE_FLOATS = (torch.float32, torch.float64)
-
-# Exponents for which torch multiplies or takes a square root, so that a value's bits do not depend on its position.
-_ARITHMETIC_EXPONENTS = (0.5, 1.0, 2.0, 3.0)
-# The alignment is a multiple of the number of values in the widest vector instructions. A chunk is a multiple of the
-# alignment, and so short that torch does not split it among its threads.
-_POWER_ALIGNMENT = 64
-_POWER_CHUNK = 2**15
 
 
 def avg_pool(planes: torch.Tensor, spec: AvgPool1d | AvgPool2d | AvgPool3d) -> TensorResult:
@@ -75,9 +69,9 @@ def lp_pool(planes: torch.Tensor, spec: LPPool1d | LPPool2d | LPPool3d) -> Tenso
     """
     kernel_size, stride, _, _, ceil_mode = window_of(spec)
     values = planes.to(_computed_in(planes, 2**63)).contiguous()
-    mean = _AVG_POOL[spec.spatial_dims](_power(values, spec.norm_type), kernel_size, stride, 0, ceil_mode)
+    mean = _AVG_POOL[spec.spatial_dims](power(values, spec.norm_type), kernel_size, stride, 0, ceil_mode)
     total = (mean.sign() * mean.abs().relu_()).mul_(math.prod(kernel_size))
-    return _to_result_dtype(_power(total, 1.0 / spec.norm_type), planes), None
+    return _to_result_dtype(power(total, 1.0 / spec.norm_type), planes), None
 
 
 def mixed_pool(planes: torch.Tensor, spec: MixedPool1d | MixedPool2d | MixedPool3d) -> TensorResult:
@@ -130,22 +124,6 @@ def global_avg_pool(planes: torch.Tensor, spec: GlobalSpec) -> TensorResult:
         Lin, Chen and Yan, "Network In Network", 2013.
     """
     return _to_result_dtype(_plane_mean(planes), planes), None
-
-
-def _power(values: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Raise each value to a power, with bits that do not depend on its position.
-
-    torch's CPU kernel computes whole vectors of values, and the remaining values one by one with other last bits. This
-    function therefore pads the values to whole vectors, in chunks that torch does not split among its threads.
-    """
-    if not values.is_cpu or exponent in _ARITHMETIC_EXPONENTS:
-        return values.pow(exponent)
-    count = values.numel()
-    padded = values.new_ones(count + -count % _POWER_ALIGNMENT)
-    padded[:count] = values.reshape(-1)
-    for chunk in padded.split(_POWER_CHUNK):
-        chunk.pow_(exponent)
-    return padded[:count].view(values.shape)
 
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:

@@ -1,0 +1,52 @@
+"""The server's connections, closed before gRPC's core shuts down.
+
+The core cancels calls that arrive while it shuts down. Their callers see CANCELLED, which no retry policy repeats. If
+the connections end first, they see UNAVAILABLE. grpcio cannot close connections, so this module finds their sockets
+among the process's file descriptors; where there is no /proc it closes nothing.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+
+_DESCRIPTORS = Path("/proc/self/fd")
+
+# The core closes a connection as soon as it reads its end.
+_LONGEST_SECONDS = 0.5
+_INTERVAL_SECONDS = 0.005
+
+
+async def close_connections(address: str) -> None:
+    """Stop listening at `address`, HOST:PORT or unix:PATH, and wait until the core has closed the connections to it."""
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    # Nothing tells when the core has closed a connection.
+    while _stop_reading(address) and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_INTERVAL_SECONDS)
+
+
+def _stop_reading(address: str) -> int:
+    """Read no more from the sockets at `address`; return how many of them are connected."""
+    if not _DESCRIPTORS.is_dir():
+        return 0
+    return sum(_stop_reading_one(int(entry.name), address) for entry in list(_DESCRIPTORS.iterdir()))
+
+
+def _stop_reading_one(descriptor: int, address: str) -> bool:
+    # The descriptor may be closed meanwhile or be no socket; a listening socket has no peer.
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
+        if _is_bound_to(one, address):
+            one.shutdown(socket.SHUT_RD)
+            one.getpeername()
+            return True
+    return False
+
+
+def _is_bound_to(one: socket.socket, address: str) -> bool:
+    if one.type != socket.SOCK_STREAM:
+        return False
+    if one.family in (socket.AF_INET, socket.AF_INET6):
+        return str(one.getsockname()[1]) == address.rpartition(":")[2]
+    return one.family == socket.AF_UNIX and one.getsockname() == address.removeprefix("unix:")

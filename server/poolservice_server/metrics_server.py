@@ -1,0 +1,182 @@
+"""The HTTP endpoint of the metrics: one thread with an event loop of its own, few connections, and short timeouts.
+
+Strangers may reach it: it reads at most a few kilobytes from a connection, closes the connection that has waited
+longest when there are too many, and renders the metrics only so often, however many ask for them.
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from typing import NamedTuple
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from poolservice_server.settings import SettingsError, Tokens
+
+_log = structlog.get_logger(__name__)
+
+_MAX_CONNECTIONS = 256
+# The event loop accepts this many connections before it reads from them again. A scraper's request is therefore read
+# long before newer connections could displace it.
+_BACKLOG = 64
+_MAX_REQUEST_BYTES = 8192
+_REQUEST_SECONDS = 5.0
+_RESPONSE_SECONDS = 10.0
+# A page is rendered at most this often. Requests that arrive in between wait for the next one, which they share.
+_RENDER_INTERVAL_SECONDS = 0.05
+
+_PATHS = ("/metrics", "/")
+_PLAIN = "text/plain; charset=utf-8"
+_BEARER = "WWW-Authenticate: Bearer\r\n"
+
+
+@contextmanager
+def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens]) -> Iterator[str]:
+    """Serve the metrics of a registry until the end of the block; yield their URL.
+
+    Args:
+        registry: the metrics.
+        address: HOST:PORT.
+        tokens: returns the accepted bearer tokens. Without tokens, nobody needs one.
+
+    Raises:
+        SettingsError: the server cannot listen at the address.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        family, _, _, _, socket_address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(socket_address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"cannot serve metrics at {address} (--metrics-address): {error.strerror}") from None
+    server = _MetricsServer(registry, tokens)
+    with listening:
+        # A daemon: a scrape must not keep a process alive that ends.
+        thread = threading.Thread(target=asyncio.run, args=(server.run(listening),), name="metrics", daemon=True)
+        thread.start()
+        url = f"http://{host}:{listening.getsockname()[1]}/metrics"
+        _log.info("serving metrics", url=url)
+        try:
+            yield url
+        finally:
+            server.stop()
+            thread.join()
+
+
+class _MetricsServer:
+    """Answers GET /metrics, one request per connection."""
+
+    def __init__(self, registry: CollectorRegistry, tokens: Callable[[], Tokens]) -> None:
+        self._registry = registry
+        self._tokens = tokens
+        # The connections whose requests are incomplete, oldest first.
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+        self._pages: dict[str, asyncio.Task[_Page]] = {}
+        self._rendered = -_RENDER_INTERVAL_SECONDS
+        self._started = threading.Event()
+
+    async def run(self, listening: socket.socket) -> None:
+        """Serve until `stop`."""
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._started.set()
+        async with await asyncio.start_server(self._accept, sock=listening, limit=_MAX_REQUEST_BYTES, backlog=_BACKLOG):
+            await self._stopped.wait()
+            for task in self._connections:
+                task.cancel()
+
+    def stop(self) -> None:
+        """End `run`; called on another thread."""
+        self._started.wait()
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("asyncio handles each connection in a task")
+        if len(self._connections) >= _MAX_CONNECTIONS and self._waiting:
+            # Whoever sends a complete request is no longer among these.
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        self._connections.add(task)
+        self._waiting[task] = None
+        try:
+            await self._answer(reader, writer, task)
+        finally:
+            self._connections.discard(task)
+            self._waiting.pop(task, None)
+            writer.transport.abort() if task.cancelling() else writer.close()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: "asyncio.Task[None]"
+    ) -> None:
+        # A connection that sends no complete request in time, or that closes, gets no response.
+        with suppress(TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+            self._waiting.pop(task, None)
+            async with asyncio.timeout(_RESPONSE_SECONDS):
+                writer.write(await self._response(_Request(head)))
+                await writer.drain()
+
+    async def _response(self, request: "_Request") -> bytes:
+        tokens = self._tokens()
+        if tokens and tokens.owner(request.token) is None:
+            return _response(HTTPStatus.UNAUTHORIZED, b"send the header Authorization: Bearer TOKEN\n", _PLAIN, _BEARER)
+        if request.method != "GET":
+            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET is allowed\n", _PLAIN, "Allow: GET\r\n")
+        if request.path not in _PATHS:
+            return _response(HTTPStatus.NOT_FOUND, b"the metrics are at /metrics\n", _PLAIN)
+        page = await self._page(request.accept)
+        return _response(HTTPStatus.OK, page.content, page.content_type)
+
+    async def _page(self, accept: str) -> "_Page":
+        """Return a page that is rendered after this call, for all requests with the same format that wait for it."""
+        encode, content_type = choose_encoder(accept)
+        pending = self._pages.get(content_type)
+        if pending is None:
+            pending = self._pages[content_type] = self._loop.create_task(self._render(encode, content_type))
+        # One caller that leaves must not cancel the page of the others.
+        return await asyncio.shield(pending)
+
+    async def _render(self, encode: Callable[[CollectorRegistry], bytes], content_type: str) -> "_Page":
+        try:
+            # Formats take turns: each render moves the time of the next one.
+            start = max(self._loop.time(), self._rendered + _RENDER_INTERVAL_SECONDS)
+            self._rendered = start
+            await asyncio.sleep(start - self._loop.time())
+        finally:
+            del self._pages[content_type]
+        return _Page(encode(self._registry), content_type)
+
+
+class _Page(NamedTuple):
+    content: bytes
+    content_type: str
+
+
+class _Request:
+    """The parts of an HTTP request that matter here; whatever is malformed is empty."""
+
+    def __init__(self, head: bytes) -> None:
+        line, *headers = head.decode("latin-1").split("\r\n")
+        self.method, _, rest = line.partition(" ")
+        self.path = rest.partition(" ")[0].partition("?")[0]
+        values = {name.lower(): value.strip() for name, _, value in (header.partition(":") for header in headers)}
+        self.accept = values.get("accept", "")
+        scheme, _, token = values.get("authorization", "").partition(" ")
+        self.token = token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _response(status: HTTPStatus, content: bytes, content_type: str, header: str = "") -> bytes:
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(content)}\r\n{header}Connection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + content

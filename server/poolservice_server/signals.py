@@ -1,0 +1,46 @@
+"""Delivers signals through a socket, so that a thread can wait for them while the main thread is busy.
+
+Python runs a signal handler on the main thread, between two bytecodes. A main thread that computes something long would
+notice a signal only afterwards. The operating system's own handler writes to the socket immediately.
+"""
+
+import signal
+import socket
+
+_READ_BYTES = 256
+
+
+class SignalSocket:
+    """Receives signals from now on until the process ends. Create it on the main thread.
+
+    Args:
+        numbers: the signals, whose default actions no longer apply.
+    """
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._readable, self._wakeup = socket.socketpair()
+        self._readable.setblocking(False)
+        self._wakeup.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, _ignore)
+
+    def fileno(self) -> int:
+        """Return the file descriptor, which is readable when a signal has arrived."""
+        return self._readable.fileno()
+
+    def read(self) -> list[signal.Signals]:
+        """Return the signals that have arrived since the last call, in order."""
+        try:
+            return [signal.Signals(number) for number in self._readable.recv(_READ_BYTES)]
+        except BlockingIOError:
+            return []
+
+
+def ignore_reload() -> None:
+    """Ignore SIGHUP until a `SignalSocket` receives it: it asks a server to read its files again, not to end."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing: the socket has reported the signal."""

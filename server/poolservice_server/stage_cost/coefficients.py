@@ -1,0 +1,94 @@
+"""The measured coefficients of the estimates, in steps per value unless they say otherwise.
+
+Measured in November 2026 on a 2-core x86-64 with AVX-512, torch 2.9, numpy 2.3, by
+
+    python tests/bench/stage_cost.py --groups
+
+which prints for each operator and type by how much to multiply its coefficients. The thresholds at the end are those of
+`pooling/thresholds.py`, which cannot be imported without torch; a test compares them.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+#: One call of a spec: its checks, its calls into numpy or torch.
+CALL = 30_000.0
+
+#: One pass of numpy over a value, by its size in bytes: a maximum or a sum of two arrays in the caches.
+PASS: Mapping[int, float] = MappingProxyType({1: 0.016, 2: 0.03, 4: 0.08, 8: 0.2})
+
+#: The same from and to the memory, for arrays that exceed the caches.
+LARGE_PASS: Mapping[int, float] = MappingProxyType({1: 0.04, 2: 0.08, 4: 0.2, 8: 0.4})
+
+#: Converting a value to another dtype.
+CONVERSION = 0.25
+
+#: Copying a byte of a result.
+COPY = 0.2
+
+#: One call per position of a window while values are gathered.
+GATHER_CALL = 700.0
+
+#: A value that is gathered from its plane.
+GATHERED = 0.9
+
+#: A value of a window that torch visits: its maximum, its mean; in one dimension its maximum of floats.
+TORCH_MAXIMUM = 2.0
+TORCH_MEAN = 0.9
+TORCH_MAXIMUM_1D = 0.06
+
+#: The same if the stride is more than 1, so that torch cannot compute neighboring windows together.
+TORCH_MAXIMUM_1D_STRIDED = 1.2
+
+#: A window that torch visits, whatever its size.
+TORCH_WINDOW = 4.0
+
+#: A power of a value: an exponent for which torch multiplies or takes a root, and any other.
+ARITHMETIC_POWER = 0.5
+POWER = 12.0
+
+#: The other operations on the sum of a window's powers, by the size of the sum in bytes.
+POWER_SUM: Mapping[int, float] = MappingProxyType({4: 3.0, 8: 10.0})
+
+#: The keys of a value and its position, and sorting a plane of 64-bit values instead, per value.
+KEY = 5.0
+RANK = 150.0
+
+#: A value of a tile in torch, for its mean and its maximum, a contiguous run of them, and a tile.
+TORCH_TILE_MEAN = 1.2
+TORCH_TILE_MAXIMUM = 0.6
+TORCH_TILE_RUN = 6.0
+
+#: A value of int64, which torch's operators check, convert and correct.
+TORCH_INT64 = 4.0
+
+#: A byte of the divisors of windows that are computed per call.
+DIVISOR = 0.12
+
+#: A value of a plane that is reduced to one value: its maximum relative to a pass, and its mean.
+PLANE_MAXIMUM = 0.6
+PLANE_MEAN = 0.12
+
+# --- pooling/thresholds.py ---
+
+GATHER_MAX_VALUES = 2**16
+GATHER_MAX_VALUES_STRIDED = 2**17
+GATHER_MANY_PLANES = 32
+GATHER_MAX_POSITIONS = 32
+SLICE_MIN_VALUES = 20_000
+SLICE_MIN_ROW = 14
+SLICE_MAX_EXTREME_KERNEL = 32
+SLICE_MAX_SUM_KERNEL = 7
+SLIDING_MIN_VISITS_EXTREME = 8
+SLIDING_LARGE_PLANE = 2**22
+SLIDING_MIN_VISITS_SUM = (32, 16)
+SLIDING_MIN_POSITIONS_SUM = (64, 16)
+SLIDING_BAND_VALUES = 2**18
+TILE_MAX_ROWS = 32
+HALF_MIN_VALUES = 4096
+CACHED_DIVISORS = 2**12
+CACHED_GATHER_POSITIONS = 2**14
+CACHED_TILES = 2**12
+CACHED_COLUMNS = 2**14
+WINDOW_GROUP_BYTES = 2**20
+TILE_GROUP_BYTES = 2**22

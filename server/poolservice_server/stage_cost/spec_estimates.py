@@ -1,0 +1,78 @@
+"""The estimate of a spec: which module estimates its operator, and how its planes are grouped."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
+from poolservice_server.operator_shapes import ORDER_STATISTICS, result_dtype
+from poolservice_server.stage_cost import coefficients as c
+from poolservice_server.stage_cost import tiles, windows
+from poolservice_server.stage_cost.estimate import Estimate, Sizes, sizes_of
+from poolservice_server.stage_cost.window_geometry import Geometry
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def spec_estimate(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, unit_scale: bool) -> Estimate:
+    """Estimate a spec on planes (P, *spatial), which `run_stage` pools in groups.
+
+    With `unit_scale` the planes are bytes that stand for 0 to 1.
+    """
+    whole = sizes_of(spec, shape, dtype)
+    result_bytes = whole.result_bytes + whole.results * (4 - result_dtype(spec, dtype).itemsize) * unit_scale
+    if whole.values == 0 or whole.results == 0:
+        return Estimate("empty", c.CALL, 0, result_bytes)
+    size = _group_size(spec, whole)
+    estimate = _scaled_estimate if unit_scale else _estimate
+    if whole.planes <= size:
+        return estimate(spec, whole)
+    group = estimate(spec, sizes_of(spec, (size, *shape[1:]), dtype))
+    # The results of two groups exist beside the whole result, to which each is copied.
+    steps = whole.planes / size * group.steps + c.COPY * result_bytes
+    return Estimate(group.algorithm, steps, group.work_bytes + 2 * group.result_bytes, result_bytes)
+
+
+def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:
+    """Estimate a spec on bytes that stand for 0 to 1."""
+    shape = (sizes.planes, *sizes.spatial)
+    if spec.operator == "lp_pool" or (
+        spec.operator in ORDER_STATISTICS
+        and isinstance(spec, WindowSpec)
+        and not Geometry(spec.window, sizes.spatial).holds_input
+    ):
+        algorithm, steps, work, result = _estimate(spec, sizes_of(spec, shape, _FLOAT32))
+        return Estimate(algorithm, steps + c.CONVERSION * sizes.values, work + 4 * sizes.values, result)
+    algorithm, steps, work, result = _estimate(spec, sizes)
+    unscaled = sizes.results * result_dtype(spec, sizes.dtype).itemsize
+    scaled = result - unscaled + 4 * sizes.results
+    return Estimate(algorithm, steps + sizes.results, max(work + result - scaled, unscaled), scaled)
+
+
+def _estimate(spec: Any, sizes: Sizes) -> Estimate:
+    operator = spec.operator
+    if operator in ("max_pool", "min_pool"):
+        return windows.extreme(spec, sizes, minimum=operator == "min_pool")
+    if operator == "avg_pool":
+        return windows.average(spec, sizes)
+    if operator == "mixed_pool":
+        return windows.mixed(spec, sizes)
+    if operator == "lp_pool":
+        return windows.power_sum(spec, sizes)
+    if operator in ("adaptive_max_pool", "adaptive_avg_pool"):
+        return tiles.tiles(spec, sizes, mean=operator == "adaptive_avg_pool")
+    return tiles.plane_mean(sizes) if operator == "global_avg_pool" else tiles.plane_extreme(sizes)
+
+
+def _group_size(spec: PoolSpec, whole: Sizes) -> int:
+    """Return how many planes are pooled at a time."""
+    plane = math.prod(whole.spatial) * whole.width
+    if isinstance(spec, GlobalSpec) and (spec.operator in ORDER_STATISTICS or whole.dtype.kind == "f"):
+        return (
+            whole.planes
+            if (not whole.half and whole.dtype.itemsize >= 4) or whole.integer
+            else max(1, c.TILE_GROUP_BYTES // plane)
+        )
+    group = c.WINDOW_GROUP_BYTES if isinstance(spec, WindowSpec) else c.TILE_GROUP_BYTES
+    return max(1, group // max(plane, whole.result_bytes // whole.planes, 1))

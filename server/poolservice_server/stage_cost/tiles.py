@@ -1,0 +1,73 @@
+"""Estimates of the adaptive and the global operators."""
+
+import math
+from typing import Any
+
+from poolservice_server.stage_cost import coefficients as c
+from poolservice_server.stage_cost.estimate import Estimate, Sizes, pass_steps, sum_dtype
+
+
+def plane_extreme(sizes: Sizes) -> Estimate:
+    """Estimate the maximum or minimum of each plane."""
+    widened = 4 if sizes.half else 0
+    steps = c.CALL + c.PLANE_MAXIMUM * pass_steps(sizes.values, 4 if sizes.half else sizes.width)
+    if sizes.half:
+        steps += c.CONVERSION * sizes.values
+    return Estimate("plane extreme", steps, widened * sizes.values, sizes.result_bytes)
+
+
+def plane_mean(sizes: Sizes) -> Estimate:
+    """Estimate the mean of each plane."""
+    converted = 4 if sizes.half or (sizes.integer and sizes.width <= 2) else 0
+    steps = c.CALL + sizes.values * (c.CONVERSION * (converted > 0) + c.PLANE_MEAN * (2 if sizes.width == 8 else 1))
+    if sizes.integer and not converted:
+        steps += sizes.values * c.CONVERSION
+    return Estimate("plane mean", steps, converted * sizes.values, sizes.result_bytes)
+
+
+def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
+    """Estimate the maximum or mean of each tile."""
+    grid = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, sizes.spatial, strict=True))
+    indices = getattr(spec, "return_indices", False)
+    if set(grid) == {1} and not indices:
+        return plane_mean(sizes) if mean else plane_extreme(sizes)
+    read = sizes.planes * math.prod(
+        size if size % count == 0 else min(size + count, 2 * count * -(-size // count))
+        for size, count in zip(sizes.spatial, grid, strict=True)
+        if count
+    )
+    per_row = (1, *grid)[-2] if len(grid) > 1 else 1
+    in_numpy = (
+        not indices
+        and math.prod(grid) <= c.CACHED_TILES
+        and (math.prod(sizes.spatial) <= 512 or (len(grid) < 3 and per_row <= c.TILE_MAX_ROWS))
+    )
+    in_numpy = in_numpy and sizes.spatial[-1] + 2 * grid[-1] <= c.CACHED_COLUMNS
+    computed = sum_dtype(sizes, read // max(sizes.results, 1)).itemsize if mean else 4 if sizes.half else sizes.width
+    converts = sizes.half or (mean and sizes.integer)
+    steps = c.CALL + c.CONVERSION * converts * sizes.values
+    converted = computed * sizes.values if converts else 0
+    if mean and sizes.integer and sizes.width == 8:
+        steps += c.CONVERSION * 4 * sizes.values  # looks for the extremes first
+    if in_numpy and math.prod(sizes.spatial) <= 512:
+        steps += c.GATHERED * read
+        return Estimate("gathered tiles", steps, converted + computed * read, sizes.result_bytes)
+    if in_numpy:
+        columns = sizes.planes * per_row * sizes.spatial[-1] * computed
+        steps += pass_steps(read, computed) + 2 * columns / computed + 8 * sizes.results
+        return Estimate("tiles in numpy", steps, converted + 2.5 * columns, sizes.result_bytes)
+    long_int = sizes.integer and sizes.width == 8
+    steps += c.TORCH_INT64 * sizes.values * long_int + c.TORCH_WINDOW * sizes.results
+    if mean:
+        # torch's sums may be as large as the sum of a plane.
+        computed = sum_dtype(sizes, math.prod(sizes.spatial)).itemsize
+        steps += c.TORCH_TILE_MEAN * read
+        converts = sizes.integer or (sizes.half and len(grid) == 3)
+        work = computed * (sizes.values + sizes.results) if converts else 0
+        return Estimate("tile means in torch", steps, work, sizes.result_bytes)
+    longest = -(-sizes.spatial[-1] // max(grid[-1], 1))
+    steps += (c.TORCH_TILE_MAXIMUM + c.TORCH_TILE_RUN / longest) * read
+    # torch has kernels for floats only, and always returns the indices.
+    wide = (4 if sizes.width < 4 else 8) if sizes.integer else 0
+    work = wide * (sizes.values + sizes.results) + (0 if indices else 8 * sizes.results)
+    return Estimate("tile extremes in torch", steps, work, sizes.result_bytes)

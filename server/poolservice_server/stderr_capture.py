@@ -1,0 +1,105 @@
+"""Turns what other code writes to standard error into log events.
+
+C code (gRPC's core, libtiff), Python's own tracebacks and faulthandler write plain lines to file descriptor 2. In a
+JSON log, each of them must become an event, too. The descriptor therefore leads into a pipe, and a thread logs its
+lines.
+"""
+
+import logging
+import os
+import re
+import selectors
+import sys
+import threading
+from collections.abc import Callable
+
+# Foreign lines are logged under this name.
+LOGGER = "poolservice_server.stderr"
+
+_READ_BYTES = 65536
+_MAX_LINE_BYTES = 8192
+# The longest wait for the last lines when the process ends.
+_LAST_LINES_SECONDS = 1.0
+
+# The first characters of a line of absl, the log library of gRPC's core: level, date, time.
+_ABSL = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
+_LEVELS = {"I": logging.INFO, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
+
+
+class StderrCapture:
+    """The thread that logs what is written to file descriptor 2, from its creation until `stop`.
+
+    Child processes inherit the descriptor, so this process logs their lines too, also those of a child that crashed.
+
+    Attributes:
+        original: the descriptor to which standard error led before; the log writes to it.
+    """
+
+    def __init__(self) -> None:
+        self.original = os.dup(2)
+        self._readable, writable = os.pipe()
+        self._stop_readable, self._stop_writable = os.pipe()
+        os.set_blocking(self._readable, False)
+        # C code may write while it holds the interpreter's lock, without which the thread cannot read. A full pipe must
+        # therefore lose lines instead of blocking the writer.
+        os.set_blocking(writable, False)
+        os.dup2(writable, 2)
+        os.close(writable)
+        self._thread = threading.Thread(target=self._run, name="stderr", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let file descriptor 2 lead where it led before, and log the lines that are still in the pipe."""
+        sys.stderr.flush()
+        os.dup2(self.original, 2)
+        # Child processes may still have the pipe, so its end is no sign that this process writes no more.
+        os.write(self._stop_writable, b"x")
+        self._thread.join(_LAST_LINES_SECONDS)
+
+    def _run(self) -> None:
+        lines = _Lines(logging.getLogger(LOGGER).log)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._readable, selectors.EVENT_READ)
+            selector.register(self._stop_readable, selectors.EVENT_READ)
+            stopped = False
+            while not stopped:
+                # Look for the stop before the last read, which then has every line that was written before the stop.
+                stopped = any(key.fd == self._stop_readable for key, _ in selector.select())
+                while received := self._read():
+                    lines.add(received)
+        lines.end()
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._readable, _READ_BYTES)
+        except BlockingIOError:
+            return b""
+
+
+class _Lines:
+    """Splits bytes into lines and logs each line.
+
+    Args:
+        write: called with the level and the text of each line.
+    """
+
+    def __init__(self, write: Callable[[int, str], None]) -> None:
+        self._write = write
+        self._unfinished = b""
+
+    def add(self, received: bytes) -> None:
+        *lines, self._unfinished = (self._unfinished + received).split(b"\n")
+        for line in lines:
+            self._log(line)
+        if len(self._unfinished) > _MAX_LINE_BYTES:
+            self.end()
+
+    def end(self) -> None:
+        self._log(self._unfinished)
+        self._unfinished = b""
+
+    def _log(self, line: bytes) -> None:
+        text = line[:_MAX_LINE_BYTES].decode(errors="backslashreplace").rstrip()
+        if text:
+            found = _ABSL.match(text)
+            self._write(_LEVELS[found[1]] if found else logging.WARNING, text)

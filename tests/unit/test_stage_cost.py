@@ -1,0 +1,111 @@
+"""The estimates of a stage's time and memory."""
+
+import math
+import runpy
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from poolservice.specs import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    LPPool1d,
+    MaxPool1d,
+    MaxPool2d,
+)
+from poolservice_server.operator_shapes import output_shape, result_dtype
+from poolservice_server.pool_stage import PoolStage
+from poolservice_server.pooling import thresholds
+from poolservice_server.stage_cost import calibrate, coefficients, stage_cost
+
+COMMAND = Path(__file__).parents[1] / "bench" / "stage_cost.py"
+
+random_cases = runpy.run_path(str(COMMAND.with_name("random_stages.py")))["random_cases"]
+
+UINT8, FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
+
+
+def test_the_thresholds_are_those_of_pooling() -> None:
+    copies = {name: value for name, value in vars(coefficients).items() if hasattr(thresholds, name) and name.isupper()}
+    assert "GATHER_MAX_VALUES" in copies
+    assert copies == {name: getattr(thresholds, name) for name in copies}
+
+
+def test_estimating_imports_no_torch() -> None:
+    code = "import sys, poolservice_server.stage_cost; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_stage_has_a_finite_positive_estimate() -> None:
+    for case in islice(random_cases(5), 5000):
+        steps, peak = stage_cost(case.stage, case.shape, case.dtype)
+        assert math.isfinite(steps), case
+        assert steps > 0, case
+        results = 0
+        for spec in case.stage.specs:
+            dtype = FLOAT32 if case.stage.unit_scale else result_dtype(spec, case.dtype)
+            indices = 8 if getattr(spec, "return_indices", False) else 0
+            results += math.prod(output_shape(spec, case.shape)) * (dtype.itemsize + indices)
+        assert results <= peak < 2**30, case
+
+
+def test_empty_planes_cost_one_call() -> None:
+    steps, peak = stage_cost(PoolStage((GlobalAvgPool2d(),)), (0, 4, 4), FLOAT32)
+    assert (steps, peak) == (coefficients.CALL, 0)
+
+
+def test_a_batch_without_samples_has_an_estimate() -> None:
+    for case in islice(random_cases(6), 500):
+        steps, peak = stage_cost(case.stage, (0, *case.shape[1:]), case.dtype)
+        assert 0 < steps < math.inf, case
+        assert peak >= 0, case
+
+
+def test_a_stage_costs_the_sum_of_its_specs() -> None:
+    specs = (MaxPool2d(3), AvgPool2d(2), MaxPool2d(3))
+    parts = [stage_cost(PoolStage((spec,)), (3, 500, 500), FLOAT32) for spec in specs]
+    steps, peak = stage_cost(PoolStage(specs), (3, 500, 500), FLOAT32)
+    assert steps == pytest.approx(sum(steps for steps, _ in parts))
+    assert max(peak for _, peak in parts) <= peak <= sum(peak for _, peak in parts)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "least_steps", "least_bytes"),
+    [
+        (MaxPool1d(62_000, 1), (1, 65_536), 1e4, 3_000),
+        (AvgPool2d(15, 2), (1, 4000, 4000), 1e7, 4 * 1990**2),
+        (AdaptiveAvgPool2d(7600), (1, 4, 4), 1e7, 4 * 7600**2),
+        (LPPool1d(1.5, 2), (1, 62_000_000), 1e8, 8 * 62_000_000),
+    ],
+    ids=str,
+)
+def test_expensive_requests_are_seen(
+    spec: MaxPool1d, shape: tuple[int, ...], least_steps: float, least_bytes: int
+) -> None:
+    steps, peak = stage_cost(PoolStage((spec,)), shape, UINT8)
+    assert steps > least_steps
+    assert peak >= least_bytes
+
+
+def test_a_step_takes_about_a_nanosecond() -> None:
+    # A wide bound: any machine that can run the service, busy or not.
+    assert 1e-11 < calibrate() < 1e-6
+
+
+@pytest.mark.parametrize("quantity", ["memory", "time"])
+def test_estimates_are_near_the_measurements(quantity: str) -> None:
+    """Run the command that compares them; a busy machine may be 25 times too slow, but not need more memory."""
+    flags = () if quantity == "memory" else ("--factor", "100")
+    done = subprocess.run(
+        [sys.executable, COMMAND, "--only", quantity, "--cases", "400", "--seed", "6", *flags],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 of " not in done.stdout
