@@ -78,6 +78,10 @@ class Cache(Generic[_T]):
         result = self._young.get(arguments)
         return self._find_or_compute(arguments) if result is None else result
 
+    def find(self, *arguments: Hashable) -> _T | None:
+        """Return the result for these arguments if it was used lately; None if a call might compute it."""
+        return self._young.get(arguments)
+
     def size(self) -> CacheSize:
         """Return what the cache holds."""
         with self._lock:
