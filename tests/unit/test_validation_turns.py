@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 import weakref
+from functools import partial
 
 import pytest
 
@@ -58,8 +59,8 @@ async def test_callers_take_turns() -> None:
         order.append(name)
         busy()
 
-    many = [turns.run("many", lambda number=number: validate(f"many {number}")) for number in range(20)]
-    await asyncio.gather(*many, turns.run("one", lambda: validate("one")))
+    many = [turns.run("many", partial(validate, f"many {number}")) for number in range(20)]
+    await asyncio.gather(*many, turns.run("one", partial(validate, "one")))
     assert order.index("one") <= 2
     assert [name for name in order if name != "one"] == [f"many {number}" for number in range(20)]
 
@@ -86,9 +87,7 @@ async def test_a_caller_that_leaves_costs_no_validation_and_keeps_no_memory() ->
         ran.append(name)
         busy()
 
-    tasks = [
-        asyncio.ensure_future(turns.run("one", lambda name=name: validate(name))) for name in ("first", "left", "stays")
-    ]
+    tasks = [asyncio.ensure_future(turns.run("one", partial(validate, name))) for name in ("first", "left", "stays")]
     await asyncio.sleep(0)
     left = weakref.ref(tasks[1])
     tasks.pop(1).cancel()
