@@ -90,7 +90,8 @@ def _check_extremes(spec: PoolSpec, planes: torch.Tensor, values: torch.Tensor, 
     ordered = planes
     if not planes.is_floating_point():
         # float64 holds every value of the integer types but int64, whose values here are compared by their ranks.
-        distinct, ranks = torch.unique(planes, return_inverse=True)
+        # torch sorts no uint16; int64 holds the values of all integer types.
+        distinct, ranks = torch.unique(planes.long(), return_inverse=True)
         ordered = ranks.double()
     expected = pool_with_torch(-ordered if reverse else ordered, equivalent)
     maxima, indices = expected if isinstance(expected, tuple) else (expected, None)
@@ -98,9 +99,9 @@ def _check_extremes(spec: PoolSpec, planes: torch.Tensor, values: torch.Tensor, 
     if not planes.is_floating_point():
         # A window of padding alone gives an infinity, which becomes the smallest or the largest integer.
         info = torch.iinfo(planes.dtype)
-        padding = torch.tensor(info.max if reverse else info.min, dtype=planes.dtype)
         held = maxima.isfinite()
-        maxima = torch.where(held, distinct[torch.where(held, maxima, 0).long()], padding)
+        maxima = torch.where(held, distinct[torch.where(held, maxima, 0).long()], info.max if reverse else info.min)
+        maxima = maxima.to(planes.dtype)
     assert_equal_bits(values, maxima)
     if positions is not None:
         assert indices is not None
