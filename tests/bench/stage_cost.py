@@ -6,8 +6,8 @@ Each case is measured in a child process on the CPU, on one thread: the time as 
 peak as the growth of the process's resident memory during a run. Ratios are measured over estimated. The command fails
 if a time of more than a millisecond is more than a factor of 4 from its estimate, or a peak of more than 16 MB more
 than a factor of 1.5. It measures each such case again, alone, and the least measurement counts, because other
-programs on the machine can only add to a measurement. With --groups it prints the median ratio of each algorithm and type: the factor by which to change
-the coefficients in `stage_cost` to fit them to another machine.
+programs on the machine can only add to a measurement. With --groups it prints the median ratio of each algorithm and
+type: the factor by which to change the coefficients in `stage_cost` to fit them to another machine.
 """
 
 import argparse

@@ -30,9 +30,12 @@ def spec_estimate(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, un
     if whole.planes <= size:
         return estimate(spec, whole)
     group = estimate(spec, sizes_of(spec, (size, *shape[1:]), dtype))
-    # The results of two groups exist beside the whole result, to which each is copied.
     steps = whole.planes / size * group.steps + c.COPY * result_bytes
-    return Estimate(group.algorithm, steps, group.work_bytes + 2 * group.result_bytes, result_bytes)
+    # The whole result, to which each group's is copied, is made after the first group. The result of the group before
+    # exists until the next one is complete.
+    second = min(1.0, whole.planes / size - 1)
+    peak = max(group.peak_bytes, result_bytes + group.result_bytes + second * group.peak_bytes)
+    return Estimate(group.algorithm, steps, peak - result_bytes, result_bytes)
 
 
 def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:

@@ -153,7 +153,7 @@ def _divisors(geometry: Geometry, spec: Any) -> float:
     override = getattr(spec, "divisor_override", None)
     if override is not None or not differ or math.prod(geometry.counts) <= c.CACHED_DIVISORS:
         return 0.0
-    return 40.0 if len(geometry.counts) == 1 else 16.0
+    return 26.0 if len(geometry.counts) == 1 else 16.0
 
 
 def _sum_in_numpy(geometry: Geometry, sizes: Sizes, computed_in: int | None = None) -> Estimate | None:
