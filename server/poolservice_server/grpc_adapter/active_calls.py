@@ -94,19 +94,11 @@ class ActiveCalls:
         send_timeout: seconds in which a caller must read a response.
         max_calls: largest number of calls in progress.
         is_crowded: returns True if unread responses take much of the queue; callers then have less time.
-        watches_tasks: True to notice by itself that the task of a call ends; otherwise somebody calls `ended`.
     """
 
     def __init__(
-        self,
-        *,
-        receive_timeout: float,
-        send_timeout: float,
-        max_calls: int,
-        is_crowded: Callable[[], bool],
-        watches_tasks: bool,
+        self, *, receive_timeout: float, send_timeout: float, max_calls: int, is_crowded: Callable[[], bool]
     ) -> None:
-        self._watches_tasks = watches_tasks
         self.receive_timeout = receive_timeout
         self._send_timeout = send_timeout
         self._max_calls = max_calls
@@ -117,10 +109,11 @@ class ActiveCalls:
         self._stopping = False
         self._ended = asyncio.Event()
 
-    def start(self, now: float) -> ActiveCall:
-        """Add the call that the current task handles, and wait for its request.
+    def start(self, source: object, now: float) -> ActiveCall:
+        """Add a call, and wait for its request.
 
         Args:
+            source: the call's task, if its server calls `ended` for it; otherwise anything.
             now: time.perf_counter().
 
         Raises:
@@ -131,13 +124,13 @@ class ActiveCalls:
             raise Draining
         if len(self._calls) >= self._max_calls:
             raise CallLimitReached(self._max_calls)
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a call is handled in a task")
-        call = self._calls[task] = ActiveCall(self, task, now)
-        if self._watches_tasks:
+        if isinstance(source, asyncio.Task):
+            task: asyncio.Task[object] = source
+        else:
             # The task ends when gRPC has sent the response, which is after the handler has returned it.
+            task = _current_task()
             task.add_done_callback(self.ended)
+        call = self._calls[task] = ActiveCall(self, task, now)
         if not self._timer_runs:
             self._timer_runs = True
             task.get_loop().call_later(self._interval, self._end_overdue_calls)
@@ -188,6 +181,13 @@ class ActiveCalls:
         self._timer_runs = bool(self._calls)
         if self._timer_runs:
             asyncio.get_running_loop().call_later(self._interval, self._end_overdue_calls)
+
+
+def _current_task() -> "asyncio.Task[object]":
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("grpc.aio handles each call in a task")
+    return task
 
 
 def _incomplete(seconds: float) -> status_pb2.Status:

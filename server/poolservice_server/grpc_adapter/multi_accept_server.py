@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -41,8 +41,8 @@ _OK, _NO_FLAGS = cygrpc.StatusCode.ok, 0
 
 _Accept = Callable[[], Awaitable[Any]]
 
-# Handles an accepted call until its response is sent.
-_Handle = Callable[[Any], Awaitable[None]]
+# Handles an accepted call, in a task, until its response is sent.
+_Handle = Callable[[Any, asyncio.Task[None]], Awaitable[None]]
 
 
 def create_server(
@@ -113,21 +113,22 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
         return stopped
 
     def _handler(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> _Handle:
-        """Return the function that handles a call of a method; one with one response does not need grpc.aio's layers.
+        """Return the function that handles a call of a method.
 
-        Such a method always reads its own messages.
+        A method with a stream of requests and one response does without grpc.aio's layers above the batches of
+        operations. It must read its messages from the context: in place of an iterator it gets the call's task.
         """
         handler, loop = handlers[name], self._event_loop
         if not handler.request_streaming or handler.response_streaming:
             resolver = cygrpc._MethodResolver([], handlers)
-            return lambda call: cygrpc._handle_exceptions(
+            return lambda call, _task: cygrpc._handle_exceptions(
                 call, _handle_rpc(name, resolver, call, loop), loop, name
             )
         method = handler.stream_unary
 
-        async def handle(call: Any) -> None:
+        async def handle(call: Any, task: asyncio.Task[None]) -> None:
             try:
-                response = await method(None, cygrpc._ServicerContext(call, None, None, loop))
+                response = await method(task, cygrpc._ServicerContext(call, None, None, loop))
             except grpc.aio.AbortError as aborted:
                 _release_frames(aborted)
             except asyncio.CancelledError:
@@ -149,11 +150,16 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
         return handle
 
     def _start_accept(self, accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]) -> None:
-        self._accepts.add(self._event_loop.create_task(self._accept_call(accept, handle, stopped)))
+        # Looking up the current task costs more than passing it on.
+        tasks: list[asyncio.Task[None]] = []
+        tasks.append(self._event_loop.create_task(self._accept_call(tasks, accept, handle, stopped)))
+        self._accepts.update(tasks)
 
-    async def _accept_call(self, accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]) -> None:
-        """Accept one call and handle it, after starting the accept of the next one."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+    async def _accept_call(
+        self, tasks: list[asyncio.Task[None]], accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]
+    ) -> None:
+        """Accept one call and handle it, after starting the accept of the next one; `tasks` has the current task."""
+        task = tasks.pop()
         try:
             call = await accept()
         except Exception as error:  # noqa: BLE001 - the main loop decides what an error of an accept means
@@ -168,7 +174,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
             self._timer_runs = True
             self._event_loop.call_later(_WATCH_INTERVAL_SECONDS, self._watch_older_calls)
         try:
-            await handle(call)
+            await handle(call, task)
         finally:
             self._forget(task)
             self._call_ended(task)

@@ -45,7 +45,6 @@ class GrpcServer:
             send_timeout=settings.send_timeout,
             max_calls=settings.max_calls,
             is_crowded=service.unread_responses_crowd_the_queue,
-            watches_tasks=settings.plain_server,
         )
         callers = Callers(token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None)
         servicer = PoolServicer(service, metrics, callers, self._calls)

@@ -30,6 +30,9 @@ _CANCELLED = "CANCELLED"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
+# What a server passes in place of a message: an iterator over messages, which is not used, or the call's task.
+_Source = AsyncIterator[bytes] | asyncio.Task[object]
+
 
 class PoolServicer:
     """The link between a grpc.aio server and the core. Messages pass as bytes, without protobuf's classes.
@@ -65,11 +68,11 @@ class PoolServicer:
     def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
         metrics, calls, caller_of = self._metrics, self._calls, self._callers.caller_of
 
-        async def handle(_messages: Any, context: _Context) -> bytes:
+        async def handle(source: _Source, context: _Context) -> bytes:
             started, code, caller, reason = metrics.started(), _CANCELLED, "", ""
             active: ActiveCall | None = None
             try:
-                active = calls.start(started)
+                active = calls.start(source, started)
                 active.caller = caller = caller_of(context)
                 message = await context.read()
                 active.received()
@@ -111,11 +114,11 @@ class PoolServicer:
 
             await self._service.pool_stream(messages(), send, deadline=_deadline(context), caller=active.caller)
 
-        async def handle(_messages: Any, context: _Context) -> None:
+        async def handle(source: _Source, context: _Context) -> None:
             started, code, caller, reason = self._metrics.started(), _CANCELLED, "", ""
             active: ActiveCall | None = None
             try:
-                active = self._calls.start(started)
+                active = self._calls.start(source, started)
                 active.caller = caller = self._callers.caller_of(context)
                 await respond(active, context)
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
