@@ -6,7 +6,7 @@ A caller that leaves cancels the coroutine.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVarTuple
 
 from google.rpc import status_pb2
 
@@ -17,10 +17,13 @@ from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.plan import read_head
+from poolservice_server.core.response_builder import MAX_INLINE_BYTES
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponse, UnsentResponses
 from poolservice_server.error_status import MessageTooLarge, to_status
 from poolservice_server.stage_cost import Cost
+
+Arguments = TypeVarTuple("Arguments")
 
 MAX_BATCH_ITEMS = 1024
 
@@ -104,8 +107,9 @@ class PoolService:
         self._check_size(call.message)
         requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
         outcomes = await asyncio.gather(*(self._outcome(request, call) for request in requests))
-        self._check_batch_response_size(sum(len(response) for _, response in outcomes if response is not None))
-        response = codec.encode_batch_response(outcomes)
+        nbytes = sum(len(response) for _, response in outcomes if response is not None)
+        self._check_batch_response_size(nbytes)
+        response = await self._encode(nbytes, codec.encode_batch_response, outcomes)
         self._check_batch_response_size(len(response))
         return response
 
@@ -140,8 +144,11 @@ class PoolService:
                 if response is not None and len(response) > response_bytes:
                     flow_control.add(len(response) - response_bytes)
                     nbytes += len(response) - response_bytes
+                size = 0 if response is None else len(response)
+                message = await self._encode(size, codec.encode_stream_response, correlation_id, status, response)
+                del response
                 async with sending:
-                    await send(codec.encode_stream_response(correlation_id, status, response))
+                    await send(message)
             finally:
                 for one in unsent:
                     one.release()
@@ -222,6 +229,12 @@ class PoolService:
         with self._batcher.reserve(image.cost.peak_bytes, call.caller, seconds) as permit:
             completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
             return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
+
+    async def _encode(self, nbytes: int, encode: Callable[[*Arguments], bytes], *arguments: *Arguments) -> bytes:
+        """Encode a message that contains responses of `nbytes`; copying large ones must not run on the event loop."""
+        if nbytes > MAX_INLINE_BYTES:
+            return await asyncio.get_running_loop().run_in_executor(self._image_threads, encode, *arguments)
+        return encode(*arguments)
 
     def _hold(self, response: bytes, call: Call) -> bytes:
         """Count a response as unsent, unless it is small."""

@@ -15,6 +15,7 @@ from poolservice_server.core.service import Call, PoolService
 from poolservice_server.error_status import to_status
 from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
 from poolservice_server.grpc_adapter.caller import Callers
+from poolservice_server.grpc_adapter.send_pacing import LARGE_BYTES, SendPacing
 from poolservice_server.metrics import CallMetrics
 
 SERVICE_NAME = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
@@ -52,6 +53,7 @@ class PoolServicer:
         self._metrics = metrics
         self._callers = callers
         self._calls = calls
+        self._pacing = SendPacing()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Add the methods to `server`, which must not have started yet."""
@@ -66,7 +68,7 @@ class PoolServicer:
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
-        metrics, calls, caller_of = self._metrics, self._calls, self._callers.caller_of
+        metrics, calls, caller_of, pacing = self._metrics, self._calls, self._callers.caller_of, self._pacing
 
         async def handle(source: _Source, context: _Context) -> bytes:
             started, code, caller, reason = metrics.started(), _CANCELLED, "", ""
@@ -82,6 +84,8 @@ class PoolServicer:
                 # The response may wait for a long time, in which nobody needs the request.
                 del message
                 response = await method(call)
+                if len(response) > LARGE_BYTES:
+                    await pacing.wait(len(response))
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active)
                 code, reason = code_pb2.Code.Name(status.code), status.message
@@ -108,6 +112,8 @@ class PoolServicer:
                     active.receiving_next()
 
             async def send(response: bytes) -> None:
+                if len(response) > LARGE_BYTES:
+                    await self._pacing.wait(len(response))
                 active.sending()
                 await context.write(response)
                 active.sent()
