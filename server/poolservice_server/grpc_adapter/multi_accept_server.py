@@ -124,7 +124,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
             return lambda call, _task: cygrpc._handle_exceptions(
                 call, _handle_rpc(name, resolver, call, loop), loop, name
             )
-        method = handler.stream_unary
+        method: Any = handler.stream_unary
 
         async def handle(call: Any, task: asyncio.Task[None]) -> None:
             try:

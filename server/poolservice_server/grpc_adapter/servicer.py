@@ -70,7 +70,7 @@ class PoolServicer:
     def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
         metrics, calls, caller_of, pacing = self._metrics, self._calls, self._callers.caller_of, self._pacing
 
-        async def handle(source: _Source, context: _Context) -> bytes:
+        async def handle(source: _Source, context: _Context) -> Any:
             started, code, caller, reason = metrics.started(), _CANCELLED, "", ""
             active: ActiveCall | None = None
             try:
