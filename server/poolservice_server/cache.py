@@ -70,7 +70,7 @@ class Cache(Generic[_T]):
         self._old: dict[Hashable, _T] = {}
         self._young_sizes: dict[Hashable, int] = {}
         self._old_sizes: dict[Hashable, int] = {}
-        self._young_bytes = 0
+        self._young_bytes = self._old_bytes = 0
         self._lock = Lock()
 
     def __call__(self, *arguments: Hashable) -> _T:
@@ -81,20 +81,21 @@ class Cache(Generic[_T]):
     def size(self) -> CacheSize:
         """Return what the cache holds."""
         with self._lock:
-            nbytes = sum(self._young_sizes.values()) + sum(self._old_sizes.values())
-            return CacheSize(self.name, len(self._young) + len(self._old), nbytes)
+            return CacheSize(self.name, len(self._young) + len(self._old), self._young_bytes + self._old_bytes)
 
     def clear(self) -> None:
         """Forget every entry."""
         with self._lock:
             self._young, self._old, self._young_sizes, self._old_sizes = {}, {}, {}, {}
-            self._young_bytes = 0
+            self._young_bytes = self._old_bytes = 0
 
     def _find_or_compute(self, arguments: tuple[Hashable, ...]) -> _T:
         with self._lock:
             if arguments in self._old:
                 result = self._old.pop(arguments)
-                self._add(arguments, result, self._old_sizes.pop(arguments))
+                nbytes = self._old_sizes.pop(arguments)
+                self._old_bytes -= nbytes
+                self._add(arguments, result, nbytes)
                 return result
         # Outside the lock, because a result may take milliseconds. Two threads may then compute the same one.
         result = self._function(*arguments)
@@ -106,7 +107,7 @@ class Cache(Generic[_T]):
 
     def _add(self, arguments: tuple[Hashable, ...], result: _T, nbytes: int) -> None:
         if self._young_bytes + nbytes > self.max_bytes // 2:
-            self._old, self._old_sizes = self._young, self._young_sizes
+            self._old, self._old_sizes, self._old_bytes = self._young, self._young_sizes, self._young_bytes
             self._young, self._young_sizes, self._young_bytes = {}, {}, 0
         self._young[arguments] = result
         self._young_sizes[arguments] = nbytes

@@ -29,8 +29,8 @@ def check(settings: Settings) -> None:
     risk = f"{settings.address} (--address) is open to other machines, and {' and '.join(missing)}"
     if not settings.insecure:
         raise SettingsError(
-            f"{risk}; add them, listen on 127.0.0.1, or start with --insecure (POOLSERVICE_INSECURE=true) if a proxy "
-            "or the network keeps strangers out"
+            f"{risk}: add what is missing, listen on this machine only (--address 127.0.0.1:PORT), or start with "
+            "--insecure (POOLSERVICE_INSECURE=true) if a proxy or the network keeps strangers out"
         )
     _log.warning("serving without protection because of --insecure", risk=risk)
 

@@ -4,7 +4,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 
 import structlog
@@ -101,10 +101,11 @@ class _Durations:
 
 
 class BatcherMetrics(Collector):
-    """The batcher's counters, read when they are scraped."""
+    """The batcher's counters and the unsent responses, read when they are scraped."""
 
-    def __init__(self, batcher: Batcher) -> None:
+    def __init__(self, batcher: Batcher, unsent_bytes: Callable[[], int]) -> None:
         self._batcher = batcher
+        self._unsent_bytes = unsent_bytes
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
@@ -117,22 +118,44 @@ class BatcherMetrics(Collector):
         for outcome in _REQUEST_OUTCOMES:
             requests.add_metric([outcome], getattr(now, outcome))
         yield requests
+        yield CounterMetricFamily(
+            "poolservice_requests_over_quota",
+            "Requests that were refused because of a quota of their caller; they also count as refused.",
+            now.over_quota,
+        )
         yield GaugeMetricFamily(
             "poolservice_queue_entries", "Requests that wait in the queue for a device.", now.queue_entries
         )
         yield GaugeMetricFamily(
             "poolservice_admitted_requests",
-            "Requests that the server has admitted: they wait or run.",
+            "Requests that the server has admitted: they wait, run, or have a response that is not built yet.",
             now.admitted_requests,
         )
         yield GaugeMetricFamily(
-            "poolservice_admitted_bytes", "Memory that admitted requests need, results included.", now.admitted_bytes
+            "poolservice_admitted_bytes",
+            "Memory that admitted requests need, and that responses take until they are sent.",
+            now.admitted_bytes,
+        )
+        yield GaugeMetricFamily(
+            "poolservice_admitted_seconds",
+            "Estimated computing time of the admitted requests' work that has not ended.",
+            now.admitted_seconds,
+        )
+        yield GaugeMetricFamily(
+            "poolservice_unsent_bytes",
+            "Large responses that are built and that their callers have not read yet.",
+            self._unsent_bytes(),
         )
         yield CounterMetricFamily("poolservice_batches", "Batches that have started.", now.batches)
         yield CounterMetricFamily(
             "poolservice_batched_requests",
             "Requests in those batches; divided by poolservice_batches_total, the mean batch size.",
             now.batched_requests,
+        )
+        yield CounterMetricFamily(
+            "poolservice_stopped_work",
+            "Batches and decodings that ended early, because nobody waited for them any more.",
+            now.stopped,
         )
 
 
@@ -205,7 +228,14 @@ class FileMetrics(Collector):
         yield reloads
 
 
-def register(registry: CollectorRegistry, batcher: Batcher, backend: Backend, watch: FileWatch) -> None:
+def register(
+    registry: CollectorRegistry,
+    batcher: Batcher,
+    backend: Backend,
+    watch: FileWatch,
+    *,
+    unsent_bytes: Callable[[], int],
+) -> None:
     """Add all metrics but those of calls, which `CallMetrics` adds.
 
     Args:
@@ -213,8 +243,9 @@ def register(registry: CollectorRegistry, batcher: Batcher, backend: Backend, wa
         batcher: its counters are shown.
         backend: its devices are shown.
         watch: its counters are shown.
+        unsent_bytes: returns the size of the responses that are built and not sent yet.
     """
-    registry.register(BatcherMetrics(batcher))
+    registry.register(BatcherMetrics(batcher, unsent_bytes))
     registry.register(DeviceMetrics(backend))
     registry.register(CacheMetrics())
     registry.register(FileMetrics(watch))

@@ -154,7 +154,7 @@ class ServingProcess:
         self._server = GrpcServer(
             settings, service, metrics.CallMetrics(self._registry), self._watch, shared_port=self._is_supervised
         )
-        metrics.register(self._registry, self._batcher, backend, self._watch)
+        metrics.register(self._registry, self._batcher, backend, self._watch, unsent_bytes=service.unsent_bytes)
         self._stop = asyncio.Event()
 
     @property

@@ -11,6 +11,8 @@ import re
 import selectors
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 
 # Foreign lines are logged under this name.
@@ -18,11 +20,14 @@ LOGGER = "poolservice_server.stderr"
 
 _READ_BYTES = 65536
 _MAX_LINE_BYTES = 8192
+# Of the lines that gRPC's core writes at one place in its code, one is logged per interval. Callers can cause such
+# lines as fast as they connect, for example with handshakes that fail.
+_INTERVAL_SECONDS = 10.0
 # The longest wait for the last lines when the process ends.
 _LAST_LINES_SECONDS = 1.0
 
-# The first characters of a line of absl, the log library of gRPC's core: level, date, time.
-_ABSL = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
+# The first characters of a line of absl, the log library of gRPC's core: level, date, time, thread, file and line.
+_ABSL = re.compile(r"(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d(\S*\s+\d+ (?P<place>[\w./-]+:\d+)\])?")
 _LEVELS = {"I": logging.INFO, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
 
 
@@ -64,9 +69,11 @@ class StderrCapture:
             stopped = False
             while not stopped:
                 # Look for the stop before the last read, which then has every line that was written before the stop.
-                stopped = any(key.fd == self._stop_readable for key, _ in selector.select())
+                ready = selector.select(_INTERVAL_SECONDS if lines.has_repeated else None)
+                stopped = any(key.fd == self._stop_readable for key, _ in ready)
                 while received := self._read():
                     lines.add(received)
+                lines.end_interval()
         lines.end()
 
     def _read(self) -> bytes:
@@ -77,7 +84,7 @@ class StderrCapture:
 
 
 class _Lines:
-    """Splits bytes into lines and logs each line.
+    """Splits bytes into lines and logs each line; of those that gRPC's core repeats, the first and then their number.
 
     Args:
         write: called with the level and the text of each line.
@@ -86,20 +93,52 @@ class _Lines:
     def __init__(self, write: Callable[[int, str], None]) -> None:
         self._write = write
         self._unfinished = b""
+        # The places in gRPC's core that have written in this interval, with the number of lines that were not logged.
+        self._repeated: Counter[str] = Counter()
+        self._interval_end = 0.0
+
+    @property
+    def has_repeated(self) -> bool:
+        """True if `end_interval` will have something to log."""
+        return any(self._repeated.values())
 
     def add(self, received: bytes) -> None:
         *lines, self._unfinished = (self._unfinished + received).split(b"\n")
         for line in lines:
             self._log(line)
         if len(self._unfinished) > _MAX_LINE_BYTES:
-            self.end()
+            self._end_line()
+
+    def end_interval(self) -> None:
+        """If the interval is over, log how often each place has written."""
+        if time.monotonic() >= self._interval_end:
+            self._log_repeated()
 
     def end(self) -> None:
+        """Log what is left."""
+        self._end_line()
+        self._log_repeated()
+
+    def _end_line(self) -> None:
         self._log(self._unfinished)
         self._unfinished = b""
 
+    def _log_repeated(self) -> None:
+        for place, count in self._repeated.items():
+            if count:
+                self._write(logging.WARNING, f"{place} wrote {count} more lines like this in {_INTERVAL_SECONDS:.0f} s")
+        self._repeated.clear()
+
     def _log(self, line: bytes) -> None:
         text = line[:_MAX_LINE_BYTES].decode(errors="backslashreplace").rstrip()
-        if text:
-            found = _ABSL.match(text)
-            self._write(_LEVELS[found[1]] if found else logging.WARNING, text)
+        if not text:
+            return
+        found = _ABSL.match(text)
+        if found and (place := found["place"]):
+            if place in self._repeated:
+                self._repeated[place] += 1
+                return
+            if not self._repeated:
+                self._interval_end = time.monotonic() + _INTERVAL_SECONDS
+            self._repeated[place] = 0
+        self._write(_LEVELS[found["level"]] if found else logging.WARNING, text)

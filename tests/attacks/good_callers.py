@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ _PAUSE_SECONDS = 0.02
 _HEALTH_PAUSE_SECONDS = 0.02
 _TIMEOUT_SECONDS = 20.0
 
+# The SDK's defaults: attempts of one call, and the pause before the second one, which doubles.
+_ATTEMPTS = 5
+_FIRST_BACKOFF_SECONDS = 0.1
+
 
 @dataclass
 class Observed:
@@ -33,12 +38,14 @@ class Observed:
         errors: the status and message of each call that failed or had a wrong result.
         health: the longest health check, in seconds.
         elapsed: how long they called.
+        retries: the calls that were repeated.
     """
 
     seconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     health: float = 0.0
     elapsed: float = 0.0
+    retries: int = 0
 
     @property
     def p99(self) -> float:
@@ -57,10 +64,12 @@ class GoodCallers:
     Args:
         address: the server's.
         token: the callers' bearer token; "" for none.
+        retries: repeat a call that ends as UNAVAILABLE, as the SDK does. Its duration includes the pauses.
     """
 
-    def __init__(self, address: str, token: str = "") -> None:
+    def __init__(self, address: str, token: str = "", *, retries: bool = False) -> None:
         self._address = address
+        self._attempts = _ATTEMPTS if retries else 1
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channels: list[grpc.aio.Channel] = []
         # The results of each request, by the first response to it.
@@ -68,8 +77,12 @@ class GoodCallers:
         self._requests = (_tensor(8, 8, 8), _tensor(8, 8, 8), _tensor(512, 7, 7), _image())
 
     async def __aenter__(self) -> Self:
-        # By default, channels with equal options share one connection.
-        options = [("grpc.use_local_subchannel_pool", 1)]
+        # By default, channels with equal options share one connection. The pauses between connects are the SDK's.
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
         self._channels = [
             grpc.aio.insecure_channel(self._address, options=options) for _ in range(len(self._requests) + 1)
         ]
@@ -110,28 +123,46 @@ class GoodCallers:
                 observed.errors.append("a wrong result")
 
         while not end.done():
-            observed.seconds.append(await _timed(call, observed))
+            observed.seconds.append(await self._timed(call, observed))
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _check_health(self, channel: grpc.aio.Channel, end: "asyncio.Future[Any]", observed: Observed) -> None:
         stub = health_pb2_grpc.HealthStub(channel)
 
         async def check() -> None:
-            await stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_SECONDS, metadata=self._metadata)
+            # Each attempt counts by itself. A worker that is killed answers none, and others must answer at once.
+            started = time.perf_counter()
+            try:
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_SECONDS, metadata=self._metadata)
+            finally:
+                observed.health = max(observed.health, time.perf_counter() - started)
 
         while not end.done():
-            observed.health = max(observed.health, await _timed(check, observed))
+            await self._timed(check, observed)
             await asyncio.sleep(_HEALTH_PAUSE_SECONDS)
 
+    async def _timed(self, call: Callable[[], Awaitable[None]], observed: Observed) -> float:
+        """Await a call, record its error, and return how long it took in seconds."""
+        started = time.perf_counter()
+        try:
+            await self._repeated(call, observed)
+        except grpc.aio.AioRpcError as error:
+            observed.errors.append(f"{error.code().name} {error.details()}")
+        return time.perf_counter() - started
 
-async def _timed(call: Callable[[], Awaitable[None]], observed: Observed) -> float:
-    """Await a call, record its error, and return how long it took in seconds."""
-    started = time.perf_counter()
-    try:
-        await call()
-    except grpc.aio.AioRpcError as error:
-        observed.errors.append(f"{error.code().name} {error.details()}")
-    return time.perf_counter() - started
+    async def _repeated(self, call: Callable[[], Awaitable[None]], observed: Observed) -> None:
+        backoff = _FIRST_BACKOFF_SECONDS
+        for _ in range(self._attempts - 1):
+            try:
+                return await call()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            observed.retries += 1
+            # Spread, so that the callers of one worker do not return together.
+            await asyncio.sleep(random.uniform(backoff / 2, backoff))
+            backoff *= 2
+        return await call()
 
 
 def _tensor(*shape: int) -> pb.PoolRequest:

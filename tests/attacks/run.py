@@ -5,13 +5,16 @@
 
 Each attack has a server of its own. Good callers use the server before, during and after the attack; a health check
 runs beside them and the server's memory is sampled. The attacker is a process of its own. The command fails if a good
-call fails or if one of the bounds below is exceeded.
+call fails or if one of the bounds below is exceeded. The table at the end has, for each attack: the good callers' p99
+and their rate as a fraction of the rate without the attack, the longest health check, and the memory that the server
+took at most and that it kept.
 
 An attack is a module of this folder with
 
     FLAGS    flags for the server, a tuple
     BEFORE   what the attack did to the server before it was bounded, one line
     TOKEN    optional: the server requires this bearer token, which the good callers have
+    RETRIES  optional: True if the good callers repeat calls that end as UNAVAILABLE, as the SDK does
     attack   async def attack(target: Target, seconds: float) -> str: attacks the server for about that long, closes
              everything that it opened, and returns what it saw, one line
 """
@@ -25,7 +28,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -50,11 +53,15 @@ _NOT_ATTACKS = ("run", "target", "good_callers", "memory", "http2_connection")
 ATTACKS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in _NOT_ATTACKS))
 
 
+COLUMNS = ("attack", "p99", "rate", "health", "peak", "kept", "verdict")
+
+
 class Verdict:
     """The result of one attack.
 
     Attributes:
         lines: what was measured.
+        figures: the same in short, for the table.
         broken: the bounds that were exceeded; empty if the server withstood the attack.
     """
 
@@ -65,11 +72,19 @@ class Verdict:
         self.lines = [
             f"the attacker saw: {saw}",
             f"good callers: p99 {during.p99 * 1e3:.0f} ms (alone {before.p99 * 1e3:.0f} ms), "
-            f"{during.rate:.0f} calls/s (alone {before.rate:.0f}), {len(during.errors)} failed",
+            f"{during.rate:.0f} calls/s (alone {before.rate:.0f}), {len(during.errors)} failed"
+            + (f", {during.retries} repeated" if during.retries else ""),
             f"health: at most {during.health * 1e3:.0f} ms",
             f"memory: {memory.start / 1e6:.0f} MB before, {memory.peak / 1e6:.0f} MB at most, "
             f"{kept / 1e6:+.0f} MB afterwards",
         ]
+        self.figures = (
+            f"{during.p99 * 1e3:.0f} ms",
+            f"{during.rate / before.rate:.2f}",
+            f"{during.health * 1e3:.0f} ms",
+            f"{(memory.peak - memory.start) / 1e6:+.0f} MB",
+            f"{kept / 1e6:+.0f} MB",
+        )
         self.broken = [
             reason
             for is_broken, reason in (
@@ -89,7 +104,7 @@ async def run_attack(name: str, seconds: float, attackers: ProcessPoolExecutor) 
     token: str = getattr(module, "TOKEN", "")
     with _server(module.FLAGS, token) as service:
         target = Target(service.address, _metrics_url(service), service.process.pid)
-        async with GoodCallers(service.address, token) as callers:
+        async with GoodCallers(service.address, token, retries=getattr(module, "RETRIES", False)) as callers:
             await callers.observe(0.5)
             with MemorySampler(target.pid) as memory:
                 before = await callers.observe(_BASELINE_SECONDS)
@@ -124,6 +139,18 @@ def _metrics_url(service: Service) -> str:
     return found.group() if found else ""
 
 
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a row per attack, and below them what each attack did before it was bounded."""
+    table = (COLUMNS, *rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    print()
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\nbefore:")
+    for name, *_ in rows:
+        print(f"{name.ljust(widths[0])}  {importlib.import_module(name).BEFORE}")
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Attack a real server and report what its good callers noticed.")
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"default: all of {', '.join(ATTACKS)}")
@@ -139,6 +166,7 @@ def main() -> int:
     options = _options()
     sys.path.insert(0, str(Path(__file__).parent))
     failed = []
+    rows = []
     context = multiprocessing.get_context("spawn")
     for name in options.attacks or ATTACKS:
         print(f"\n{name}", flush=True)
@@ -149,12 +177,15 @@ def main() -> int:
         except Exception:  # noqa: BLE001 - the other attacks still run
             traceback.print_exc()
             failed.append(name)
+            rows.append((name, *("-" for _ in COLUMNS[1:-1]), "no result"))
             continue
         for line in verdict.lines:
             print(f"  {line}")
         print(f"  {'BROKEN: ' + '; '.join(verdict.broken) if verdict.broken else 'withstood'}", flush=True)
+        rows.append((name, *verdict.figures, "BROKEN" if verdict.broken else "withstood"))
         if verdict.broken:
             failed.append(name)
+    print_table(rows)
     print(f"\n{len(failed)} attacks succeeded{': ' + ', '.join(failed) if failed else ''}")
     return 1 if failed else 0
 

@@ -257,3 +257,18 @@ def test_a_parquet_file_needs_pyarrow(entry_point: Command, monkeypatch: pytest.
     done = entry_point("map", "x.jpg", "--op", "gap2d", "-o", "f.parquet")
     assert done.returncode == FAILED
     assert done.stderr == ("poolservice: -o f.parquet needs pyarrow; install it with: pip install pyarrow\n")
+
+
+def test_arrays_may_have_their_channels_last(tmp_path: Path, command: Command) -> None:
+    pixels = np.random.default_rng(1).random((20, 30, 3), np.float32)
+    np.save(tmp_path / "x.npy", pixels)
+    arguments = ("map", "x.npy", "--op", "gap2d", "-o", "f.npz")
+    # The tests of the command make errors of warnings.
+    warned = command(*arguments, PYTHONWARNINGS="default")
+    assert warned.returncode == ALL
+    assert "poolservice: a tensor of shape (20, 30, 3) is pooled as 20 channels of 30 x 3" in warned.stderr
+    assert "pass --layout HWC" in warned.stderr
+    done = command(*arguments, "--layout", "HWC")
+    assert (done.returncode, done.stderr) == (ALL, "")
+    features = np.load(tmp_path / "f.npz")["features"]
+    np.testing.assert_allclose(features, pixels.mean((0, 1))[None], rtol=1e-5)

@@ -187,3 +187,14 @@ def test_the_operators_that_info_lists_are_accepted_with_their_dimensions(comman
     parameters = ["--kernel-size", 2, "--norm-type", 1, "--output-size", 1]
     stdout = _stdout(command("pool", "x.npy", *options, *parameters))
     assert len(stdout.splitlines()) == len(operators) + 1
+
+
+def test_an_array_may_have_its_channels_last(tmp_path: Path, command: Command) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    done = command(
+        "pool", "x.npy", "--op", "max2d:kernel_size=2", "-o", "y.npy", "--layout", "hwc", "--figure", "y.png"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = np.moveaxis(pixels, -1, 0).reshape(3, 10, 2, 15, 2).max((2, 4))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)

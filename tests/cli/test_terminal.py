@@ -89,10 +89,10 @@ def test_a_hostile_file_name_is_escaped_wherever_it_is_printed(command: Command,
 
 
 def test_an_address_that_is_not_utf_8_is_a_usage_error(command: Command) -> None:
-    for name in ("info", "health"):
+    for name in ("info", "health", "bench"):
         done = command(name, "\udcff:1")
         assert (done.returncode, done.stdout) == (USAGE, "")
-        assert done.stderr == "poolservice: an address, a token or another setting has bytes that are not UTF-8\n"
+        assert done.stderr == r"""poolservice: address: must be "host:port" in UTF-8; got '\udcff:1'""" + "\n"
 
 
 def test_a_reader_that_has_read_enough_ends_the_command_silently(tmp_path: Path, server_address: str) -> None:

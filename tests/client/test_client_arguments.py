@@ -74,3 +74,10 @@ def test_an_unknown_argument_is_named_with_a_similar_one(client_class: Any) -> N
         client_class(adress="localhost:50051")
     with pytest.raises(TypeError, match=r"has no argument 'zzz'$"):
         client_class(zzz=1)
+
+
+@pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
+def test_an_address_that_is_not_utf_8_is_named(client_class: type[Any]) -> None:
+    with pytest.raises(InvalidRequest, match="in UTF-8") as raised:
+        client_class("\udcff:1")
+    assert raised.value.field == "address"

@@ -1,13 +1,20 @@
-"""`--decode-isolation process`: the same results, no process is left when the server ends."""
+"""Decoding in threads and in processes: the same results, work that stops, no process that outlives the server."""
 
+import re
 import sys
+import urllib.request
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
+from poolservice.v1 import pool_pb2 as pb
+from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 from poolservice_client import MaxPool2d, PoolClient
 from poolservice_server.testing import Service
 
@@ -30,3 +37,37 @@ def test_images_are_decoded_in_child_processes(
     service.stop()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
+
+
+def scrape(service: Service, metric: str) -> float:
+    url = re.search(r"http://[\w.:]+/metrics", service.log())
+    assert url
+    with urllib.request.urlopen(url.group(), timeout=60) as page:
+        value = re.search(rf"^{metric} (\S+)$", page.read().decode(), re.MULTILINE)
+    assert value
+    return float(value[1])
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_decoding_stops_when_its_caller_leaves(start_server: Callable[..., Service], isolation: str) -> None:
+    file = BytesIO()
+    Image.new("RGB", (6000, 6000), (200, 30, 7)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    slow = data[:end] + data[last:end] * 85 + data[end:]
+    request = pb.PoolRequest(
+        specs=[pb.PoolSpec(spatial_dims=2, global_avg_pool=pb.GlobalAvgPool())], image=pb.Image(data=slow)
+    )
+    service = start_server(
+        *("--decode-isolation", isolation, "--metrics-address", "127.0.0.1:0", "--max-request-seconds", "100")
+    )
+    with grpc.insecure_channel(service.address) as channel:
+        # A caller may leave before a thread has begun to decode, so several callers come and go.
+        while not scrape(service, "poolservice_stopped_work_total"):
+            call = PoolServiceStub(channel).Pool.future(request)
+            while not scrape(service, "poolservice_admitted_requests"):
+                assert not call.done(), call.exception()
+            call.cancel()
+            while scrape(service, "poolservice_admitted_requests"):
+                pass
+    assert scrape(service, r'poolservice_requests_total\{outcome="completed"\}') == 0

@@ -134,3 +134,30 @@ log.flush()
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_SECONDS)
     assert ended.returncode == 0
     assert all(json.loads(line)["event"].strip("x") == "" for line in ended.stderr.splitlines())
+
+
+def test_lines_that_grpc_repeats_are_counted_instead_of_logged() -> None:
+    # Whoever connects can cause such lines, for example with handshakes that fail.
+    program = """
+import os
+from poolservice_server import log
+log.configure("info", "json")
+for number in range(300):
+    os.write(2, b"E1127 13:00:00.%06d 41 handshake.cc:95] failed for ipv4:192.0.2.1:%d\\n" % (number, number))
+os.write(2, b"E1127 13:00:01.000000 41 other.cc:7] failed\\nplain\\nplain\\n")
+log.flush()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    assert ended.stderr, ended
+    found = [json.loads(line) for line in ended.stderr.splitlines()]
+    lines = [event["event"] for event in found]
+    counts = [int(line.split()[2]) for line in lines if line.startswith("handshake.cc:95 wrote")]
+    logged = [event for event in found if "handshake.cc:95]" in event["event"]]
+    assert logged[0]["level"] == "error"
+    assert len(logged) + sum(counts) == 300
+    assert len(logged) < 150
+    assert [line for line in lines if "handshake" not in line][-3:] == [
+        "E1127 13:00:01.000000 41 other.cc:7] failed",
+        "plain",
+        "plain",
+    ]

@@ -108,6 +108,8 @@ def test_the_server_shows_its_memory_and_its_caches(start_server: StartServer) -
     assert resident is not None
     assert float(resident[1]) > 2**20
     assert re.search(r'^poolservice_cache_bytes\{cache="\w+"\} ', page, re.MULTILINE)
+    for name in ("requests_over_quota_total", "stopped_work_total", "admitted_seconds", "unsent_bytes"):
+        assert f"\npoolservice_{name} 0.0\n" in page
     threads = psutil.Process(server.process.pid).num_threads()
     with ExitStack() as stack:
         for _ in range(400):

@@ -57,6 +57,24 @@ def test_help_explains_every_setting_with_its_default(run_server: RunServer) -> 
         (["--address", "nowhere"], {}, "address (--address, POOLSERVICE_LISTEN): must be HOST:PORT"),
         ([], {"POOLSERVICE_LISTEN": "nowhere"}, "address (--address, POOLSERVICE_LISTEN): must be HOST:PORT"),
         (["--max-batch-size", "0"], {}, "max_batch_size (--max-batch-size, POOLSERVICE_MAX_BATCH_SIZE): must be"),
+        (["--max-request-seconds", "0"], {}, "POOLSERVICE_MAX_REQUEST_SECONDS): must be greater than 0; got '0'"),
+        (["--max-connections", "0"], {}, "(--max-connections, POOLSERVICE_MAX_CONNECTIONS): must be"),
+        (["--max-calls", "0"], {}, "(--max-calls, POOLSERVICE_MAX_CALLS): must be greater than or equal to 1; got '0'"),
+        (["--max-unread-bytes", "-1"], {}, "(--max-unread-bytes, POOLSERVICE_MAX_UNREAD_BYTES): must be"),
+        (["--receive-timeout", "0"], {}, "(--receive-timeout, POOLSERVICE_RECEIVE_TIMEOUT): must be greater than 0"),
+        (["--send-timeout", "soon"], {}, "(--send-timeout, POOLSERVICE_SEND_TIMEOUT): must be a valid number"),
+        (["--caller-max-requests", "-1"], {}, "(--caller-max-requests, POOLSERVICE_CALLER_MAX_REQUESTS): must be"),
+        (["--caller-max-bytes", "1.5"], {}, "(--caller-max-bytes, POOLSERVICE_CALLER_MAX_BYTES): must be"),
+        (["--caller-max-seconds", "-1"], {}, "(--caller-max-seconds, POOLSERVICE_CALLER_MAX_SECONDS): must be"),
+        ([], {"POOLSERVICE_CALLER_MAX_RATE": "fast"}, "(--caller-max-rate, POOLSERVICE_CALLER_MAX_RATE): must be"),
+        (["--decode-isolation", "vm"], {}, "POOLSERVICE_DECODE_ISOLATION): must be 'thread' or 'process'; got 'vm'"),
+        ([], {"POOLSERVICE_INSECURE": "maybe"}, "(--insecure, POOLSERVICE_INSECURE): must be a valid boolean"),
+        (
+            ["--metrics-address", "127.0.0.1:0", "--metrics-token-file", "missing"],
+            {},
+            "cannot read --metrics-token-file missing: No such file or directory",
+        ),
+        (["--max-request-seconds", "nan"], {}, "(--max-request-seconds, POOLSERVICE_MAX_REQUEST_SECONDS): must be"),
         ([], {"POOLSERVICE_THREADS": "many"}, "threads (--threads, POOLSERVICE_THREADS): must be"),
         (["--device", "cuda:99"], {}, "(--device, --require-gpu)"),
         (["--require-gpu"], {"POOLSERVICE_DEVICE": "cpu"}, "--require-gpu"),
@@ -82,7 +100,36 @@ def test_an_unknown_key_of_the_settings_file_is_refused_with_the_nearest_name(
 ) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("max_batchsize = 8\n")
-    assert "max_batchsize is not a setting; did you mean max_batch_size?" in failure(run_server, "--config", str(file))
+    sentence = failure(run_server, "--config", str(file))
+    assert f"max_batchsize in {file} is not a setting; did you mean max_batch_size?" in sentence
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"max_batch_size = = 8\n", "the settings file FILE is not TOML: Invalid value (at line 1"),
+        (b"address = '\xff'\n", "the settings file FILE is not UTF-8 text"),
+        (b"[batches]\nsize = 8\n", "batches in FILE is not a setting"),
+        (
+            b"max_batch_size = 'many'\n",
+            "max_batch_size in FILE (--max-batch-size, POOLSERVICE_MAX_BATCH_SIZE): must be",
+        ),
+    ],
+)
+def test_an_error_in_the_settings_file_names_the_file(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError) as refused:
+        load(["--config", str(file)])
+    assert words in str(refused.value).replace(str(file), "FILE")
+
+
+def test_an_error_in_a_flag_does_not_name_the_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("max_batch_size = 8\n")
+    with pytest.raises(SettingsError) as refused:
+        load(["--config", str(file), "--max-batch-size", "0"])
+    assert str(file) not in str(refused.value)
 
 
 def test_an_address_in_use_is_reported_in_one_sentence(server_address: str, run_server: RunServer) -> None:
@@ -159,6 +206,8 @@ def test_a_public_address_without_protection_is_refused(
     arguments = [argument for flag in flags for argument in replaced.get(flag, [flag])]
     sentence = failure(run_server, "--address", f"{host}:0", *arguments)
     assert words in sentence
+    assert "add what is missing" in sentence
+    assert "--address 127.0.0.1:PORT" in sentence
     assert "--insecure (POOLSERVICE_INSECURE=true)" in sentence
 
 

@@ -194,3 +194,18 @@ def test_a_decorated_function_is_listed() -> None:
     assert double(4) == 8
     assert caches()[before].entries == 1
     cache._caches.pop()
+
+
+def test_the_size_counts_each_entry_once_whichever_were_used_again() -> None:
+    values = Cache("windows", lambda number: bytes(1000))
+    values(10_000)
+    one = values.size().nbytes
+    for number in range(10_001, 15_000):
+        values(number)
+        # An entry of the old generation that is used becomes young again.
+        values(10_000 + number // 7 % 100)
+        found = values.size()
+        assert found.nbytes == one * found.entries
+    assert 1 < values.size().entries < 5_000
+    values.clear()
+    assert values.size().nbytes == 0

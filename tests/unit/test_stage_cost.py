@@ -59,6 +59,13 @@ def test_empty_planes_cost_one_call() -> None:
     assert (steps, peak) == (coefficients.CALL, 0)
 
 
+def test_a_batch_without_samples_has_an_estimate() -> None:
+    for case in islice(random_cases(6), 500):
+        steps, peak = stage_cost(case.stage, (0, *case.shape[1:]), case.dtype)
+        assert 0 < steps < math.inf, case
+        assert peak >= 0, case
+
+
 def test_a_stage_costs_the_sum_of_its_specs() -> None:
     specs = (MaxPool2d(3), AvgPool2d(2), MaxPool2d(3))
     parts = [stage_cost(PoolStage((spec,)), (3, 500, 500), FLOAT32) for spec in specs]

@@ -1,6 +1,7 @@
 """The `poolservice` command, assembled from its subcommands."""
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -64,11 +65,17 @@ def main() -> None:
     `exit_errors`.
     """
     standard_streams.prepare()
+    warnings.showwarning = _report_warning
     status = _run()
     if error := standard_streams.flush_output():
         _report_os_error(error)
         status = status or exit_errors.FAILED
     sys.exit(status)
+
+
+def _report_warning(message: Warning | str, *_source: object, **_keywords: object) -> None:
+    """Print a warning of the SDK in the command's terms, without the line of code that it is about."""
+    exit_errors.report(sdk_errors.translate(str(message)))
 
 
 def _run() -> int:

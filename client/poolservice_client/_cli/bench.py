@@ -96,6 +96,8 @@ def bench(
     options = {
         "output": "features" if features else "tensor",
         "color_mode": cast(ColorMode | None, color_mode and color_mode.value),
+        # The shape is the user's, and only the time counts.
+        "layout": "CHW",
     }
     workload = Workload(parsed, payload, name, options)
     rows = [Measurement(calls) for calls in concurrency or _CONCURRENCIES]

@@ -119,5 +119,5 @@ def parse(data: bytes) -> bytes | NDArray[Any]:
 
 
 def channels_first(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return an image's pixels, (H, W) or (H, W, C), as (C, H, W)."""
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    """Return an image's pixels, (H, W), (H, W, C) or (N, H, W, C), with its channels before its height."""
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, -3)

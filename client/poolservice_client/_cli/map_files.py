@@ -65,6 +65,7 @@ def map_files(
     ] = None,
     parameters: Flags,
     color_mode: shared_options.Colors = None,
+    layout: shared_options.LayoutOption = None,
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Keep the results' shapes instead of flat vectors.")
     ] = False,
@@ -107,6 +108,7 @@ def map_files(
         "normalize": normalize,
         "dtype": "float16" if float16 else None,
         "color_mode": cast(ColorMode | None, color_mode and color_mode.value),
+        "layout": layout and layout.value,
     }
     job = {"operators": [repr(operator.spec) for operator in parsed], **options}
     started = time.monotonic()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from poolservice_client import Execution, PoolClient
 from poolservice_client._cli import dependencies, input_data, operator_parser, sdk_errors, shared_options
@@ -17,6 +18,7 @@ from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes
 from poolservice_client._cli.operator_parser import Operator
 from poolservice_client._cli.pool_output import OutputFile, check_folder
 from poolservice_client._cli.result_summary import ROWS_NOTE, Result
+from poolservice_client._request.layout import Layout
 from poolservice_client._request.query import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
@@ -66,6 +68,7 @@ def pool(
     *,
     parameters: Flags,
     color_mode: shared_options.Colors = None,
+    layout: shared_options.LayoutOption = None,
     features: Annotated[bool, typer.Option("--features", help="Request flat feature vectors, not tensors.")] = False,
     normalize: shared_options.Normalize = False,
     float16: shared_options.Float16 = False,
@@ -93,23 +96,28 @@ def pool(
         _check_figure(figure)
     given = input_data.read(image, max_message_bytes)
     mode = cast(ColorMode | None, color_mode and color_mode.value)
+    channels = cast(Layout | None, layout and layout.value)
     with (
         sdk_errors.translated_errors(parsed, given.name, output),
         PoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes) as client,
     ):
         if as_image:
-            results, execution = _pool_images(client, given, parsed, mode), None
+            results, execution = _pool_images(client, given, parsed, mode, channels), None
         else:
             options = {
                 "output": "features" if features else "tensor",
                 "normalize": normalize,
                 "dtype": "float16" if float16 else None,
                 "color_mode": mode,
+                "layout": channels,
             }
             results, execution = _pool_tensors(client, given, parsed, options)
     paths = output_file.write(results) if output_file else None
     if figure:
-        _draw(figure, given, results, color_mode=mode or "RGB", features=features)
+        before = given.to_array(mode or "RGB")
+        if channels == "HWC" and not given.is_image:
+            before = input_data.channels_first(before)
+        _draw(figure, given, results, before, features=features)
     report = _Report(given, results, execution, paths, figure)
     if as_json:
         typer.echo(json.dumps(_as_json(report), allow_nan=False))
@@ -118,9 +126,10 @@ def pool(
 
 
 def _pool_images(
-    client: PoolClient, given: InputData, parsed: Sequence[Operator], mode: ColorMode | None
+    client: PoolClient, given: InputData, parsed: Sequence[Operator], mode: ColorMode | None, layout: Layout | None
 ) -> list[Result]:
-    images = client.pool_image(given.payload, [operator.spec for operator in parsed], color_mode=mode)
+    specs = [operator.spec for operator in parsed]
+    images = client.pool_image(given.payload, specs, color_mode=mode, layout=layout)
     return [
         Result(operator, input_data.channels_first(np.asarray(image)), None, image)
         for operator, image in zip(parsed, images, strict=True)
@@ -147,10 +156,9 @@ def _check_figure(path: Path) -> None:
     dependencies.require("--figure", "matplotlib.figure")
 
 
-def _draw(path: Path, given: InputData, results: Sequence[Result], *, color_mode: str, features: bool) -> None:
+def _draw(path: Path, given: InputData, results: Sequence[Result], before: NDArray[Any], *, features: bool) -> None:
     from poolservice_client import _figure
 
-    before = given.to_array(color_mode)
     panels = [_figure.Panel(escape(Path(given.name).name), before, results[0].operator.spec.spatial_dims)]
     for result in results:
         # A pooled image has values in 0..255, the input's panel in [0, 1].

@@ -28,6 +28,7 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
         "color_mode": "--color-mode",
         "normalize": "--normalize",
         "dtype": "--float16",
+        "layout": "--layout",
         "output": "-o",
     }
 )
@@ -38,6 +39,8 @@ _REPLACEMENTS = (
     ("max_message_bytes=", "--max-message-bytes"),
     ("math.inf", "inf"),
     ("tls=", CA_VARIABLE),
+    ('layout="HWC"', "--layout HWC"),
+    ('layout="CHW"', "--layout CHW"),
 )
 
 

@@ -36,6 +36,21 @@ class ColorMode(StrEnum):
     RGBA = "RGBA"
 
 
+class Layout(StrEnum):
+    """Where the channels of an array are."""
+
+    CHW = "CHW"
+    HWC = "HWC"
+
+
+LayoutOption = Annotated[
+    Layout | None,
+    typer.Option(
+        "--layout",
+        case_sensitive=False,
+        help="Where the channels of an .npy file are: first, CHW (the default), or last, HWC. Results have them first.",
+    ),
+]
 Colors = Annotated[
     ColorMode | None,
     typer.Option("--color-mode", case_sensitive=False, help="Decode images to RGB (the default), GRAY or RGBA."),

@@ -14,7 +14,7 @@ from poolservice_client._coalescing.aio import AsyncCoalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
 from poolservice_client._map.aio_map_method import AsyncMap
 from poolservice_client._request.files import path_of, with_path
-from poolservice_client._request.payload import is_slow, make_payload
+from poolservice_client._request.payload import is_slow
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.reader_threads import reader_threads
 from poolservice_client._response.reader import read_response
@@ -104,7 +104,7 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
     async def _call(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
         try:
             # Reading a file or encoding an image would block the event loop, so a thread does it.
-            payload = await reader_threads.run(make_payload, x) if is_slow(x) else make_payload(x)
+            payload = await reader_threads.run(query.payload_of, x) if is_slow(x) else query.payload_of(x)
             template = query.template_for(payload)
             seconds = self._settings.call_timeout(timeout)
             if (

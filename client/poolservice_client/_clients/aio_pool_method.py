@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from poolservice.specs import PoolSpec
 from poolservice_client._clients.base import documented_as
 from poolservice_client._clients.blocking_pool_method import BlockingPoolMethods
+from poolservice_client._request.layout import Layout
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
 from poolservice_client._response.reader import PoolResponse
@@ -126,12 +127,15 @@ class AsyncPoolMethods(ABC):
         normalize: bool = False,
         dtype: Literal["float16"] | None = None,
         color_mode: ColorMode | None = None,
+        layout: Layout | None = None,
         timeout: float | None = None,
         execution: bool = False,
         returns: Returns = "numpy",
     ) -> Any:
         """Pool a tensor or an image. Arguments, result and errors are those of `PoolClient.pool`."""
-        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
+        query = PoolQuery.of(
+            specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode, layout=layout
+        )
         torch = wants_torch(returns)
         result = await self._call(query, x, timeout, execution=execution)
         return as_tensors(result) if torch else result
@@ -149,8 +153,9 @@ class AsyncPoolMethods(ABC):
         specs: PoolSpec | Sequence[PoolSpec],
         *,
         color_mode: ColorMode | None = None,
+        layout: Layout | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Pool an image and return an image. Arguments and errors are those of `PoolClient.pool_image`."""
-        query = PoolQuery.of(specs, output="image", color_mode=color_mode)
+        query = PoolQuery.of(specs, output="image", color_mode=color_mode, layout=layout)
         return await self._call(query, x, timeout)

@@ -11,7 +11,6 @@ from poolservice_client._coalescing.blocking import Coalescer, PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
 from poolservice_client._map.blocking_map_method import BlockingMap
 from poolservice_client._request.files import path_of, with_path
-from poolservice_client._request.payload import make_payload
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._response.reader import read_response
 from poolservice_client._server_info import Health, ServerInfo, read_health, read_server_info
@@ -130,7 +129,7 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
 
     def _call(self, query: PoolQuery, x: Any, timeout: float | None, *, execution: bool = False) -> Any:
         try:
-            payload = make_payload(x)
+            payload = query.payload_of(x)
             template = query.template_for(payload)
             seconds = self._settings.call_timeout(timeout)
             if (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from poolservice.specs import PoolSpec
+from poolservice_client._request.layout import Layout
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, ImageOptions, Output, PoolOptions, PoolQuery
 from poolservice_client._response.reader import PoolResponse
@@ -121,6 +122,7 @@ class BlockingPoolMethods(ABC):
         normalize: bool = False,
         dtype: Literal["float16"] | None = None,
         color_mode: ColorMode | None = None,
+        layout: Layout | None = None,
         timeout: float | None = None,
         execution: bool = False,
         returns: Returns = "numpy",
@@ -139,6 +141,9 @@ class BlockingPoolMethods(ABC):
             dtype: "float16" converts floating-point results to float16. Default: the layer's result type, which is
                 the dtype of `x`, and float32 for means of integers.
             color_mode: the channels that an image is decoded to: "RGB" (the default), "GRAY" or "RGBA".
+            layout: "HWC" if `x` is a tensor of shape (H, W, C) or (N, H, W, C) for 2-D specs: its channels are moved
+                to the front before it is sent, and the result has them there. "CHW" if they are first. Default: they
+                are first, with a warning for a tensor that looks like "HWC". Images are not affected.
             timeout: seconds until the call must end. Default: the client's timeout.
             execution: also return where and how the request ran.
             returns: "numpy" for arrays, or "torch" for torch tensors, which share the arrays' memory and keep
@@ -164,7 +169,9 @@ class BlockingPoolMethods(ABC):
             >>> y, indices = client.pool(x, MaxPool2d(2, return_indices=True))
             >>> vector = client.pool("cat.jpg", GlobalAvgPool2d(), output="features", normalize=True)
         """
-        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
+        query = PoolQuery.of(
+            specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode, layout=layout
+        )
         torch = wants_torch(returns)
         result = self._call(query, x, timeout, execution=execution)
         return as_tensors(result) if torch else result
@@ -181,6 +188,7 @@ class BlockingPoolMethods(ABC):
         specs: PoolSpec | Sequence[PoolSpec],
         *,
         color_mode: ColorMode | None = None,
+        layout: Layout | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Pool an image, or a tensor that represents one, and return an image.
@@ -189,6 +197,7 @@ class BlockingPoolMethods(ABC):
             x: see `pool`. A tensor must be (C, H, W) with 1, 3 or 4 channels, and uint8 or floats in [0, 1].
             specs: a 2-D spec without `return_indices`, or a list of them.
             color_mode: the channels that an image is decoded to: "RGB" (the default), "GRAY" or "RGBA".
+            layout: as in `pool`, for a tensor.
             timeout: seconds until the call must end. Default: the client's timeout.
 
         Returns:
@@ -200,5 +209,5 @@ class BlockingPoolMethods(ABC):
         Example:
             >>> thumbnail = client.pool_image("cat.jpg", AdaptiveAvgPool2d(64))
         """
-        query = PoolQuery.of(specs, output="image", color_mode=color_mode)
+        query = PoolQuery.of(specs, output="image", color_mode=color_mode, layout=layout)
         return self._call(query, x, timeout)

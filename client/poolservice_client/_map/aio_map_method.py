@@ -9,6 +9,7 @@ from poolservice_client._map.input_check import check_iterable
 from poolservice_client._map.map_item import MapItem
 from poolservice_client._map.options import MapKeywords, MapOptions, OnError
 from poolservice_client._map.yielded_values import Results, progress_of
+from poolservice_client._request.layout import Layout
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, Output, PoolQuery
 from poolservice_client._response.static_types import ArraySpec, R, TensorSpec
@@ -135,6 +136,7 @@ class AsyncMap:
         normalize: bool = False,
         dtype: Literal["float16"] | None = None,
         color_mode: ColorMode | None = None,
+        layout: Layout | None = None,
         returns: Returns = "numpy",
     ) -> Any:
         """Pool many tensors or images in bounded memory; see PoolClient.map for the arguments and errors.
@@ -144,7 +146,9 @@ class AsyncMap:
         closed (``contextlib.aclosing`` does this at the end of its block), when the task that waits for it is
         cancelled, or soon after a ``break``, when the event loop closes it.
         """
-        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
+        query = PoolQuery.of(
+            specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode, layout=layout
+        )
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
         return map_async(
             xs if isinstance(xs, AsyncIterable) else check_iterable(xs),

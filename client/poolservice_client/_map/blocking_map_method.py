@@ -10,6 +10,7 @@ from poolservice_client._map.map_item import MapItem
 from poolservice_client._map.open_maps import close_at_exit
 from poolservice_client._map.options import MapKeywords, MapOptions, OnError
 from poolservice_client._map.yielded_values import Results, progress_of
+from poolservice_client._request.layout import Layout
 from poolservice_client._request.payload import Poolable
 from poolservice_client._request.query import ColorMode, Output, PoolQuery
 from poolservice_client._response.static_types import ArraySpec, R, TensorSpec
@@ -136,6 +137,7 @@ class BlockingMap:
         normalize: bool = False,
         dtype: Literal["float16"] | None = None,
         color_mode: ColorMode | None = None,
+        layout: Layout | None = None,
         returns: Returns = "numpy",
     ) -> Any:
         """Pool many tensors or images in bounded memory, and keep the server busy meanwhile.
@@ -169,6 +171,7 @@ class BlockingMap:
             normalize: as in `pool`.
             dtype: as in `pool`.
             color_mode: as in `pool`.
+            layout: as in `pool`.
             returns: "numpy" for arrays, "torch" for torch tensors, which share the arrays' memory and keep bfloat16.
 
         Returns:
@@ -182,7 +185,9 @@ class BlockingMap:
                 it; or, in either form, if the client is closed meanwhile.
             Exception: what `xs` itself raises, after the results of everything that was read before.
         """
-        query = PoolQuery.of(specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode)
+        query = PoolQuery.of(
+            specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode, layout=layout
+        )
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
         return close_at_exit(
             map_blocking(

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from poolservice.codec.wire import size_of
 from poolservice.errors import InvalidRequest, PoolError
 from poolservice_client._request.files import path_of, with_path
-from poolservice_client._request.payload import ImagePayload, is_slow, make_payload
+from poolservice_client._request.payload import ImagePayload, is_slow
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._response.reader import PoolResponse
@@ -76,7 +76,7 @@ class Item:
         self.prepared = True
         try:
             self.path = _printable(path_of(x))
-            payload = make_payload(x)
+            payload = query.payload_of(x)
             self.template = query.template_for(payload)
             size = size_of(payload.data)
             self.small = size <= (_SMALL_IMAGE if isinstance(payload, ImagePayload) else _SMALL_TENSOR)

@@ -10,7 +10,8 @@ import numpy as np
 from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, to_message
 from poolservice.v1 import pool_pb2
-from poolservice_client._request.payload import ImagePayload, Payload
+from poolservice_client._request.layout import LAYOUTS, Layout, channels_first, warn_if_channels_last
+from poolservice_client._request.payload import ImagePayload, Payload, TensorPayload, make_payload
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._request.wrong_spec import describe_wrong_spec
 
@@ -38,6 +39,7 @@ class ImageOptions(TypedDict, total=False):
     """The keyword arguments of `pool_image`."""
 
     color_mode: ColorMode | None
+    layout: Layout | None
     timeout: float | None
 
 
@@ -60,6 +62,7 @@ class PoolQuery:
         normalize: whether feature vectors are divided by their Euclidean norm.
         narrow: whether floating-point results are converted to float16.
         color_mode: the mode in which an image is decoded; None for the server's default.
+        layout: the layout of tensors, "CHW" or "HWC"; None for "CHW" with a warning for tensors that look like "HWC".
     """
 
     specs: tuple[PoolSpec, ...]
@@ -68,6 +71,7 @@ class PoolQuery:
     normalize: bool
     narrow: bool
     color_mode: str | None
+    layout: str | None
     _templates: dict[object, RequestTemplate] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
@@ -78,6 +82,7 @@ class PoolQuery:
         normalize: object = False,
         dtype: object = None,
         color_mode: object = None,
+        layout: object = None,
     ) -> "PoolQuery":
         """Validate the arguments of a call. Equal arguments give the same object, which keeps its templates.
 
@@ -86,10 +91,20 @@ class PoolQuery:
         """
         hashable_specs = tuple(specs) if isinstance(specs, list) else specs
         try:
-            return _cached_query(hashable_specs, output, normalize, dtype, color_mode)
+            return _cached_query(hashable_specs, output, normalize, dtype, color_mode, layout)
         except TypeError:
             # An argument that cannot be hashed is invalid, and validating it gives the error.
-            return _make_query(hashable_specs, output, normalize, dtype, color_mode)
+            return _make_query(hashable_specs, output, normalize, dtype, color_mode, layout)
+
+    def payload_of(self, x: Any) -> Payload:
+        """Return the payload that is sent for `x`, a tensor with its channels first.
+
+        Raises:
+            InvalidRequest: `x` is not something that can be pooled, or does not have this layout.
+            OSError: `x` is a path that cannot be read.
+        """
+        payload = make_payload(x)
+        return channels_first(payload) if self.layout == "HWC" and isinstance(payload, TensorPayload) else payload
 
     def template_for(self, payload: Payload) -> RequestTemplate:
         """Return the template of this query's requests with such a payload; the same object each time.
@@ -108,6 +123,8 @@ class PoolQuery:
                 raise InvalidRequest(
                     "is for images; a tensor is pooled in the channels that it has", field="color_mode"
                 )
+            if self.layout is None and shape is not None and all(spec.spatial_dims == 2 for spec in self.specs):
+                warn_if_channels_last(shape)
             if len(self._templates) >= _MAX_TEMPLATES:
                 self._templates.clear()
             # Another thread may have added it meanwhile.
@@ -129,7 +146,9 @@ class PoolQuery:
         return RequestTemplate(head, dtype, shape, stackable_dims)
 
 
-def _make_query(specs: object, output: object, normalize: object, dtype: object, color_mode: object) -> PoolQuery:
+def _make_query(
+    specs: object, output: object, normalize: object, dtype: object, color_mode: object, layout: object
+) -> PoolQuery:
     if not isinstance(output, str) or output not in _OUTPUT_FORMATS:
         raise InvalidRequest(
             f'must be "tensor" or "features" (pool_image returns images); got {output!r}', field="output"
@@ -141,6 +160,7 @@ def _make_query(specs: object, output: object, normalize: object, dtype: object,
     if not isinstance(color_mode, str | None) or color_mode not in _COLOR_MODES:
         raise InvalidRequest(f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}', field="color_mode")
     checked_specs = (specs,) if isinstance(specs, PoolSpec) else _check_specs(specs)
+    checked_layout = _check_layout(layout, checked_specs)
     if output == "image":
         for number, spec in enumerate(checked_specs):
             if getattr(spec, "return_indices", False):
@@ -152,6 +172,7 @@ def _make_query(specs: object, output: object, normalize: object, dtype: object,
         normalize,
         dtype is not None and _is_float16(dtype),
         color_mode,
+        checked_layout,
     )
 
 
@@ -173,6 +194,20 @@ def _check_specs(specs: object) -> tuple[PoolSpec, ...]:
     raise InvalidRequest(
         f"must be a spec such as MaxPool2d(2), or a list of them; got {describe_wrong_spec(specs)}", field="specs"
     )
+
+
+def _check_layout(layout: object, specs: Sequence[PoolSpec]) -> str | None:
+    if layout is None:
+        return None
+    if not isinstance(layout, str) or layout not in LAYOUTS:
+        raise InvalidRequest(f'must be "CHW" or "HWC"; got {layout!r}', field="layout")
+    for spec in specs:
+        if layout == "HWC" and spec.spatial_dims != 2:
+            raise InvalidRequest(
+                f'"HWC" is for 2-D specs; move the channels of a tensor for {type(spec).__name__} to the front',
+                field="layout",
+            )
+    return layout
 
 
 def _is_float16(dtype: object) -> bool:

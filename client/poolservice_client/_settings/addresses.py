@@ -54,6 +54,10 @@ def is_local(address: str) -> bool:
 def _check(address: str) -> None:
     if not isinstance(address, str):
         raise InvalidRequest(f'must be "host:port", or a list of them; got {address!r}', field="address")
+    try:
+        address.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f'must be "host:port" in UTF-8; got {address!r}', field="address") from None
     if "://" in address and address.split("://")[0] in _WEB_SCHEMES:
         raise InvalidRequest(f'must be "host:port" without a scheme; got {address!r}', field="address")
     port = address.rpartition(":")[2]

@@ -19,6 +19,7 @@ from poolservice_client._transport.failures import (
     closed_error,
     failure_of_rpc,
     is_unreachable,
+    require_message,
 )
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
@@ -36,6 +37,9 @@ from poolservice_client.errors import PoolError
 # A probe of worker discovery that is cancelled, because its client is closed or the event loop ends, gets this time to
 # end by itself. A response takes milliseconds; only a server that does not respond takes longer.
 _LAST_PROBE_SECONDS = 0.25
+
+# gRPC ends a cancelled call within milliseconds.
+_CANCEL_SECONDS = 1.0
 
 
 class AsyncTransport(Protocol):
@@ -92,12 +96,13 @@ class AsyncGrpcTransport:
         try:
             self._retries.count_call()
             response = await self._attempt(pool, method, request, timeout, deadline, partial_retry)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             # Closing a channel cancels its calls, although nobody cancelled the tasks that await them.
-            task = asyncio.current_task()
-            if self._is_closed and (task is None or not task.cancelling()):
+            if self._is_closed and not _is_task_cancelled():
                 raise closed_during_call_error() from None
-            raise
+            # A cancelled task keeps its exception, whose traceback would keep the request.
+            request = b""
+            raise error.with_traceback(None)  # noqa: B904 - it is the exception itself
         finally:
             self._slots.release()
         self._retries.mark_reached()
@@ -161,7 +166,8 @@ class AsyncGrpcTransport:
                 self._discover_workers(pool)
             with Lease(pool, failed, self._close_connection) as connection:
                 try:
-                    response = await self._send(pool, connection, method, request, deadline)
+                    sent = await self._send(pool, connection, method, request, deadline)
+                    response = require_message(sent, self._settings)
                 except grpc.aio.AioRpcError as error:
                     if self._is_closed:
                         raise closed_during_call_error() from None
@@ -186,10 +192,17 @@ class AsyncGrpcTransport:
 
     async def _send(
         self, pool: ConnectionPool, connection: Connection, method: str, request: bytes, deadline: float | None
-    ) -> bytes:
+    ) -> bytes | None:
+        """Send the request once. The response is None if the server sends no message."""
         first = self._start(connection, method, request, deadline)
         if self._settings.hedge_after is None or method == HEALTH:
-            response: bytes = await first
+            # Unlike a wait for the call, a wait for this future can be cancelled without cancelling the call.
+            try:
+                await _end_of(first)
+            except asyncio.CancelledError:
+                await _cancel(first)
+                raise
+            response: bytes | None = await first
             return response
         return await self._hedge(pool, connection, first, method, request, deadline)
 
@@ -204,7 +217,7 @@ class AsyncGrpcTransport:
         method: str,
         request: bytes,
         deadline: float | None,
-    ) -> bytes:
+    ) -> bytes | None:
         """Return the first response of two calls. The second one is sent only if `call` takes long."""
         first = asyncio.ensure_future(_response_of(call))
         tasks = {first}
@@ -268,6 +281,15 @@ class AsyncGrpcTransport:
         return read_worker_identity(response)
 
 
+def _is_task_cancelled() -> bool:
+    """Return True if someone has cancelled the current task.
+
+    A function of its own: a task that is a local variable in its own traceback is a reference cycle.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _end_of(call: Any) -> "asyncio.Future[None]":
     """Return a future that is done when the call has ended."""
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -280,7 +302,26 @@ def _end_of(call: Any) -> "asyncio.Future[None]":
     return ended
 
 
-async def _response_of(call: Any) -> bytes:
+async def _cancel(call: Any) -> None:
+    """Cancel a call and wait until gRPC has ended it and released its request.
+
+    Cancelling the call's own task as well, as `call.cancel()` does, would leave nobody to wait for that: memory would
+    not be bounded by the number of slots, and gRPC would never free what describes the request.
+    """
+    core_call = getattr(call, "_cython_call", None)
+    if core_call is None:
+        # A call with interceptors, or another version of gRPC.
+        call.cancel()
+        return
+    if not core_call.done():
+        core_call.cancel("cancelled by the caller")
+    ended = asyncio.ensure_future(_response_of(call))
+    # The call may have failed just before. Nobody wants its error any more.
+    ended.add_done_callback(lambda task: task.cancelled() or task.exception())
+    await asyncio.wait([ended], timeout=_CANCEL_SECONDS)
+
+
+async def _response_of(call: Any) -> bytes | None:
     """Await a call. Unlike the call itself, this coroutine can become a task."""
-    response: bytes = await call
+    response: bytes | None = await call
     return response

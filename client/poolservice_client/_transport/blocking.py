@@ -21,6 +21,7 @@ from poolservice_client._transport.failures import (
     closed_error,
     failure_of_rpc,
     is_unreachable,
+    require_message,
 )
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
@@ -178,7 +179,8 @@ class GrpcTransport:
                 self._discover_workers()
             with Lease(pool, failed, self._close_connection) as connection, fork.deferred():
                 try:
-                    response = self._send(pool, connection, method, request, deadline, cancellation)
+                    sent = self._send(pool, connection, method, request, deadline, cancellation)
+                    response = require_message(sent, self._settings)
                 except grpc.RpcError as error:
                     if self._closed.is_set():
                         raise closed_during_call_error() from None
@@ -208,10 +210,11 @@ class GrpcTransport:
         request: bytes,
         deadline: float | None,
         cancellation: Cancellation | None,
-    ) -> bytes:
+    ) -> bytes | None:
+        """Send the request once. The response is None if the server sends no message."""
         if cancellation is None and self._settings.hedge_after is None:
             return cast(
-                bytes, connection.methods[method](request, timeout=remaining(deadline), metadata=self._metadata)
+                bytes | None, connection.methods[method](request, timeout=remaining(deadline), metadata=self._metadata)
             )
         if cancellation is not None:
             cancellation.check()
@@ -221,7 +224,7 @@ class GrpcTransport:
         with cancellation.on_cancel(call.cancel):
             try:
                 if self._settings.hedge_after is None:
-                    return cast(bytes, call.result())
+                    return cast(bytes | None, call.result())
                 return self._hedge(pool, connection, call, method, request, deadline)
             except grpc.FutureCancelledError:
                 raise Cancelled from None
@@ -234,13 +237,13 @@ class GrpcTransport:
         method: str,
         request: bytes,
         deadline: float | None,
-    ) -> bytes:
+    ) -> bytes | None:
         """Return the first response of two calls. The second one is sent only if `first` takes long."""
         try:
-            return cast(bytes, first.result(self._settings.hedge_after))
+            return cast(bytes | None, first.result(self._settings.hedge_after))
         except grpc.FutureTimeoutError:
             if method == HEALTH or not self._retries.take_retry():
-                return cast(bytes, first.result())
+                return cast(bytes | None, first.result())
         self._counters.add("hedges")
         with Lease(pool, connection, self._close_connection) as other:
             second = other.methods[method].future(request, timeout=remaining(deadline), metadata=self._metadata)
@@ -253,7 +256,7 @@ class GrpcTransport:
                     winner = ended.get()
                 if winner is second:
                     self._counters.add("hedges_won")
-                return cast(bytes, winner.result())
+                return cast(bytes | None, winner.result())
             finally:
                 first.cancel()
                 second.cancel()

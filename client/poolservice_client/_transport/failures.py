@@ -58,6 +58,17 @@ def failure_of_rpc(
     return Failure(exception, retryable=code in _TRANSIENT_CODES, is_lost=code in _TRANSIENT_CODES)
 
 
+def require_message(response: bytes | None, settings: Settings) -> bytes:
+    """Return the response of a call that ended with the status OK.
+
+    Raises:
+        ServerError: it ended without a message, for which gRPC returns None.
+    """
+    if response is None:
+        raise ServerError(f"{settings.address} ended the call with the status OK, but without a complete message")
+    return response
+
+
 def is_unreachable(error: grpc.Call | grpc.aio.AioRpcError) -> bool:
     """Return True if the error means that no server responded."""
     return error.code() in _UNREACHABLE_CODES

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeAlias
 from google.protobuf.message import DecodeError
 
 from poolservice.v1 import pool_pb2
-from poolservice_client._response.reader import unreadable_response
 from poolservice_client._transport.connections import Connection, ConnectionPool
 
 #: Seconds that a probe, a call of GetServerInfo, may take.
@@ -25,6 +24,8 @@ _INTERVAL_WITH_ONE_WORKER_SECONDS = 60.0
 _INTERVAL_AFTER_FAILURE_SECONDS = 2.0
 # After n (ln n + 12) attempts, the probability that one of n workers has no connection is about e^-12, 1 in 160,000.
 _ATTEMPTS_MARGIN = 12.0
+# More worker processes than any machine runs.
+_MAX_WORKERS = 1024
 
 
 class WorkerIdentity(NamedTuple):
@@ -54,17 +55,19 @@ class Close(NamedTuple):
 DiscoveryRun: TypeAlias = Generator[Probe | Close, WorkerIdentity | None, None]
 
 
-def read_worker_identity(message: bytes) -> WorkerIdentity:
+def read_worker_identity(message: bytes | None) -> WorkerIdentity:
     """Return the worker that sent a GetServerInfoResponse.
 
-    Raises:
-        ServerError: the message is malformed.
+    A server whose response is missing, malformed or absurd counts as one worker: discovery runs in the background, and
+    opens at most as many connections as there can be workers.
     """
     try:
-        info = pool_pb2.GetServerInfoResponse.FromString(message)
-    except DecodeError as error:
-        raise unreadable_response(error) from None
-    return WorkerIdentity(info.worker, max(info.workers, 1))
+        info = pool_pb2.GetServerInfoResponse.FromString(message or b"")
+    except DecodeError:
+        return SINGLE_WORKER
+    if not 0 <= info.worker < info.workers <= _MAX_WORKERS:
+        return SINGLE_WORKER
+    return WorkerIdentity(info.worker, info.workers)
 
 
 class WorkerDiscovery:

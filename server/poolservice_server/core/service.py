@@ -97,6 +97,10 @@ class PoolService:
         """Return True if unread responses take more than half of the queue's bytes."""
         return self._unsent.are_crowding
 
+    def unsent_bytes(self) -> int:
+        """Return the size of the large responses that are built and not sent yet."""
+        return self._unsent.nbytes
+
     def pool(self, call: Call) -> Awaitable[bytes]:
         """Respond to a PoolRequest with a PoolResponse."""
         self._check_size(call.message)

@@ -49,6 +49,11 @@ class UnsentResponses:
         self._nbytes: dict[str, int] = {}
 
     @property
+    def nbytes(self) -> int:
+        """The total size of the unsent responses."""
+        return self._total
+
+    @property
     def are_crowding(self) -> bool:
         """True if the unsent responses take more than `max_bytes`."""
         return self._total > self._max_bytes

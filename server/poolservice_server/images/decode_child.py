@@ -22,7 +22,7 @@ import numpy as np
 from poolservice.errors import InvalidRequest
 from poolservice_server.images.decoder import decode_scanned
 from poolservice_server.images.scan_result import Coding, Header, Scan
-from poolservice_server.pool_stage import WorkStopped
+from poolservice_server.stop import WorkStopped
 
 MAX_LINE = 65_536
 

@@ -37,7 +37,7 @@ METHODS: Mapping[str, _Method] = MappingProxyType(
         "webp": _Method(2.6, 35.0, 3.5),
         "webp_lossless": _Method(3.0, 7.0, 4.5),
         "raw": _Method(0.7, 0.2, 0.0),
-        "bmp_run_length": _Method(100.0, 100.0, 2.0),
+        "bmp_run_length": _Method(100.0, 200.0, 2.0),
         "tiff_fax": _Method(8.0, 20.0, 1.0),
         "tiff_lzw": _Method(1.0, 2.5, 1.0),
         "tiff_jpeg": _Method(1.5, 8.0, 1.0),
@@ -54,6 +54,10 @@ _STEPS_PER_FILE = 60_000.0
 _STEPS_PER_PIXEL = 7.0
 # libjpeg-turbo's pixels to planes, per pixel.
 _TURBO_STEPS_PER_PIXEL = 1.0
+# The peak of decoding with libjpeg-turbo, per pixel: gray samples, or colors of four bytes; planes; and for RGBA a
+# plane of alpha, and all planes once more.
+_TURBO_GRAY_BYTES: Mapping[str, int] = MappingProxyType({"GRAY": 1, "RGB": 1 + 3, "RGBA": 1 + 3 + 1 + 4})
+_TURBO_COLOR_BYTES: Mapping[str, int] = MappingProxyType({"RGB": 4 + 3, "RGBA": 4 + 3 + 1 + 4})
 
 
 def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[float, int]:
@@ -82,8 +86,8 @@ def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[fl
         and header.orientation == 1
         and (coding.channels == 1 or (coding.channels == 3 and mode != "GRAY"))
     ):
-        # Decoded by libjpeg-turbo: pixels of four bytes, then planes.
-        return steps + _TURBO_STEPS_PER_PIXEL * pixels, decoding + pixels * (4 + channels)
+        per_pixel = (_TURBO_GRAY_BYTES if coding.channels == 1 else _TURBO_COLOR_BYTES)[mode]
+        return steps + _TURBO_STEPS_PER_PIXEL * pixels, decoding + pixels * per_pixel
     if header.bits > 8:
         # The image, a copy as uint16, and the planes.
         turned = 2 if header.orientation != 1 else 0

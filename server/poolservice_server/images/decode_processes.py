@@ -23,9 +23,9 @@ import structlog
 from poolservice_server.foreign_text import quote
 from poolservice_server.images.decode_child import MAX_LINE
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import ColorMode, DecoderCrashed, never
+from poolservice_server.images.decoder import ColorMode, DecoderCrashed
 from poolservice_server.images.scan_result import Scan, invalid_image
-from poolservice_server.pool_stage import Stop, WorkStopped
+from poolservice_server.stop import Stop, WorkStopped, never
 
 _log = structlog.get_logger(__name__)
 

@@ -25,7 +25,7 @@ from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.formats import scan
 from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
 from poolservice_server.images.stoppable_file import StoppableFile
-from poolservice_server.pool_stage import Stop, WorkStopped
+from poolservice_server.stop import Stop, WorkStopped, never
 
 #: Steps between two calls of `stop`.
 PIECE_STEPS = 20e6
@@ -34,6 +34,11 @@ PIECE_STEPS = 20e6
 MAX_COPIED_BYTES = 512 * 2**20
 
 _SMALLEST_PIECE = 64
+
+# A file whose compressed and decompressed pixels together take fewer bytes is decoded in one piece.
+_SMALL_BYTES = 100_000
+# Up to this size, the fixed cost of exporting a band exceeds the cost per pixel.
+_SMALL_PIXELS = 16_384
 
 ColorMode = Literal["RGB", "GRAY", "RGBA"]
 
@@ -53,11 +58,6 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = MappingProxyType(
 
 
 libtiff.silence()
-
-
-def never() -> bool:
-    """Return False: the caller waits however long it takes."""
-    return False
 
 
 class Decode(Protocol):
@@ -114,7 +114,9 @@ def decode_scanned(
         raise WorkStopped
     header = scanned.header
     file = b"".join(scanned.parts)
-    steps, _ = decode_cost(scanned, mode)
+    steps = 0.0
+    if scanned.coding.nbytes + scanned.coding.sample_bytes > _SMALL_BYTES:
+        steps, _ = decode_cost(scanned, mode)
     in_pieces = steps > 2 * PIECE_STEPS
     # A single pass over the pixels is short at any size. Several passes are decoded in pieces, by Pillow.
     if not in_pieces or scanned.coding.passes == 1:
@@ -216,6 +218,10 @@ def _to_deep_planes(image: Image.Image, bits: int, mode: ColorMode) -> np.ndarra
 
 
 def _to_planes(image: Image.Image) -> np.ndarray:
+    if image.mode != "L" and image.width * image.height <= _SMALL_PIXELS:
+        # One export of the rows of all bands, and a copy, is faster than an export per band.
+        rows = np.frombuffer(image.tobytes("raw", f"{image.mode};L"), np.uint8)
+        return np.ascontiguousarray(rows.reshape(image.height, -1, image.width).transpose(1, 0, 2))
     # Exporting bands one by one is faster than exporting them interleaved, and planes pool many times faster than
     # interleaved bytes.
     bands = image.getbands()

@@ -4,6 +4,7 @@ A scan of a JPEG file (start of scan, progressive scans) is one coded pass over 
 """
 
 import re
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ARITHMETIC = frozenset(range(0xC9, 0xD0))
+# Bits per sample, height, width, and the number of components.
+_FRAME_HEADER = struct.Struct(">BHHB")
+_FACTORS = frozenset(horizontal << 4 | vertical for horizontal in range(1, 5) for vertical in range(1, 5))
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # Comments and application segments, except JFIF and Adobe, which define the color space.
 _METADATA = frozenset(range(0xE1, 0xF0)) - {0xEE} | {0xFE}
@@ -46,12 +50,9 @@ MAX_STRAY_BYTES = 65_536
 _PADDING = 512
 
 
-class _Segment(NamedTuple):
-    marker: int
-    #: The positions of the marker and of the end of the segment.
-    start: int
-    end: int
-    content: memoryview
+# The marker of a segment, the position of its marker, and the start and end of its content. A tuple, because files have
+# many.
+_Segment = tuple[int, int, int, int]
 
 
 class _Frame(NamedTuple):
@@ -64,52 +65,70 @@ class _Frame(NamedTuple):
 
 def scan(view: memoryview) -> Scan:
     """Walk the segments up to the first scan, leaving out metadata: EXIF, profiles, thumbnails, further images."""
-    frame, turned, xmp = None, None, memoryview(b"")
-    parts: list[Buffer] = [view[:2]]
-    for segment in _segments(view):
-        if segment.marker in _FRAME_HEADERS:
+    frame, exif, xmp = None, None, None
+    parts: list[Buffer] = []
+    # The bytes from `kept` to `end` belong to the next part.
+    kept, end = 0, 2
+    for marker, start, content, next_end in _segments(view):
+        if start != end:
+            parts.append(view[kept:end])
+            kept = start
+        end = next_end
+        if marker in _METADATA:
+            parts.append(view[kept:start])
+            kept = end
+            if marker == _APP1 and exif is None and view[content : content + len(_EXIF)] == _EXIF:
+                exif = view[content:end]
+            elif marker == _APP1 and view[content : content + len(_XMP)] == _XMP:
+                xmp = view[content:end]
+        elif marker in _FRAME_HEADERS:
             if frame is not None:
                 raise invalid_image("the JPEG file has two frame headers before its pixels; save the image again")
-            frame = _frame(segment)
-        elif segment.marker == _APP1 and turned is None and bytes(segment.content[: len(_EXIF)]) == _EXIF:
-            turned = orientation.from_exif(segment.content)
-        elif segment.marker == _APP1 and bytes(segment.content[: len(_XMP)]) == _XMP:
-            xmp = segment.content
-        elif segment.marker == _START_OF_SCAN:
+            frame = _frame(marker, bytes(view[content:end]))
+        elif marker == _START_OF_SCAN:
             if frame is None:
                 raise invalid_image("the JPEG file has pixels but no frame header that gives their size; save it again")
-            header = Header("JPEG", frame.width, frame.height, turned or orientation.from_xmp(xmp))
-            pixels = view[segment.start :]
-            if frame.marker not in _PROGRESSIVE and bytes(segment.content[:1]) == bytes((len(frame.samples),)):
-                # The decoder stops after the only scan.
-                return Scan(header, [*parts, pixels], _coding(frame, len(pixels), 1.0))
-            starts, passes = _walk_scans(pixels, frame)
-            start = sum(map(len, parts))
-            boundaries = [start + scan_start for scan_start in starts]
-            return Scan(header, [*parts, pixels], _coding(frame, len(pixels), passes), boundaries)
-        if segment.marker not in _METADATA:
-            parts.append(view[segment.start : segment.end])
+            parts.append(view[kept:])
+            header = Header("JPEG", frame.width, frame.height, orientation.from_metadata(exif, xmp))
+            # The decoder stops after the only scan.
+            is_only = frame.marker not in _PROGRESSIVE and view[content:end][:1] == bytes((len(frame.samples),))
+            return _scan_pixels(header, parts, view[start:], frame, is_only=is_only)
     raise too_many_blocks("JPEG", "segments")
+
+
+def _scan_pixels(header: Header, parts: list[Buffer], pixels: memoryview, frame: _Frame, *, is_only: bool) -> Scan:
+    """Return the result for a file whose `pixels`, from the first scan on, are the end of the last of its parts."""
+    if is_only:
+        return Scan(header, parts, _coding(frame, len(pixels), 1.0))
+    starts, passes = _walk_scans(pixels, frame)
+    first = sum(map(len, parts)) - len(pixels)
+    return Scan(header, parts, _coding(frame, len(pixels), passes), [first + start for start in starts])
 
 
 def _segments(view: memoryview) -> Iterator[_Segment]:
     """Yield the segments lazily. The caller stops at the first scan, because coded pixels follow its header."""
-    position, stray = 2, MAX_STRAY_BYTES
+    position, stray, nbytes = 2, MAX_STRAY_BYTES, len(view)
     for _ in range(MAX_BLOCKS):
-        found = _MARKER.search(view, position, position + stray + 2)
-        if found is None:
-            raise _unreadable_header(view)
-        stray -= found.start() - position
-        marker, position = found[1][0], found.end()
+        start = position
+        # Nearly always the next segment follows immediately.
+        if position + 4 <= nbytes and view[position] == 0xFF and 0 < view[position + 1] < 0xFF:
+            marker = view[position + 1]
+        else:
+            found = _MARKER.search(view, position, position + stray + 2)
+            if found is None:
+                raise _unreadable_header(view)
+            start, marker = found.start(), found[1][0]
+            stray -= start - position
+        position = start + 2
         if marker in _WITHOUT_LENGTH:
             continue
         if marker == _END_OF_IMAGE:
             raise invalid_image("the JPEG file has no pixels between its start and its end; send a complete image")
         length = int.from_bytes(view[position : position + 2], "big")
-        content, position = view[position + 2 : position + length], position + length
-        if len(content) != length - 2:
+        if length < 2 or position + length > nbytes:
             raise _unreadable_header(view)
-        yield _Segment(marker, found.start(), position, content)
+        yield marker, start, position + 2, position + length
+        position += length
 
 
 def _unreadable_header(view: memoryview) -> InvalidRequest:
@@ -127,25 +146,23 @@ def _damaged_header() -> InvalidRequest:
     )
 
 
-def _frame(segment: _Segment) -> _Frame:
-    content = segment.content
+def _frame(marker: int, content: bytes) -> _Frame:
     if len(content) < 6:
         raise truncated_file("JPEG", "its frame header")
-    bits, components = content[0], content[5]
+    bits, height, width, components = _FRAME_HEADER.unpack_from(content)
     if bits != 8 or components not in (1, 3, 4):
         raise invalid_image(
             f"the JPEG file has {components} components of {bits} bits; 1, 3 or 4 components of 8 bits are read"
         )
-    height, width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
-    sampling = [(factors >> 4, factors & 15) for factors in content[7 : 6 + 3 * components : 3]]
-    if len(sampling) != components or not all(1 <= factor <= 4 for factors in sampling for factor in factors):
+    end = 6 + 3 * components
+    identifiers, factors = content[6:end:3], content[7:end:3]
+    if len(set(identifiers)) != components or len(factors) != components or not _FACTORS.issuperset(factors):
         raise _damaged_header()
-    block_width, block_height = 8 * max(x for x, _ in sampling), 8 * max(y for _, y in sampling)
-    blocks = -(-width // block_width) * -(-height // block_height)
-    samples = {content[6 + 3 * i]: blocks * 64 * x * y for i, (x, y) in enumerate(sampling)}
-    if len(samples) != components:
-        raise _damaged_header()
-    return _Frame(segment.marker, width, height, samples)
+    # The high half of a byte is the horizontal sampling factor, the low half the vertical one.
+    block_width, block_height = 8 * (max(factors) >> 4), 8 * max([factor & 15 for factor in factors])
+    blocks = 64 * -(-width // block_width) * -(-height // block_height)
+    samples = {key: blocks * (factor >> 4) * (factor & 15) for key, factor in zip(identifiers, factors, strict=True)}
+    return _Frame(marker, width, height, samples)
 
 
 def _coding(frame: _Frame, nbytes: int, passes: float) -> Coding:

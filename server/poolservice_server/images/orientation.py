@@ -53,6 +53,14 @@ def from_exif(exif: memoryview) -> int | None:
         return None
 
 
+def from_metadata(exif: memoryview | None, xmp: bytes | memoryview | None) -> int:
+    """Return the orientation in an EXIF block, or else in an XMP packet, 1 to 8; 1 if neither has one."""
+    turned = None if exif is None else from_exif(exif)
+    if turned is None:
+        turned = _UPRIGHT if xmp is None else from_xmp(xmp)
+    return turned
+
+
 def from_xmp(xmp: bytes | memoryview) -> int:
     """Return the orientation in an XMP packet, 1 to 8; 1 if it has none."""
     found = _XMP.search(xmp)

@@ -1,39 +1,43 @@
 """Detect a PNG whose compressed data ends before its last row.
 
-When the compressed data ends, Pillow accepts the image even if rows are missing, and leaves them as they were. So the
-last row is marked before decoding. If it still has the mark afterwards, which is rare in a complete image, the rows are
-counted by decompressing the data once more. Counting them always would cost about as much as decoding.
+When the compressed data ends, Pillow accepts the image even if rows are missing, and leaves them as they were. So one
+pixel of the row that is decoded last is marked before decoding. If it still has the mark afterwards, which is rare in a
+complete image, the rows are counted by decompressing the data once more. Counting them always would cost about as much
+as decoding.
 """
 
 import struct
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from PIL import Image
 
 from poolservice_server.images.png import MAGIC
 from poolservice_server.images.scan_result import invalid_image
-from poolservice_server.pool_stage import Stop, WorkStopped
+from poolservice_server.stop import Stop, WorkStopped
 
-# An unusual value, so that few complete images are decompressed twice.
-_MARK = 0xA5
+# An unusual color in each mode of a PNG, so that few complete images are decompressed twice.
+_MARKS: Mapping[str, int | tuple[int, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("1", "L", "P", "I;16"), 0xA5),
+        **{mode: (0xA5,) * len(mode) for mode in ("LA", "RGB", "RGBA")},
+    }
+)
 # The unread rest of the compressed data is copied once per piece.
 _PIECE_NBYTES = 4 * 2**20
 
 
 def mark_last(image: Image.Image) -> None:
-    """Mark the last row of an image that has been opened and not loaded yet."""
+    """Mark a pixel of the last row of an image that has been opened and not loaded yet."""
     image.im = Image.core.new(image.mode, image.size)  # type: ignore[attr-defined]
-    image.im.paste(_mark_color(image.mode), (0, image.height - 1, image.width, image.height))
+    image.im.putpixel(_last_pixel(image), _MARKS[image.mode])
 
 
 def may_be_missing(image: Image.Image) -> bool:
-    """Return True if the last row of a loaded image has the mark, or is not the last to be decoded."""
-    if image.info.get("interlace"):
-        return True
-    last = image.crop((0, image.height - 1, image.width, image.height))
-    marked = Image.new(image.mode, last.size)
-    marked.im.paste(_mark_color(image.mode), (0, 0, *last.size))
-    return last.tobytes() == marked.tobytes()
+    """Return True if a loaded image still has the mark."""
+    color: object = image.im.getpixel(_last_pixel(image))
+    return color == _MARKS[image.mode]
 
 
 def check(file: bytes, sample_bytes: int, stop: Stop) -> None:
@@ -69,6 +73,12 @@ def check(file: bytes, sample_bytes: int, stop: Stop) -> None:
         )
 
 
-def _mark_color(mode: str) -> int | tuple[int, ...]:
-    bands = Image.getmodebands(mode)
-    return (_MARK,) * bands if bands > 1 else _MARK
+def _last_pixel(image: Image.Image) -> tuple[int, int]:
+    """Return the column and row of a pixel that is decoded together with the last row."""
+    width, height = image.size
+    if not image.info.get("interlace"):
+        return 0, height - 1
+    # The last pass has every second row. A single row is in the pass before it, with every second column.
+    if height > 1:
+        return 0, height // 2 * 2 - 1
+    return max(width // 2 * 2 - 1, 0), 0

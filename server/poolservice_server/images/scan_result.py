@@ -1,7 +1,6 @@
 """The result of scanning an image file, and the errors that scanners raise."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +14,7 @@ Buffer = bytes | bytearray | memoryview
 MAX_BLOCKS = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The properties of an image that its file declares, read without decoding a pixel.
 
     Attributes:

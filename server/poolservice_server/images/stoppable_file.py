@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from io import BytesIO
 
-from poolservice_server.pool_stage import Stop, WorkStopped
+from poolservice_server.stop import Stop, WorkStopped
 
 
 class StoppableFile(BytesIO):

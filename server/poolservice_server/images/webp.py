@@ -38,15 +38,14 @@ def scan(view: memoryview) -> Scan:
 def _walk(view: memoryview) -> tuple[int, str]:
     """Return the orientation and the method of an extended file."""
     position, end, method = 12, 8 + int.from_bytes(view[4:8], "little"), "webp"
-    turned: int | None = None
-    xmp = memoryview(b"")
+    exif, xmp = None, None
     for _ in range(MAX_BLOCKS):
         if position + 8 > end:
-            return turned or orientation.from_xmp(xmp), method
+            return orientation.from_metadata(exif, xmp), method
         kind, size = struct.unpack_from("<4sL", view, position)
         content = view[position + 8 : min(position + 8 + size, end)]
-        if kind == b"EXIF" and turned is None:
-            turned = orientation.from_exif(content)
+        if kind == b"EXIF" and exif is None:
+            exif = content
         elif kind == b"XMP ":
             xmp = content
         # A frame of an animation may have alpha or be lossless too.

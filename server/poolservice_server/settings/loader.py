@@ -1,7 +1,7 @@
 """Loads the settings from all their sources and reports everything that is wrong in one sentence."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,30 @@ def load(arguments: Sequence[str]) -> Settings:
         SystemExit: the command line has --help.
     """
     flags = flags_source(Settings, arguments)
-    path = flags().get("config") or os.environ.get(variable_of("config"))
+    given = flags()
+    path = given.get("config") or os.environ.get(variable_of("config"))
     from_file = read_settings_file(Path(path)) if path else {}
     try:
         return Settings(**from_file, _cli_settings_source=flags)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise SettingsError("; ".join(_sentence(problem) for problem in error.errors())) from None
+        overridden = {*given, *(name for name in from_file if variable_of(name) in os.environ)}
+        sources = {name: f" in {path}" for name in from_file if name not in overridden}
+        raise SettingsError("; ".join(_sentence(problem, sources) for problem in error.errors())) from None
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, sources: Mapping[str, str]) -> str:
+    """Return what is wrong with a setting.
+
+    Args:
+        problem: pydantic's description.
+        sources: for each setting that the settings file sets, the words that say so.
+    """
     name = "_".join(str(part) for part in problem["loc"])
+    source = sources.get(name, "")
     if problem["type"] == "extra_forbidden":
         suggestion = did_you_mean(name, Settings.model_fields)
-        return f"{name} is not a setting{suggestion} (poolservice-server --help lists the settings)"
+        return f"{name}{source} is not a setting{suggestion} (poolservice-server --help lists the settings)"
     rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
     if not name:
         return str(rule)
-    return f"{name} (--{name.replace('_', '-')}, {variable_of(name)}): {rule}; got {problem['input']!r}"
+    return f"{name}{source} (--{name.replace('_', '-')}, {variable_of(name)}): {rule}; got {problem['input']!r}"

@@ -148,8 +148,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         description="Largest number of requests of one caller that are queued, running or not sent; 0: seven eighths "
-        "of max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or an "
-        "address",
+        "of max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or a "
+        "connection",
     )
     caller_max_bytes: int = Field(
         default=0,

@@ -23,9 +23,11 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     """Return the keys and values of a settings file in TOML.
 
     Raises:
-        SettingsError: the file cannot be read or is not TOML.
+        SettingsError: the file cannot be read or is not TOML. The message names the file.
     """
     try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error}") from None
+        return tomllib.loads(read_file(path, "the settings file").decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise SettingsError(f"the settings file {path} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None

@@ -67,7 +67,8 @@ class Sizes(NamedTuple):
 
 def sizes_of(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype) -> Sizes:
     """Return the sizes of a spec on planes (P, *spatial)."""
-    results = math.prod(output_shape(spec, (1, *shape)))
+    # Of one plane, because torch accepts a batch without samples but no sample without channels.
+    results = shape[0] * math.prod(output_shape(spec, (1, 1, *shape[1:])))
     indices = 8 if getattr(spec, "return_indices", False) else 0
     integer = dtype.kind in "iu"
     return Sizes(

@@ -14,7 +14,7 @@ import pytest
 from poolservice.errors import InvalidRequest
 from poolservice_server.images import ColorMode, DecoderCrashed, decode, decode_processes, scan
 from poolservice_server.images.decode_processes import DecodeProcesses
-from poolservice_server.pool_stage import WorkStopped
+from poolservice_server.stop import WorkStopped
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="child processes decode on Linux only")
 
@@ -93,6 +93,17 @@ def test_a_child_that_does_not_stop_is_killed(processes: DecodeProcesses, files:
     with pytest.raises(WorkStopped):
         decode_in_child(processes, files["jpeg"], stop=lambda: True)
     assert not psutil.pid_exists(child)
+
+
+def test_a_child_stops_a_long_decode_by_itself(
+    processes: DecodeProcesses, write_png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_processes, "_STOPPING_SECONDS", 3600.0)
+    child = child_of_this_process()
+    file = write_png(7000, 7000, 8, 2, zlib.compress(bytes(7000 * 21001), 1))
+    with pytest.raises(WorkStopped):
+        decode_in_child(processes, file, stop=lambda: True)
+    assert child_of_this_process() == child
 
 
 def test_a_child_that_takes_too_long_is_killed(

@@ -78,3 +78,29 @@ def test_the_orientation_is_pillows(image: Image.Image, format: str, packet: str
             expected = ImageOps.exif_transpose(Image.open(BytesIO(file))).convert("RGB")
         planes = decode(file, "RGB", max_pixels=10_000)
         np.testing.assert_array_equal(planes.transpose(1, 2, 0), np.asarray(expected), err_msg=name)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_exif_in_hexadecimal_digits_in_a_text_of_a_png(image: Image.Image, compressed: bool) -> None:
+    exif = b"Exif\0\0" + exif_block("<", *TAGS["short"])
+    digits = exif.hex()
+    text = f"\nexif\n{len(exif):8}\n{digits[:72]}\n{digits[72:]}\n"
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", text, zip=compressed)
+    written = BytesIO()
+    image.save(written, "PNG", pnginfo=info)
+    expected = ImageOps.exif_transpose(Image.open(BytesIO(written.getvalue()))).convert("RGB")
+    assert expected.size == image.size[::-1]
+    planes = decode(written.getvalue(), "RGB", max_pixels=10_000)
+    np.testing.assert_array_equal(planes.transpose(1, 2, 0), np.asarray(expected))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("packet", ["none", "attribute"])
+def test_the_orientation_of_a_tiff_is_pillows(image: Image.Image, orientation: int, packet: str) -> None:
+    written = BytesIO()
+    tags = {274: orientation, **({700: PACKETS[packet].encode()} if packet != "none" else {})}
+    image.save(written, "TIFF", tiffinfo=tags)
+    expected = ImageOps.exif_transpose(Image.open(BytesIO(written.getvalue()))).convert("RGB")
+    planes = decode(written.getvalue(), "RGB", max_pixels=10_000)
+    np.testing.assert_array_equal(planes.transpose(1, 2, 0), np.asarray(expected))

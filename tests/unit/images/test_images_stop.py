@@ -8,7 +8,7 @@ from PIL import Image
 
 from poolservice.errors import InvalidRequest
 from poolservice_server.images import decode_cost, decode_scanned, scan
-from poolservice_server.pool_stage import WorkStopped
+from poolservice_server.stop import WorkStopped
 
 MAX_PIXELS = 50_000_000
 SIDE = 4000
