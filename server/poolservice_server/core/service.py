@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVarTuple
 
 from google.rpc import status_pb2
 
@@ -18,11 +18,14 @@ from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.plan import known_head, read_head
+from poolservice_server.core.response_builder import MAX_INLINE_BYTES
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponse, UnsentResponses
 from poolservice_server.core.validation_turns import ValidationTurns
 from poolservice_server.error_status import MessageTooLarge, to_status
 from poolservice_server.stage_cost import Cost
+
+Arguments = TypeVarTuple("Arguments")
 
 MAX_BATCH_ITEMS = 1024
 
@@ -120,8 +123,9 @@ class PoolService:
                 if len(tasks) % _STARTED_AT_ONCE == 0:
                     await asyncio.sleep(0)
         outcomes = [task.result() for task in tasks]
-        self._check_batch_response_size(sum(len(response) for _, response in outcomes if response is not None))
-        response = codec.encode_batch_response(outcomes)
+        nbytes = sum(len(response) for _, response in outcomes if response is not None)
+        self._check_batch_response_size(nbytes)
+        response = await self._encode(nbytes, codec.encode_batch_response, outcomes)
         self._check_batch_response_size(len(response))
         return response
 
@@ -156,8 +160,11 @@ class PoolService:
                 if response is not None and len(response) > response_bytes:
                     flow_control.add(len(response) - response_bytes)
                     nbytes += len(response) - response_bytes
+                size = 0 if response is None else len(response)
+                message = await self._encode(size, codec.encode_stream_response, correlation_id, status, response)
+                del response
                 async with sending:
-                    await send(codec.encode_stream_response(correlation_id, status, response))
+                    await send(message)
             finally:
                 for one in unsent:
                     one.release()
@@ -251,6 +258,12 @@ class PoolService:
                 # The request has an error as its own outcome.
                 return 0
         return 0 if head.tensor_plan is None else head.tensor_plan.cost.response_bytes
+
+    async def _encode(self, nbytes: int, encode: Callable[[*Arguments], bytes], *arguments: *Arguments) -> bytes:
+        """Encode a message that contains responses of `nbytes`; copying large ones must not run on the event loop."""
+        if nbytes > MAX_INLINE_BYTES:
+            return await asyncio.get_running_loop().run_in_executor(self._image_threads, encode, *arguments)
+        return encode(*arguments)
 
     def _hold(self, response: bytes, call: Call) -> bytes:
         """Count a response as unsent, unless it is small."""

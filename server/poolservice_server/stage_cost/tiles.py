@@ -61,7 +61,7 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
             rows = sizes.planes * math.prod(sizes.spatial[:-1])
             steps += c.TILE_MAXIMUM * sizes.results + c.TILE_MAXIMUM_ROW * rows
         if sizes.integer and math.prod(sizes.spatial) > c.MAX_WIDENED_VALUES:
-            converted /= per_row  # one row of tiles at a time
+            converted = converted // per_row  # one row of tiles at a time
         return Estimate("tiles in numpy", steps, converted + 2.5 * columns, sizes.result_bytes)
     long_int = sizes.integer and sizes.width == 8
     steps += c.TORCH_INT64 * sizes.values * long_int + c.TORCH_WINDOW * sizes.results
