@@ -145,7 +145,7 @@ def _block_nbytes(nbytes: int, steps: float) -> int:
     pieces = min(int(steps / PIECE_STEPS), max(8, MAX_COPIED_BYTES // nbytes))
     block = max(nbytes // pieces, 2 * _SMALLEST_PIECE)
     # The decoder must see the checksum at the end of a compressed stream together with the last pixels.
-    while 0 < nbytes % block < _SMALLEST_PIECE:
+    while block < nbytes and 0 < nbytes % block < _SMALLEST_PIECE:
         block += 1
     return block
 
