@@ -70,10 +70,15 @@ class DecodeProcesses:
             self._is_closed = True
             for child in self._children:
                 child.kill()
-            # A thread that waits for a child closes the connection itself.
+            idle = []
             with contextlib.suppress(queue.Empty):
                 while True:
-                    self._idle.get_nowait().connection.close()
+                    idle.append(self._idle.get_nowait())
+            # The children stay in the queue: a thread that gets one fails, and one that gets none would wait for ever.
+            # A thread that uses a child closes the connection itself.
+            for child in idle:
+                child.connection.close()
+                self._idle.put(child)
 
     def decode_scanned(
         self, scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = never
@@ -129,8 +134,10 @@ class DecodeProcesses:
         child = self._idle.get()
         try:
             if not child.is_alive():
-                # It was ended from outside while it was idle.
+                # It was ended while it was idle, from outside or by `close`.
                 child = self._replace(child)
+                if self._is_closed:
+                    raise DecoderCrashed("the server is stopping, and has ended its decoder processes")
             reply = child.ask(request, descriptor, memory, stop, seconds)
         except BaseException:
             child = self._replace(child)
@@ -145,8 +152,9 @@ class DecodeProcesses:
             child.connection.close()
             if self._is_closed:
                 return child
-            self._children.remove(child)
+            # If the system cannot start a process now, the dead child stays, and the next call replaces it.
             replacement = _Child()
+            self._children.remove(child)
             self._children.add(replacement)
             return replacement
 
@@ -156,16 +164,25 @@ class _Child:
 
     def __init__(self) -> None:
         self.connection, childs_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with childs_end:
-            command = [sys.executable, "-m", "poolservice_server.images.decode_child"]
-            self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own
-                [*command, str(childs_end.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(childs_end.fileno(),),
-                # The child imports what this process imports, and numpy must not start threads.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
-            )
+        command = [sys.executable, "-m", "poolservice_server.images.decode_child"]
+        try:
+            with childs_end:
+                self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own
+                    [*command, str(childs_end.fileno()), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(childs_end.fileno(),),
+                    env={
+                        **os.environ,
+                        # The child imports the same packages as this process.
+                        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                        # numpy must not start threads.
+                        "OPENBLAS_NUM_THREADS": "1",
+                    },
+                )
+        except OSError:
+            self.connection.close()
+            raise
 
     def is_alive(self) -> bool:
         """Return True if the process has not ended."""
