@@ -13,32 +13,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 import structlog
 
 from poolservice_server.foreign_text import quote
+from poolservice_server.images.color_mode import CHANNELS, ColorMode
 from poolservice_server.images.decode_child import MAX_LINE
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import ColorMode, DecoderCrashed
+from poolservice_server.images.decoder import DecoderCrashed
 from poolservice_server.images.scan_result import Scan, invalid_image
 from poolservice_server.stop import Stop, WorkStopped, never
 
 _log = structlog.get_logger(__name__)
 
-# Memory that a child may use in addition to twice the estimate.
+# The memory that a child may use in addition to twice the estimate.
 _SPARE_BYTES = 64 * 2**20
-# Time that a child has in addition to twenty times the estimate. It covers the start of the child too.
+# The time that a child has in addition to twenty times the estimate. It includes the start of the child.
 _SPARE_SECONDS = 10.0
-# How often a waiting thread asks whether its caller has left, and how long a child has to notice it by itself.
+# The interval at which a waiting thread calls `stop`, and the time that a child then has to stop by itself.
 _POLL_SECONDS = 0.02
 _STOPPING_SECONDS = 0.2
 _ALIGNMENT = 64
-
-_CHANNELS: Mapping[str, int] = MappingProxyType({"GRAY": 1, "RGB": 3, "RGBA": 4})
 
 
 class DecodeProcesses:
@@ -95,7 +92,7 @@ class DecodeProcesses:
         file = b"".join(scanned.parts)
         height, width = scanned.header.upright
         planes_at = -(-(1 + len(file)) // _ALIGNMENT) * _ALIGNMENT
-        planes_nbytes = _CHANNELS[mode] * height * width * scanned.header.dtype.itemsize
+        planes_nbytes = CHANNELS[mode] * height * width * scanned.header.dtype.itemsize
         descriptor = _create_memory(planes_at + planes_nbytes)
         try:
             memory = mmap.mmap(descriptor, 0)
@@ -124,7 +121,7 @@ class DecodeProcesses:
             )
         if "stopped" in reply:
             raise WorkStopped
-        shape = (height, width, _CHANNELS[mode]) if reply["interleaved"] else (_CHANNELS[mode], height, width)
+        shape = (height, width, CHANNELS[mode]) if reply["interleaved"] else (CHANNELS[mode], height, width)
         planes = np.ndarray(shape, header.dtype, memory, planes_at)
         return np.moveaxis(planes, -1, 0) if reply["interleaved"] else planes
 
@@ -236,7 +233,7 @@ class _Child:
 
 
 def _create_memory(nbytes: int) -> int:
-    """Return a descriptor of anonymous shared memory whose size nobody can change."""
+    """Return a descriptor of anonymous shared memory whose size cannot be changed."""
     descriptor = os.memfd_create("image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, nbytes)
     # A child that shrinks the memory would crash the server when it reads the planes.
