@@ -13,6 +13,10 @@ from poolservice_server.error_status import UnreadResponses
 UNCOUNTED_BYTES = 16 * 1024
 
 
+# gRPC copies a response when it starts to send it, and grpcio keeps the original until it is sent.
+_COPIES = 2
+
+
 class UnsentResponse:
     """The bytes of one response that is not sent yet. Release it when the response is sent, or when its call ends."""
 
@@ -55,22 +59,21 @@ class UnsentResponses:
         return self._total > self._max_bytes
 
     def check(self, caller: str, nbytes: int) -> None:
-        """Check that the caller has read enough of its responses for one more of `nbytes`.
+        """Check, before a request is admitted, that its caller has read enough for a response of `nbytes`.
 
         Raises:
             UnreadResponses: it has not.
         """
         unread = self._nbytes.get(caller, 0)
-        if unread and unread + nbytes > self._max_caller_bytes:
+        if unread and unread + _COPIES * nbytes > self._max_caller_bytes:
             raise UnreadResponses(unread, self._max_caller_bytes)
 
     def add(self, caller: str, nbytes: int) -> UnsentResponse:
         """Count a response of `nbytes` that is about to be sent.
 
-        Raises:
-            UnreadResponses: the caller has not read enough of its responses.
+        It is not refused any more: its work is done, and its permit has reserved the memory.
         """
-        self.check(caller, nbytes)
+        nbytes *= _COPIES
         self._nbytes[caller] = self._nbytes.get(caller, 0) + nbytes
         self._total += nbytes
         self._count(nbytes)
