@@ -115,7 +115,7 @@ soak: $(VENV)/installed ## use one server in every way for MINUTES=10 and fail i
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
 .PHONY: soak
 
-audit: $(VENV)/installed dist ## check the licences and known faults of all dependencies; write an SBOM into dist/
+audit: $(VENV)/installed dist ## check the licences and known vulnerabilities of all dependencies; write an SBOM into dist/
 	$(BIN)/python .ci/audit.py
 .PHONY: audit
 
