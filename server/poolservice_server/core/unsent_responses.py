@@ -1,4 +1,4 @@
-"""Responses that are computed and not sent yet: their bytes stay in the queue's, and each caller has a share of them.
+"""Responses that are computed and not sent yet: they count in the queue's bytes, and each caller has a limit.
 
 gRPC keeps a response until its caller reads it. A caller that does not read would otherwise fill the server's memory
 with responses that no limit counts.
@@ -32,7 +32,7 @@ class UnsentResponses:
     """The unsent responses of all callers.
 
     Args:
-        max_bytes: the total size of all callers' unsent responses from which on they crowd the queue.
+        max_bytes: the total size of all unsent responses above which they crowd the queue.
         max_caller_bytes: largest total size of one caller's unsent responses. A single response may be larger.
         count: called with the number of bytes that are added or, if negative, no longer held.
     """
@@ -55,10 +55,10 @@ class UnsentResponses:
         return self._total > self._max_bytes
 
     def check(self, caller: str, nbytes: int) -> None:
-        """Check that the caller has read enough of its responses for one more of `nbytes`.
+        """Check that a caller may have another unread response of `nbytes`.
 
         Raises:
-            UnreadResponses: it has not.
+            UnreadResponses: its unread responses and this one exceed the limit.
         """
         unread = self._nbytes.get(caller, 0)
         if unread and unread + nbytes > self._max_caller_bytes:
@@ -68,7 +68,7 @@ class UnsentResponses:
         """Count a response of `nbytes` that is about to be sent.
 
         Raises:
-            UnreadResponses: the caller has not read enough of its responses.
+            UnreadResponses: the caller's unread responses and this one exceed the limit.
         """
         self.check(caller, nbytes)
         self._nbytes[caller] = self._nbytes.get(caller, 0) + nbytes
