@@ -115,8 +115,8 @@ soak: $(VENV)/installed ## use one server in every way for MINUTES=10 and fail i
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
 .PHONY: soak
 
-audit: $(VENV)/installed dist ## check the licences and known vulnerabilities of all dependencies; write an SBOM into dist/
-	$(BIN)/python .ci/audit.py
+audit: $(VENV)/installed ## check the licences and known vulnerabilities of all dependencies; write build/sbom.cdx.json; flags: FLAGS=--offline
+	$(BIN)/python .ci/audit.py $(FLAGS)
 .PHONY: audit
 
 serve: $(VENV)/installed ## run the server on this machine; more flags: make serve FLAGS='--device cpu'

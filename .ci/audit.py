@@ -1,13 +1,14 @@
 # ruff: noqa: T201 - this is a command
 """Check all installed distributions: known vulnerabilities, licences; write an SBOM.
 
-    make audit
+    make audit                       make audit FLAGS=--offline
 
 pip-audit compares the versions with the advisories of the Python Packaging Authority; where it cannot be installed or
-reached, this says so and goes on. Each licence must be in the allowlist below. The SBOM, in CycloneDX's JSON format, is
-dist/sbom.cdx.json.
+reached, and with --offline, this says so and goes on. Each licence must be in the allowlist below. The SBOM, in
+CycloneDX's JSON format, is build/sbom.cdx.json.
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -58,17 +59,20 @@ _OLDER_NAMES = (
 
 def main() -> int:
     """Run all checks; return 1 if a licence is not allowed or a vulnerability is known."""
+    parser = argparse.ArgumentParser(prog="make audit", description=__doc__.partition("\n")[0])
+    parser.add_argument("--offline", action="store_true", help="do not look for known vulnerabilities")
+    options = parser.parse_args()
     distributions = sorted(metadata.distributions(), key=lambda one: one.metadata["Name"].lower())
     licences = {one.metadata["Name"]: licence_of(one) for one in distributions}
     refused = {name: licence for name, licence in licences.items() if not is_allowed(licence)}
     for name, licence in refused.items():
         print(f"{name}: the licence {licence or 'is unknown, which'} is not in the allowlist of .ci/audit.py")
     print(f"licences: {len(licences)} distributions, {len(refused)} not allowed")
-    path = ROOT / "dist" / "sbom.cdx.json"
+    path = ROOT / "build" / "sbom.cdx.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(sbom(distributions), indent=2) + "\n")
     print(f"SBOM: {path.relative_to(ROOT)}, {len(distributions)} components")
-    vulnerabilities = known_vulnerabilities()
+    vulnerabilities = "of --offline" if options.offline else known_vulnerabilities()
     if isinstance(vulnerabilities, str):
         print(f"known vulnerabilities: not checked, because {vulnerabilities}")
         return int(bool(refused))

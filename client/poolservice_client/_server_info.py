@@ -84,6 +84,12 @@ class Limits:
         max_queue_items: requests that wait in the queue at one time.
         max_queue_bytes: bytes of the requests that wait in the queue at one time.
         max_batch_size: requests that run in one batch.
+        max_request_seconds: seconds of computing that one request may take, as the server estimates them.
+        caller_max_requests: requests that one caller may have in flight. Of this limit and the next three,
+            0 means none.
+        caller_max_bytes: bytes that the requests of one caller in flight may need.
+        caller_max_seconds: estimated seconds of computing that one caller may have in flight.
+        caller_max_rate: requests per second of one caller.
     """
 
     max_message_bytes: int
@@ -94,6 +100,11 @@ class Limits:
     max_queue_items: int
     max_queue_bytes: int
     max_batch_size: int
+    max_request_seconds: float
+    caller_max_requests: int
+    caller_max_bytes: int
+    caller_max_seconds: float
+    caller_max_rate: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,119 @@
-"""Makes glibc's allocator keep the memory of large messages instead of returning it to the kernel.
+"""Makes glibc's allocator keep the memory of large messages, and return it to the kernel when it is not used any more.
 
 By default glibc returns the memory of a large message and faults it in again for the next call, which costs a third of
 the server's time on messages of hundreds of kilobytes. Keeping it costs about 100 MB of resident memory. Only a process
 of our own may do this: a client library must not change its host's allocator.
+
+After a burst of work glibc would keep the memory for ever, because a small block somewhere behind it is still used.
+`MemoryReturn` returns it.
 """
 
+import asyncio
 import ctypes
+import resource
 import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_THRESHOLD = -3
 
-_SETTINGS = ((_M_TRIM_THRESHOLD, 512 * 2**20), (_M_MMAP_THRESHOLD, 128 * 2**20), (_M_TOP_PAD, 16 * 2**20))
+# A block of more than 32 MiB is mapped by itself and returned when it is freed; copying it takes longer than that.
+_SETTINGS = ((_M_TRIM_THRESHOLD, 512 * 2**20), (_M_MMAP_THRESHOLD, 32 * 2**20), (_M_TOP_PAD, 16 * 2**20))
+
+_MEMORY_COUNTS = Path("/proc/self/statm")
+_PAGE_BYTES = resource.getpagesize()
+
+# Returning 64 MiB takes 15 ms, in which threads that allocate memory may wait.
+_WORTH_RETURNING_BYTES = 64 * 2**20
+_IDLE_BYTES = 8 * 2**20
+_INTERVAL_SECONDS = 1.0
 
 
 def keep_large_messages() -> bool:
     """Raise glibc's thresholds; return False, without changes, if the C library is not glibc."""
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _glibc("mallopt")
     if mallopt is None:
         return False
     return all(mallopt(option, value) == 1 for option, value in _SETTINGS)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process on Linux."""
+    return int(_MEMORY_COUNTS.read_text().split()[1]) * _PAGE_BYTES
+
+
+def trim() -> None:
+    """Return glibc's free memory to the kernel, without Python's global lock; do nothing for another C library."""
+    malloc_trim = _glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+class MemoryReturn:
+    """Returns free memory to the kernel when the server is idle after it has used much more.
+
+    Args:
+        used_bytes: returns the bytes that requests use now; with few of them, the server is idle.
+        resident_bytes: returns the resident memory of the process.
+        trim: returns the free memory. It takes milliseconds, so it runs on a thread.
+    """
+
+    def __init__(
+        self,
+        used_bytes: Callable[[], int],
+        resident_bytes: Callable[[], int] = resident_bytes,
+        trim: Callable[[], None] = trim,
+    ) -> None:
+        self._used_bytes = used_bytes
+        self._resident_bytes = resident_bytes
+        self._trim = trim
+        self._was_idle = False
+        self._kept_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Look from time to time, on the running event loop, whether there is memory to return."""
+        if _MEMORY_COUNTS.exists() and _glibc("malloc_trim") is not None:
+            self._kept_bytes = self._resident_bytes()
+            self._look_again()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self) -> threading.Thread | None:
+        """Return memory if the server has been idle at two looks in succession; return the thread that does it."""
+        was_idle, self._was_idle = self._was_idle, self._used_bytes() <= _IDLE_BYTES
+        if not (was_idle and self._was_idle):
+            return None
+        resident = self._resident_bytes()
+        if resident < self._kept_bytes + _WORTH_RETURNING_BYTES:
+            self._kept_bytes = min(self._kept_bytes, resident)
+            return None
+        thread = threading.Thread(target=self._return, name="memory-return", daemon=True)
+        thread.start()
+        return thread
+
+    def _return(self) -> None:
+        self._trim()
+        self._kept_bytes = self._resident_bytes()
+
+    def _look(self) -> None:
+        self.look()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL_SECONDS, self._look)
+
+
+def _glibc(name: str) -> "Callable[..., int] | None":
+    """Return a function of glibc, or None if the C library is another one."""
+    if not sys.platform.startswith("linux"):
+        return None
+    found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    return found

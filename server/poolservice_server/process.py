@@ -173,6 +173,8 @@ class ServingProcess:
         self._handle_signals()
         with self._metrics():
             address = await self._server.start()
+            memory_return = allocator.MemoryReturn(self._batcher.used_bytes)
+            memory_return.start()
             self._watch.start()
             # The objects that exist now live as long as the process. Freezing them keeps the garbage collector from
             # traversing torch's 200,000 objects again and again.
@@ -186,6 +188,7 @@ class ServingProcess:
             if not stop.done():
                 raise ServerEnded from ended.exception()
             await self._drain()
+            memory_return.stop()
             await asyncio.wait((ended,))
         self._image_threads.shutdown(wait=False, cancel_futures=True)
         if self._decode_processes:

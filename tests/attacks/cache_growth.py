@@ -13,7 +13,7 @@ from poolservice_client import AdaptiveMaxPool1d, AsyncPoolClient
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
-BEFORE = "twelve requests of 1 MB left 1,347 MB in caches for ever"
+BEFORE = "1,182 MB of caches kept for ever after nine requests of 1 MB"
 
 _ROW = 10**6
 _SPECS = 16

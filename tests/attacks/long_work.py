@@ -16,7 +16,9 @@ from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
-BEFORE = "both threads busy for more than 25 s, 22 s of them after the callers left; good callers run into deadlines"
+BEFORE = (
+    "both threads busy for more than 25 s, 22 s of them after the callers left; the server does not stop within 60 s"
+)
 
 _SIZE = 1000
 _CALLERS = 8

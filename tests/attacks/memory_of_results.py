@@ -18,7 +18,7 @@ from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
-BEFORE = "+1.2 to +1.5 GB by each of three kinds of requests"
+BEFORE = "3.8 GB at most, 519 MB kept; health waits for 1.3 s, p99 of good callers 2.1 s"
 
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 _PATIENCE_SECONDS = 5.0

@@ -23,6 +23,7 @@ DTYPES = tuple(
             np.float16,
             ml_dtypes.bfloat16,
             np.uint8,
+            np.uint16,
             np.int8,
             np.int16,
             np.int32,
@@ -75,7 +76,7 @@ def random_cases(seed: int, *, max_values: int = 2**22) -> Iterator[Case]:
         planes = min(count, random.choice((1, 1, 3, _log_uniform(random, 1, 2048))))
         spatial = _spatial(random, dims, max(1, count // planes))
         image = random.random() < 0.1
-        dtype = np.dtype(np.uint8) if image else random.choice(DTYPES)
+        dtype = np.dtype(random.choice((np.uint8, np.uint8, np.uint16))) if image else random.choice(DTYPES)
         specs = tuple(_spec(random, dims, spatial) for _ in range(random.choice((1, 1, 1, 1, 2, 3))))
         shape = (planes, *spatial)
         try:
@@ -83,8 +84,8 @@ def random_cases(seed: int, *, max_values: int = 2**22) -> Iterator[Case]:
         except InvalidRequest:
             continue
         if results <= _MAX_RESULT_VALUES:
-            # Only decoded images are interleaved.
-            interleaved = image and 1 < planes <= 4 and random.random() < 0.5
+            # Only decoded images of 8 bits are interleaved.
+            interleaved = image and dtype.itemsize == 1 and 1 < planes <= 4 and random.random() < 0.5
             yield Case(PoolStage(specs, image), shape, dtype, interleaved)
 
 

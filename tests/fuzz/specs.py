@@ -7,6 +7,7 @@ torch's float64 results within rounding, those of integers must be the exact mea
 """
 
 import math
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -16,7 +17,8 @@ from tests.fuzz.campaign import Fuzzer, main
 from tests.unit.pooling.conftest import assert_equal_bits, make_case, make_values, pool_with_torch
 
 from poolservice.dtypes import NUMPY_DTYPES
-from poolservice.specs import LAYERS, PoolSpec, from_message, to_message
+from poolservice.errors import InvalidRequest
+from poolservice.specs import LAYERS, PoolSpec, WindowSpec, from_message, to_message
 from poolservice.v1 import pool_pb2
 from poolservice_server.operator_shapes import output_shape, result_dtype
 from poolservice_server.pool_stage import PoolStage
@@ -34,14 +36,42 @@ def generate(random: Random) -> bytes:
     """Return a PoolRequest with one spec and a tensor."""
     operator = random.choice(_OPERATORS)
     spec, shape = make_case(random, operator, large=random.random() < 0.1)
+    if random.random() < 0.15:
+        shape = _many_planes(random, shape, spec.spatial_dims)
+    if isinstance(spec, WindowSpec) and random.random() < 0.3:
+        spec = _larger_window(random, spec, shape)
     dtype = to_tensor(np.empty(0, random.choice(list(NUMPY_DTYPES.values())))).dtype
     # A power of a negative value is NaN, and a sum of infinities has no rounding error to compare with.
     values = make_values(random, shape, dtype, special=operator != "lp_pool")
     if operator == "lp_pool" and dtype.is_floating_point:
         values = values.abs()
+    if dtype.is_signed and not dtype.is_floating_point and random.random() < 0.2:
+        # Negative values only, which a kernel must not confuse with padding.
+        values = torch.where(values < 0, values, ~values)
     array = to_array(values)
     tensor = pool_pb2.Tensor(dtype=_ENUM[array.dtype], shape=shape, data=array.tobytes())
     return pool_pb2.PoolRequest(specs=[to_message(spec)], tensor=tensor).SerializeToString(deterministic=True)
+
+
+def _many_planes(random: Random, shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """Return a shape with enough planes and wide enough rows for the kernels that combine slices of all planes."""
+    spatial = (*shape[-dims:-1], max(shape[-1], random.randint(14, 40)))
+    return (math.ceil(random.randint(20_000, 40_000) / math.prod(spatial)), *spatial)
+
+
+def _larger_window(random: Random, spec: WindowSpec, shape: tuple[int, ...]) -> WindowSpec:
+    """Return a spec with a window for the kernels that combine many values; the same spec if the shape is too small."""
+    longest = random.choice((7, 12, 100))
+    kernel = tuple(random.randint(1, max(1, min(size, longest))) for size in shape[-spec.spatial_dims :])
+    changes: dict[str, Any] = {"kernel_size": kernel}
+    if any(spec.window.padding):
+        changes["padding"] = tuple(random.randint(0, size // 2) for size in kernel)
+    larger = replace(spec, **changes)
+    try:
+        output_shape(larger, shape)
+    except InvalidRequest:
+        return spec
+    return larger
 
 
 def check(data: bytes) -> None:
@@ -90,7 +120,8 @@ def _check_extremes(spec: PoolSpec, planes: torch.Tensor, values: torch.Tensor, 
     ordered = planes
     if not planes.is_floating_point():
         # float64 holds every value of the integer types but int64, whose values here are compared by their ranks.
-        distinct, ranks = torch.unique(planes, return_inverse=True)
+        # torch sorts no uint16; int64 holds the values of all integer types.
+        distinct, ranks = torch.unique(planes.long(), return_inverse=True)
         ordered = ranks.double()
     expected = pool_with_torch(-ordered if reverse else ordered, equivalent)
     maxima, indices = expected if isinstance(expected, tuple) else (expected, None)
@@ -98,9 +129,9 @@ def _check_extremes(spec: PoolSpec, planes: torch.Tensor, values: torch.Tensor, 
     if not planes.is_floating_point():
         # A window of padding alone gives an infinity, which becomes the smallest or the largest integer.
         info = torch.iinfo(planes.dtype)
-        padding = torch.tensor(info.max if reverse else info.min, dtype=planes.dtype)
         held = maxima.isfinite()
-        maxima = torch.where(held, distinct[torch.where(held, maxima, 0).long()], padding)
+        maxima = torch.where(held, distinct[torch.where(held, maxima, 0).long()], info.max if reverse else info.min)
+        maxima = maxima.to(planes.dtype)
     assert_equal_bits(values, maxima)
     if positions is not None:
         assert indices is not None

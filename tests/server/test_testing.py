@@ -39,6 +39,7 @@ def test_settings_in_the_environment_do_not_reach_the_service(monkeypatch: pytes
     ):
         limits = client.server_info().limits
     assert (limits.max_queue_items, limits.max_batch_size) == (1024, 5)
+    assert (limits.max_request_seconds, limits.caller_max_requests) == (10, 896)
 
 
 def test_an_exception_in_the_block_ends_the_service() -> None:

@@ -996,6 +996,11 @@ class Limits(google.protobuf.message.Message):
     MAX_QUEUE_ITEMS_FIELD_NUMBER: builtins.int
     MAX_QUEUE_BYTES_FIELD_NUMBER: builtins.int
     MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
+    MAX_REQUEST_SECONDS_FIELD_NUMBER: builtins.int
+    CALLER_MAX_REQUESTS_FIELD_NUMBER: builtins.int
+    CALLER_MAX_BYTES_FIELD_NUMBER: builtins.int
+    CALLER_MAX_SECONDS_FIELD_NUMBER: builtins.int
+    CALLER_MAX_RATE_FIELD_NUMBER: builtins.int
     max_message_bytes: builtins.int
     """Bytes of one message, in either direction."""
     max_specs: builtins.int
@@ -1012,6 +1017,16 @@ class Limits(google.protobuf.message.Message):
     """Bytes of the requests that wait or run at the same time, results included."""
     max_batch_size: builtins.int
     """Requests computed in one batch."""
+    max_request_seconds: builtins.float
+    """Seconds of computing that one request may take, as the server estimates them."""
+    caller_max_requests: builtins.int
+    """Requests that one caller may have in flight. Of this limit and the next three, 0 means none."""
+    caller_max_bytes: builtins.int
+    """Bytes that the requests of one caller in flight may need, results included."""
+    caller_max_seconds: builtins.float
+    """Estimated seconds of computing that one caller may have in flight."""
+    caller_max_rate: builtins.float
+    """Requests per second of one caller."""
     def __init__(
         self,
         *,
@@ -1023,8 +1038,13 @@ class Limits(google.protobuf.message.Message):
         max_queue_items: builtins.int = ...,
         max_queue_bytes: builtins.int = ...,
         max_batch_size: builtins.int = ...,
+        max_request_seconds: builtins.float = ...,
+        caller_max_requests: builtins.int = ...,
+        caller_max_bytes: builtins.int = ...,
+        caller_max_seconds: builtins.float = ...,
+        caller_max_rate: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_batch_items", b"max_batch_items", "max_batch_size", b"max_batch_size", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_output_bytes", b"max_output_bytes", "max_queue_bytes", b"max_queue_bytes", "max_queue_items", b"max_queue_items", "max_specs", b"max_specs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["caller_max_bytes", b"caller_max_bytes", "caller_max_rate", b"caller_max_rate", "caller_max_requests", b"caller_max_requests", "caller_max_seconds", b"caller_max_seconds", "max_batch_items", b"max_batch_items", "max_batch_size", b"max_batch_size", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_output_bytes", b"max_output_bytes", "max_queue_bytes", b"max_queue_bytes", "max_queue_items", b"max_queue_items", "max_request_seconds", b"max_request_seconds", "max_specs", b"max_specs"]) -> None: ...
 
 global___Limits = Limits
 

@@ -120,6 +120,10 @@ class Batcher:
         """
         self._admission.nbytes += nbytes
 
+    def used_bytes(self) -> int:
+        """Return the memory that admitted requests and unsent responses need now."""
+        return self._admission.nbytes
+
     def submit(self, request: Request, permit: Permit | None = None) -> asyncio.Future[Completed]:
         """Queue a request, or run it immediately if it need not wait for others.
 

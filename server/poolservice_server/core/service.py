@@ -6,7 +6,8 @@ A caller that leaves cancels the coroutine.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVarTuple
 
 from google.rpc import status_pb2
 
@@ -16,16 +17,23 @@ from poolservice.v1 import pool_pb2
 from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
-from poolservice_server.core.plan import read_head
+from poolservice_server.core.plan import known_head, read_head
+from poolservice_server.core.response_builder import MAX_INLINE_BYTES
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponse, UnsentResponses
+from poolservice_server.core.validation_turns import ValidationTurns
 from poolservice_server.error_status import MessageTooLarge, to_status
 from poolservice_server.stage_cost import Cost
+
+Arguments = TypeVarTuple("Arguments")
 
 MAX_BATCH_ITEMS = 1024
 
 # Bytes of a response in addition to those of its results.
 _RESPONSE_OVERHEAD = 64 * 1024
+
+# Requests of a batch that start in one iteration of the event loop, so that thousands do not stop it.
+_STARTED_AT_ONCE = 64
 
 _OK = status_pb2.Status()
 
@@ -84,6 +92,7 @@ class PoolService:
         self._max_request_seconds = max_request_seconds
         self._seconds_per_step = seconds_per_step
         self._decode = decode
+        self._turns = ValidationTurns()
         self._unsent = UnsentResponses(
             max_bytes=max_queue_bytes // 2,
             max_caller_bytes=max_unread_bytes or max_queue_bytes // 4,
@@ -107,9 +116,16 @@ class PoolService:
         """Respond to a PoolBatchRequest with a PoolBatchResponse, in which each request has its own outcome."""
         self._check_size(call.message)
         requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
-        outcomes = await asyncio.gather(*(self._outcome(request, call) for request in requests))
-        self._check_batch_response_size(sum(len(response) for _, response in outcomes if response is not None))
-        response = codec.encode_batch_response(outcomes)
+        tasks = []
+        async with asyncio.TaskGroup() as started:
+            for request in requests:
+                tasks.append(started.create_task(self._outcome(request, call)))
+                if len(tasks) % _STARTED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        outcomes = [task.result() for task in tasks]
+        nbytes = sum(len(response) for _, response in outcomes if response is not None)
+        self._check_batch_response_size(nbytes)
+        response = await self._encode(nbytes, codec.encode_batch_response, outcomes)
         self._check_batch_response_size(len(response))
         return response
 
@@ -144,8 +160,11 @@ class PoolService:
                 if response is not None and len(response) > response_bytes:
                     flow_control.add(len(response) - response_bytes)
                     nbytes += len(response) - response_bytes
+                size = 0 if response is None else len(response)
+                message = await self._encode(size, codec.encode_stream_response, correlation_id, status, response)
+                del response
                 async with sending:
-                    await send(codec.encode_stream_response(correlation_id, status, response))
+                    await send(message)
             finally:
                 for one in unsent:
                     one.release()
@@ -157,7 +176,7 @@ class PoolService:
                 async for message in messages:
                     self._check_size(message)
                     correlation_id, request = codec.decode_stream_request(message)
-                    response_bytes = _expected_response_bytes(request)
+                    response_bytes = await self._expected_response_bytes(request, caller)
                     nbytes = len(message) + response_bytes
                     await flow_control.acquire(nbytes)
                     responses.create_task(respond(correlation_id, request, nbytes, response_bytes))
@@ -187,11 +206,13 @@ class PoolService:
             return to_status(error), None
 
     async def _respond(self, request: codec.Request, call: Call) -> bytes:
-        head = read_head(request.head)
+        head = known_head(request.head)
+        if head is None:
+            head = await self._turns.run(call.caller, partial(read_head, request.head))
         plan = head.tensor_plan
         if plan is None:
-            image = ImageRequest(head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
-            return await self._respond_to_image(image, call)
+            scan = partial(ImageRequest, head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
+            return await self._respond_to_image(await self._turns.run(call.caller, scan), call)
         planes = plan.planes_of(request.data)
         seconds = self._checked_seconds(plan.cost)
         to_run = Request(
@@ -226,6 +247,23 @@ class PoolService:
         with self._batcher.reserve(image.cost.peak_bytes, call.caller, seconds) as permit:
             completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
             return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
+
+    async def _expected_response_bytes(self, request: codec.Request, caller: str) -> int:
+        """Return the size of a response as far as it is known before the payload is read: that of a valid tensor's."""
+        head = known_head(request.head)
+        if head is None:
+            try:
+                head = await self._turns.run(caller, partial(read_head, request.head))
+            except InvalidRequest:
+                # The request has an error as its own outcome.
+                return 0
+        return 0 if head.tensor_plan is None else head.tensor_plan.cost.response_bytes
+
+    async def _encode(self, nbytes: int, encode: Callable[[*Arguments], bytes], *arguments: *Arguments) -> bytes:
+        """Encode a message that contains responses of `nbytes`; copying large ones must not run on the event loop."""
+        if nbytes > MAX_INLINE_BYTES:
+            return await asyncio.get_running_loop().run_in_executor(self._image_threads, encode, *arguments)
+        return encode(*arguments)
 
     def _hold(self, response: bytes, call: Call) -> bytes:
         """Count a response as unsent, unless it is small."""
@@ -266,13 +304,3 @@ class PoolService:
                 "larger --max-request-seconds (POOLSERVICE_MAX_REQUEST_SECONDS)"
             )
         return seconds
-
-
-def _expected_response_bytes(request: codec.Request) -> int:
-    """Return the size of a response as far as it is known before the payload is read: that of a valid tensor's."""
-    try:
-        plan = read_head(request.head).tensor_plan
-    except InvalidRequest:
-        # The request has an error as its own outcome.
-        return 0
-    return 0 if plan is None else plan.cost.response_bytes

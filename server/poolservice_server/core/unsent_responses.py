@@ -12,9 +12,12 @@ from poolservice_server.error_status import UnreadResponses
 #: progress bounds their memory.
 UNCOUNTED_BYTES = 16 * 1024
 
+# gRPC copies a response when it starts to send it, and grpcio keeps the original until it is sent.
+_COPIES = 2
+
 
 class UnsentResponse:
-    """The bytes of one response that is not sent yet. Release it when the response is sent, or when its call ends."""
+    """The memory of one response that is not sent yet. Release it when the response is sent, or when its call ends."""
 
     __slots__ = ("_caller", "_responses", "nbytes")
 
@@ -32,8 +35,8 @@ class UnsentResponses:
     """The unsent responses of all callers.
 
     Args:
-        max_bytes: the total size of all unsent responses above which they crowd the queue.
-        max_caller_bytes: largest total size of one caller's unsent responses. A single response may be larger.
+        max_bytes: the memory of all unsent responses above which they crowd the queue.
+        max_caller_bytes: most memory that the unsent responses of one caller take. A single response may take more.
         count: called with the number of bytes that are added or, if negative, no longer held.
     """
 
@@ -46,7 +49,7 @@ class UnsentResponses:
 
     @property
     def nbytes(self) -> int:
-        """The total size of the unsent responses."""
+        """The memory that the unsent responses take."""
         return self._total
 
     @property
@@ -55,29 +58,28 @@ class UnsentResponses:
         return self._total > self._max_bytes
 
     def check(self, caller: str, nbytes: int) -> None:
-        """Check that a caller may have another unread response of `nbytes`.
+        """Check, before a request is admitted, that its caller may have another unread response of `nbytes`.
 
         Raises:
-            UnreadResponses: its unread responses and this one exceed the limit.
+            UnreadResponses: the caller's unread responses and this one exceed the limit.
         """
         unread = self._nbytes.get(caller, 0)
-        if unread and unread + nbytes > self._max_caller_bytes:
+        if unread and unread + _COPIES * nbytes > self._max_caller_bytes:
             raise UnreadResponses(unread, self._max_caller_bytes)
 
     def add(self, caller: str, nbytes: int) -> UnsentResponse:
         """Count a response of `nbytes` that is about to be sent.
 
-        Raises:
-            UnreadResponses: the caller's unread responses and this one exceed the limit.
+        It is not refused any more: its work is done, and its permit has reserved the memory.
         """
-        self.check(caller, nbytes)
+        nbytes *= _COPIES
         self._nbytes[caller] = self._nbytes.get(caller, 0) + nbytes
         self._total += nbytes
         self._count(nbytes)
         return UnsentResponse(self, caller, nbytes)
 
     def remove(self, caller: str, nbytes: int) -> None:
-        """Stop counting a response of `nbytes`."""
+        """Stop counting a response that takes `nbytes` of memory."""
         left = self._nbytes[caller] - nbytes
         if left:
             self._nbytes[caller] = left

@@ -39,7 +39,7 @@ class ActiveCall:
     Attributes:
         caller: who calls; "" until it is known.
         ended_with: the status with which the server ends the call before its time, or None.
-        unsent: the responses that the call holds until it ends.
+        unsent: the responses that the call holds until it ends, if any.
     """
 
     __slots__ = ("_calls", "_task", "caller", "ended_with", "receiving_since", "sending_since", "unsent")
@@ -51,7 +51,13 @@ class ActiveCall:
         self.sending_since = inf
         self.caller = ""
         self.ended_with: status_pb2.Status | None = None
-        self.unsent: list[UnsentResponse] = []
+        self.unsent: list[UnsentResponse] | None = None
+
+    def hold(self, response: UnsentResponse) -> None:
+        """Hold a response until the call ends."""
+        if self.unsent is None:
+            self.unsent = []
+        self.unsent.append(response)
 
     @property
     def is_sending(self) -> bool:
@@ -103,11 +109,11 @@ class ActiveCalls:
         self._stopping = False
         self._ended = asyncio.Event()
 
-    def start(self, task: "asyncio.Task[object]", now: float) -> ActiveCall:
+    def start(self, source: object, now: float) -> ActiveCall:
         """Add a call, and wait for its request.
 
         Args:
-            task: handles the call.
+            source: the call's task, if its server calls `ended` for it; otherwise anything.
             now: time.perf_counter().
 
         Raises:
@@ -118,9 +124,13 @@ class ActiveCalls:
             raise Draining
         if len(self._calls) >= self._max_calls:
             raise CallLimitReached(self._max_calls)
+        if isinstance(source, asyncio.Task):
+            task: asyncio.Task[object] = source
+        else:
+            # The task ends when gRPC has sent the response, which is after the handler has returned it.
+            task = _current_task()
+            task.add_done_callback(self.ended)
         call = self._calls[task] = ActiveCall(self, task, now)
-        # The task ends when gRPC has sent the response, which is after the handler has returned it.
-        task.add_done_callback(self._remove)
         if not self._timer_runs:
             self._timer_runs = True
             task.get_loop().call_later(self._interval, self._end_overdue_calls)
@@ -147,11 +157,13 @@ class ActiveCalls:
             self._ended.clear()
             await self._ended.wait()
 
-    def _remove(self, task: "asyncio.Task[object]") -> None:
-        call = self._calls.pop(task)
-        for response in call.unsent:
-            response.release()
-        if not self._calls:
+    def ended(self, task: "asyncio.Task[object]") -> None:
+        """Remove the call of a task, if it is one of these calls, and release what it holds."""
+        call = self._calls.pop(task, None)
+        if call is not None and call.unsent is not None:
+            for response in call.unsent:
+                response.release()
+        if self._stopping and not self._calls:
             self._ended.set()
 
     def _end_overdue_calls(self) -> None:
@@ -169,6 +181,13 @@ class ActiveCalls:
         self._timer_runs = bool(self._calls)
         if self._timer_runs:
             asyncio.get_running_loop().call_later(self._interval, self._end_overdue_calls)
+
+
+def _current_task() -> "asyncio.Task[object]":
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("grpc.aio handles each call in a task")
+    return task
 
 
 def _incomplete(seconds: float) -> status_pb2.Status:

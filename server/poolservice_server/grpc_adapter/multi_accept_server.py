@@ -18,7 +18,8 @@ because a malformed call can end it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -35,13 +36,25 @@ ACCEPTS_PER_METHOD = 8
 # cancels a call that is about to end anyway.
 _WATCH_INTERVAL_SECONDS = 0.02
 
-# Maps an accepted call to the coroutine that handles it.
-_Handle = Callable[[Any], Coroutine[Any, Any, None]]
+# The status code of a call that has not failed, and no flags, in the types of grpcio.
+_OK, _NO_FLAGS = cygrpc.StatusCode.ok, 0
+
+_Accept = Callable[[], Awaitable[Any]]
+
+# Handles an accepted call, in a task, until its response is sent.
+_Handle = Callable[[Any, asyncio.Task[None]], Awaitable[None]]
 
 
-def create_server(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
-    """Return a server with `ACCEPTS_PER_METHOD` pending accepts per method."""
-    return _Server(options)  # type: ignore[return-value] # grpcio's own server class is not a grpc.aio.Server either
+def create_server(
+    options: Sequence[tuple[str, Any]], call_ended: Callable[[asyncio.Task[Any]], None] = lambda _task: None
+) -> grpc.aio.Server:
+    """Return a server with `ACCEPTS_PER_METHOD` pending accepts per method.
+
+    Args:
+        options: the options of gRPC's core.
+        call_ended: called with the task of each call when its response is sent, or when its caller has left.
+    """
+    return _Server(options, call_ended)  # type: ignore[return-value] # grpcio's own server class is not a grpc.aio.Server either
 
 
 class _Server(_server.Server):
@@ -50,22 +63,26 @@ class _Server(_server.Server):
     It never asks generic handlers, and answers calls of all other methods with UNIMPLEMENTED.
     """
 
-    def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
+    def __init__(self, options: Sequence[tuple[str, Any]], call_ended: Callable[[asyncio.Task[Any]], None]) -> None:
         # The constructor of the base class would create a plain core server here, which cannot be undone.
         self._loop = cygrpc.get_working_loop()
-        self._server = _CoreServer(self._loop, None, (), (), tuple(options), None)
+        self._server = _CoreServer(self._loop, call_ended, None, (), (), tuple(options), None)
 
 
 class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the extension module, without types
-    def __init__(self, loop: asyncio.AbstractEventLoop, *arguments: Any) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, call_ended: Callable[[asyncio.Task[Any]], None], *arguments: Any
+    ) -> None:
         super().__init__(loop, *arguments)
         self._event_loop = loop
+        self._call_ended = call_ended
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._accepts: set[asyncio.Task[None]] = set()
         # The calls that are not watched yet: those accepted in this interval and those accepted in the one before.
         self._new_calls: dict[asyncio.Task[None], Any] = {}
         self._older_calls: dict[asyncio.Task[None], Any] = {}
         self._timer_runs = False
+        # The tasks that watch the other calls.
         self._watchers: dict[asyncio.Task[None], asyncio.Task[None]] = {}
         if isinstance(loop, merging_event_loop.EventLoop):
             loop.active_calls = lambda: len(self._new_calls) + len(self._older_calls) + len(self._watchers)
@@ -84,7 +101,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
         if method is None:
             name = ""
             handle = self._handler(name, {name: _unknown_method(self._handlers)})
-            accept: Callable[[], Awaitable[Any]] = self._request_call
+            accept: _Accept = self._request_call
             count = 1
         else:
             name = method.decode()
@@ -92,40 +109,75 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
             accept = lambda: self._request_registered_call(method)  # noqa: E731 - the other branch assigns a method
             count = ACCEPTS_PER_METHOD
         for _ in range(count):
-            task = self._event_loop.create_task(self._accept_calls(accept, name, handle, stopped))
-            self._accepts.add(task)
-            task.add_done_callback(self._accepts.discard)
+            self._start_accept(accept, handle, stopped)
         return stopped
 
     def _handler(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> _Handle:
-        """Return the function that handles a call of a method; one with one response needs no lookup."""
-        handler, loop = handlers[name], self._event_loop
-        if handler.request_streaming and not handler.response_streaming:
-            return lambda call: cygrpc._handle_stream_unary_rpc(handler, call, loop)
-        resolver = cygrpc._MethodResolver([], handlers)
-        return lambda call: cygrpc._handle_rpc(name, resolver, (), call, loop, False)
+        """Return the function that handles a call of a method.
 
-    async def _accept_calls(
-        self, accept: Callable[[], Awaitable[Any]], name: str, handle: _Handle, stopped: asyncio.Future[None]
+        A method with a stream of requests and one response does without grpc.aio's layers above the batches of
+        operations. It must read its messages from the context: in place of an iterator it gets the call's task.
+        """
+        handler, loop = handlers[name], self._event_loop
+        if not handler.request_streaming or handler.response_streaming:
+            resolver = cygrpc._MethodResolver([], handlers)
+            return lambda call, _task: cygrpc._handle_exceptions(
+                call, _handle_rpc(name, resolver, call, loop), loop, name
+            )
+        method: Any = handler.stream_unary
+
+        async def handle(call: Any, task: asyncio.Task[None]) -> None:
+            try:
+                response = await method(task, cygrpc._ServicerContext(call, None, None, loop))
+            except grpc.aio.AbortError as aborted:
+                _release_frames(aborted)
+            except asyncio.CancelledError:
+                # The caller has left, or the call has ended before its time.
+                return
+            except Exception as error:  # noqa: BLE001 - grpc.aio logs it and ends the call
+                await cygrpc._handle_exceptions(call, _fail(error), loop, name)
+            else:
+                operations = (
+                    cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+                    cygrpc.SendMessageOperation(response, _NO_FLAGS),
+                    cygrpc.SendStatusFromServerOperation((), _OK, "", _NO_FLAGS),
+                )
+                # The send may last for a long time, in which only gRPC needs the response.
+                del response
+                with contextlib.suppress(cygrpc.ExecuteBatchError, asyncio.CancelledError):
+                    await cygrpc.execute_batch(call, operations, loop)
+
+        return handle
+
+    def _start_accept(self, accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]) -> None:
+        # Looking up the current task costs more than passing it on.
+        tasks: list[asyncio.Task[None]] = []
+        tasks.append(self._event_loop.create_task(self._accept_call(tasks, accept, handle, stopped)))
+        self._accepts.update(tasks)
+
+    async def _accept_call(
+        self, tasks: list[asyncio.Task[None]], accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]
     ) -> None:
+        """Accept one call and handle it, after starting the accept of the next one; `tasks` has the current task."""
+        task = tasks.pop()
         try:
-            while True:
-                call = await accept()
-                handling = _ignore_lost_caller(handle(call))
-                self._start(call, cygrpc._handle_exceptions(call, handling, self._event_loop, name))
-                # Otherwise this frame would refer to the call, and so to its response, until the next call.
-                del call, handling
+            call = await accept()
         except Exception as error:  # noqa: BLE001 - the main loop decides what an error of an accept means
             if not stopped.done():
                 stopped.set_exception(error)
-
-    def _start(self, call: Any, handling: Coroutine[Any, Any, None]) -> None:
-        task = self._event_loop.create_task(handling)
+            return
+        finally:
+            self._accepts.discard(task)
+        self._start_accept(accept, handle, stopped)
         self._new_calls[task] = call
-        task.add_done_callback(self._forget)
         if not self._timer_runs:
             self._timer_runs = True
             self._event_loop.call_later(_WATCH_INTERVAL_SECONDS, self._watch_older_calls)
+        try:
+            await handle(call, task)
+        finally:
+            self._forget(task)
+            self._call_ended(task)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         if self._new_calls.pop(task, None) is not None or self._older_calls.pop(task, None) is not None:
@@ -146,16 +198,26 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
             self._event_loop.call_later(_WATCH_INTERVAL_SECONDS, self._watch_older_calls)
 
 
-async def _ignore_lost_caller(handling: Coroutine[Any, Any, None]) -> None:
+async def _handle_rpc(name: str, resolver: Any, call: Any, loop: asyncio.AbstractEventLoop) -> None:
     """Handle a call; if its response cannot be sent, because the caller has gone, end as if it was cancelled."""
     try:
-        await handling
+        await cygrpc._handle_rpc(name, resolver, (), call, loop, False)
     except cygrpc.ExecuteBatchError:
         raise asyncio.CancelledError from None
     except grpc.aio.AbortError as aborted:
-        # The call refers to this exception, its traceback to the handler's frame, and the frame to the message and the
-        # call. That cycle would hold the messages of two seconds of refusals until Python's next garbage collection.
-        raise aborted.with_traceback(None) from None
+        _release_frames(aborted)
+        raise aborted from None
+
+
+async def _fail(error: Exception) -> None:
+    raise error
+
+
+def _release_frames(aborted: grpc.aio.AbortError) -> None:
+    # The call refers to this exception, its traceback to the handler's frame, and the frame to the message and the
+    # call. That cycle would hold the messages of two seconds of refusals until Python's next garbage collection.
+    aborted.__traceback__ = None
+    aborted.__context__ = None
 
 
 def _unknown_method(handlers: dict[str, Any]) -> grpc.RpcMethodHandler[Any, Any]:

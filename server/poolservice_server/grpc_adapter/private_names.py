@@ -95,11 +95,36 @@ TABLE = (
     ),
     PrivateName(
         _CYGRPC,
-        "_handle_stream_unary_rpc",
-        ("method_handler", "rpc_state", "loop"),
+        "_ServicerContext",
+        ("rpc_state", "request_deserializer", "response_serializer", "loop"),
         "multi_accept_server",
-        "handles a call with one response whose handler is already known",
+        "the context of a call with one response, which reads its messages",
     ),
+    PrivateName(
+        _CYGRPC,
+        "execute_batch",
+        ("grpc_call_wrapper", "operations", "loop"),
+        "multi_accept_server",
+        "sends a response and its status in one batch of operations",
+    ),
+    PrivateName(
+        _CYGRPC,
+        "SendInitialMetadataOperation",
+        ("metadata", "flags"),
+        "multi_accept_server",
+        "the first operation of a response",
+    ),
+    PrivateName(
+        _CYGRPC, "SendMessageOperation", ("message", "flags"), "multi_accept_server", "the message of a response"
+    ),
+    PrivateName(
+        _CYGRPC,
+        "SendStatusFromServerOperation",
+        ("trailing_metadata", "code", "details", "flags"),
+        "multi_accept_server",
+        "the last operation of a response",
+    ),
+    PrivateName(_CYGRPC, "StatusCode", None, "multi_accept_server", "has the status code of a successful call"),
     PrivateName(
         _CYGRPC,
         "_handle_rpc",
@@ -145,6 +170,16 @@ TABLE = (
 )
 
 
+# Arguments for the classes that show no signature.
+_CONSTRUCTED: dict[str, tuple[Any, ...]] = {
+    "_MethodResolver": ([], {}),
+    "_ServicerContext": (None, None, None, None),
+    "SendInitialMetadataOperation": (None, 0),
+    "SendMessageOperation": (b"", 0),
+    "SendStatusFromServerOperation": ((), 0, "", 0),
+}
+
+
 def missing(user: User) -> list[str]:
     """Compare the installed grpcio with the rows of one user.
 
@@ -177,9 +212,9 @@ def _parameters(row: PrivateName) -> tuple[str, ...] | None:
         return None
     if row.name == "AioServer":
         return _construct_server().core_arguments
-    if row.name == "_MethodResolver":
+    if row.name in _CONSTRUCTED:
         # The class shows no signature, but constructing it has no side effects.
-        found([], {})
+        found(*_CONSTRUCTED[row.name])
         return row.parameters
     return tuple(inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters)
 

@@ -48,7 +48,7 @@ class GrpcServer:
         )
         callers = Callers(token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None)
         servicer = PoolServicer(service, metrics, callers, self._calls)
-        self._server = _create_server(settings, shared_port=shared_port)
+        self._server = _create_server(settings, self._calls, shared_port=shared_port)
         servicer.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
@@ -104,11 +104,11 @@ class GrpcServer:
             await self._health.set(name, status)
 
 
-def _create_server(settings: Settings, *, shared_port: bool) -> grpc.aio.Server:
+def _create_server(settings: Settings, calls: ActiveCalls, *, shared_port: bool) -> grpc.aio.Server:
     options = server_options(settings, shared_port=shared_port)
     if settings.plain_server:
         return grpc.aio.server(options=options)
     # Imported here because it needs private names of grpcio, which not every release has (see private_names).
     from poolservice_server.grpc_adapter import multi_accept_server
 
-    return multi_accept_server.create_server(options)
+    return multi_accept_server.create_server(options, calls.ended)

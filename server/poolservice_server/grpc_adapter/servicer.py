@@ -15,6 +15,7 @@ from poolservice_server.core.service import Call, PoolService
 from poolservice_server.error_status import to_status
 from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
 from poolservice_server.grpc_adapter.caller import Callers
+from poolservice_server.grpc_adapter.send_pacing import LARGE_BYTES, SendPacing
 from poolservice_server.metrics import CallMetrics
 
 SERVICE_NAME = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
@@ -29,7 +30,9 @@ _OK = "OK"
 _CANCELLED = "CANCELLED"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_Handle = Callable[[ActiveCall, _Context], Awaitable[Any]]
+
+# What a server passes in place of a message: an iterator over messages, which is not used, or the call's task.
+_Source = AsyncIterator[bytes] | asyncio.Task[object]
 
 
 class PoolServicer:
@@ -50,6 +53,7 @@ class PoolServicer:
         self._metrics = metrics
         self._callers = callers
         self._calls = calls
+        self._pacing = SendPacing()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Add the methods to `server`, which must not have started yet."""
@@ -64,20 +68,34 @@ class PoolServicer:
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
-        async def respond(active: ActiveCall, context: _Context) -> bytes:
-            message = await context.read()
-            active.received()
-            if message is grpc.aio.EOF:
-                raise InvalidRequest(f"the call ended without a message; {name} takes one")
-            call = Call(message, _deadline(context), active.caller, active.unsent.append)
-            # The response may wait for a long time, in which nobody needs the request.
-            del message
-            response = await method(call)
-            active.sending()
-            return response
+        metrics, calls, caller_of, pacing = self._metrics, self._calls, self._callers.caller_of, self._pacing
 
-        async def handle(_messages: Any, context: _Context) -> Any:
-            return await self._handle(name, respond, context)
+        async def handle(source: _Source, context: _Context) -> Any:
+            started, code, caller, reason = metrics.started(), _CANCELLED, "", ""
+            active: ActiveCall | None = None
+            try:
+                active = calls.start(source, started)
+                active.caller = caller = caller_of(context)
+                message = await context.read()
+                active.received()
+                if message is grpc.aio.EOF:
+                    raise InvalidRequest(f"the call ended without a message; {name} takes one")
+                call = Call(message, _deadline(context), caller, active.hold)
+                # The response may wait for a long time, in which nobody needs the request.
+                del message
+                response = await method(call)
+                if len(response) > LARGE_BYTES:
+                    await pacing.wait(len(response))
+            except BaseException as error:  # noqa: BLE001 - every error becomes a status
+                status = _status_of(error, active)
+                code, reason = code_pb2.Code.Name(status.code), status.message
+            else:
+                code = _OK
+                active.sending()
+                return response
+            finally:
+                metrics.ended(name, code, started, caller, reason)
+            return await _abort(context, status, active)
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -94,52 +112,51 @@ class PoolServicer:
                     active.receiving_next()
 
             async def send(response: bytes) -> None:
+                if len(response) > LARGE_BYTES:
+                    await self._pacing.wait(len(response))
                 active.sending()
                 await context.write(response)
                 active.sent()
 
             await self._service.pool_stream(messages(), send, deadline=_deadline(context), caller=active.caller)
 
-        async def handle(_messages: Any, context: _Context) -> None:
-            await self._handle("PoolStream", respond, context)
+        async def handle(source: _Source, context: _Context) -> None:
+            started, code, caller, reason = self._metrics.started(), _CANCELLED, "", ""
+            active: ActiveCall | None = None
+            try:
+                active = self._calls.start(source, started)
+                active.caller = caller = self._callers.caller_of(context)
+                await respond(active, context)
+            except BaseException as error:  # noqa: BLE001 - every error becomes a status
+                status = _status_of(error, active)
+                code, reason = code_pb2.Code.Name(status.code), status.message
+            else:
+                code = _OK
+                return
+            finally:
+                self._metrics.ended("PoolStream", code, started, caller, reason)
+            await _abort(context, status, active)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
-    async def _handle(self, name: str, respond: _Handle, context: _Context) -> Any:
-        started, code, active, reason = self._metrics.started(), _CANCELLED, None, ""
-        try:
-            active = self._calls.start(_current_task(), started)
-            active.caller = self._callers.caller_of(context)
-            response = await respond(active, context)
-        except asyncio.CancelledError:
-            if active is None or active.ended_with is None:
-                raise
-            if active.is_sending:
-                # The status would have to wait for the response, which the caller does not read.
-                raise
-            status = active.ended_with
-            code, reason = code_pb2.Code.Name(status.code), status.message
-        except grpc.aio.BaseError:
-            # The caller has left: gRPC can neither receive nor send.
-            raise asyncio.CancelledError from None
-        except Exception as error:  # noqa: BLE001 - every error becomes a status
-            status = to_status(error)
-            code, reason = code_pb2.Code.Name(status.code), status.message
-        else:
-            code = _OK
-            return response
-        finally:
-            self._metrics.ended(name, code, started, "" if active is None else active.caller, reason)
-        if active is not None:
-            active.sending()
-        return await _abort(context, status)
 
+def _status_of(error: BaseException, active: ActiveCall | None) -> status_pb2.Status:
+    """Return the status with which an error ends a call.
 
-def _current_task() -> "asyncio.Task[object]":
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("grpc.aio handles each call in a task")
-    return task
+    Raises:
+        CancelledError: the caller has left, or cannot receive a status.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        # While a response is sent, the status would have to wait for it, and the caller does not read it.
+        if active is None or active.ended_with is None or active.is_sending:
+            raise error
+        return active.ended_with
+    if isinstance(error, grpc.aio.BaseError):
+        # The caller has left: gRPC can neither receive nor send.
+        raise asyncio.CancelledError from None
+    if not isinstance(error, Exception):
+        raise error
+    return to_status(error)
 
 
 def _deadline(context: _Context) -> float | None:
@@ -148,8 +165,10 @@ def _deadline(context: _Context) -> float | None:
     return None if remaining is None else time.monotonic() + remaining
 
 
-async def _abort(context: _Context, status: status_pb2.Status) -> None:
+async def _abort(context: _Context, status: status_pb2.Status, active: ActiveCall | None) -> Any:
     """End the call with `status`; never returns."""
+    if active is not None:
+        active.sending()
     details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
     try:
         await context.abort(_STATUS_CODES[status.code], status.message, details)

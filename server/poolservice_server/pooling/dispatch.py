@@ -37,7 +37,8 @@ class Operator(NamedTuple):
         torch_operator: pools tensors on any device.
         kernel_factory: makes numpy kernels for the CPU; None if torch always pools.
         sliding_factory: makes kernels for the CPU for windows that read each value many times.
-        torch_bits: True if the numpy kernels give torch's bits, so that the choice may depend on the number of planes.
+        torch_bits: True if the kernels of `kernel_factory` give torch's bits, so that the choice between them and torch
+            may depend on the number of planes.
         commutes_with_scale: True if pooling the integers of an image and dividing the result equals dividing first.
     """
 
@@ -102,7 +103,8 @@ def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Ker
     """Return the numpy kernel for planes of this spatial shape and dtype; None if torch must pool them.
 
     The kernel takes planes of any strides and returns contiguous values. It returns None for planes that torch must
-    pool. Order statistics and the means and power sums of windows have torch's bits.
+    pool. Order statistics have torch's bits. So have the means and power sums of windows, but `sliding_kernel_for` goes
+    first for large windows, and adds in another order.
     """
     operator = OPERATORS[spec.operator]
     factory = operator.kernel_factory

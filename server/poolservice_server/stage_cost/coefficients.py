@@ -32,13 +32,17 @@ GATHER_CALL = 700.0
 #: A value that is gathered from its plane.
 GATHERED = 0.9
 
-#: A value of a window that torch visits: its maximum, its mean; in one dimension its maximum of floats.
+#: A value of a window that torch visits: its maximum, its mean.
 TORCH_MAXIMUM = 2.0
 TORCH_MEAN = 0.9
-TORCH_MAXIMUM_1D = 0.06
 
-#: The same if the stride is more than 1, so that torch cannot compute neighboring windows together.
-TORCH_MAXIMUM_1D_STRIDED = 1.2
+#: A value of a window of floats in one dimension that torch visits, by its size in bytes: its maximum if the stride is
+#: 1, so that torch computes neighboring windows together, and otherwise. A float of 16 bits takes longer.
+TORCH_MAXIMUM_1D: Mapping[int, float] = MappingProxyType({2: 1.4, 4: 0.06, 8: 0.15})
+TORCH_MAXIMUM_1D_STRIDED: Mapping[int, float] = MappingProxyType({2: 1.8, 4: 0.35, 8: 0.6})
+
+#: The maximum of a window of floats in one dimension, per byte of it.
+TORCH_RESULT_1D = 0.1
 
 #: A window that torch visits, whatever its size.
 TORCH_WINDOW = 4.0
@@ -48,16 +52,25 @@ ARITHMETIC_POWER = 0.5
 POWER = 12.0
 
 #: The other operations on the sum of a window's powers, by the size of the sum in bytes.
-POWER_SUM: Mapping[int, float] = MappingProxyType({4: 3.0, 8: 10.0})
+POWER_SUM: Mapping[int, float] = MappingProxyType({4: 1.5, 8: 5.0})
 
-#: The keys of a value and its position, and sorting a plane of 64-bit values instead, per value.
+#: The keys of a value and its position, and sorting a plane of 64-bit integers or floats instead, per value.
 KEY = 5.0
-RANK = 150.0
+RANK_INTEGER = 80.0
+RANK_FLOAT = 140.0
 
-#: A value of a tile in torch, for its mean and its maximum, a contiguous run of them, and a tile.
+#: A tile in numpy: its mean, the mean of its gathered values, its maximum; and a row of a plane for the maximum.
+TILE_MEAN = 8.0
+TILE_GATHERED_MEAN = 6.0
+TILE_MAXIMUM = 40.0
+TILE_MAXIMUM_ROW = 90.0
+
+#: A value of a tile in torch, for its mean and its maximum, in three dimensions of floats of 16 bits, and a contiguous
+#: run of them.
 TORCH_TILE_MEAN = 1.2
-TORCH_TILE_MAXIMUM = 0.6
-TORCH_TILE_RUN = 6.0
+TORCH_TILE_MAXIMUM = 0.9
+TORCH_TILE_MAXIMUM_3D_HALF = 2.5
+TORCH_TILE_RUN = 5.0
 
 #: A value of int64, which torch's operators check, convert and correct.
 TORCH_INT64 = 4.0
@@ -85,6 +98,7 @@ SLIDING_MIN_VISITS_SUM = (32, 16)
 SLIDING_MIN_POSITIONS_SUM = (64, 16)
 SLIDING_BAND_VALUES = 2**18
 TILE_MAX_ROWS = 32
+MAX_WIDENED_VALUES = 2**20
 HALF_MIN_VALUES = 4096
 CACHED_DIVISORS = 2**12
 CACHED_GATHER_POSITIONS = 2**14

@@ -13,12 +13,13 @@ from poolservice_server.stage_cost.estimate import Estimate, Sizes, sizes_of
 from poolservice_server.stage_cost.window_geometry import Geometry
 
 _FLOAT32 = np.dtype(np.float32)
+_UINT16, _INT32 = np.dtype(np.uint16), np.dtype(np.int32)
 
 
 def spec_estimate(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, unit_scale: bool) -> Estimate:
     """Estimate a spec on planes (P, *spatial), which `run_stage` pools in groups.
 
-    With `unit_scale` the planes are bytes that stand for 0 to 1.
+    With `unit_scale` the planes are uint8 or uint16 that stand for 0 to 1.
     """
     whole = sizes_of(spec, shape, dtype)
     result_bytes = whole.result_bytes + whole.results * (4 - result_dtype(spec, dtype).itemsize) * unit_scale
@@ -29,13 +30,16 @@ def spec_estimate(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, un
     if whole.planes <= size:
         return estimate(spec, whole)
     group = estimate(spec, sizes_of(spec, (size, *shape[1:]), dtype))
-    # The results of two groups exist beside the whole result, to which each is copied.
     steps = whole.planes / size * group.steps + c.COPY * result_bytes
-    return Estimate(group.algorithm, steps, group.work_bytes + 2 * group.result_bytes, result_bytes)
+    # The whole result, to which each group's is copied, is made after the first group. The result of the group before
+    # exists until the next one is complete.
+    second = min(1.0, whole.planes / size - 1)
+    peak = max(group.peak_bytes, result_bytes + group.result_bytes + second * group.peak_bytes)
+    return Estimate(group.algorithm, steps, peak - result_bytes, result_bytes)
 
 
 def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:
-    """Estimate a spec on bytes that stand for 0 to 1."""
+    """Estimate a spec on uint8 or uint16 that stand for 0 to 1."""
     shape = (sizes.planes, *sizes.spatial)
     if spec.operator == "lp_pool" or (
         spec.operator in ORDER_STATISTICS
@@ -50,8 +54,21 @@ def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:
     return Estimate(algorithm, steps + sizes.results, max(work + result - scaled, unscaled), scaled)
 
 
+def _estimate_of_int32(spec: PoolSpec, sizes: Sizes) -> Estimate:
+    """Estimate a spec on uint16, which is pooled as int32."""
+    algorithm, steps, work, result = _estimate(spec, sizes_of(spec, (sizes.planes, *sizes.spatial), _INT32))
+    steps += c.CONVERSION * sizes.values
+    peak = 4 * sizes.values + work + result
+    if spec.operator in ORDER_STATISTICS:
+        steps += c.CONVERSION * sizes.results
+        peak = max(peak, result + 2 * sizes.results)
+    return Estimate(algorithm, steps, peak - sizes.result_bytes, sizes.result_bytes)
+
+
 def _estimate(spec: Any, sizes: Sizes) -> Estimate:
     operator = spec.operator
+    if sizes.dtype == _UINT16:
+        return _estimate_of_int32(spec, sizes)
     if operator in ("max_pool", "min_pool"):
         return windows.extreme(spec, sizes, minimum=operator == "min_pool")
     if operator == "avg_pool":

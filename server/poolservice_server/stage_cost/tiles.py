@@ -50,11 +50,18 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
     if mean and sizes.integer and sizes.width == 8:
         steps += c.CONVERSION * 4 * sizes.values  # looks for the extremes first
     if in_numpy and math.prod(sizes.spatial) <= 512:
-        steps += c.GATHERED * read
+        steps += c.GATHERED * read + c.TILE_GATHERED_MEAN * sizes.results * mean
         return Estimate("gathered tiles", steps, converted + computed * read, sizes.result_bytes)
     if in_numpy:
         columns = sizes.planes * per_row * sizes.spatial[-1] * computed
-        steps += pass_steps(read, computed) + 2 * columns / computed + 8 * sizes.results
+        steps += pass_steps(read, computed) + 2 * columns / computed
+        if mean:
+            steps += c.TILE_MEAN * sizes.results
+        else:
+            rows = sizes.planes * math.prod(sizes.spatial[:-1])
+            steps += c.TILE_MAXIMUM * sizes.results + c.TILE_MAXIMUM_ROW * rows
+        if sizes.integer and math.prod(sizes.spatial) > c.MAX_WIDENED_VALUES:
+            converted = converted // per_row  # one row of tiles at a time
         return Estimate("tiles in numpy", steps, converted + 2.5 * columns, sizes.result_bytes)
     long_int = sizes.integer and sizes.width == 8
     steps += c.TORCH_INT64 * sizes.values * long_int + c.TORCH_WINDOW * sizes.results
@@ -66,7 +73,8 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
         work = computed * (sizes.values + sizes.results) if converts else 0
         return Estimate("tile means in torch", steps, work, sizes.result_bytes)
     longest = -(-sizes.spatial[-1] // max(grid[-1], 1))
-    steps += (c.TORCH_TILE_MAXIMUM + c.TORCH_TILE_RUN / longest) * read
+    maximum = c.TORCH_TILE_MAXIMUM_3D_HALF if sizes.half and len(grid) == 3 else c.TORCH_TILE_MAXIMUM
+    steps += (maximum + c.TORCH_TILE_RUN / longest) * read
     # torch has kernels for floats only, and always returns the indices.
     wide = (4 if sizes.width < 4 else 8) if sizes.integer else 0
     work = wide * (sizes.values + sizes.results) + (0 if indices else 8 * sizes.results)

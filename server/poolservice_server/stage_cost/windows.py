@@ -100,7 +100,7 @@ def _extreme_in_numpy(geometry: Geometry, sizes: Sizes, *, minimum: bool) -> Est
             return None
         if sizes.half and sizes.values < c.HALF_MIN_VALUES:
             return None
-        steps = c.CALL + _max_pool_1d(geometry, sizes)
+        steps = c.CALL + _max_pool_1d(geometry, sizes, max(4, sizes.width))
         widened = 4 * (sizes.values + sizes.results) if sizes.half else 0
         return Estimate("torch's max_pool1d", steps + widened * c.CONVERSION / 4, widened, sizes.result_bytes)
     slice_from = geometry.slice_from(c.SLICE_MAX_EXTREME_KERNEL)
@@ -122,9 +122,9 @@ def _extreme_in_numpy(geometry: Geometry, sizes: Sizes, *, minimum: bool) -> Est
     return Estimate("slices", steps, work, sizes.result_bytes)
 
 
-def _max_pool_1d(geometry: Geometry, sizes: Sizes) -> float:
-    visit = c.TORCH_MAXIMUM_1D if geometry.window.stride == (1,) else c.TORCH_MAXIMUM_1D_STRIDED
-    return visit * sizes.results * geometry.positions + sizes.results
+def _max_pool_1d(geometry: Geometry, sizes: Sizes, width: int) -> float:
+    visit = (c.TORCH_MAXIMUM_1D if geometry.window.stride == (1,) else c.TORCH_MAXIMUM_1D_STRIDED)[width]
+    return sizes.results * (visit * geometry.positions + c.TORCH_RESULT_1D * width)
 
 
 def _slices_of_extremes(geometry: Geometry, sizes: Sizes) -> float:
@@ -153,7 +153,7 @@ def _divisors(geometry: Geometry, spec: Any) -> float:
     override = getattr(spec, "divisor_override", None)
     if override is not None or not differ or math.prod(geometry.counts) <= c.CACHED_DIVISORS:
         return 0.0
-    return 40.0 if len(geometry.counts) == 1 else 16.0
+    return 26.0 if len(geometry.counts) == 1 else 16.0
 
 
 def _sum_in_numpy(geometry: Geometry, sizes: Sizes, computed_in: int | None = None) -> Estimate | None:
@@ -239,9 +239,10 @@ def _sliding_sum_bytes(geometry: Geometry, sizes: Sizes) -> int:
 def _keys(geometry: Geometry, sizes: Sizes) -> Estimate:
     """Estimate extremes with indices, by integer keys that hold the position of each value."""
     sorts = sizes.width == 8
+    rank = (c.RANK_INTEGER if sizes.integer else c.RANK_FLOAT) if sorts else 0.0
     fraction = geometry.band_fraction(sizes.planes)
     band, results = fraction * sizes.values, fraction * sizes.results
-    steps = c.CALL + sizes.values * (c.KEY + (c.RANK if sorts else 0)) + 8 * sizes.results
+    steps = c.CALL + sizes.values * (c.KEY + rank) + 8 * sizes.results
     steps += pass_steps(sizes.values * geometry.doublings(1.0, 3.0), 8)
     made = band * (16 if sorts else 8 + 8 / sizes.planes)
     ends = made + results * 8 * (2 + len(sizes.spatial) * (fraction < 1))
@@ -254,7 +255,7 @@ def _keys(geometry: Geometry, sizes: Sizes) -> Estimate:
 def _torch_extreme(geometry: Geometry, sizes: Sizes, *, minimum: bool, indices: bool = False) -> Estimate:
     visits = sizes.results * geometry.positions
     if len(sizes.spatial) == 1 and not sizes.integer and not indices:
-        steps, work = c.CALL + _max_pool_1d(geometry, sizes), 0.0
+        steps, work = c.CALL + _max_pool_1d(geometry, sizes, sizes.width), 0.0
     else:
         steps = c.CALL + c.TORCH_MAXIMUM * visits + c.TORCH_WINDOW * sizes.results
         # torch computes the indices, wanted or not.

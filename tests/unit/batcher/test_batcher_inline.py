@@ -26,16 +26,17 @@ async def test_a_new_key_runs_inline_if_its_batch_is_small_and_on_a_thread_other
 
 async def test_a_new_key_runs_inline_only_if_its_estimated_work_is_short(runner: "Runner") -> None:
     batcher = Batcher(runner, inline_bytes=100, inline_seconds=0.001)
-    await batcher.submit(Request("short", None, 10, seconds=0.0004))
-    await batcher.submit(Request("long", None, 10, seconds=0.0006))
+    await batcher.submit(Request("short", None, 10, seconds=0.0001))
+    # The first batch of a key takes longer than its estimate.
+    await batcher.submit(Request("long", None, 10, seconds=0.0002))
     assert runner.ran_inline() == [True, False]
     await batcher.drain()
 
 
 async def test_a_batch_of_a_new_key_that_runs_inline_counts_the_work_of_all_its_requests(runner: "Runner") -> None:
     batcher = Batcher(runner, inline_bytes=1000, inline_seconds=0.001, max_batch_seconds=0.02)
-    await asyncio.gather(*(batcher.submit(Request("a", number, 10, seconds=0.0004)) for number in range(5)))
-    assert runner.batches[0] == [0, 1]
+    await asyncio.gather(*(batcher.submit(Request("a", number, 10, seconds=0.0001)) for number in range(15)))
+    assert runner.batches[0] == list(range(10))
     await batcher.drain()
 
 

@@ -2,6 +2,7 @@
 
 A factory returns the kernel of a spec for planes of one spatial shape and dtype, or None if torch must pool them. The
 means and power sums of windows have torch's bits. Tiles and whole planes are added in another order than torch's.
+So are large windows, which `sliding_sums` adds in a tree instead.
 """
 
 import math

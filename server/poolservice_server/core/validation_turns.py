@@ -1,0 +1,81 @@
+"""Validation in turns: heads and image headers that are new take milliseconds, and everything else must go on."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+# How long one loop iteration may validate. It is exceeded by one validation at most, of up to a few milliseconds.
+_MAX_SECONDS = 0.002
+
+_T = TypeVar("_T")
+
+
+class _Validation(asyncio.Future[Any]):
+    """A validation that waits for its turn."""
+
+    __slots__ = ("validate",)
+
+    validate: Callable[[], Any]
+
+
+class ValidationTurns:
+    """Runs validations on the event loop, for a short time in each iteration.
+
+    A thousand requests with new heads arrive in one message, or at the same time in many. Validating all of them at
+    once would stop the loop for seconds. Callers take turns, so that a caller with a thousand of them does not delay
+    another caller's first.
+    """
+
+    def __init__(self) -> None:
+        # Seconds of validation in this loop iteration.
+        self._seconds = 0.0
+        # By caller, in the order of their turns.
+        self._waiting: dict[str, deque[_Validation]] = {}
+
+    async def run(self, caller: str, validate: Callable[[], _T]) -> _T:
+        """Return what `validate` returns, or raise what it raises: immediately, or when it is the caller's turn."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting and self._seconds < _MAX_SECONDS:
+            if not self._seconds:
+                loop.call_soon(self._begin_iteration, loop)
+            started = time.perf_counter()
+            try:
+                return validate()
+            finally:
+                self._seconds += time.perf_counter() - started
+        validation = _Validation(loop=loop)
+        validation.validate = validate
+        waiting = self._waiting.get(caller)
+        if waiting is None:
+            waiting = self._waiting[caller] = deque()
+        waiting.append(validation)
+        result: _T = await validation
+        return result
+
+    def _begin_iteration(self, loop: asyncio.AbstractEventLoop) -> None:
+        started = time.perf_counter()
+        self._seconds = 0.0
+        while self._waiting and self._seconds < _MAX_SECONDS:
+            caller, waiting = next(iter(self._waiting.items()))
+            del self._waiting[caller]
+            _settle(waiting.popleft())
+            if waiting:
+                # Behind the other callers.
+                self._waiting[caller] = waiting
+            self._seconds = time.perf_counter() - started
+        if self._seconds:
+            loop.call_soon(self._begin_iteration, loop)
+
+
+def _settle(validation: _Validation) -> None:
+    # The caller may have left.
+    if validation.done():
+        return
+    try:
+        validation.set_result(validation.validate())
+    except Exception as error:  # noqa: BLE001 - it is the outcome of the request, whatever it is
+        # The frames of the traceback refer to the validation, and so back to the error.
+        error.__traceback__ = None
+        validation.set_exception(error)

@@ -1,0 +1,72 @@
+"""The return of free memory to the kernel."""
+
+import pytest
+
+from poolservice_server.allocator import MemoryReturn, keep_large_messages, resident_bytes, trim
+
+MIB = 2**20
+
+
+class Process:
+    """A process with numbers that a test sets."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.resident = 100 * MIB
+        self.trims = 0
+        self.memory_return = MemoryReturn(lambda: self.used, lambda: self.resident, self.trim)
+
+    def trim(self) -> None:
+        self.trims += 1
+        self.resident = 110 * MIB
+
+    def look(self) -> None:
+        thread = self.memory_return.look()
+        if thread is not None:
+            thread.join()
+
+
+@pytest.fixture
+async def process() -> Process:
+    process = Process()
+    process.memory_return.start()
+    process.memory_return.stop()
+    return process
+
+
+async def test_memory_returns_after_a_burst(process: Process) -> None:
+    process.used, process.resident = 400 * MIB, 600 * MIB
+    for _ in range(3):
+        process.look()
+    assert process.trims == 0
+    process.used = 0
+    process.look()
+    assert process.trims == 0
+    process.look()
+    assert process.trims == 1
+
+
+async def test_nothing_is_returned_while_little_is_kept(process: Process) -> None:
+    process.resident = 150 * MIB
+    for _ in range(3):
+        process.look()
+    assert process.trims == 0
+
+
+async def test_memory_that_stays_resident_is_not_returned_again_and_again(process: Process) -> None:
+    process.resident = 200 * MIB
+    for _ in range(5):
+        process.look()
+    assert process.trims == 1
+
+
+def test_trim_returns_the_memory_of_freed_blocks() -> None:
+    if not keep_large_messages():
+        pytest.skip("the C library is not glibc")
+    blocks = [bytes([1]) * MIB for _ in range(128)]
+    last = bytes(1000)
+    with_blocks = resident_bytes()
+    del blocks
+    trim()
+    assert resident_bytes() < with_blocks - 100 * MIB
+    assert len(last) == 1000

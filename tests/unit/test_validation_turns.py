@@ -1,0 +1,97 @@
+"""Validation in turns: new heads never stop the event loop, and callers take turns."""
+
+import asyncio
+import gc
+import time
+import weakref
+from functools import partial
+
+import pytest
+
+from poolservice.errors import InvalidRequest
+from poolservice_server.core.validation_turns import ValidationTurns
+
+# Longer than all validations of one loop iteration may take together, so that each iteration has one of these.
+_SECONDS = 0.003
+
+
+def busy() -> None:
+    until = time.perf_counter() + _SECONDS
+    while time.perf_counter() < until:
+        pass
+
+
+class Iterations:
+    """Counts the iterations of the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+async def test_the_loop_runs_between_two_long_validations() -> None:
+    turns = ValidationTurns()
+    iterations = Iterations()
+    seen: list[int] = []
+
+    def validate() -> None:
+        seen.append(iterations.count)
+        busy()
+
+    await asyncio.gather(*(turns.run("one", validate) for _ in range(20)))
+    iterations.stop()
+    assert len(set(seen)) == 20
+
+
+async def test_callers_take_turns() -> None:
+    turns = ValidationTurns()
+    order: list[str] = []
+
+    def validate(name: str) -> None:
+        order.append(name)
+        busy()
+
+    many = [turns.run("many", partial(validate, f"many {number}")) for number in range(20)]
+    await asyncio.gather(*many, turns.run("one", partial(validate, "one")))
+    assert order.index("one") <= 2
+    assert [name for name in order if name != "one"] == [f"many {number}" for number in range(20)]
+
+
+async def test_each_validation_has_its_own_outcome() -> None:
+    turns = ValidationTurns()
+
+    def fail() -> None:
+        busy()
+        raise InvalidRequest("is wrong")
+
+    validations = [turns.run("one", fail if number % 2 else busy) for number in range(6)]
+    outcomes = await asyncio.gather(*validations, return_exceptions=True)
+    assert [isinstance(outcome, InvalidRequest) for outcome in outcomes] == [False, True] * 3
+    with pytest.raises(InvalidRequest, match="is wrong"):
+        await turns.run("one", fail)
+
+
+async def test_a_caller_that_leaves_costs_no_validation_and_keeps_no_memory() -> None:
+    turns = ValidationTurns()
+    ran: list[str] = []
+
+    def validate(name: str) -> None:
+        ran.append(name)
+        busy()
+
+    tasks = [asyncio.ensure_future(turns.run("one", partial(validate, name))) for name in ("first", "left", "stays")]
+    await asyncio.sleep(0)
+    left = weakref.ref(tasks[1])
+    tasks.pop(1).cancel()
+    await asyncio.gather(*tasks)
+    assert ran == ["first", "stays"]
+    gc.collect()
+    assert left() is None
