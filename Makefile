@@ -115,7 +115,7 @@ soak: $(VENV)/installed ## use one server in every way for MINUTES=10 and fail i
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
 .PHONY: soak
 
-audit: $(VENV)/installed ## check the licences and known faults of all dependencies; write build/sbom.cdx.json; flags: FLAGS=--offline
+audit: $(VENV)/installed ## check the licences and known vulnerabilities of all dependencies; write build/sbom.cdx.json; flags: FLAGS=--offline
 	$(BIN)/python .ci/audit.py $(FLAGS)
 .PHONY: audit
 

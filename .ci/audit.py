@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - this is a command
-"""Check all installed distributions: known faults, licences; write an SBOM.
+"""Check all installed distributions: known vulnerabilities, licences; write an SBOM.
 
     make audit                       make audit FLAGS=--offline
 
@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Licences that allow to use, change and distribute a dependency of a program under Apache-2.0: permissive ones, and
+#: Licences under which a program under Apache-2.0 may use, change and distribute a dependency: permissive ones, and
 #: MPL-2.0, which covers only its own files.
 ALLOWED = frozenset(
     {
@@ -58,9 +58,9 @@ _OLDER_NAMES = (
 
 
 def main() -> int:
-    """Run all checks; return 1 if a licence is not allowed or a fault is known."""
+    """Run all checks; return 1 if a licence is not allowed or a vulnerability is known."""
     parser = argparse.ArgumentParser(prog="make audit", description=__doc__.partition("\n")[0])
-    parser.add_argument("--offline", action="store_true", help="do not look for known faults")
+    parser.add_argument("--offline", action="store_true", help="do not look for known vulnerabilities")
     options = parser.parse_args()
     distributions = sorted(metadata.distributions(), key=lambda one: one.metadata["Name"].lower())
     licences = {one.metadata["Name"]: licence_of(one) for one in distributions}
@@ -72,14 +72,14 @@ def main() -> int:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(sbom(distributions), indent=2) + "\n")
     print(f"SBOM: {path.relative_to(ROOT)}, {len(distributions)} components")
-    faults = "of --offline" if options.offline else known_faults()
-    if isinstance(faults, str):
-        print(f"known faults: not checked, because {faults}")
+    vulnerabilities = "of --offline" if options.offline else known_vulnerabilities()
+    if isinstance(vulnerabilities, str):
+        print(f"known vulnerabilities: not checked, because {vulnerabilities}")
         return int(bool(refused))
-    for fault in faults:
-        print(fault)
-    print(f"known faults: {len(faults)}")
-    return int(bool(refused or faults))
+    for one in vulnerabilities:
+        print(one)
+    print(f"known vulnerabilities: {len(vulnerabilities)}")
+    return int(bool(refused or vulnerabilities))
 
 
 def licence_of(distribution: metadata.Distribution) -> str:
@@ -122,8 +122,8 @@ def sbom(distributions: list[metadata.Distribution]) -> dict[str, Any]:
     }
 
 
-def known_faults() -> list[str] | str:
-    """Return the known faults of the installed versions, one line each; or why they cannot be looked up."""
+def known_vulnerabilities() -> list[str] | str:
+    """Return the known vulnerabilities of the installed versions, one line each; or why they cannot be looked up."""
     with tempfile.TemporaryDirectory() as folder:
         # An environment of its own, so that its dependencies are not audited and do not change what is installed.
         venv.create(folder, with_pip=True)
@@ -140,9 +140,9 @@ def known_faults() -> list[str] | str:
         except ValueError:
             return "pip-audit cannot reach the advisories from here: " + _last_line(done.stderr)
     return [
-        f"{one['name']} {one['version']}: {fault['id']}, fixed in {', '.join(fault['fix_versions']) or 'no version'}"
+        f"{one['name']} {one['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'no version'}"
         for one in report["dependencies"]
-        for fault in one.get("vulns", ())
+        for found in one.get("vulns", ())
     ]
 
 

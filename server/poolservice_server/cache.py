@@ -54,10 +54,10 @@ class CacheSize(NamedTuple):
 class Cache(Generic[_T]):
     """The results of a function, by its positional arguments, up to a number of bytes.
 
-    Entries belong to one of two generations. When the entries that were used lately take half of the bytes, they become
-    the old generation, and what was the old one is forgotten. An entry of the old generation that is used becomes young
-    again. So an entry stays while it is used, as in an LRU cache, yet a hit only reads a dictionary: it needs no lock
-    and moves nothing. Any thread may call it.
+    Entries belong to one of two generations. When the entries of the young generation take half of the bytes, they
+    become the old generation, and the entries of the previous old generation are forgotten. An entry of the old
+    generation that is used becomes young again. So an entry stays while it is used, as in an LRU cache, yet a hit on a
+    young entry only reads a dictionary: it needs no lock and moves nothing. Any thread may call it.
 
     Args:
         name: one of `MAX_BYTES`.
@@ -146,7 +146,7 @@ def clear_caches() -> None:
 
 
 def size_of(value: object) -> int:
-    """Return the bytes of a value and of everything that it alone may keep alive, such as arrays in its closures."""
+    """Return the bytes of a value and of all objects that it may keep alive, such as the arrays in a closure."""
     nbytes = 0
     seen: set[int] = set()
     to_visit = [value]

@@ -47,7 +47,7 @@ class MessageTooLarge(Exception):
 
 
 class UnreadResponses(Exception):
-    """A caller has not read enough of its responses for another one."""
+    """A caller has so many unread responses that the server computes no further one for it."""
 
     retry_after = 1.0
 

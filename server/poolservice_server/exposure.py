@@ -1,4 +1,4 @@
-"""Says which addresses of a server strangers can use, and refuses those that are not meant to be open."""
+"""Refuses an address that other machines can reach without TLS and authentication, unless that is intended."""
 
 import ipaddress
 import socket

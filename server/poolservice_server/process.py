@@ -38,7 +38,6 @@ _MAX_BATCH_SECONDS = 0.02
 
 _NO_LIMIT = float("inf")
 
-
 # The longest time for which a stopped process waits for threads that are about to end.
 _LAST_THREADS_SECONDS = 0.1
 
@@ -135,6 +134,7 @@ class ServingProcess:
             threads=settings.threads or backend.concurrency(cpus),
             inline_bytes=backend.inline_bytes,
         )
+        # One more than the slots, for short work while long work has all slots.
         self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
         self._decode_processes = DecodeProcesses(decode_threads) if settings.decode_isolation == "process" else None
         service = PoolService(

@@ -23,7 +23,7 @@ _LAST_LINES_SECONDS = 0.2
 
 
 class SignalThread:
-    """Waits for signals on a thread, because the event loop or a batch may compute something long.
+    """Waits for signals on a thread, because the event loop or a batch may be busy for a long time.
 
     After the first signal to stop, the process has the grace period to end by itself; after a second one, it has no
     time. Half a second later this thread ends it.

@@ -1,7 +1,7 @@
 """Delivers signals through a socket, so that a thread can wait for them while the main thread is busy.
 
-Python runs a signal handler on the main thread, between two bytecodes. A main thread that computes something long would
-notice a signal only afterwards. The operating system's own handler writes to the socket immediately.
+Python runs a signal handler on the main thread, between two bytecodes. A main thread in a long computation would notice
+a signal only afterwards. The interpreter's C handler writes to the socket immediately.
 """
 
 import signal

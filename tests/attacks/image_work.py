@@ -33,7 +33,7 @@ def hostile_jpeg() -> bytes:
     return data[:end] + data[last:end] * (100 - data.count(b"\xff\xda")) + data[end:]
 
 
-async def attack(server: Target, seconds: float) -> str:
+async def attack(target: Target, seconds: float) -> str:
     """Send images that take long to decode, and leave early."""
     data = hostile_jpeg()
     outcomes: Counter[str] = Counter()
@@ -48,6 +48,6 @@ async def attack(server: Target, seconds: float) -> str:
                 outcomes[type(error).__name__] += 1
                 await asyncio.sleep(0.01)
 
-    async with AsyncPoolClient(server.address, retries=None) as client:
+    async with AsyncPoolClient(target.address, retries=None) as client:
         await asyncio.gather(*(call(client) for _ in range(_CALLERS)))
     return ", ".join(f"{count} {name}" for name, count in outcomes.most_common())

@@ -25,11 +25,11 @@ _CALLERS = 8
 _PATIENCE_SECONDS = 1.0
 
 
-async def attack(server: Target, seconds: float) -> str:
+async def attack(target: Target, seconds: float) -> str:
     """Keep more of them in flight than there are threads, and leave after a second."""
     until = time.monotonic() + seconds
     statuses: Counter[str] = Counter()
-    async with grpc.aio.insecure_channel(server.address) as channel:
+    async with grpc.aio.insecure_channel(target.address) as channel:
         stub: Any = PoolServiceStub(channel)
 
         async def call(number: int) -> None:

@@ -24,11 +24,11 @@ _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_len
 _PATIENCE_SECONDS = 5.0
 
 
-async def attack(server: Target, seconds: float) -> str:
+async def attack(target: Target, seconds: float) -> str:
     """Send the three kinds of requests side by side, two callers for each."""
     until = time.monotonic() + seconds
     statuses: Counter[str] = Counter()
-    async with grpc.aio.insecure_channel(server.address, options=_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(target.address, options=_OPTIONS) as channel:
         stub: Any = PoolServiceStub(channel)
 
         async def call(number: int) -> None:

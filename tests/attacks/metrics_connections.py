@@ -34,8 +34,8 @@ async def attack(target: Target, seconds: float) -> str:
         await asyncio.sleep(0.1)
     opened = sum(await asyncio.gather(*idle))
     return (
-        f"{opened} connections for {_CONNECTIONS} places; {scrapes} scrapes succeeded, the slowest in {slowest:.2f} s; "
-        f"threads {threads_before} -> {threads}"
+        f"{opened} connections opened to keep {_CONNECTIONS} open; {scrapes} scrapes succeeded, the slowest in "
+        f"{slowest:.2f} s; threads {threads_before} -> {threads}"
     )
 
 

@@ -1,7 +1,7 @@
 """Run each attack against a real server, and print what its good callers noticed.
 
-    make attacks                              all attacks, in less than ten minutes
-    make attacks FLAGS='long_work floods'     some attacks, by the names of their modules
+    make attacks                                    all attacks, in less than ten minutes
+    make attacks FLAGS='long_work cache_growth'     some attacks, by the names of their modules
 
 Each attack has a server of its own. Good callers use the server before, during and after the attack; a health check
 runs beside them and the server's memory is sampled. The attacker is a process of its own. The command fails if a good
@@ -51,7 +51,6 @@ _RECOVERY_SECONDS = 10.0
 
 _NOT_ATTACKS = ("run", "target", "good_callers", "memory", "http2_connection")
 ATTACKS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in _NOT_ATTACKS))
-
 
 COLUMNS = ("attack", "p99", "rate", "health", "peak", "kept", "verdict")
 
@@ -136,7 +135,9 @@ def _server(flags: tuple[str, ...], token: str) -> Iterator[Service]:
 
 def _metrics_url(service: Service) -> str:
     found = re.search(r"http://[\w.:\[\]]+/metrics", service.log())
-    return found.group() if found else ""
+    if found is None:
+        raise AssertionError(f"the server has not logged the URL of its metrics:\n{service.log()}")
+    return found.group()
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from PIL import Image
+from tests.server.server_log import wait_for_log
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
@@ -46,8 +47,7 @@ def test_lines_of_c_code_are_json(start_server: StartServer, tls_flags: list[str
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
         while connection.recv(4096):
             pass
-    while "andshake" not in server.log():
-        assert server.process.poll() is None
+    wait_for_log(server, "andshake")
     (handshake,) = [event for event in events(server) if "andshake" in event["event"]]
     assert handshake["logger"] == "poolservice_server.stderr"
     assert handshake["level"] in ("error", "warning", "info")

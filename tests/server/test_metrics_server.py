@@ -79,7 +79,7 @@ def test_an_endless_request_is_cut_off(url: str) -> None:
     assert "tested 7.0" in get(url)
 
 
-def test_many_idle_connections_leave_a_place_for_scrapes(url: str) -> None:
+def test_many_idle_connections_do_not_block_scrapes(url: str) -> None:
     threads = threading.active_count()
     with ExitStack() as stack:
         idle = [stack.enter_context(connect(url)) for _ in range(400)]

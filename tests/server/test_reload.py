@@ -12,6 +12,7 @@ import grpc
 import psutil
 import pytest
 import trustme
+from tests.server.server_log import wait_for_log
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
@@ -85,11 +86,6 @@ def wait_for(status_now: Callable[[], grpc.StatusCode], wanted: grpc.StatusCode)
     """Call until the status is the wanted one; the test's own timeout ends an endless wait."""
     while status_now() is not wanted:
         pass
-
-
-def wait_for_log(server: Service, words: str) -> None:
-    while words not in server.log():
-        assert server.process.poll() is None
 
 
 @BOTH_SERVERS

@@ -75,6 +75,12 @@ def test_help_explains_every_setting_with_its_default(run_server: RunServer) -> 
             "cannot read --metrics-token-file missing: No such file or directory",
         ),
         (["--max-request-seconds", "nan"], {}, "(--max-request-seconds, POOLSERVICE_MAX_REQUEST_SECONDS): must be"),
+        (["--grace-period", "inf"], {}, "(--grace-period, POOLSERVICE_GRACE_PERIOD): must be less than or equal to"),
+        (
+            ["--metrics-address", "unix:/tmp/metrics"],
+            {},
+            "(--metrics-address, POOLSERVICE_METRICS_ADDRESS): must be HOST:PORT, such as 127.0.0.1:9090",
+        ),
         ([], {"POOLSERVICE_THREADS": "many"}, "threads (--threads, POOLSERVICE_THREADS): must be"),
         (["--device", "cuda:99"], {}, "(--device, --require-gpu)"),
         (["--require-gpu"], {"POOLSERVICE_DEVICE": "cpu"}, "--require-gpu"),

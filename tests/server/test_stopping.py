@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from tests.server.server_log import wait_for_log
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
@@ -53,11 +54,6 @@ def call_until_the_end(server: Service, png: bytes, fault: str) -> threading.Thr
     caller.start()
     wait_for_log(server, "blocked")
     return caller
-
-
-def wait_for_log(server: Service, words: str) -> None:
-    while words not in server.log():
-        assert server.process.poll() is None
 
 
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["process", "workers"])

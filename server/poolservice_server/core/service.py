@@ -301,6 +301,6 @@ class PoolService:
                 f"the request would take about {seconds:.3g} s of computing, more than the "
                 f"{self._max_request_seconds:g} s that this server allows for one request; a larger stride, a smaller "
                 "kernel_size or output_size, fewer specs or a smaller payload take less, or start the server with a "
-                "larger --max-request-seconds"
+                "larger --max-request-seconds (POOLSERVICE_MAX_REQUEST_SECONDS)"
             )
         return seconds

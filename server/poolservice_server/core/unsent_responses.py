@@ -1,4 +1,4 @@
-"""Responses that are computed and not sent yet: their bytes stay in the queue's, and each caller has a share of them.
+"""Responses that are computed and not sent yet: they count in the queue's bytes, and each caller has a limit.
 
 gRPC keeps a response until its caller reads it. A caller that does not read would otherwise fill the server's memory
 with responses that no limit counts.
@@ -12,13 +12,12 @@ from poolservice_server.error_status import UnreadResponses
 #: progress bounds their memory.
 UNCOUNTED_BYTES = 16 * 1024
 
-
 # gRPC copies a response when it starts to send it, and grpcio keeps the original until it is sent.
 _COPIES = 2
 
 
 class UnsentResponse:
-    """The bytes of one response that is not sent yet. Release it when the response is sent, or when its call ends."""
+    """The memory of one response that is not sent yet. Release it when the response is sent, or when its call ends."""
 
     __slots__ = ("_caller", "_responses", "nbytes")
 
@@ -36,8 +35,8 @@ class UnsentResponses:
     """The unsent responses of all callers.
 
     Args:
-        max_bytes: the total size of all callers' unsent responses from which on they crowd the queue.
-        max_caller_bytes: largest total size of one caller's unsent responses. A single response may be larger.
+        max_bytes: the memory of all unsent responses above which they crowd the queue.
+        max_caller_bytes: most memory that the unsent responses of one caller take. A single response may take more.
         count: called with the number of bytes that are added or, if negative, no longer held.
     """
 
@@ -50,7 +49,7 @@ class UnsentResponses:
 
     @property
     def nbytes(self) -> int:
-        """The total size of the unsent responses."""
+        """The memory that the unsent responses take."""
         return self._total
 
     @property
@@ -59,10 +58,10 @@ class UnsentResponses:
         return self._total > self._max_bytes
 
     def check(self, caller: str, nbytes: int) -> None:
-        """Check, before a request is admitted, that its caller has read enough for a response of `nbytes`.
+        """Check, before a request is admitted, that its caller may have another unread response of `nbytes`.
 
         Raises:
-            UnreadResponses: it has not.
+            UnreadResponses: the caller's unread responses and this one exceed the limit.
         """
         unread = self._nbytes.get(caller, 0)
         if unread and unread + _COPIES * nbytes > self._max_caller_bytes:
@@ -80,7 +79,7 @@ class UnsentResponses:
         return UnsentResponse(self, caller, nbytes)
 
     def remove(self, caller: str, nbytes: int) -> None:
-        """Stop counting a response of `nbytes`."""
+        """Stop counting a response that takes `nbytes` of memory."""
         left = self._nbytes[caller] - nbytes
         if left:
             self._nbytes[caller] = left

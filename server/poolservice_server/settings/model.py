@@ -107,7 +107,8 @@ class Settings(BaseSettings):
     max_queue_bytes: int = Field(
         default=512 * _MEBIBYTE,
         ge=1,
-        description="Largest total size in bytes of the requests that are queued or running; the server refuses more",
+        description="Most memory in bytes that queued and running requests need, together with the responses that are "
+        "not sent yet; the server refuses more",
     )
     max_connections: int = Field(
         default=1000,
@@ -147,14 +148,14 @@ class Settings(BaseSettings):
     caller_max_requests: int = Field(
         default=0,
         ge=0,
-        description="Largest number of requests of one caller that are queued, running or not sent; 0: seven eighths "
-        "of max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or a "
+        description="Largest number of requests of one caller that are queued or running; 0: seven eighths of "
+        "max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or a "
         "connection",
     )
     caller_max_bytes: int = Field(
         default=0,
         ge=0,
-        description="Largest total size in bytes of those requests of one caller; 0: seven eighths of max_queue_bytes. "
+        description="Most memory in bytes that those requests of one caller need; 0: seven eighths of max_queue_bytes. "
         "A caller that has no other request may send one of any size",
     )
     caller_max_seconds: float = Field(
@@ -172,7 +173,8 @@ class Settings(BaseSettings):
     grace_period: float = Field(
         default=30.0,
         ge=0.0,
-        description="Time in seconds that accepted requests have to finish after SIGTERM or Ctrl-C",
+        le=86_400.0,
+        description="Time in seconds that accepted requests have to finish after SIGTERM or Ctrl-C, at most a day",
     )
     tls_certificate: Path | None = Field(
         default=None, description="The server's certificate chain in PEM, which needs its key; none: no TLS"
@@ -227,22 +229,26 @@ class Settings(BaseSettings):
 
     @property
     def largest_caller_requests(self) -> int:
-        """Return how many requests one caller may have queued, running or not sent."""
+        """Return how many requests one caller may have queued or running."""
         return self.caller_max_requests or self.max_queue_items - self.max_queue_items // 8
 
     @property
     def largest_caller_bytes(self) -> int:
-        """Return the total size of those requests, in bytes."""
+        """Return how many bytes of memory those requests of one caller may need."""
         return self.caller_max_bytes or self.max_queue_bytes - self.max_queue_bytes // 8
 
-    @field_validator("address", "metrics_address")
+    @field_validator("address")
+    @classmethod
+    def _is_path_or_has_port(cls, value: str) -> str:
+        if value and not value.startswith("unix:") and not _has_port(value):
+            raise ValueError("must be HOST:PORT, such as 0.0.0.0:50051 or [::]:50051, or unix:PATH")
+        return value
+
+    @field_validator("metrics_address")
     @classmethod
     def _has_port(cls, value: str | None) -> str | None:
-        if not value or value.startswith("unix:"):
-            return value
-        host, colon, port = value.rpartition(":")
-        if not (host and colon and port.isdecimal() and int(port) < 2**16):
-            raise ValueError("must be HOST:PORT, such as 0.0.0.0:50051 or [::]:50051, or unix:PATH")
+        if value and not _has_port(value):
+            raise ValueError("must be HOST:PORT, such as 127.0.0.1:9090 or [::1]:9090")
         return value
 
     @field_validator("decode_isolation")
@@ -273,3 +279,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources below the flags: the environment, then the keyword arguments (the settings file)."""
         return EnvironmentSource(settings_cls), init_settings
+
+
+def _has_port(address: str) -> bool:
+    """Return True if an address has the form HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdecimal() and int(port) < 2**16
