@@ -237,7 +237,7 @@ def test_a_terminal_gets_a_progress_bar(server_address: str, tmp_path: Path, ima
         (["--op", "gap2d", "-o", "f.npz"], "no files are given"),
         (["none/**/*.jpg", "--op", "gap2d", "-o", "f.npz"], "no file matches none/**/*.jpg"),
         ([".", "--op", "gap2d", "-o", "f.npz"], ". is a folder; quote a pattern for the files in it: '**/*.jpg'"),
-        (["two\nlines.jpg", "--op", "gap2d", "-o", "f.npy"], "has two; write an .npz file"),
+        (["two\nlines.jpg", "--op", "gap2d", "-o", "f.npy"], "has a line break; write an .npz file"),
         (["x.jpg", "--op", "gap2d", "--op", "gap3d", "-o", "f.npz"], "--op gap3d pools 3-D inputs"),
     ],
 )

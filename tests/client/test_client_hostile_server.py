@@ -90,9 +90,10 @@ async def test_each_call_ends_with_the_right_error(
         assert str(error).isprintable()
         assert len(str(error)) < 5000
     # A health check is never retried. If a message of several calls or items fails, each is sent once more, separately.
+    # It depends on timing whether they share one message or are in several, each with at least two.
     shares_messages = kind in ("coalesced pool", "map")
     assert len(errors) == (CALLS if shares_messages else 1)
-    assert server.streams <= (1 if kind == "health" else ((1 + CALLS) if shares_messages else 1) * ATTEMPTS)
+    assert server.streams <= (1 if kind == "health" else ((CALLS // 2 + CALLS) if shares_messages else 1) * ATTEMPTS)
     assert not noise
     assert "Traceback" not in capfd.readouterr().err
 
