@@ -19,7 +19,7 @@ SECONDS = 60.0
 
 @pytest.fixture(autouse=True)
 def no_inherited_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the settings in the environment of whoever runs the tests; processes inherit what is left."""
+    """Remove the settings from the environment of the tests; their processes inherit the rest."""
     for name in list(os.environ):
         if name.startswith("POOLSERVICE_"):
             monkeypatch.delenv(name)

@@ -38,12 +38,12 @@ def content(path: str) -> int | None:
 
 
 def row(number: int) -> dict[str, np.ndarray]:
-    """Return the row of a file: large enough that a limit on the file's size falls within one."""
+    """Return the row of a file, so large that a limit on the size of files can fall within it."""
     return {"values": np.full(40, number, np.float32), "indices": np.arange(3) + number}
 
 
 def run(folder: Path, paths: list[str], chance: random.Random, *, update: bool, kill_after: int | None) -> None:
-    """Do what `poolservice map` does; files with an odd number fail."""
+    """Write a journal and a feature file as `poolservice map` does; files with an odd number fail."""
     output = FeatureFile(folder / "f.npz", NAMES)
     journal = Journal.open(output.path, JOB, NAMES, paths, restart=False, update=update)
     for count, path in enumerate(journal.work.pending):
@@ -120,7 +120,7 @@ def check(seed: int, folder: Path) -> int:
         status = run_in_child(folder, paths, chance, update=update, kill=True)
         assert status == 0 or status in KILLED, f"seed {seed}: status {status}"
         if not status:
-            # It was complete before the kill; the next run starts anew.
+            # The run was complete before the kill, so the next one starts over.
             first = list(paths)
         killed += status != 0
         if changes:

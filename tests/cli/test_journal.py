@@ -1,4 +1,4 @@
-"""The journal of `poolservice map`: no kill makes it lose a row that it has promised, or keep a wrong one."""
+"""The journal of `poolservice map`: if the run is killed, no saved row is lost, and no wrong row is kept."""
 
 import subprocess
 import sys

@@ -36,7 +36,7 @@ def interrupted(tmp_path: Path, run: Command) -> Path:
     for value, name in enumerate("abcde"):
         write(tmp_path, f"{name}.npy", value)
     (tmp_path / "c.npy").write_bytes(b"\x93NUMPY")
-    # A folder at the result's path makes the last step of the run fail, when all files are done.
+    # A folder at the result's path makes the last step of the run fail, after all files are done.
     (tmp_path / "f.npz").mkdir()
     done = run("?.npy")
     assert (done.returncode, done.stderr) == (FAILED, "poolservice: f.npz: Is a directory\n")
@@ -74,13 +74,10 @@ def test_a_vanished_file_keeps_its_row_and_is_reported(run: Command, interrupted
 
 
 def test_a_file_that_vanished_before_it_was_pooled_fails(run: Command, interrupted: Path) -> None:
-    # Without its last line, the journal has no file that is done, so a second run is interrupted in the same way.
-    (interrupted / "f.npz").mkdir()
-    write(interrupted, "b.npy", 10)
+    # A second interrupted run drops the row of b.npy, so that no run has pooled the file when it is given again.
     (interrupted / "b.npy").unlink()
-    write(interrupted, "g.npy", 6)
+    (interrupted / "f.npz").mkdir()
     assert run("?.npy", "--update").returncode == FAILED
-    (interrupted / "g.npy").unlink()
     (interrupted / "f.npz").rmdir()
     done = run("?.npy", "b.npy", "--update")
     assert "  b.npy: No such file or directory\n" in done.stderr
@@ -113,8 +110,8 @@ def test_other_files_need_update(run: Command, interrupted: Path) -> None:
     done = run("?.npy")
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr == (
-        "poolservice: f.npy is not among the files of the run in f.npz.partial (and so for 1 more); give --update to "
-        "pool new files too, or --restart to start over\n"
+        "poolservice: f.npy is not among the files of the run in f.npz.partial (the same applies to 1 more); give "
+        "--update to pool new files too, or --restart to start over\n"
     )
     done = run("[a-d].npy")
     assert done.returncode == USAGE
@@ -266,4 +263,4 @@ def test_a_list_with_nul_characters_is_a_usage_error(run: Command, tmp_path: Pat
     (tmp_path / "list").write_bytes(b"a.npy\0b.npy\0")
     done = run("--from-file", "list")
     assert (done.returncode, done.stdout) == (USAGE, "")
-    assert done.stderr == "poolservice: --from-file list: there are NUL characters in it; write one path per line\n"
+    assert done.stderr == "poolservice: --from-file list: the file has NUL characters; write one path per line\n"

@@ -263,7 +263,7 @@ def test_arrays_may_have_their_channels_last(tmp_path: Path, command: Command) -
     pixels = np.random.default_rng(1).random((20, 30, 3), np.float32)
     np.save(tmp_path / "x.npy", pixels)
     arguments = ("map", "x.npy", "--op", "gap2d", "-o", "f.npz")
-    # The tests of the command make errors of warnings.
+    # The tests of the command turn warnings into errors by default.
     warned = command(*arguments, PYTHONWARNINGS="default")
     assert warned.returncode == ALL
     assert "poolservice: a tensor of shape (20, 30, 3) is pooled as 20 channels of 30 x 3" in warned.stderr

@@ -1,4 +1,4 @@
-"""What the command does to the terminal, the pipes and the streams that it is given."""
+"""The command with hostile text for the terminal, broken pipes, closed streams and endless files."""
 
 import io
 import os
@@ -23,7 +23,7 @@ Command = Callable[..., CompletedProcess[str]]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 SECONDS = 60.0
-# A name that turns the text red, deletes the screen, starts a line of its own, reverses the text, and is not UTF-8.
+# A file name that turns the text red, clears the screen, starts a new line, reverses the text, and is not UTF-8.
 HOSTILE = "\x1b[31m\x9b2J\nok: \u202eevil\udcff.npy"
 ESCAPED = r"\x1b[31m\x9b2J\nok: \u202eevil\xff.npy"
 

@@ -1,4 +1,4 @@
-"""A server whose Pool and PoolBatch methods fail as a test says, for the retries of `map`."""
+"""A server whose Pool and PoolBatch methods fail as a test demands, for the retries of `map`."""
 
 import itertools
 import threading
@@ -32,7 +32,7 @@ LATE = status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message="too late")
 
 
 class FailingServer:
-    """A server that fails as a test says, and otherwise returns the number in each image.
+    """A server that fails as a test demands, and otherwise returns the number in each image.
 
     It responds once all images are read. At most two messages that are not full are sent by then, so at least one
     message carries several images.

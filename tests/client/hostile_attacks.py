@@ -1,4 +1,4 @@
-"""Attacks of a hostile HTTP/2 server on its clients: what it sends, and which error the caller gets."""
+"""Attacks of a hostile HTTP/2 server on its clients: the frames that it sends, and the errors that callers get."""
 
 import asyncio
 import struct
@@ -20,7 +20,7 @@ from poolservice_client import (
 
 #: The attempts of a call, as the tests' retry policy limits them.
 ATTEMPTS = 3
-#: A call that a server keeps waiting fails after this time; every other one at once.
+#: The timeouts of calls that only their timeout ends, and of calls that fail earlier.
 SHORT = 0.3
 LONG = 30.0
 
@@ -29,19 +29,17 @@ OK = (b"grpc-status", b"0")
 
 
 class Case(NamedTuple):
-    """An attack, and what the caller gets.
+    """An attack, and the error that the caller gets.
 
     Attributes:
-        attack: what the server does about each stream.
+        attack: the server's reaction to each stream.
         errors: the possible errors of a call. Where there are several, it depends on which frame gRPC reads first.
         timeout: the timeout of each call.
-        attempts: the most streams that one call may start.
     """
 
     attack: Attack
     errors: tuple[type[PoolError], ...]
     timeout: float = LONG
-    attempts: int = ATTEMPTS
 
 
 def rst(code: int) -> bytes:
@@ -100,7 +98,7 @@ def before_headers(*frames: Callable[[int], bytes], close: bool = False) -> Atta
 
 
 def web_page(code: bytes) -> Attack:
-    """Respond as a proxy does that serves web pages."""
+    """Respond with a web page, as a proxy does."""
 
     async def attack(peer: Peer, stream: int) -> None:
         head = h2.fields((b":status", code), (b"content-type", b"text/html"))
@@ -194,7 +192,7 @@ CASES: dict[str, Case] = {
     "GOAWAY without the end": Case(before_headers(goaway), (DeadlineExceeded,), timeout=SHORT),
     "close": Case(close_at_once, (Unavailable,)),
     "close within a message": Case(close_within_message, BROKEN_CONNECTION),
-    # Answers that never end.
+    # Responses that never end.
     "no response": Case(no_response, (DeadlineExceeded,), timeout=SHORT),
     "trickle": Case(trickle, (DeadlineExceeded,), timeout=SHORT),
     "endless message": Case(endless_message, (DeadlineExceeded, InvalidRequest, ServerError), timeout=SHORT),

@@ -87,7 +87,7 @@ class Peer:
         self._writer.close()
 
     def receive(self, frame_type: int, stream: int, payload: bytes) -> None:
-        """Note what the client sent about its flow-control windows."""
+        """Update the client's flow-control windows from a frame."""
         if frame_type == WINDOW_UPDATE:
             self._windows[stream] = self._window(stream) + int.from_bytes(payload, "big")
         elif frame_type == SETTINGS:
@@ -105,7 +105,7 @@ class Peer:
         return self._windows.get(stream, self._initial_window if stream else _DEFAULT_WINDOW)
 
 
-#: What the server does about a call, given the number of its stream.
+#: The server's reaction to a call, given the connection and the number of the call's stream.
 Attack: TypeAlias = Callable[[Peer, int], Awaitable[None]]
 
 
@@ -114,7 +114,7 @@ class HostileServer:
 
     Args:
         attack: runs for each stream.
-        early: whether it runs at once when a stream starts; otherwise when the client has sent its whole request.
+        early: whether it runs when a stream starts; otherwise it runs when the client has sent its whole request.
         grants: whether the server lets the client send more than the first window of data.
 
     Attributes:
@@ -195,7 +195,7 @@ class HostileServer:
         finally:
             for attack in attacks.values():
                 attack.cancel()
-            # An attack may end because the client has left; anything else is a fault of the test.
+            # An attack may end because the client has left. Any other exception is an error of the test.
             for outcome in await asyncio.gather(*attacks.values(), return_exceptions=True):
                 assert outcome is None or isinstance(outcome, asyncio.CancelledError | ConnectionError), outcome
             writer.transport.abort()

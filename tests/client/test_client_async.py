@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from poolservice_client import AsyncPoolClient, GlobalAvgPool2d, InvalidRequest, MaxPool2d, PoolClient, PoolError
+from poolservice_client._request.reader_threads import ReaderThreads
 
 X = np.random.default_rng(3).standard_normal((3, 12, 10)).astype(np.float32)
 
@@ -111,3 +112,18 @@ def test_a_client_created_before_its_loop_belongs_to_the_first_loop_that_uses_it
 async def test_an_unused_client_can_be_closed(server_address: str) -> None:
     async with AsyncPoolClient(server_address):
         pass
+
+
+async def test_threads_that_cannot_be_started_leave_their_places_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = ReaderThreads()
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(threading.Thread, "start", fail)
+        # More often than there may be threads.
+        for _ in range(50):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await threads.run(int, "1")
+    assert await asyncio.gather(*(threads.run(int, str(number)) for number in range(5))) == list(range(5))

@@ -1,4 +1,4 @@
-"""Cancelled asyncio calls let go of their requests at once, without the garbage collector."""
+"""Cancelled asyncio calls release their requests immediately, without the garbage collector."""
 
 import asyncio
 import gc

@@ -21,7 +21,7 @@ address = sys.argv[1]
 client, aclient = PoolClient(address), AsyncPoolClient(address)
 """
 
-# What is open when the program's last line has run.
+# The code that leaves something open when the program ends.
 OPEN = {
     "a map": "results = client.map([X] * 200, S); next(results)",
     "a map with a progress bar": "results = client.map([X] * 200, S, progress=True); next(results)",
@@ -98,7 +98,7 @@ threading.Thread(target=asyncio.run, args=(loop(),), daemon=True).start()
 assert started.wait(60)
 """,
 }
-# How the program ends, and its exit status.
+# The program's last line, and its exit status.
 ENDS = {
     "its last line": ("", 0),
     "an exception": ("raise LookupError('enough')", 1),
@@ -108,7 +108,7 @@ ENDS = {
 
 
 def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program; it fails the test if the program has not ended long after it should."""
+    """Run a program; the test fails if the program does not end."""
     return subprocess.run(
         [sys.executable, "-c", PRELUDE + program, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
@@ -134,7 +134,7 @@ def test_a_program_ends_in_each_of_many_runs(server_address: str, what: str, end
 
 
 def check_end(address: str, what: str, end: str, *, runs: int) -> None:
-    """Check exit status and output of several runs: the hang that this test is about is a matter of chance."""
+    """Check exit status and output of several runs, because a hang would not occur in each of them."""
     statement, status = ENDS[end]
     for _ in range(runs):
         done = run(f"{OPEN[what]}\n{statement}", address)

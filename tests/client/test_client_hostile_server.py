@@ -99,7 +99,7 @@ async def test_each_call_ends_with_the_right_error(
 
 @pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
 @pytest.mark.parametrize("case", [CASES[name] for name in ("endless message", "endless messages")])
-async def test_a_client_takes_no_more_of_an_endless_answer_than_a_message(client_class: type[Any], case: Case) -> None:
+async def test_a_client_reads_a_limited_part_of_an_endless_response(client_class: type[Any], case: Case) -> None:
     with hostile(case.attack) as server:
         await errors_of(client_class, server.address, "pool", case.timeout)
         taken = [nbytes for peer in server.peers for nbytes in peer.sent.values()]
@@ -160,7 +160,7 @@ async def test_an_invalid_retry_info_delays_no_retry(client_class: type[Any], se
     ],
     ids=["garbage", "an impossible worker", "a billion workers"],
 )
-async def test_worker_discovery_believes_no_absurd_server(
+async def test_worker_discovery_ignores_impossible_worker_counts(
     client_class: type[Any], info: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     noise: list[dict[str, Any]] = []

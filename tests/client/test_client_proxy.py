@@ -1,4 +1,4 @@
-"""HTTP proxies: a client uses only the one that it is told to use, and no proxy ever sees a token in clear text."""
+"""HTTP proxies: a client uses only the one that its settings name, and no proxy ever sees a token in clear text."""
 
 import contextlib
 import socket
@@ -17,7 +17,7 @@ TOKEN = "not-for-others"
 
 
 class ConnectProxy:
-    """An HTTP proxy that connects every name to one address, and keeps what clients send.
+    """An HTTP proxy that connects every name to one address, and records all bytes that clients send.
 
     Attributes:
         address: its "host:port".
@@ -146,7 +146,7 @@ async def test_no_proxy_sees_the_calls_of_a_unix_socket(
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
-async def test_a_client_uses_the_proxy_that_it_is_told_to_use(
+async def test_a_client_uses_the_proxy_that_its_settings_name(
     server_address: str,
     start_proxy: Callable[..., ConnectProxy],
     make_client: MakeClient,

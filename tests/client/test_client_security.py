@@ -71,7 +71,7 @@ async def test_the_environment_provides_the_credentials(
         ("unknown authority", "TLS handshake .* does tls= name the authority of its certificate"),
         ("no certificate", r"if it requires a client certificate, pass it with tls=TLS\(certificate="),
         ("another certificate", "does it trust the authority of the client certificate in tls="),
-        ("no encryption", "something answers there .* if the server uses TLS, pass tls="),
+        ("no encryption", "the server closes the connection; if it uses TLS, pass tls="),
     ],
 )
 async def test_a_failed_handshake_is_explained(
@@ -93,7 +93,7 @@ async def test_tls_for_a_server_without_it_is_explained(
     server_address: str, certificates: "Certificates", make_client: MakeClient
 ) -> None:
     async with make_client(server_address, tls=TLS(certificates.ca), timeout=10) as client:
-        with pytest.raises(Unavailable, match="something answers there, but not with TLS"):
+        with pytest.raises(Unavailable, match="the server there does not use TLS"):
             await client.pool()
 
 
@@ -207,7 +207,7 @@ async def test_metadata_that_interceptors_make_too_large_is_an_invalid_request(s
 
     with (
         PoolClient(server_address, interceptors=[Adding()]) as client,
-        pytest.raises(InvalidRequest, match="with what the interceptors add") as raised,
+        pytest.raises(InvalidRequest, match="with the metadata that the interceptors add") as raised,
     ):
         client.pool(np.ones((1, 2, 2)), MaxPool2d(2))
     assert raised.value.field == "metadata"

@@ -45,7 +45,8 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-# New releases of typer contain click, older ones depend on it; either is the base of this class.
+# click's ClickException. Recent releases of typer contain click and older ones depend on it, so it cannot be imported
+# from the same place in both.
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def _report_warning(message: Warning | str, *_source: object, **_keywords: object) -> None:
-    """Print a warning of the SDK in the command's terms, without the line of code that it is about."""
+    """Print a warning of the SDK in the command's terms, without the line of code that caused it."""
     exit_errors.report(sdk_errors.translate(str(message)))
 
 
@@ -92,7 +93,7 @@ def _run() -> int:
         if sdk_errors.is_usage_error(error):
             return exit_errors.USAGE
     except UnicodeEncodeError:
-        # The text is not printed, as it may be a token.
+        # The error is not printed, because its text may be a token.
         exit_errors.report("an address, a token or another setting has bytes that are not UTF-8")
         return exit_errors.USAGE
     except MemoryError:
@@ -107,17 +108,17 @@ def _run() -> int:
 
 
 def _report_os_error(error: OSError) -> None:
-    # All other files are named in their errors.
+    """Report the error with its file. An error without one is about standard output, as `naming` names all others."""
     if error.filename is not None:
         exit_errors.report(sdk_errors.describe_os_error(error))
-    # A reader that has read enough, such as head, is no error to report.
     elif not isinstance(error, BrokenPipeError):
+        # A broken pipe is not reported: the reader, such as head, has read enough.
         exit_errors.report(f"standard output: {error.strerror}")
 
 
 def _report_click_error(error: Any) -> int:
     """Print click's error and usage on stderr; return the exit status."""
-    # The message without arguments is the whole help.
+    # The error of a command without arguments has the whole help as its message, which must keep its lines.
     if type(error).__name__ != "NoArgsIsHelpError":
         error.message = escape(error.message)
     error.show()

@@ -96,7 +96,7 @@ def bench(
     options = {
         "output": "features" if features else "tensor",
         "color_mode": cast(ColorMode | None, color_mode and color_mode.value),
-        # The shape is the user's, and only the time counts.
+        # Only the time counts, so a warning about the order of the dimensions would be noise.
         "layout": "CHW",
     }
     workload = Workload(parsed, payload, name, options)

@@ -1,4 +1,4 @@
-"""The exceptions that end a command, and the exit statuses that scripts see."""
+"""The exceptions that end a command, the exit statuses that scripts see, and messages on stderr."""
 
 import sys
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class CommandError(Exception):
 
 @contextmanager
 def naming(name: object) -> Iterator[None]:
-    """Name the file that the block reads or writes in its OSErrors: an error of a write does not say which file it was.
+    """Add the name of the file that the block reads or writes to its OSErrors: those of `write` do not have it.
 
     Raises:
         OSError: the block raised one.
@@ -41,12 +41,12 @@ def naming(name: object) -> Iterator[None]:
 
 
 def report(error: object) -> None:
-    """Print one line on stderr, so that it does not mix with the results on stdout; foreign text in it is escaped."""
+    """Print one line on stderr, so that it does not mix with the results on stdout; untrusted text in it is escaped."""
     print_line(f"poolservice: {error}")
 
 
 def print_line(text: str) -> None:
-    """Print one line on stderr; foreign text in it is escaped."""
+    """Print one line on stderr; untrusted text in it is escaped."""
     try:
         typer.echo(escape(text), err=True)
     except OSError:

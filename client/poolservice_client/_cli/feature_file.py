@@ -48,7 +48,7 @@ class FeatureFile:
             UsageError: the suffix is not supported or cannot hold these results, or the folder does not exist.
             CommandError: the format needs a package that is not installed.
         """
-        # A symbolic link stays one: the file that it names is replaced.
+        # A symbolic link is kept, and the file that it points to is replaced.
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         file = cls(target, tuple(_column_names(operators)))
         if file.suffix not in _WRITERS:
@@ -82,7 +82,8 @@ class FeatureFile:
         """
         if self.suffix == ".npy" and (broken := next((path for path in paths if "\n" in path), None)):
             raise UsageError(
-                f"-o {self.path}: the list of paths has one per line, and {broken!r} has two; write an .npz file"
+                f"-o {self.path}: the list of paths has one path per line, and {broken!r} has a line break; write an "
+                ".npz file"
             )
 
     def write(self, folder: Path, paths: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._request import files
 
 _CHUNK_BYTES = 2**24
-# More than the header of an .npy file has.
+# The header of an .npy file is smaller.
 _FILE_HEADER_BYTES = 2**17
 # Pillow's names of the color modes that the service decodes to.
 _PILLOW_MODES = {"RGB": "RGB", "GRAY": "L", "RGBA": "RGBA"}
@@ -47,7 +47,7 @@ class InputData(NamedTuple):
 
 
 def read(path: str, max_message_bytes: int) -> InputData:
-    """Read the image or array at `path`; "-" is standard input. Much more than a message holds is not read.
+    """Read the image or array at `path`; "-" is standard input. At most about the size of a message is read.
 
     Raises:
         UsageError: the path is a folder or a URL.
@@ -72,9 +72,9 @@ def read(path: str, max_message_bytes: int) -> InputData:
 
 
 def max_file_bytes(max_message_bytes: int) -> int:
-    """Return the size from which a file is not read at all, as it cannot fit in a message.
+    """Return the size above which a file is not read, because it cannot fit in a message.
 
-    The client reports a slightly smaller file that does not fit either, and a limit that is no number of bytes.
+    The client reports a slightly smaller file that does not fit either, and an invalid `max_message_bytes`.
     """
     return max(max_message_bytes, 2**20) + _FILE_HEADER_BYTES
 
@@ -87,7 +87,7 @@ def read_file(path: str, limit: int) -> bytes:
         InvalidRequest: the file has more bytes.
     """
     try:
-        # Unbuffered: a buffer would read ahead from a pipe or a device.
+        # Unbuffered, because a buffer would read ahead from a pipe or a device.
         with naming(path), open(path, "rb", buffering=0) as file:
             return _read_all(file, limit)
     except (IsADirectoryError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Which files a run of `poolservice map` has to pool, given what an earlier run did."""
+"""Select the files that a run of `poolservice map` has to pool, and those whose rows from an earlier run it keeps."""
 
 import os
 import stat
@@ -7,13 +7,13 @@ from typing import NamedTuple, TypeAlias
 
 from poolservice_client._cli.exit_errors import UsageError
 
-#: A file's size in bytes and its modification time in nanoseconds, which tell if the file has changed. Empty for a pipe
-#: or a device, whose content cannot be compared; None if there is no such file.
+#: A file's size in bytes and its modification time in nanoseconds, which show if it has changed. Empty for a pipe or a
+#: device, whose content cannot be compared; None if there is no such file.
 Stamp: TypeAlias = tuple[int, ...] | None
 
 
 class Entry(NamedTuple):
-    """What became of one file.
+    """The outcome of one file.
 
     Attributes:
         stamp: the file's stamp from just before it was read.
@@ -32,7 +32,7 @@ class WorkList(NamedTuple):
     Attributes:
         files: all of them, in the order of the results.
         pending: those to be pooled.
-        changed: those of `pending` that an earlier run has pooled, but whose content has changed since.
+        changed: those of `pending` that an earlier run finished, but whose content has changed since.
         vanished: files that no longer exist but have a row, which is kept.
     """
 
@@ -43,7 +43,7 @@ class WorkList(NamedTuple):
 
 
 def stamp_of(path: str) -> Stamp:
-    """Return the file's stamp."""
+    """Return the stamp of the file at `path`."""
     try:
         status = os.stat(path)
     except OSError:
@@ -58,7 +58,7 @@ def work_list(
 
     Args:
         earlier: the files of the earlier run, in order.
-        entries: what it did, by path.
+        entries: the outcome of each file that it finished, by path.
         current: the files given now, in order.
         update: whether the files given now replace those of the earlier run. Otherwise they must be the same, except
             for files that no longer exist.
@@ -94,7 +94,7 @@ def _same_files(earlier: Sequence[str], current: Sequence[str], job: str) -> lis
         (left_out, "is not given now, but belongs to", "give it too, or --update to leave it out"),
     ):
         if paths:
-            more = f" (and so for {len(paths) - 1:,} more)" if len(paths) > 1 else ""
+            more = f" (the same applies to {len(paths) - 1:,} more)" if len(paths) > 1 else ""
             raise UsageError(f"{paths[0]} {difference} the run in {job}{more}; {advice}, or --restart to start over")
     if [path for path in earlier if path in given] == list(current):
         return list(earlier)

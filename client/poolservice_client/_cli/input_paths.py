@@ -19,8 +19,8 @@ def find(arguments: Sequence[str], lists: Sequence[Path]) -> list[str]:
         lists: files with one path per line; "-" is standard input.
 
     Raises:
-        UsageError: a pattern matches no file, an argument is a folder or a URL, a list is not one of paths, or there
-            are no files at all.
+        UsageError: a pattern matches no file, an argument is a folder or a URL, a list has NUL characters, or there are
+            no files at all.
         OSError: a list cannot be read.
     """
     found = [path for argument in arguments for path in _expand(argument)]
@@ -57,6 +57,6 @@ def _read_list(path: Path) -> list[str]:
     with naming(path):
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     if b"\0" in data:
-        raise UsageError(f"--from-file {path}: there are NUL characters in it; write one path per line")
+        raise UsageError(f"--from-file {path}: the file has NUL characters; write one path per line")
     lines = data.splitlines()
     return [os.fsdecode(line) for line in lines if line.strip()]

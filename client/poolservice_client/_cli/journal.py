@@ -36,7 +36,7 @@ class Journal:
         folder: the journal's folder.
         names: the names of the columns.
         work: the files of the run, and those that were pending when it started or was resumed.
-        entries: what became of each file that is done, by its path.
+        entries: the outcome of each file that is done, by its path.
         done: the number of files that are done.
         saved: the number of files that were done at the last checkpoint. A resumed run does not repeat them.
         failed: the number of files that failed.
@@ -193,7 +193,7 @@ class Journal:
         return self.folder / f"{name}.npy"
 
     def _start_over(self) -> None:
-        """Remove everything on disk, and create an empty journal."""
+        """Delete the journal and create an empty one."""
         self.remove()
         self.columns.clear()
         self.entries.clear()
@@ -204,12 +204,12 @@ class Journal:
     def _resume(self, job: Mapping[str, Any], inputs: Sequence[str], *, update: bool) -> None:
         records = self._file.read()
         earlier = self._load(records, job)
-        # A job without a checkpoint does not bind the next command.
+        # If no file is done, the files of the earlier run do not matter.
         work = WorkList(list(inputs), list(inputs), [], [])
         if self.entries:
             work = work_list(earlier, self.entries, inputs, update=update, job=str(self.folder))
         if not self._has_rows(work):
-            # Nothing is worth keeping, and the first row may have another type now.
+            # No row is kept, so the rows of this run may have another type.
             if records:
                 self._start_over()
             self._file.append({"version": _VERSION, "job": job, "files": work.files})

@@ -1,7 +1,7 @@
 """The file of a journal: one JSON object per line, each with a checksum, in a folder that one process uses at a time.
 
-A line counts once it is complete. The end of an incomplete last line, which an interrupted write leaves, is cut off
-when the file is opened; a complete line with a wrong checksum is damage, and an error.
+A line counts once it is complete. An incomplete last line, which an interrupted write leaves, is removed when the file
+is read. A complete line with a wrong checksum means that the file is damaged.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from poolservice_client._cli.exit_errors import CommandError, naming
 
 _NAME = "journal.jsonl"
-# Versions of the command before 2 of the journal wrote this file.
+# Version 1 of the journal has this file.
 _OLD_NAME = "job.json"
 
 
@@ -43,7 +43,7 @@ class JournalFile:
         """
         while True:
             folder.mkdir(exist_ok=True)
-            # Unbuffered, so that a failed write leaves nothing that is written later.
+            # Unbuffered, because a buffer would keep the data of a failed write and write it later.
             try:
                 file = os.fdopen(os.open(folder / _NAME, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
             except FileNotFoundError:
@@ -61,10 +61,10 @@ class JournalFile:
             file.close()
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all complete lines, and cut off an incomplete one.
+        """Return all complete lines, and remove an incomplete last one.
 
         Raises:
-            CommandError: the file is damaged, or of an older version.
+            CommandError: the file is damaged, or an older version of the command wrote the journal.
         """
         self._file.seek(0)
         data = self._file.readall() or b""  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ class JournalFile:
         if not records:
             if (self.folder / _OLD_NAME).exists():
                 raise self.damaged("was begun by an older version of poolservice", of=self.folder)
-            # The first line is on disk before the first row, so rows without it mean that it was lost.
+            # The first line is on disk before the first row, so it was lost if there are rows without it.
             if any(self.folder.glob("*.npy")):
                 raise self.damaged("has lost its first line")
         self._file.truncate(len(complete))
@@ -98,7 +98,7 @@ class JournalFile:
         return CommandError(f"{of or self.path} {problem}, so the run cannot be resumed; give --restart to start over")
 
     def remove_folder(self) -> None:
-        """Close the file and delete the folder; another process sees either all of the folder or none of it."""
+        """Close the file and delete the folder. Another process finds either the whole folder or none."""
         removed = self.folder.with_name(f"{self.folder.name}.removed")
         shutil.rmtree(removed, ignore_errors=True)
         if sys.platform == "win32":

@@ -23,7 +23,7 @@ from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 #: The last paragraphs of `poolservice map --help`.
 EPILOG = (
-    "A run that ends early, by Ctrl-C or a crash, leaves FILE.partial beside FILE; run the same command to resume it. "
+    "A run that ends early, by Ctrl-C or a crash, leaves FILE.partial beside FILE; run the same command to resume. "
     "Files whose size or modification time has changed since are pooled again. Rows of files that no longer exist are "
     "kept. If you add or leave out files, give --update.\n\n"
     "Files that fail are left out of the results.\n\n"
@@ -173,12 +173,12 @@ def _report_resumed(journal: Journal) -> None:
     work = journal.work
     if journal.done or work.changed:
         exit_errors.report(f"resuming: {journal.done:,} of {journal.total:,} files are already done")
-    for paths, what in (
+    for paths, change in (
         (work.changed, "changed since they were pooled, and are pooled again"),
         (work.vanished, "no longer exist; their rows are kept, and --update drops them"),
     ):
         if paths:
-            exit_errors.report(f"{len(paths):,} of the files {what}; the first is {paths[0]}")
+            exit_errors.report(f"{len(paths):,} of the files {change}; the first is {paths[0]}")
 
 
 def _is_array(path: str) -> bool:

@@ -116,8 +116,8 @@ class _Inputs:
             stamp = stamp_of(path)
             payload: str | NDArray[Any] | bytes = path
             problem = None
-            # The map's own threads read image files. A pipe is read here, because an interrupt would not end a thread
-            # that waits for whoever writes to it.
+            # The map's own threads read image files. A pipe is read here, because Ctrl-C cannot interrupt a thread that
+            # waits for a pipe's writer.
             if path.lower().endswith(".npy") or not stamp or stamp[0] > self._max_file_bytes:
                 try:
                     payload = input_data.parse(input_data.read_file(path, self._max_file_bytes))

@@ -1,4 +1,4 @@
-"""Text for messages: lists of choices, and foreign text that cannot disturb a terminal."""
+"""Text for messages: lists of choices, and untrusted text without control characters."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 # Control characters, invisible formatting such as the marks that reverse the direction of writing, undecodable bytes
 # (as surrogates), and separators of lines and paragraphs.
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Zero-width joiner and non-joiner, which several scripts need to be spelled correctly.
+# Zero-width joiner and non-joiner, which the spelling of several languages needs.
 _JOINERS = "\u200c\u200d"
 
 

@@ -57,7 +57,7 @@ class NpyWriter:
 
     @classmethod
     def reopen(cls, path: Path, row_type: str, appended: Sequence[tuple[int, int]]) -> "NpyWriter":
-        """Open the file at `path` and keep the rows that were appended; incomplete data behind them is cut off.
+        """Open the file at `path` and keep the rows that were appended; incomplete data after them is removed.
 
         Args:
             path: the file.
@@ -66,7 +66,7 @@ class NpyWriter:
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: the file is not an .npy file of such rows, has fewer, or has other bytes.
+            ValueError: the file is not an .npy file of such rows, has fewer rows, or its rows have changed.
         """
         _detach(path)
         with path.open("rb") as existing:
@@ -118,7 +118,7 @@ class NpyWriter:
         try:
             self._file.close()
         except OSError:
-            # Closing repeats an append that failed and was reported. The file is closed even so.
+            # Closing repeats the write of an append that failed and was reported. The file is closed nevertheless.
             if not self._file.closed:
                 raise
 
@@ -138,7 +138,7 @@ def _row_bytes(row_type: RowType) -> int:
 
 
 def _detach(path: Path) -> None:
-    """Give the file a copy of its own if a complete feature file shares it by a hard link."""
+    """Replace the file by a copy if a complete feature file is a hard link to it."""
     if path.stat().st_nlink > 1:
         copy = path.with_name(f"{path.name}.copy")
         shutil.copyfile(path, copy)

@@ -12,7 +12,7 @@ from poolservice_client._cli import operator_parser
 # The command's parameter that the flags replace in its signature.
 _PLACEHOLDER = "parameters"
 
-#: What the commands' help says about the flags.
+#: The part of the commands' help about the flags.
 FLAGS_HELP = (
     "A parameter flag, such as --kernel-size, applies to every operator that takes it. Parameters of a single operator "
     "follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d"

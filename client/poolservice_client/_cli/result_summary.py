@@ -16,7 +16,7 @@ _MAX_PRINTED_VALUES = 16
 _MAX_JSON_VALUES = 1024
 
 
-#: What the commands say about an image that a 1-D operator pools.
+#: The commands' note about an image that a 1-D operator pools.
 ROWS_NOTE = "each row of an image is pooled by itself, as a 1-D signal"
 
 

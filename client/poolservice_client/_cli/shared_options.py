@@ -61,7 +61,7 @@ MaxMessageBytes = Annotated[int, typer.Option(metavar="BYTES", help="The largest
 
 
 def one_address(context: typer.Context, argument: str | None, option: str) -> str:
-    """Return the address that was given as an argument, else the one of the option or of its environment variable.
+    """Return the address in the argument, or else that in the option or its environment variable.
 
     Raises:
         UsageError: the command line has both, and they differ.

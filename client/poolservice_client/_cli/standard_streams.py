@@ -9,9 +9,8 @@ from typing import TextIO
 def prepare() -> None:
     """Make the standard streams safe to use, whatever the process inherited.
 
-    A closed stream becomes the null device: otherwise the next file that is opened would get its descriptor, and
-    whatever a library prints would be written into that file. Characters that the encoding of a stream lacks are
-    escaped.
+    A closed stream is replaced by the null device. Otherwise the next file that is opened would get its descriptor, and
+    any text that a library prints would be written to that file. Characters that a stream's encoding lacks are escaped.
     """
     for descriptor in range(3):
         try:
@@ -32,7 +31,7 @@ def prepare() -> None:
 
 
 def flush_output() -> OSError | None:
-    """Flush standard output; return the error if that fails, after which what cannot be written is dropped."""
+    """Flush standard output. If that fails, discard the rest of the output and return the error."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -42,7 +41,7 @@ def flush_output() -> OSError | None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let a stream that failed write to the null device, so that Python does not report it again at exit."""
+    """Redirect a stream that failed to the null device, so that Python does not report the failure again at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)

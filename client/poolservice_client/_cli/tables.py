@@ -40,7 +40,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, wid
 
     Args:
         columns: the columns.
-        rows: a cell for each column; foreign text in it is escaped.
+        rows: a cell for each column; untrusted text in it is escaped.
         width: characters per line. Default: the terminal's width or COLUMNS; unlimited if stdout is not a terminal.
     """
     cells = [list(map(escape, row)) for row in rows]
@@ -58,7 +58,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, wid
 
 
 def print_text(text: str, *, width: int | None = None) -> None:
-    """Print a paragraph, wrapped between words at the width of a table; foreign text in it is escaped."""
+    """Print a paragraph, wrapped between words at the width of a table; untrusted text in it is escaped."""
     limit = _output_width() if width is None else width
     for line in _wrap(escape(text), limit):
         typer.echo(line)

@@ -29,8 +29,8 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
     """An asyncio client of a pooling service, for any number of tasks of one event loop.
 
     It has the methods of PoolClient, to be awaited. It may be created before the event loop runs, and connects with
-    its first call. Cancelling a task that awaits a call cancels the call on the server, too. Like a
-    PoolClient it can be pickled, its token included.
+    its first call. Cancelling a task that awaits a call cancels the call on the server, too. Like a PoolClient, it can
+    be pickled, including its token.
 
     Args:
         address: the server's "host:port", or several; see PoolClient. Default: the environment variable

@@ -13,7 +13,7 @@ from poolservice_client._stats import ClientStats, Counters
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound="type[BaseClient]")
 
-# The attributes that a copy of a client makes anew.
+# The attributes that a copy of a client does not take over but creates anew.
 _CONNECTED = ("_transport", "_coalescers", "_counters")
 
 
@@ -86,7 +86,7 @@ def _why_not_picklable(value: object) -> str:
 
 
 def with_own_methods(client_class: C) -> C:
-    """Name the methods that a client inherits after the client, as errors about their arguments show them."""
+    """Put the client's name in the qualified names of its inherited methods, which errors about arguments show."""
     for base in client_class.__bases__:
         if base is not BaseClient:
             for name, method in vars(base).items():

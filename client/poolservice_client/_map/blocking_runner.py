@@ -107,7 +107,7 @@ class MapRunner:
     def stop(self) -> None:
         """Cancel the running calls, and wait for the threads to end, for a limited time."""
         if os.getpid() != self._process or sys.is_finalizing():
-            # None of the threads runs, in a forked process or while the interpreter is finalised, and one of them may
+            # In a forked process, and while the interpreter shuts down, none of the threads runs, and one of them may
             # have held the lock.
             return
         with self._lock:

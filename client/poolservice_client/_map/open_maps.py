@@ -1,6 +1,6 @@
 """Maps that are still open when the interpreter exits: they are closed while their threads still run.
 
-After that, the interpreter stops all daemon threads where they are. Whoever then joins one of them, or takes a lock
+After that, the interpreter stops all daemon threads where they are. Code that then joins one of them, or takes a lock
 that one of them holds, waits for ever.
 """
 

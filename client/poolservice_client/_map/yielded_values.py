@@ -54,7 +54,7 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # While the interpreter is finalised, the thread that draws the bar may hold its lock for ever.
+        # While the interpreter shuts down, the thread that draws the bar no longer runs, and may hold its lock.
         if self._progress is not None and not sys.is_finalizing():
             self._progress.stop()
 

@@ -13,7 +13,7 @@ Layout: TypeAlias = Literal["CHW", "HWC"]
 
 LAYOUTS = ("CHW", "HWC")
 
-# The channels of an image: grey, RGB and RGBA have 1, 3 and 4. Larger dimensions are heights and widths.
+# The channels of an image: gray, RGB and RGBA have 1, 3 and 4. Larger dimensions are heights and widths.
 _IMAGE_CHANNELS = (1, 3, 4)
 
 

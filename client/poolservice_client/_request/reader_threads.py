@@ -19,7 +19,7 @@ _MAX_THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 
 class ReaderThreads:
-    """A pool of daemon threads, which it starts when they are needed. They end with the process."""
+    """A pool of daemon threads. Each thread is started when it is needed, and ends with the process."""
 
     def __init__(self) -> None:
         self.reset()
@@ -29,7 +29,7 @@ class ReaderThreads:
         self._lock = threading.Lock()
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._threads = 0
-        # Threads that wait for work, less the work that waits for a thread.
+        # The number of idle threads, minus the number of functions that wait for a thread.
         self._spare = 0
 
     async def run(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -52,14 +52,13 @@ class ReaderThreads:
 
     def _submit(self, work: Callable[[], None]) -> None:
         with self._lock:
-            self._spare -= 1
-            starts = self._spare < 0 and self._threads < _MAX_THREADS
-            if starts:
+            if self._spare <= 0 and self._threads < _MAX_THREADS:
+                # If the system cannot start a thread, this raises, and nothing has changed.
+                threading.Thread(target=self._serve, name="poolservice-reader", daemon=True).start()
                 self._threads += 1
-                self._spare += 1
+            else:
+                self._spare -= 1
         self._work.put(work)
-        if starts:
-            threading.Thread(target=self._serve, name="poolservice-reader", daemon=True).start()
 
     def _serve(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from poolservice.errors import InvalidRequest, PoolError
 from poolservice_client._response.parameter_names import invalid_request_error
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unauthenticated, Unavailable
 
-# A longer message is cut: an error ends up in logs.
+# Errors end up in logs, so a longer message is cut.
 _MAX_MESSAGE_CHARACTERS = 4000
 _MAX_VIOLATIONS = 16
 
@@ -29,12 +29,12 @@ def error_of_status(status: status_pb2.Status) -> PoolError:
 
 
 def printable(text: str) -> str:
-    """Return text of a server in one line of printable characters: others are escaped, and a long text is cut."""
+    """Return a server's text as one line of printable characters: others are escaped, and a long text is cut."""
     if len(text) > _MAX_MESSAGE_CHARACTERS:
         text = f"{text[:_MAX_MESSAGE_CHARACTERS]}... ({len(text)} characters)"
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def retry_delay(status: status_pb2.Status) -> float | None:
@@ -43,7 +43,7 @@ def retry_delay(status: status_pb2.Status) -> float | None:
         try:
             seconds: float = retry.retry_delay.ToTimedelta().total_seconds()
         except (ValueError, OverflowError):
-            # Beyond what protobuf allows. Details are optional, and the status is still valid without this one.
+            # The delay is outside the range that protobuf allows. Details are optional, so the status is still valid.
             continue
         return max(seconds, 0.0)
     return None

@@ -98,7 +98,7 @@ def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[st
     """Return the metadata that is sent with every call: the caller's pairs, and the token as a bearer token.
 
     Raises:
-        InvalidRequest: gRPC would not send a pair, or all of them together are larger than a server accepts.
+        InvalidRequest: gRPC would not send a pair, or all pairs together are larger than a server accepts.
     """
     pairs: list[tuple[Any, Any]] = []
     for pair in metadata:
@@ -126,8 +126,8 @@ def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[st
         pairs.append(("authorization", f"Bearer {token}"))
     if (size := sum(map(_header_bytes, pairs))) > _MAX_METADATA_BYTES:
         raise InvalidRequest(
-            f"takes {size} bytes together with the token, over the limit of {_MAX_METADATA_BYTES} for the metadata of "
-            "a call, of which a server accepts 8 KiB including gRPC's own; send less",
+            f"takes {size} bytes, including the token, and the limit is {_MAX_METADATA_BYTES}: a server accepts 8 KiB "
+            "of headers per call, including gRPC's own; send less",
             field="metadata",
         )
     return tuple(pairs)

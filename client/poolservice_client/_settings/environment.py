@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterable
 
 _PREFIX = "POOLSERVICE_"
-# Settings of a server on the same machine have the same prefix, and none of their names is as similar as this.
+# A server's settings have the same prefix. Their names are less similar than this to those of a client.
 _SIMILARITY = 0.82
 
 
 def warn_of_misspelt_variables(known: Iterable[str]) -> None:
-    """Warn of each variable whose name is almost that of a known one, and which has no effect therefore."""
+    """Warn of each variable that has no effect because its name is almost, but not exactly, a known one."""
     names = [name.removeprefix(_PREFIX) for name in known]
     for variable in os.environ:
         name = variable.removeprefix(_PREFIX)

@@ -1,8 +1,8 @@
-"""The HTTP proxy that a client connects through, if it is told to use one.
+"""The HTTP proxy that a client connects through, if its settings name one.
 
-gRPC follows http_proxy, https_proxy and grpc_proxy in the environment, even for loopback addresses, so that a proxy
-would see what a caller believes to stay within the machine. A pooling service usually runs in the caller's own network,
-which its proxy does not reach. So a client uses a proxy only if its own setting names one.
+By default, gRPC follows http_proxy, https_proxy and grpc_proxy in the environment, even for loopback addresses. A proxy
+would then see data that the caller expects to stay on this machine. Besides, a pooling service usually runs in the
+caller's own network, which the proxy does not reach. So a client ignores these variables.
 """
 
 import os
@@ -15,7 +15,7 @@ from poolservice.errors import InvalidRequest
 from poolservice_client._settings.addresses import is_local
 
 PROXY_VARIABLE = "POOLSERVICE_PROXY"
-# Those that gRPC reads; they have no effect on this client.
+# The variables that gRPC reads by default. They have no effect on this client.
 _IGNORED_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 
@@ -64,5 +64,5 @@ def uses_proxy(address: str) -> bool:
 
 
 def ignored_variable() -> str | None:
-    """Return the name of a variable of the environment that names a proxy, which this client does not use; or None."""
+    """Return the first environment variable that names a proxy and that this client ignores; None if there is none."""
     return next((name for name in _IGNORED_VARIABLES if os.environ.get(name)), None)

@@ -121,7 +121,7 @@ class Settings:
         pairs = build_metadata(metadata, token)
         if resolved_proxy is not None and resolved_tls is None and any(key == "authorization" for key, _ in pairs):
             raise InvalidRequest(
-                f"is not sent through a proxy without TLS (tls=), because {resolved_proxy} could read it",
+                f"is not sent without TLS through {resolved_proxy}, which could read it; pass tls=",
                 field="token",
             )
         return cls(

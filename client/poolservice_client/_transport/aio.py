@@ -34,8 +34,8 @@ from poolservice_client._transport.worker_discovery import (
 )
 from poolservice_client.errors import PoolError
 
-# A probe of worker discovery that is cancelled, because its client is closed or the event loop ends, gets this time to
-# end by itself. A response takes milliseconds; only a server that does not respond takes longer.
+# The time that a probe of worker discovery gets to end by itself when it is cancelled, because its client is closed or
+# the event loop ends. A response takes milliseconds; only a server that does not respond takes longer.
 _LAST_PROBE_SECONDS = 0.25
 
 # gRPC ends a cancelled call within milliseconds.
@@ -305,8 +305,8 @@ def _end_of(call: Any) -> "asyncio.Future[None]":
 async def _cancel(call: Any) -> None:
     """Cancel a call and wait until gRPC has ended it and released its request.
 
-    Cancelling the call's own task as well, as `call.cancel()` does, would leave nobody to wait for that: memory would
-    not be bounded by the number of slots, and gRPC would never free what describes the request.
+    `call.cancel()` would also cancel the call's own task, and then nothing could wait for that end: memory would not be
+    bounded by the number of slots, and gRPC would never free its description of the request.
     """
     core_call = getattr(call, "_cython_call", None)
     if core_call is None:

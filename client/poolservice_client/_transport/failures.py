@@ -62,7 +62,7 @@ def require_message(response: bytes | None, settings: Settings) -> bytes:
     """Return the response of a call that ended with the status OK.
 
     Raises:
-        ServerError: it ended without a message, for which gRPC returns None.
+        ServerError: the call ended without a message, for which gRPC returns None.
     """
     if response is None:
         raise ServerError(f"{settings.address} ended the call with the status OK, but without a complete message")
@@ -134,7 +134,7 @@ def _unavailable(message: str, settings: Settings) -> Unavailable:
     if _HANDSHAKE_FAILED.search(message):
         if _NOT_TLS.search(message):
             return Unavailable(
-                f"the TLS handshake with {address}{via} failed: something answers there, but not with TLS; for a "
+                f"the TLS handshake with {address}{via} failed: the server there does not use TLS; for a "
                 f"server without TLS, leave out tls= and its environment variables ({message})"
             )
         return Unavailable(
@@ -149,10 +149,7 @@ def _unavailable(message: str, settings: Settings) -> Unavailable:
 
 def _reason_for_closing(settings: Settings) -> str:
     if settings.tls is None:
-        return (
-            "something answers there and closes the connection; if the server uses TLS, pass tls=, otherwise it may "
-            "be stopping"
-        )
+        return "the server closes the connection; if it uses TLS, pass tls=, otherwise it may be stopping"
     if settings.tls.certificate is None:
         return (
             "the server closes the connection; if it requires a client certificate, pass it with "
@@ -162,10 +159,10 @@ def _reason_for_closing(settings: Settings) -> str:
 
 
 def _metadata_too_large(message: str, settings: Settings) -> PoolError:
-    # The client's own metadata was checked, so that only interceptors can make a request's metadata too large.
+    # The client's own metadata was checked before, so only interceptors can make a request's metadata too large.
     if settings.interceptors:
         return InvalidRequest(
-            f"with what the interceptors add, the metadata of this call is over the limit: {message}", field="metadata"
+            f"with the metadata that the interceptors add, this call is over the limit: {message}", field="metadata"
         )
     return ServerError(f"the metadata of the response from {settings.address} is over gRPC's limit: {message}")
 

@@ -24,7 +24,7 @@ _INTERVAL_WITH_ONE_WORKER_SECONDS = 60.0
 _INTERVAL_AFTER_FAILURE_SECONDS = 2.0
 # After n (ln n + 12) attempts, the probability that one of n workers has no connection is about e^-12, 1 in 160,000.
 _ATTEMPTS_MARGIN = 12.0
-# More worker processes than any machine runs.
+# No machine runs more worker processes.
 _MAX_WORKERS = 1024
 
 
@@ -58,8 +58,8 @@ DiscoveryRun: TypeAlias = Generator[Probe | Close, WorkerIdentity | None, None]
 def read_worker_identity(message: bytes | None) -> WorkerIdentity:
     """Return the worker that sent a GetServerInfoResponse.
 
-    A server whose response is missing, malformed or absurd counts as one worker: discovery runs in the background, and
-    opens at most as many connections as there can be workers.
+    A server whose response is missing, malformed or impossible counts as one worker. Discovery runs in the background,
+    where nobody would see an error, and it opens a connection for each worker.
     """
     try:
         info = pool_pb2.GetServerInfoResponse.FromString(message or b"")

@@ -17,12 +17,13 @@ class Permit:
     `release` is the end of a `with` block. The batcher holds the permit, too, until the request's batch ends.
     """
 
-    __slots__ = ("_admission", "_holders", "_holdings", "_nbytes", "_seconds")
+    __slots__ = ("_admission", "_holders", "_holdings", "_is_unwanted", "_nbytes", "_seconds")
 
     def __init__(self, admission: "Admission", holdings: Holdings, nbytes: int, seconds: float) -> None:
         self._admission = admission
         self._holdings = holdings
         self._holders = 1
+        self._is_unwanted = False
         self._nbytes = nbytes
         self._seconds = seconds
 
@@ -36,13 +37,18 @@ class Permit:
         if not self._holders:
             if self._seconds:
                 self._end_work()
-            self._admission.release(self._holdings, self._nbytes)
+            self._admission.release(self._holdings, self._nbytes, self._is_unwanted)
 
     def release_after_work(self) -> None:
         """Remove a holder, the batcher, because the request's work has ended or will never start."""
         if self._seconds:
             self._end_work()
         self.release()
+
+    def mark_unwanted(self) -> None:
+        """Record, once, that nobody waits for the request any more, although it still runs."""
+        self._is_unwanted = True
+        self._admission.count_unwanted()
 
     def __enter__(self) -> "Permit":
         return self
@@ -73,6 +79,7 @@ class Admission:
         accepted: requests that have been admitted since the start.
         refused: requests that have been refused since the start.
         over_quota: those of them that were refused because of a quota of their caller.
+        unwanted: requests that still run, although nobody waits for them any more.
         draining: set it to refuse all new requests.
         throughput: how fast requests are completed.
     """
@@ -84,6 +91,7 @@ class Admission:
         self.accepted = 0
         self.refused = 0
         self.over_quota = 0
+        self.unwanted = 0
         self.draining = False
         self.throughput = Throughput(clock)
         self._max_requests = max_requests
@@ -134,8 +142,15 @@ class Admission:
         self.seconds -= seconds
         self.throughput.count_work(seconds)
 
-    def release(self, holdings: Holdings, nbytes: int) -> None:
+    def count_unwanted(self) -> None:
+        """Count a request that still runs, although nobody waits for it any more."""
+        self.unwanted += 1
+        self._wake_if_empty()
+
+    def release(self, holdings: Holdings, nbytes: int, is_unwanted: bool) -> None:
         """End the admission of a request that needed `nbytes`."""
+        if is_unwanted:
+            self.unwanted -= 1
         holdings.requests -= 1
         holdings.nbytes -= nbytes
         if not holdings.requests:
@@ -144,19 +159,22 @@ class Admission:
         self.requests -= 1
         self.nbytes -= nbytes
         self.throughput.count(nbytes)
-        if self.requests:
-            return
-        self.seconds = 0.0
-        self.throughput.measure()
-        if self._emptied is not None and not self._emptied.done():
-            self._emptied.set_result(None)
+        if not self.requests:
+            self.seconds = 0.0
+            self.throughput.measure()
+        if self._emptied is not None:
+            self._wake_if_empty()
 
     async def wait_until_empty(self) -> None:
-        """Wait until no request is admitted."""
-        while self.requests:
+        """Wait until no request is admitted for which anybody waits."""
+        while self.requests > self.unwanted:
             if self._emptied is None or self._emptied.done():
                 self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._emptied)
+
+    def _wake_if_empty(self) -> None:
+        if self._emptied is not None and self.requests <= self.unwanted and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def _refuse(self, nbytes: int) -> None:
         self.refused += 1

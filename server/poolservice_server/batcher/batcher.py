@@ -183,7 +183,10 @@ class Batcher:
         return Completed(result, device, batch_size, queue_seconds + wait_seconds, compute_seconds, prepare_seconds)
 
     async def drain(self) -> None:
-        """Refuse new requests, wait until every accepted one is settled, and let the threads end."""
+        """Refuse new requests, wait until every accepted one is settled, and let the threads end.
+
+        Work that still runs although its callers have left is not waited for.
+        """
         self._admission.draining = True
         if self._loop is not None:
             self._dispatch_soon(self._loop)
@@ -339,10 +342,12 @@ class Batcher:
         self._remove_from_queue(entry)
 
     def _remove_from_queue(self, entry: QueueEntry) -> None:
-        # An entry that runs keeps its permit until its batch ends, because its memory is in use until then.
         if entry.queue is not None:
             entry.queue.remove(entry)
             entry.permit.release_after_work()
+        else:
+            # An entry that runs keeps its permit until its batch ends, because its memory is in use until then.
+            entry.permit.mark_unwanted()
 
     def _unsettled(self) -> Iterator[QueueEntry]:
         yield from self._slots

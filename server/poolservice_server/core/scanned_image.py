@@ -1,18 +1,13 @@
 """Requests whose payload is an encoded image: sized by the file's header first, decoded later."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import numpy as np
 
 from poolservice_server import images
 from poolservice_server.core.plan import Head, plan_image
-from poolservice_server.images import ColorMode, Decode
+from poolservice_server.images import CHANNELS, Decode
 from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.stage_cost import Cost
 from poolservice_server.stop import Stop
-
-_CHANNELS: Mapping[ColorMode, int] = MappingProxyType({"RGB": 3, "GRAY": 1, "RGBA": 4})
 
 
 class ImageRequest:
@@ -41,7 +36,7 @@ class ImageRequest:
         self._max_pixels = max_pixels
         self._scan = images.scan(data, max_pixels=max_pixels)
         header = self._scan.header
-        self.plan = plan_image(head.specs, head.output, _CHANNELS[head.color_mode], *header.upright, header.dtype)
+        self.plan = plan_image(head.specs, head.output, CHANNELS[head.color_mode], *header.upright, header.dtype)
         self.decode_steps, decode_bytes = decode_cost(self._scan, head.color_mode)
         steps, peak_bytes, response_bytes = self.plan.cost
         self.cost = Cost(steps + self.decode_steps, len(data) + max(decode_bytes, peak_bytes), response_bytes)

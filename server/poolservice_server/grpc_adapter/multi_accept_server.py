@@ -109,7 +109,9 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
             accept = lambda: self._request_registered_call(method)  # noqa: E731 - the other branch assigns a method
             count = ACCEPTS_PER_METHOD
         for _ in range(count):
-            self._start_accept(accept, handle, stopped)
+            task = self._event_loop.create_task(self._accept_calls(accept, handle, stopped))
+            self._accepts.add(task)
+            task.add_done_callback(self._accepts.discard)
         return stopped
 
     def _handler(self, name: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> _Handle:
@@ -149,30 +151,30 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
 
         return handle
 
-    def _start_accept(self, accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]) -> None:
-        # Looking up the current task costs more than passing it on.
-        tasks: list[asyncio.Task[None]] = []
-        tasks.append(self._event_loop.create_task(self._accept_call(tasks, accept, handle, stopped)))
-        self._accepts.update(tasks)
-
-    async def _accept_call(
-        self, tasks: list[asyncio.Task[None]], accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]
-    ) -> None:
-        """Accept one call and handle it, after starting the accept of the next one; `tasks` has the current task."""
-        task = tasks.pop()
+    async def _accept_calls(self, accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]) -> None:
         try:
-            call = await accept()
+            while True:
+                call = await accept()
+                # In a task of its own, so that the next accept starts at once: calls that arrive in the same iteration
+                # of the event loop are accepted in it.
+                self._start(call, handle)
         except Exception as error:  # noqa: BLE001 - the main loop decides what an error of an accept means
             if not stopped.done():
                 stopped.set_exception(error)
-            return
-        finally:
-            self._accepts.discard(task)
-        self._start_accept(accept, handle, stopped)
+
+    def _start(self, call: Any, handle: _Handle) -> None:
+        # Looking up the current task costs more than passing it on.
+        tasks: list[asyncio.Task[None]] = []
+        task = self._event_loop.create_task(self._handle_call(tasks, call, handle))
+        tasks.append(task)
         self._new_calls[task] = call
         if not self._timer_runs:
             self._timer_runs = True
             self._event_loop.call_later(_WATCH_INTERVAL_SECONDS, self._watch_older_calls)
+
+    async def _handle_call(self, tasks: list[asyncio.Task[None]], call: Any, handle: _Handle) -> None:
+        """Handle a call; `tasks` has the current task."""
+        task = tasks.pop()
         try:
             await handle(call, task)
         finally:

@@ -6,13 +6,15 @@ parts that the pixels need. Then a decoder receives only those parts, and only i
 color profiles, thumbnails and further frames are never decompressed, so a decompression bomb in them has no effect.
 """
 
+from poolservice_server.images.color_mode import CHANNELS, ColorMode
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import ColorMode, Decode, DecoderCrashed, decode, decode_scanned
+from poolservice_server.images.decoder import Decode, DecoderCrashed, decode, decode_scanned
 from poolservice_server.images.encoder import encode_png
 from poolservice_server.images.formats import FORMATS, read_header, scan
 from poolservice_server.images.scan_result import Header, Scan
 
 __all__ = [
+    "CHANNELS",
     "FORMATS",
     "ColorMode",
     "Decode",

@@ -1,8 +1,12 @@
-"""The child process that decodes images for `DecodeProcesses`: `python -m ... FD PARENT`.
+"""The child process that decodes images for `DecodeProcesses`.
 
-A request is a line of JSON with a file descriptor of shared memory: a byte that becomes 1 if nobody waits any more, the
-file, and room for the planes. The reply is a line of JSON. Neither is pickled, because a decoder that a hostile file
-has taken over must not be able to run code in the server.
+    python -m poolservice_server.images.decode_child DESCRIPTOR PARENT
+
+DESCRIPTOR is the child's end of a socket, and PARENT is the process id of the server.
+
+A request is a JSON object with a file descriptor of shared memory, which contains a byte that becomes 1 if nobody waits
+any more, the file, and space for the planes. The reply is a JSON object, too. Neither is pickled, because a hostile
+file that has taken over a decoder must not be able to run code in the server.
 """
 
 import ctypes
@@ -24,6 +28,7 @@ from poolservice_server.images.decoder import decode_scanned
 from poolservice_server.images.scan_result import Coding, Header, Scan
 from poolservice_server.stop import WorkStopped
 
+#: The limit for a request and for a reply, in bytes.
 MAX_LINE = 65_536
 
 _PR_SET_PDEATHSIG = 1
@@ -35,7 +40,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    # Signals to a process group are the parent's to handle: it drains its requests and then closes the socket.
+    # The parent handles signals to the process group: it drains its requests and then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # The parent reports a crash. A core file of this process would contain callers' images.
@@ -55,7 +60,7 @@ def main() -> None:
 
 
 def _data_nbytes() -> int:
-    """Return the size of this process's private memory."""
+    """Return the size of this process's private memory in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmData:")[2].split()[0]) * 1024
 

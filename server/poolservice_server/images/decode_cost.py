@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from poolservice_server.images.color_mode import CHANNELS, ColorMode
 from poolservice_server.images.scan_result import Scan
-
-_CHANNELS: Mapping[str, int] = MappingProxyType({"GRAY": 1, "RGB": 3, "RGBA": 4})
 
 
 class _Method(NamedTuple):
@@ -15,8 +14,8 @@ class _Method(NamedTuple):
     Attributes:
         per_sample_byte: steps per decompressed byte.
         per_coded_byte: steps per compressed byte.
-        intermediates: bytes that the decoder needs besides the file and the image, per decompressed byte.
-        per_pass: steps per decompressed byte and pass, however little the pass has to say about it.
+        intermediates: bytes that the decoder needs in addition to the file and the image, per decompressed byte.
+        per_pass: steps per decompressed byte and pass, even for a pass with hardly any data.
     """
 
     per_sample_byte: float
@@ -52,15 +51,15 @@ METHODS: Mapping[str, _Method] = MappingProxyType(
 _STEPS_PER_FILE = 60_000.0
 # Exporting Pillow's image as planes, and converting it to another mode, per pixel.
 _STEPS_PER_PIXEL = 7.0
-# libjpeg-turbo's pixels to planes, per pixel.
+# Converting libjpeg-turbo's pixels to planes, per pixel.
 _TURBO_STEPS_PER_PIXEL = 1.0
-# The peak of decoding with libjpeg-turbo, per pixel: gray samples, or colors of four bytes; planes; and for RGBA a
-# plane of alpha, and all planes once more.
+# The peak bytes of decoding with libjpeg-turbo, per pixel: gray samples or colors of four bytes, and the planes. RGBA
+# also takes a plane of alpha and a copy of all planes.
 _TURBO_GRAY_BYTES: Mapping[str, int] = MappingProxyType({"GRAY": 1, "RGB": 1 + 3, "RGBA": 1 + 3 + 1 + 4})
 _TURBO_COLOR_BYTES: Mapping[str, int] = MappingProxyType({"RGB": 4 + 3, "RGBA": 4 + 3 + 1 + 4})
 
 
-def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[float, int]:
+def decode_cost(scanned: Scan, mode: ColorMode) -> tuple[float, int]:
     """Return the steps and the peak bytes of decoding an image.
 
     Args:
@@ -74,7 +73,7 @@ def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[fl
     header, coding = scanned.header, scanned.coding
     method = METHODS[coding.method]
     pixels = header.width * header.height
-    channels = _CHANNELS[mode]
+    channels = CHANNELS[mode]
     steps = (
         _STEPS_PER_FILE
         + (method.per_sample_byte + method.per_pass * coding.passes) * coding.sample_bytes
@@ -89,18 +88,18 @@ def decode_cost(scanned: Scan, mode: Literal["RGB", "GRAY", "RGBA"]) -> tuple[fl
         per_pixel = (_TURBO_GRAY_BYTES if coding.channels == 1 else _TURBO_COLOR_BYTES)[mode]
         return steps + _TURBO_STEPS_PER_PIXEL * pixels, decoding + pixels * per_pixel
     if header.bits > 8:
-        # The image, a copy as uint16, and the planes.
-        turned = 2 if header.orientation != 1 else 0
+        # Pillow's image, a copy as uint16, and the planes.
+        rotated = 2 if header.orientation != 1 else 0
         return (
             steps + _STEPS_PER_PIXEL * pixels,
-            max(decoding + 2 * pixels, coding.nbytes + pixels * (4 + turned + 2 * channels)),
+            max(decoding + 2 * pixels, coding.nbytes + pixels * (4 + rotated + 2 * channels)),
         )
     stored = 4 if coding.channels > 1 else 1
     # Pillow keeps the image as stored until it has been converted. Its pixels take one byte or four.
     converted = 0 if coding.channels == channels else 4 if channels >= 3 else 1
-    turned = stored if header.orientation != 1 else 0
+    rotated = stored if header.orientation != 1 else 0
     exporting = coding.nbytes + pixels * (stored + converted + 2 * channels)
     return (
-        steps + _STEPS_PER_PIXEL * pixels * (2 if turned else 1),
-        max(decoding + pixels * stored, coding.nbytes + pixels * (stored + turned), exporting),
+        steps + _STEPS_PER_PIXEL * pixels * (2 if rotated else 1),
+        max(decoding + pixels * stored, coding.nbytes + pixels * (stored + rotated), exporting),
     )

@@ -13,32 +13,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 import structlog
 
 from poolservice_server.foreign_text import quote
+from poolservice_server.images.color_mode import CHANNELS, ColorMode
 from poolservice_server.images.decode_child import MAX_LINE
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import ColorMode, DecoderCrashed
+from poolservice_server.images.decoder import DecoderCrashed
 from poolservice_server.images.scan_result import Scan, invalid_image
 from poolservice_server.stop import Stop, WorkStopped, never
 
 _log = structlog.get_logger(__name__)
 
-# Memory that a child may use in addition to twice the estimate.
+# The memory that a child may use in addition to twice the estimate.
 _SPARE_BYTES = 64 * 2**20
-# Time that a child has in addition to twenty times the estimate. It covers the start of the child too.
+# The time that a child has in addition to twenty times the estimate. It includes the start of the child.
 _SPARE_SECONDS = 10.0
-# How often a waiting thread asks whether its caller has left, and how long a child has to notice it by itself.
+# The interval at which a waiting thread calls `stop`, and the time that a child then has to stop by itself.
 _POLL_SECONDS = 0.02
 _STOPPING_SECONDS = 0.2
 _ALIGNMENT = 64
-
-_CHANNELS: Mapping[str, int] = MappingProxyType({"GRAY": 1, "RGB": 3, "RGBA": 4})
 
 
 class DecodeProcesses:
@@ -70,10 +67,15 @@ class DecodeProcesses:
             self._is_closed = True
             for child in self._children:
                 child.kill()
-            # A thread that waits for a child closes the connection itself.
+            idle = []
             with contextlib.suppress(queue.Empty):
                 while True:
-                    self._idle.get_nowait().connection.close()
+                    idle.append(self._idle.get_nowait())
+            # The children stay in the queue: a thread that gets one fails, and one that gets none would wait for ever.
+            # A thread that uses a child closes the connection itself.
+            for child in idle:
+                child.connection.close()
+                self._idle.put(child)
 
     def decode_scanned(
         self, scanned: Scan, mode: ColorMode, *, max_pixels: int, interleaved: bool = False, stop: Stop = never
@@ -90,7 +92,7 @@ class DecodeProcesses:
         file = b"".join(scanned.parts)
         height, width = scanned.header.upright
         planes_at = -(-(1 + len(file)) // _ALIGNMENT) * _ALIGNMENT
-        planes_nbytes = _CHANNELS[mode] * height * width * scanned.header.dtype.itemsize
+        planes_nbytes = CHANNELS[mode] * height * width * scanned.header.dtype.itemsize
         descriptor = _create_memory(planes_at + planes_nbytes)
         try:
             memory = mmap.mmap(descriptor, 0)
@@ -119,7 +121,7 @@ class DecodeProcesses:
             )
         if "stopped" in reply:
             raise WorkStopped
-        shape = (height, width, _CHANNELS[mode]) if reply["interleaved"] else (_CHANNELS[mode], height, width)
+        shape = (height, width, CHANNELS[mode]) if reply["interleaved"] else (CHANNELS[mode], height, width)
         planes = np.ndarray(shape, header.dtype, memory, planes_at)
         return np.moveaxis(planes, -1, 0) if reply["interleaved"] else planes
 
@@ -129,8 +131,10 @@ class DecodeProcesses:
         child = self._idle.get()
         try:
             if not child.is_alive():
-                # It was ended from outside while it was idle.
+                # It was ended while it was idle, from outside or by `close`.
                 child = self._replace(child)
+                if self._is_closed:
+                    raise DecoderCrashed("the server is stopping, and has ended its decoder processes")
             reply = child.ask(request, descriptor, memory, stop, seconds)
         except BaseException:
             child = self._replace(child)
@@ -145,8 +149,9 @@ class DecodeProcesses:
             child.connection.close()
             if self._is_closed:
                 return child
-            self._children.remove(child)
+            # If the system cannot start a process now, the dead child stays, and the next call replaces it.
             replacement = _Child()
+            self._children.remove(child)
             self._children.add(replacement)
             return replacement
 
@@ -156,16 +161,25 @@ class _Child:
 
     def __init__(self) -> None:
         self.connection, childs_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with childs_end:
-            command = [sys.executable, "-m", "poolservice_server.images.decode_child"]
-            self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own
-                [*command, str(childs_end.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(childs_end.fileno(),),
-                # The child imports what this process imports, and numpy must not start threads.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
-            )
+        command = [sys.executable, "-m", "poolservice_server.images.decode_child"]
+        try:
+            with childs_end:
+                self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own
+                    [*command, str(childs_end.fileno()), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(childs_end.fileno(),),
+                    env={
+                        **os.environ,
+                        # The child imports the same packages as this process.
+                        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                        # numpy must not start threads.
+                        "OPENBLAS_NUM_THREADS": "1",
+                    },
+                )
+        except OSError:
+            self.connection.close()
+            raise
 
     def is_alive(self) -> bool:
         """Return True if the process has not ended."""
@@ -219,7 +233,7 @@ class _Child:
 
 
 def _create_memory(nbytes: int) -> int:
-    """Return a descriptor of anonymous shared memory whose size nobody can change."""
+    """Return a descriptor of anonymous shared memory whose size cannot be changed."""
     descriptor = os.memfd_create("image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, nbytes)
     # A child that shrinks the memory would crash the server when it reads the planes.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from PIL import (  # noqa: F401
 
 from poolservice_server.foreign_text import quote
 from poolservice_server.images import libjpeg_turbo, libtiff, png_rows
+from poolservice_server.images.color_mode import ColorMode
 from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.formats import scan
 from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
@@ -39,8 +40,6 @@ _SMALLEST_PIECE = 64
 _SMALL_BYTES = 100_000
 # Up to this size, the fixed cost of exporting a band exceeds the cost per pixel.
 _SMALL_PIXELS = 16_384
-
-ColorMode = Literal["RGB", "GRAY", "RGBA"]
 
 _PILLOW_MODES: Mapping[str, str] = MappingProxyType({"RGB": "RGB", "GRAY": "L", "RGBA": "RGBA"})
 
@@ -145,7 +144,7 @@ def _block_nbytes(nbytes: int, steps: float) -> int:
     pieces = min(int(steps / PIECE_STEPS), max(8, MAX_COPIED_BYTES // nbytes))
     block = max(nbytes // pieces, 2 * _SMALLEST_PIECE)
     # The decoder must see the checksum at the end of a compressed stream together with the last pixels.
-    while 0 < nbytes % block < _SMALLEST_PIECE:
+    while block < nbytes and 0 < nbytes % block < _SMALLEST_PIECE:
         block += 1
     return block
 
@@ -158,7 +157,7 @@ def _load(file: BytesIO, block: int, header: Header, max_pixels: int) -> Image.I
     try:
         image = Image.open(file, formats=(header.format,))
         if image.size == (header.width, header.height):
-            # With Pillow's small blocks, a JPEG of 64 MB with one endless marker took two minutes.
+            # With Pillow's small default, decoding a JPEG of 64 MB with a single endless marker took two minutes.
             image.decodermaxblock = block
             if header.format == "PNG":
                 png_rows.mark_last(image)

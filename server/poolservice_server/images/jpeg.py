@@ -49,9 +49,8 @@ MAX_STRAY_BYTES = 65_536
 # Some cameras and programs pad the end of a file.
 _PADDING = 512
 
-
-# The marker of a segment, the position of its marker, and the start and end of its content. A tuple, because files have
-# many.
+# The marker of a segment, the position of that marker, and the start and end of the content. A plain tuple is fast to
+# create, and files have many segments.
 _Segment = tuple[int, int, int, int]
 
 

@@ -1,7 +1,7 @@
 """The orientation of an image, from its EXIF block or else its XMP packet, as Pillow's `exif_transpose` reads it.
 
-The first number of the EXIF tag counts, whatever its numeric type; a BYTE, a string or a value that is not 2 to 8 means
-upright. XMP counts only if there is no EXIF tag.
+The first number of the EXIF tag is used, whatever its numeric type. A BYTE, a string, or a value outside 1 to 8 means
+upright. XMP is used only if there is no EXIF tag.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Literal
 from poolservice_server.images import tiff_directory
 
 _TAG = 0x0112
-# The formats of a number, by type. Pillow does not read a BYTE as a number.
+# The struct format of a number, by TIFF type. Pillow does not read a BYTE as a number.
 _NUMBERS = {3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 11: "f", 12: "d", 13: "L", 16: "Q"}
 _UNKNOWN_TO_PILLOW = frozenset({17, 18})
 _RATIOS = {5: "LL", 10: "ll"}
@@ -55,10 +55,10 @@ def from_exif(exif: memoryview) -> int | None:
 
 def from_metadata(exif: memoryview | None, xmp: bytes | memoryview | None) -> int:
     """Return the orientation in an EXIF block, or else in an XMP packet, 1 to 8; 1 if neither has one."""
-    turned = None if exif is None else from_exif(exif)
-    if turned is None:
-        turned = _UPRIGHT if xmp is None else from_xmp(xmp)
-    return turned
+    found = None if exif is None else from_exif(exif)
+    if found is None:
+        found = _UPRIGHT if xmp is None else from_xmp(xmp)
+    return found
 
 
 def from_xmp(xmp: bytes | memoryview) -> int:

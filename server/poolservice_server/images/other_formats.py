@@ -1,9 +1,9 @@
-"""Recognize files that are not images of a supported format, so that the error can say what they are."""
+"""Recognize files of unsupported formats, so that the error can name the format."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-# The number of bytes that are looked at.
+# The number of bytes that are examined.
 _PREFIX = 1024
 
 _PREFIXES: tuple[tuple[bytes, str], ...] = (
@@ -38,7 +38,7 @@ _HTML_TAGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<scr
 
 
 def describe(view: memoryview) -> str:
-    """Return what the bytes are, with an article, and what to do if that is not obvious; "" if they are unknown."""
+    """Return the name of the format with an article, and advice if it is not obvious; "" for an unknown format."""
     prefix = bytes(view[:_PREFIX])
     for magic, description in _PREFIXES:
         if prefix.startswith(magic):

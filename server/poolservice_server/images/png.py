@@ -73,8 +73,8 @@ def scan(view: memoryview) -> Scan:
     )
     # Pillow reads all samples of grayscale images, but only the high byte of colors and of grayscale with alpha.
     depth = bits if color == _GRAYSCALE and bits == 16 else 8
-    turned = png_orientation.read(others) if others else 1
-    return Scan(Header("PNG", width, height, turned, depth), _parts(chunks, others[:checked]), coding)
+    exif_orientation = png_orientation.read(others) if others else 1
+    return Scan(Header("PNG", width, height, exif_orientation, depth), _parts(chunks, others[:checked]), coding)
 
 
 def _read_chunk(view: memoryview, position: int) -> Chunk:

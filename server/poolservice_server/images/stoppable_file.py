@@ -13,7 +13,7 @@ class StoppableFile(BytesIO):
     Args:
         data: the file.
         stop: returns True if nobody waits for the image any more.
-        boundaries: positions that no read of a given size crosses, in ascending order.
+        boundaries: positions in ascending order; a read with a size ends at the next one at the latest.
     """
 
     def __init__(self, data: bytes, stop: Stop, boundaries: Sequence[int] = ()) -> None:

@@ -75,11 +75,11 @@ def scan(view: memoryview) -> Scan:
         )
     if directory.integer(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO and directory.integer(_BITS_PER_SAMPLE, 1) > 8:
         raise invalid_image("the TIFF file stores more than 8 bits with white as zero; save it with black as zero")
-    turned = orientation.from_directory(directory, view)
-    if turned is None and _XMP in directory.entries:
-        turned = orientation.from_xmp(directory.data_of(directory.entries[_XMP], view)[1])
+    exif_orientation = orientation.from_directory(directory, view)
+    if exif_orientation is None and _XMP in directory.entries:
+        exif_orientation = orientation.from_xmp(directory.data_of(directory.entries[_XMP], view)[1])
     width, height = directory.integer(_WIDTH, 0), directory.integer(_HEIGHT, 0)
-    header = Header("TIFF", width, height, turned or 1, _depth(directory, view))
+    header = Header("TIFF", width, height, exif_orientation or 1, _depth(directory, view))
     rewritten = directory.with_only(_PIXEL_TAGS)
     end = directory.offset + len(rewritten)
     parts: list[Buffer] = [view[: directory.offset], rewritten, view[end:]]

@@ -19,10 +19,10 @@ def scan(view: memoryview) -> Scan:
     if len(view) < 30 or 8 + int.from_bytes(view[4:8], "little") > len(view):
         raise truncated_file("WEBP", f"the RIFF chunk, after {len(view)} bytes")
     kind = bytes(view[12:16])
-    turned, method = 1, "webp"
+    exif_orientation, method = 1, "webp"
     if kind == b"VP8X":
         width, height = (1 + int.from_bytes(view[at : at + 3], "little") for at in (24, 27))
-        turned, method = _walk(view)
+        exif_orientation, method = _walk(view)
     elif kind == b"VP8L" and view[20] == 0x2F:
         method = "webp_lossless"
         bits = int.from_bytes(view[21:25], "little")
@@ -32,7 +32,7 @@ def scan(view: memoryview) -> Scan:
     else:
         raise invalid_image("the WEBP file does not begin with a VP8, VP8L or VP8X chunk; send an undamaged file")
     coding = Coding(method, len(view), width * height * 4, channels=4)
-    return Scan(Header("WEBP", width, height, turned), [view], coding)
+    return Scan(Header("WEBP", width, height, exif_orientation), [view], coding)
 
 
 def _walk(view: memoryview) -> tuple[int, str]:

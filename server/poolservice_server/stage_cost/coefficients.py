@@ -32,9 +32,10 @@ GATHER_CALL = 700.0
 #: A value that is gathered from its plane.
 GATHERED = 0.9
 
-#: A value of a window that torch visits: its maximum, its mean.
+#: A value of a window that torch visits: its maximum, its mean; and for the mean a row of the window.
 TORCH_MAXIMUM = 2.0
-TORCH_MEAN = 0.9
+TORCH_MEAN = 0.7
+TORCH_MEAN_ROW = 1.5
 
 #: A value of a window of floats in one dimension that torch visits, by its size in bytes: its maximum if the stride is
 #: 1, so that torch computes neighboring windows together, and otherwise. A float of 16 bits takes longer.
@@ -59,10 +60,12 @@ KEY = 5.0
 RANK_INTEGER = 80.0
 RANK_FLOAT = 140.0
 
-#: A tile in numpy: its mean, the mean of its gathered values, its maximum; and a row of a plane for the maximum.
+#: A tile in numpy: its mean, the mean of its gathered values, its maximum in one dimension and, by the size of a value
+#: in bytes, in two; and a row of a plane for the maximum.
 TILE_MEAN = 8.0
 TILE_GATHERED_MEAN = 6.0
-TILE_MAXIMUM = 40.0
+TILE_MAXIMUM_1D = 10.0
+TILE_MAXIMUM: Mapping[int, float] = MappingProxyType({1: 20.0, 2: 40.0, 4: 40.0, 8: 40.0})
 TILE_MAXIMUM_ROW = 90.0
 
 #: A value of a tile in torch, for its mean and its maximum, in three dimensions of floats of 16 bits, and a contiguous

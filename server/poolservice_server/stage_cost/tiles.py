@@ -59,7 +59,8 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
             steps += c.TILE_MEAN * sizes.results
         else:
             rows = sizes.planes * math.prod(sizes.spatial[:-1])
-            steps += c.TILE_MAXIMUM * sizes.results + c.TILE_MAXIMUM_ROW * rows
+            tile = c.TILE_MAXIMUM_1D if len(grid) == 1 else c.TILE_MAXIMUM[computed]
+            steps += tile * sizes.results + c.TILE_MAXIMUM_ROW * rows
         if sizes.integer and math.prod(sizes.spatial) > c.MAX_WIDENED_VALUES:
             converted = converted // per_row  # one row of tiles at a time
         return Estimate("tiles in numpy", steps, converted + 2.5 * columns, sizes.result_bytes)

@@ -270,7 +270,8 @@ def _torch_extreme(geometry: Geometry, sizes: Sizes, *, minimum: bool, indices: 
 def _torch_mean(geometry: Geometry, sizes: Sizes) -> Estimate:
     computed = sum_dtype(sizes, math.prod(geometry.window.kernel_size)).itemsize
     visits = sizes.results * geometry.positions
-    steps = c.CALL + c.TORCH_MEAN * visits + c.TORCH_WINDOW * sizes.results
+    visit = c.TORCH_MEAN + c.TORCH_MEAN_ROW / geometry.held[-1]
+    steps = c.CALL + visit * visits + c.TORCH_WINDOW * sizes.results
     if not sizes.integer and not (sizes.half and len(sizes.spatial) == 3):
         return Estimate("torch's means", steps, 0, sizes.result_bytes)
     steps += c.CONVERSION * sizes.values

@@ -3,15 +3,16 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
-from poolservice_server.batcher import Request
+from poolservice_server.batcher import Batcher, Request
 from poolservice_server.stop import Stop
 
 MakeRequest = Callable[..., Request]
+AllReleased = Callable[[Batcher], Awaitable[None]]
 
 
 class Result(NamedTuple):
@@ -81,3 +82,20 @@ def blocked() -> MakeRequest:
 def small() -> MakeRequest:
     """Return a function that makes requests of ten bytes."""
     return lambda payload, *, key="small": Request(key, payload, 10)
+
+
+@pytest.fixture
+def all_released() -> AllReleased:
+    """Return a function that waits until a batcher has released every request, then drains it.
+
+    No future announces the end of a batch whose callers have all left, and draining does not wait for it.
+    """
+
+    async def wait(batcher: Batcher) -> None:
+        until = time.monotonic() + 60
+        while batcher.snapshot().admitted_requests:
+            assert time.monotonic() < until
+            await asyncio.sleep(0)
+        await batcher.drain()
+
+    return wait

@@ -10,7 +10,7 @@ from poolservice_server.batcher import Batcher, Completed, Draining, QueueFull
 from poolservice_server.stop import Stop
 
 if TYPE_CHECKING:
-    from tests.unit.batcher.conftest import MakeRequest, Runner
+    from tests.unit.batcher.conftest import AllReleased, MakeRequest, Runner
 
 
 async def test_a_full_queue_refuses_immediately_and_says_when_to_retry(
@@ -72,7 +72,7 @@ async def test_bytes_are_bounded_and_a_request_that_never_fits_is_invalid(
 
 
 async def test_a_request_cancelled_in_the_queue_does_not_run_and_needs_no_memory(
-    runner: "Runner", blocked: "MakeRequest", small: "MakeRequest"
+    runner: "Runner", blocked: "MakeRequest", small: "MakeRequest", all_released: "AllReleased"
 ) -> None:
     batcher = Batcher(runner, threads=1)
     running = batcher.submit(blocked("running", nbytes=5000))
@@ -85,7 +85,7 @@ async def test_a_request_cancelled_in_the_queue_does_not_run_and_needs_no_memory
     # Its memory is in use until its batch ends.
     assert batcher.snapshot().admitted_bytes == 5000
     runner.release.set()
-    await batcher.drain()
+    await all_released(batcher)
     assert batcher.snapshot().admitted_bytes == 0
     assert runner.batches == [["running"]]
 

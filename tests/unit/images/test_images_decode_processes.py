@@ -87,6 +87,32 @@ def test_a_child_that_was_killed_while_idle_is_replaced(processes: DecodeProcess
     assert decode_in_child(processes, files["jpeg"]).shape == (3, 67, 45)
 
 
+def test_a_child_that_cannot_be_replaced_now_is_replaced_later(
+    processes: DecodeProcesses, files: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = child_of_this_process()
+    os.kill(child, signal.SIGKILL)
+    psutil.Process(child).wait()
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(subprocess, "Popen", fail)
+        for _ in range(2):
+            with pytest.raises(BlockingIOError, match="no more processes"):
+                decode_in_child(processes, files["jpeg"])
+    assert decode_in_child(processes, files["jpeg"]).shape == (3, 67, 45)
+
+
+def test_decoding_after_close_fails_at_once(files: Mapping[str, bytes]) -> None:
+    processes = DecodeProcesses(1)
+    processes.close()
+    for _ in range(2):
+        with pytest.raises(DecoderCrashed, match="the server is stopping"):
+            decode_in_child(processes, files["jpeg"])
+
+
 def test_a_child_that_does_not_stop_is_killed(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
     child = child_of_this_process()
     os.kill(child, signal.SIGSTOP)

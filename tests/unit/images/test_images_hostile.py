@@ -292,3 +292,13 @@ def test_decompression_bombs_cost_no_memory(write_png: WritePng, files: Mapping[
             continue
         assert outcome == ("decoded" if name.startswith(("warm_", "ok_")) else "rejected"), name
         assert name.startswith("warm_") or float(megabytes) <= 16, (name, megabytes)
+
+
+@pytest.mark.parametrize("data_bytes", [1, 3, 40, 63, 64, 127, 128, 129, 300])
+def test_a_few_bytes_that_declare_many_pixels_are_rejected_at_once(data_bytes: int) -> None:
+    """The size of the pieces that such a file is decoded in must be found, however short the file is."""
+    header = struct.pack("<2sLLLLllHHLLllLL", b"BM", 54 + data_bytes, 0, 54, 40, 4000, 4000, 1, 24, 0, 0, 0, 0, 0, 0)
+    assert_rejected(header + bytes(data_bytes), "")
+    ihdr, idat = struct.pack(">4sLLBBBBB", b"IHDR", 4000, 4000, 8, 2, 0, 0, 0), b"IDAT" + bytes(data_bytes)
+    chunks = (struct.pack(">L", len(c) - 4) + c + struct.pack(">L", zlib.crc32(c)) for c in (ihdr, idat, b"IEND"))
+    assert_rejected(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "")
