@@ -76,18 +76,18 @@ class MemoryReturn:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look from time to time, on the running event loop, whether there is memory to return."""
+        """Check from time to time, on the running event loop, whether there is memory to return."""
         if _MEMORY_COUNTS.exists() and _glibc("malloc_trim") is not None:
             self._kept_bytes = self._resident_bytes()
-            self._look_again()
+            self._check_later()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def look(self) -> threading.Thread | None:
-        """Return memory if the server has been idle at two looks in succession; return the thread that does it."""
+    def check(self) -> threading.Thread | None:
+        """Return memory if the server was idle at this check and the last one; return the thread that does it."""
         was_idle, self._was_idle = self._was_idle, self._used_bytes() <= _IDLE_BYTES
         if not (was_idle and self._was_idle):
             return None
@@ -103,12 +103,12 @@ class MemoryReturn:
         self._trim()
         self._kept_bytes = self._resident_bytes()
 
-    def _look(self) -> None:
-        self.look()
-        self._look_again()
+    def _check(self) -> None:
+        self.check()
+        self._check_later()
 
-    def _look_again(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_INTERVAL_SECONDS, self._look)
+    def _check_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL_SECONDS, self._check)
 
 
 def _glibc(name: str) -> "Callable[..., int] | None":

@@ -53,8 +53,8 @@ class UnreadResponses(Exception):
 
     def __init__(self, unread: int, limit: int) -> None:
         super().__init__(
-            f"this caller has not read {unread} bytes of its responses, and the server's limit is {limit} for each "
-            "caller; read them first, or start the server with a larger --max-unread-bytes "
+            f"the responses that this caller has not read take {unread} bytes, and the server's limit is {limit} for "
+            "each caller; read them first, or start the server with a larger --max-unread-bytes "
             "(POOLSERVICE_MAX_UNREAD_BYTES)"
         )
 

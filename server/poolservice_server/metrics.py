@@ -143,7 +143,7 @@ class BatcherMetrics(Collector):
         )
         yield GaugeMetricFamily(
             "poolservice_unsent_bytes",
-            "Large responses that are built and that their callers have not read yet.",
+            "Memory of the large responses that are built and that their callers have not read yet.",
             self._unsent_bytes(),
         )
         yield CounterMetricFamily("poolservice_batches", "Batches that have started.", now.batches)
@@ -243,7 +243,7 @@ def register(
         batcher: its counters are shown.
         backend: its devices are shown.
         watch: its counters are shown.
-        unsent_bytes: returns the size of the responses that are built and not sent yet.
+        unsent_bytes: returns the memory of the responses that are built and not sent yet.
     """
     registry.register(BatcherMetrics(batcher, unsent_bytes))
     registry.register(DeviceMetrics(backend))

@@ -26,12 +26,12 @@ _SPECS = 16
 _CALLERS = 2
 
 
-async def attack(server: Target, seconds: float) -> str:
+async def attack(target: Target, seconds: float) -> str:
     """Send such batches one after the other from two callers."""
     until = time.monotonic() + seconds
     statuses: Counter[str] = Counter()
     numbers = itertools.count()
-    async with grpc.aio.insecure_channel(server.address) as channel:
+    async with grpc.aio.insecure_channel(target.address) as channel:
         stub: Any = PoolServiceStub(channel)
 
         async def call() -> None:

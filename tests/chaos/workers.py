@@ -2,8 +2,8 @@
 
     make chaos                       for a minute: python -m tests.chaos.workers [--seconds S] [--seed S]
 
-Every response must be right, and no call may fail after its retries: neither while workers die nor while the service
-stops and another one takes its place.
+Every response must be right. No call may fail after its retries while workers die. While a service stops, it completes
+the calls that it has accepted and refuses further ones as unavailable.
 """
 
 import argparse

@@ -22,8 +22,8 @@ from poolservice_client import PoolClient
 from poolservice_server.testing import Service, serve
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = range(10)
-_END_STREAM, _END_HEADERS, _PADDED, _HAS_PRIORITY = 0x1, 0x4, 0x8, 0x20
+_DATA, _HEADERS, _SETTINGS, _CONTINUATION = 0, 1, 4, 9
+_END_STREAM, _END_HEADERS = 0x1, 0x4
 # How long the server may take to close a connection, and how often a good client calls.
 _CLOSE_SECONDS = 20.0
 _INPUTS_PER_GOOD_CALL = 20

@@ -20,8 +20,8 @@ class Process:
         self.trims += 1
         self.resident = 110 * MIB
 
-    def look(self) -> None:
-        thread = self.memory_return.look()
+    def check(self) -> None:
+        thread = self.memory_return.check()
         if thread is not None:
             thread.join()
 
@@ -37,26 +37,26 @@ async def process() -> Process:
 async def test_memory_returns_after_a_burst(process: Process) -> None:
     process.used, process.resident = 400 * MIB, 600 * MIB
     for _ in range(3):
-        process.look()
+        process.check()
     assert process.trims == 0
     process.used = 0
-    process.look()
+    process.check()
     assert process.trims == 0
-    process.look()
+    process.check()
     assert process.trims == 1
 
 
 async def test_nothing_is_returned_while_little_is_kept(process: Process) -> None:
     process.resident = 150 * MIB
     for _ in range(3):
-        process.look()
+        process.check()
     assert process.trims == 0
 
 
 async def test_memory_that_stays_resident_is_not_returned_again_and_again(process: Process) -> None:
     process.resident = 200 * MIB
     for _ in range(5):
-        process.look()
+        process.check()
     assert process.trims == 1
 
 

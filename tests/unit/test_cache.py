@@ -125,7 +125,7 @@ def test_caches_stay_within_their_bytes_for_keys_that_never_repeat(hostile: Call
 
 def test_every_cache_has_a_bound_and_the_sum_of_all_bounds_is_small() -> None:
     assert {size.name for size in caches()} >= set(cache.MAX_BYTES)
-    assert sum(cache.MAX_BYTES.values()) <= 64 * 2**20
+    assert sum(cache.MAX_BYTES.values()) <= 23 * 2**20
 
 
 def test_a_result_is_computed_once_while_it_is_used() -> None:

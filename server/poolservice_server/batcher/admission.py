@@ -64,17 +64,17 @@ class Permit:
 
 
 class Admission:
-    """The limits on the requests that wait, run, or wait to be sent.
+    """The limits on the requests that wait or run, and on their memory together with that of unsent responses.
 
     Args:
         max_requests: largest number of admitted requests.
-        max_bytes: most memory that they may need together.
+        max_bytes: most memory that they and unsent responses may need together.
         quotas: the limits of each caller.
         clock: seconds.
 
     Attributes:
         requests: requests that are admitted now.
-        nbytes: memory that they need.
+        nbytes: memory that they and unsent responses need. `Batcher.count_unsent` changes it, too.
         seconds: their estimated seconds of work that has not ended.
         accepted: requests that have been admitted since the start.
         refused: requests that have been refused since the start.

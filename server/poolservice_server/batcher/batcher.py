@@ -46,7 +46,7 @@ class Batcher:
             ready; a request that takes longer is a batch by itself.
         max_batch_delay: seconds that a request waits for others of its key while they do not fill a batch.
         max_queue_items: largest number of requests that wait or run.
-        max_queue_bytes: most memory that those requests may need together.
+        max_queue_bytes: most memory that those requests and unsent responses may need together.
         quotas: the limits of each caller.
         threads: number of batches that run on threads at the same time; see `Slots`.
         prepare_threads: number of payloads that are prepared at the same time; see `Slots`.
@@ -101,7 +101,7 @@ class Batcher:
         """Admit a request that is to be submitted, or prepared.
 
         Args:
-            nbytes: memory that the request needs until its response is sent.
+            nbytes: memory that the request needs until its response is built.
             caller: who sent it.
             seconds: its estimated seconds of work.
 

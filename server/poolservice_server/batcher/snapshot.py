@@ -20,8 +20,8 @@ class Snapshot:
         batched_requests: requests in those batches.
         stopped: batches and preparations that ended early, because nobody waited for them any more.
         queue_entries: requests that wait for a slot.
-        admitted_requests: requests that wait or run, or whose responses wait to be sent.
-        admitted_bytes: memory that those requests need.
+        admitted_requests: requests that wait or run, or whose responses are not built yet.
+        admitted_bytes: memory that those requests and unsent responses need.
         admitted_seconds: their estimated seconds of work that has not ended.
     """
 

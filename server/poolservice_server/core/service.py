@@ -64,7 +64,7 @@ class PoolService:
         max_message_bytes: the limit of a message in either direction.
         max_image_pixels: the limit of an image, by the size that its header declares.
         max_queue_bytes: the batcher's limit of all requests and unsent responses.
-        max_unread_bytes: the limit of a caller's responses that it has not read; 0: a quarter of `max_queue_bytes`.
+        max_unread_bytes: the limit of the memory of a caller's unread responses; 0: a quarter of `max_queue_bytes`.
         max_request_seconds: the limit of a request's estimated work.
         seconds_per_step: the time of one step of the estimates on this machine.
         decode: decodes a scanned image on one of the image threads.
@@ -100,11 +100,11 @@ class PoolService:
         )
 
     def unread_responses_crowd_the_queue(self) -> bool:
-        """Return True if unread responses take more than half of the queue's bytes."""
+        """Return True if unsent responses take more than half of the queue's bytes."""
         return self._unsent.are_crowding
 
     def unsent_bytes(self) -> int:
-        """Return the size of the large responses that are built and not sent yet."""
+        """Return the memory of the large responses that are built and not sent yet."""
         return self._unsent.nbytes
 
     def pool(self, call: Call) -> Awaitable[bytes]:

@@ -1,4 +1,4 @@
-"""Validation in turns: heads and image headers that are new take milliseconds, and everything else must go on."""
+"""Validation in turns: a new head or image header takes milliseconds, and the event loop must serve others, too."""
 
 import asyncio
 import time

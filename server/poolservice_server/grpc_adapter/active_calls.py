@@ -18,10 +18,10 @@ from poolservice_server.error_status import CallLimitReached
 
 _log = structlog.get_logger(__name__)
 
-# The longest time between two looks at the calls.
+# The longest interval between two checks of the calls.
 _LONGEST_INTERVAL_SECONDS = 1.0
 
-# A stream may be idle for as many times the limit of an incomplete message: gRPC does not say which of the two it is.
+# A stream may be idle for this many times the limit of an incomplete message: gRPC does not say which of the two it is.
 _IDLE_STREAM_FACTOR = 10
 
 # The limit of an unread response while unread responses take much of the queue.

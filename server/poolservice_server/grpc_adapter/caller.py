@@ -9,7 +9,7 @@ from poolservice_server.grpc_adapter.auth import TokenAuthenticator
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Callers:
+class CallerNames:
     """The names of callers, which quotas and logs use.
 
     Args:

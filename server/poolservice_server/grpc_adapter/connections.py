@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -35,12 +36,16 @@ def _stop_reading(address: str) -> int:
 
 
 def _stop_reading_one(descriptor: int, address: str) -> bool:
-    # The descriptor may be closed meanwhile or be no socket; a listening socket has no peer.
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
-        if _is_bound_to(one, address):
-            one.shutdown(socket.SHUT_RD)
-            one.getpeername()
-            return True
+    # The descriptor may be closed meanwhile; a listening socket has no peer.
+    with contextlib.suppress(OSError):
+        # A copy of another kind of descriptor would stay open, because no socket can be made of it.
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(descriptor)) as one:
+            if _is_bound_to(one, address):
+                one.shutdown(socket.SHUT_RD)
+                one.getpeername()
+                return True
     return False
 
 

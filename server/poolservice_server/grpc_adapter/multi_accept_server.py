@@ -154,10 +154,10 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc] # a class of the exte
     async def _accept_calls(self, accept: _Accept, handle: _Handle, stopped: asyncio.Future[None]) -> None:
         try:
             while True:
-                call = await accept()
                 # In a task of its own, so that the next accept starts at once: calls that arrive in the same iteration
-                # of the event loop are accepted in it.
-                self._start(call, handle)
+                # of the event loop are accepted in it. A variable of this frame would refer to the call, and so to its
+                # response, until the next call.
+                self._start(await accept(), handle)
         except Exception as error:  # noqa: BLE001 - the main loop decides what an error of an accept means
             if not stopped.done():
                 stopped.set_exception(error)

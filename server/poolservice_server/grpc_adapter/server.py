@@ -8,7 +8,7 @@ from poolservice_server.core.service import PoolService
 from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.active_calls import ActiveCalls
 from poolservice_server.grpc_adapter.auth import token_authenticator
-from poolservice_server.grpc_adapter.caller import Callers
+from poolservice_server.grpc_adapter.caller import CallerNames
 from poolservice_server.grpc_adapter.connections import close_connections
 from poolservice_server.grpc_adapter.options import server_options
 from poolservice_server.grpc_adapter.servicer import SERVICE_NAME, PoolServicer
@@ -46,7 +46,9 @@ class GrpcServer:
             max_calls=settings.max_calls,
             is_crowded=service.unread_responses_crowd_the_queue,
         )
-        callers = Callers(token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None)
+        callers = CallerNames(
+            token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None
+        )
         servicer = PoolServicer(service, metrics, callers, self._calls)
         self._server = _create_server(settings, self._calls, shared_port=shared_port)
         servicer.add_to(self._server)

@@ -14,7 +14,7 @@ from poolservice.v1 import pool_pb2
 from poolservice_server.core.service import Call, PoolService
 from poolservice_server.error_status import to_status
 from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
-from poolservice_server.grpc_adapter.caller import Callers
+from poolservice_server.grpc_adapter.caller import CallerNames
 from poolservice_server.grpc_adapter.send_pacing import LARGE_BYTES, SendPacing
 from poolservice_server.metrics import CallMetrics
 
@@ -48,7 +48,7 @@ class PoolServicer:
         calls: has the calls in progress.
     """
 
-    def __init__(self, service: PoolService, metrics: CallMetrics, callers: Callers, calls: ActiveCalls) -> None:
+    def __init__(self, service: PoolService, metrics: CallMetrics, callers: CallerNames, calls: ActiveCalls) -> None:
         self._service = service
         self._metrics = metrics
         self._callers = callers

@@ -103,8 +103,8 @@ def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Ker
     """Return the numpy kernel for planes of this spatial shape and dtype; None if torch must pool them.
 
     The kernel takes planes of any strides and returns contiguous values. It returns None for planes that torch must
-    pool. Order statistics have torch's bits. So have the means and power sums of windows, but `sliding_kernel_for` goes
-    first for large windows, and adds in another order.
+    pool. Order statistics have torch's bits, and so have the means and power sums of windows. For large windows, use
+    the kernel of `sliding_kernel_for` if there is one; it adds in another order than torch.
     """
     operator = OPERATORS[spec.operator]
     factory = operator.kernel_factory

@@ -124,8 +124,8 @@ class Settings(BaseSettings):
     max_unread_bytes: int = Field(
         default=0,
         ge=0,
-        description="Largest total size in bytes of the responses that one caller has not read yet; the server refuses "
-        "its further requests. 0: a quarter of max_queue_bytes",
+        description="Most memory in bytes that the unread responses of one caller take, which is twice their size; the "
+        "server refuses its further requests. 0: a quarter of max_queue_bytes",
     )
     receive_timeout: float = Field(
         default=60.0,

@@ -1,8 +1,8 @@
 """The kernel factories of the means, the power sums and the blend of maximum and mean.
 
 A factory returns the kernel of a spec for planes of one spatial shape and dtype, or None if torch must pool them. The
-means and power sums of windows have torch's bits. Tiles and whole planes are added in another order than torch's.
-So are large windows, which `sliding_sums` adds in a tree instead.
+means and power sums of windows have torch's bits. Tiles and whole planes are added in another order than torch's, and
+so are large windows, which `sliding_sums` adds in a tree.
 """
 
 import math
