@@ -46,6 +46,10 @@ test: $(VENV)/installed ## run the tests
 	$(BIN)/pytest
 .PHONY: test
 
+test-long: $(VENV)/installed ## run the tests that take minutes, which `make test` leaves out
+	$(BIN)/pytest -m long
+.PHONY: test-long
+
 lint: $(VENV)/installed protos ## check formatting, lint, types, import contracts and the proto's style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

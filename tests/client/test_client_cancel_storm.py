@@ -36,6 +36,7 @@ async def test_cancelled_calls_keep_no_request() -> None:
                     assert all(task.cancelled() for task in new)
                     # A program may keep its cancelled tasks.
                     tasks += new
-                assert requests_in_memory() == before
+                # Calls of earlier tests may have ended meanwhile.
+                assert requests_in_memory() <= before
     finally:
         gc.enable()

@@ -125,7 +125,7 @@ def test_a_program_ends_however_it_ends(server_address: str, what: str, end: str
     check_end(server_address, what, end, runs=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("what", OPEN)
