@@ -26,7 +26,8 @@ HANG_SECONDS = 60.0
 
 _MAX_CRASHES = 20
 _MAX_INPUT_BYTES = 2**24
-_HEADER = struct.Struct("<qq")
+# The number and the size of the input that is checked, and how many inputs of the child have failed.
+_HEADER = struct.Struct("<qqq")
 
 
 class Fuzzer(NamedTuple):
@@ -87,7 +88,7 @@ class _Child:
         max_rss = 0
         for position, number in enumerate(numbers):
             data = self._fuzzer.generate(Random(f"{self._fuzzer.name} {self._seed} {number}"))
-            self._current[: _HEADER.size] = _HEADER.pack(number, len(data))
+            self._current[: _HEADER.size] = _HEADER.pack(number, len(data), failures)
             self._current[_HEADER.size : _HEADER.size + len(data)] = data
             try:
                 self._fuzzer.check(data)
@@ -138,7 +139,7 @@ class _Parent:
 
     def _start(self, first: int, file: Path) -> "subprocess.Popen[str]":
         options = self._options
-        file_bytes = _HEADER.pack(first, 0)
+        file_bytes = _HEADER.pack(first, 0, 0)
         with file.open("r+b") as current:
             current.write(file_bytes)
         numbers = ("--inputs", options.inputs, "--seed", options.seed, "--processes", options.processes)
@@ -153,9 +154,9 @@ class _Parent:
                 assert child.stdout is not None
                 self._failures += int(json.loads(child.stdout.read().splitlines()[-1]))
                 return
-            number, size = _HEADER.unpack(file.read_bytes()[: _HEADER.size])
+            number, size, failures = _HEADER.unpack(file.read_bytes()[: _HEADER.size])
             data = file.read_bytes()[_HEADER.size :][:size]
-            self._failures += 1
+            self._failures += failures + 1
             _keep(self._fuzzer.name, self._options.failures, self._options.seed, number, data, reason)
             child = self._start(number + self._options.processes, file)
         child.kill()

@@ -63,7 +63,9 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
             steps += tile * sizes.results + c.TILE_MAXIMUM_ROW * rows
         if sizes.integer and math.prod(sizes.spatial) > c.MAX_WIDENED_VALUES:
             converted = converted // per_row  # one row of tiles at a time
-        return Estimate("tiles in numpy", steps, converted + 2.5 * columns, sizes.result_bytes)
+        # Disjoint tiles are added in place; others need the columns of each tile, and their gathered copy.
+        copies = 1.0 if mean and read == sizes.values else 2.5
+        return Estimate("tiles in numpy", steps, converted + copies * columns, sizes.result_bytes)
     long_int = sizes.integer and sizes.width == 8
     steps += c.TORCH_INT64 * sizes.values * long_int + c.TORCH_WINDOW * sizes.results
     if mean:

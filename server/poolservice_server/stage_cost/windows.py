@@ -49,6 +49,12 @@ def mixed(spec: Any, sizes: Sizes) -> Estimate:
         in_numpy = _sum_in_numpy(geometry, sizes), _extreme_in_numpy(geometry, sizes, minimum=False)
         if in_numpy[0] is not None and in_numpy[1] is not None:
             mean, maximum = in_numpy[0], in_numpy[1]
+            # The sums become the means in place, and only the blend is the result.
+            sums = sizes.results * sum_dtype(sizes, geometry.positions).itemsize
+            mean = mean._replace(work_bytes=max(0.0, mean.work_bytes - sums))
+            if sizes.half:
+                # Both share the widened planes.
+                maximum = maximum._replace(work_bytes=max(0.0, maximum.work_bytes - 4 * sizes.values))
         else:
             mean, maximum = _torch_mean(geometry, sizes), _torch_extreme(geometry, sizes, minimum=False)
     computed = sum_dtype(sizes, geometry.positions).itemsize
@@ -86,6 +92,8 @@ def power_sum(spec: Any, sizes: Sizes) -> Estimate:
         in_numpy = _sum_in_numpy(geometry, sizes, computed_in=computed)
         if in_numpy is not None:
             work = in_numpy.work_bytes + computed * sizes.values
+            if len(sizes.spatial) == 1 and not sizes.integer and not sizes.half:
+                work -= min(in_numpy.work_bytes, sizes.result_bytes)  # the sums become the result in place
             return Estimate(f"power, {in_numpy.algorithm}", in_numpy.steps + powers, work, sizes.result_bytes)
     visits = sizes.planes * geometry.read
     steps = c.CALL + powers + c.TORCH_MEAN * visits + c.TORCH_WINDOW * sizes.results
