@@ -88,7 +88,7 @@ def check(data: bytes) -> None:
         warnings.simplefilter("ignore")
         Image.open(BytesIO(needed), formats=(scanned.header.format,)).load()
     if scanned.header.format == "PNG":
-        _check_png_pixels(file)
+        _check_png_pixels(file, scanned.coding.sample_bytes)
 
 
 def _decode(file: bytes, mode: ColorMode) -> np.ndarray | InvalidRequest:
@@ -98,15 +98,17 @@ def _decode(file: bytes, mode: ColorMode) -> np.ndarray | InvalidRequest:
         return refusal
 
 
-def _check_png_pixels(file: bytes) -> None:
-    """Fail if the zlib stream of a PNG is damaged or incomplete, by its own checksum."""
+def _check_png_pixels(file: bytes, sample_bytes: int) -> None:
+    """Fail if the zlib stream of a PNG is damaged or incomplete, by its own checksum, or has too few bytes."""
+    missing = sample_bytes
     stream = zlib.decompressobj()
     for kind, content in _chunks(file):
         if kind == b"IDAT":
-            stream.decompress(content)
+            missing -= len(stream.decompress(content))
         if kind == b"IEND":
             break
     assert stream.eof, "the compressed pixels end too early, but the file was decoded"
+    assert missing <= 0, f"{missing} bytes of the pixels are missing, but the file was decoded"
 
 
 def _chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:
