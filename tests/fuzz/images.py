@@ -99,16 +99,24 @@ def _decode(file: bytes, mode: ColorMode) -> np.ndarray | InvalidRequest:
 
 
 def _check_png_pixels(file: bytes, sample_bytes: int) -> None:
-    """Fail if the zlib stream of a PNG is damaged or incomplete, by its own checksum, or has too few bytes."""
-    missing = sample_bytes
-    stream = zlib.decompressobj()
-    for kind, content in _chunks(file):
-        if kind == b"IDAT":
-            missing -= len(stream.decompress(content))
-        if kind == b"IEND":
-            break
-    assert stream.eof, "the compressed pixels end too early, but the file was decoded"
-    assert missing <= 0, f"{missing} bytes of the pixels are missing, but the file was decoded"
+    """Fail if the zlib stream of a PNG has too few bytes for the pixels, or does not match its checksum.
+
+    What follows the bytes of the last pixel in a longer stream is not read, as in Pillow, and may be damaged.
+    """
+    compressed = b"".join(content for kind, content in _chunks(file) if kind == b"IDAT")
+    # Without zlib's header and checksum, which is compared below.
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    pixels = stream.decompress(compressed[2:], sample_bytes)
+    missing = sample_bytes - len(pixels)
+    assert missing == 0, f"{missing} bytes of the pixels are missing, but the file was decoded"
+    try:
+        more = stream.decompress(stream.unconsumed_tail, 1)
+    except zlib.error:
+        return
+    if not more:
+        assert stream.eof, "the compressed pixels end too early, but the file was decoded"
+        checksum = int.from_bytes(stream.unused_data[:4], "big")
+        assert checksum == zlib.adler32(pixels), "the checksum does not match, but the file was decoded"
 
 
 def _chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:
