@@ -49,10 +49,11 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
             f"got {len(shape)} in {shape}",
             field="tensor.shape",
         )
+    _check_count(shape, "the tensor", field="tensor.shape")
     leading, spatial = shape[:-dims], shape[-dims:]
     if isinstance(spec, AdaptiveSpec):
         out = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
-        _check_count(leading + out)
+        _check_count(leading + out, "the result", field="output_size")
         if spec.operator == "adaptive_avg_pool" and out == (1,) * dims:
             return leading + out  # torch accepts empty planes here; their mean is NaN.
     if 0 in spatial:
@@ -144,10 +145,12 @@ def _check_kernel_within(spec: WindowSpec, spatial: tuple[int, ...]) -> None:
         )
 
 
-def _check_count(shape: tuple[int, ...]) -> None:
+def _check_count(shape: tuple[int, ...], what: str, *, field: str) -> None:
+    # Without the empty dimensions, because numpy refuses such a shape even if it has no values.
     count = math.prod(max(size, 1) for size in shape)
     if count > _MAX_VALUES:
-        raise InvalidRequest(f"the result would have {count} values, more than any machine holds", field="output_size")
+        empty = ", but for its empty dimensions" if 0 in shape else ""
+        raise InvalidRequest(f"{what} would have {count} values{empty}, more than any machine holds", field=field)
 
 
 def _count(dims: int) -> str:

@@ -156,6 +156,8 @@ class _Supervisor:
                         selector.unregister(key.fileobj)
                         alive -= 1
         for worker in self._workers.values():
+            # A process may have closed its sentinel and not have ended yet.
+            worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 _log.error("killing a worker that did not stop in time", worker=worker.number)
                 worker.process.kill()

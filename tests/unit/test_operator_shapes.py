@@ -189,3 +189,11 @@ def test_order_statistics_keep_the_dtype_and_means_of_integers_give_float32() ->
             integer = np.issubdtype(dtype, np.integer)
             expected = dtype if operator in order_statistics or not integer else np.dtype(np.float32)
             assert result_dtype(layer(**parameters), dtype) == expected
+
+
+@pytest.mark.parametrize("shape", [(0, 2**40, 2**40), (0, 3, 2**40, 2**40), (2**40, 2**10, 0)])
+@pytest.mark.parametrize("spec", [GlobalAvgPool2d(), MaxPool2d(2), AdaptiveAvgPool2d(1)])
+def test_a_tensor_that_no_machine_holds_is_refused_even_if_it_is_empty(shape: tuple[int, ...], spec: PoolSpec) -> None:
+    with pytest.raises(InvalidRequest, match=r"the tensor would have \d+ values, but for its empty") as refused:
+        output_shape(spec, shape)
+    assert refused.value.field == "tensor.shape"

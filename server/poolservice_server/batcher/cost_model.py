@@ -13,7 +13,7 @@ _RISE_PER_SLOWER_BATCH = 1.05
 
 # A batch that took this long counts in full, whatever delayed it: if its key has become that slow, for example because
 # the values are subnormal, no further batch of it may run inline. A faster batch corrects the model immediately.
-_LONG_SECONDS = 0.01
+_LONG_SECONDS = 0.05
 
 _INFINITY = float("inf")
 
