@@ -14,7 +14,7 @@ CALLS, ROUNDS = 20, 5
 
 
 def requests_in_memory() -> int:
-    # By type, because isinstance reads an attribute of each object, which may be an object of torch that warns of its use.
+    # By type: isinstance reads an attribute of each object, and some objects of torch warn of that.
     return sum(issubclass(type(one), grpc.aio.UnaryUnaryCall) for one in gc.get_objects())
 
 
