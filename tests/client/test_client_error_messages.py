@@ -64,7 +64,7 @@ def test_errors_of_pool_image_name_its_parameters(client: PoolClient, x: Any, sp
 
 def test_channels_last_and_specs_of_different_dimensions_are_explained(client: PoolClient) -> None:
     with pytest.raises(InvalidRequest, match=r"channels last, \(H, W, C\), move the channels to the front"):
-        client.pool(np.ones((24, 24, 3), np.uint8), MaxPool2d(8))
+        client.pool(np.ones((24, 24, 3), np.uint8), MaxPool2d(8), layout="CHW")
     with pytest.raises(InvalidRequest) as raised:
         client.pool(X, MaxPool2d(9999))
     assert "channels last" not in str(raised.value)

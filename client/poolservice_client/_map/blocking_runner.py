@@ -145,8 +145,9 @@ class MapRunner:
             self._work_available.notify()
         elif len(self._threads) < MAX_CALLS and self._in_flight.has_work:
             thread = threading.Thread(target=self._work, name=f"poolservice-map-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            # Afterwards, because Ctrl-C may come before it is started, and such a thread cannot be joined.
+            self._threads.append(thread)
 
     def _work(self) -> None:
         try:
