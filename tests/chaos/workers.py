@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from random import Random
 
 import psutil
@@ -20,6 +21,7 @@ from poolservice_server.testing import Service, serve
 
 _CALL_SECONDS = 60.0
 _THREADS = 4
+_WORKERS = 2
 #: The signals, and the seconds after which a stopped worker goes on.
 _SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)
 _STOPPED_SECONDS = 0.5
@@ -33,7 +35,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     options = parser.parse_args()
-    with serve("--device", "cpu", "--workers", "2") as service:
+    with serve("--device", "cpu", "--workers", str(_WORKERS)) as service:
         clients = Clients(service.address, _THREADS, timeout=_CALL_SECONDS)
         try:
             sent = _disturb(service, clients, options.seconds, Random(options.seed))
@@ -49,8 +51,9 @@ def _disturb(service: Service, clients: Clients, seconds: float, random: Random)
     end, sent = time.monotonic() + seconds, 0
     while time.monotonic() < end or sent < len(_SIGNALS):
         clients.wait_for(_CALLS_BETWEEN, _CALL_SECONDS)
-        workers = worker_processes(service.process.pid)
-        if not workers:
+        workers = [worker for worker in worker_processes(service.process.pid) if _serves(worker)]
+        # On a busy machine a worker takes seconds to start. Without any, no number of retries would be enough.
+        if len(workers) < _WORKERS:
             continue
         number = _SIGNALS[sent % len(_SIGNALS)]
         worker = random.choice(workers)
@@ -83,6 +86,13 @@ def _drain() -> Clients:
 def worker_processes(supervisor: int) -> list[psutil.Process]:
     """Return the worker processes of a supervisor."""
     return [child for child in psutil.Process(supervisor).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def _serves(worker: psutil.Process) -> bool:
+    """Return True if the worker accepts connections."""
+    with suppress(psutil.NoSuchProcess):
+        return any(one.status == psutil.CONN_LISTEN for one in worker.net_connections("tcp"))
+    return False
 
 
 def _summary(clients: Clients) -> str:
