@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", [("workers", "--seconds", "6"), ("soak", "--minutes", "0.2")], ids=str)
 def test_a_short_run_passes(command: tuple[str, ...]) -> None:
     name, *flags = command
