@@ -39,9 +39,15 @@ async def attack(target: Target, seconds: float) -> str:
 
 def _workers(supervisor: int) -> list[psutil.Process]:
     """Return the worker processes, oldest first."""
-    children = psutil.Process(supervisor).children()
-    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    workers = [child for child in psutil.Process(supervisor).children() if _is_worker(child)]
     return sorted(workers, key=psutil.Process.create_time)
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    # A child may end meanwhile.
+    with suppress(psutil.NoSuchProcess):
+        return "spawn_main" in " ".join(child.cmdline())
+    return False
 
 
 def _serves(worker: psutil.Process) -> bool:

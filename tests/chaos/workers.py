@@ -85,7 +85,14 @@ def _drain() -> Clients:
 
 def worker_processes(supervisor: int) -> list[psutil.Process]:
     """Return the worker processes of a supervisor."""
-    return [child for child in psutil.Process(supervisor).children() if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(supervisor).children() if _is_worker(child)]
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    # A child may end meanwhile.
+    with suppress(psutil.NoSuchProcess):
+        return "spawn_main" in " ".join(child.cmdline())
+    return False
 
 
 def _serves(worker: psutil.Process) -> bool:

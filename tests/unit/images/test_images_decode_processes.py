@@ -157,8 +157,11 @@ def test_the_memory_of_a_child_is_limited(
 
 def test_closing_ends_the_children_and_leaves_nothing(files: Mapping[str, bytes]) -> None:
     before = set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
+    # Other tests have servers of their own.
+    others = {child.pid for child in psutil.Process().children()}
     with DecodeProcesses(2) as processes:
-        children = [child.pid for child in psutil.Process().children()]
+        children = {child.pid for child in psutil.Process().children()} - others
+        assert len(children) == 2
         planes = decode_in_child(processes, files["png"])
     assert not any(psutil.pid_exists(child) for child in children)
     del planes
