@@ -40,7 +40,7 @@ def test_a_wrong_checksum_of_a_large_image_that_is_decoded_in_pieces_is_rejected
     file = BytesIO()
     Image.effect_noise((2600, 2600), 60).convert("RGB").save(file, "PNG", compress_level=1)
     damaged = with_pixels(file.getvalue(), lambda data: flip_checksum(data, 3))
-    with pytest.raises(InvalidRequest, match="(broken|unrecognized) data stream"):
+    with pytest.raises(InvalidRequest, match=r"(broken|unrecognized) data stream"):
         decode(damaged, "RGB", max_pixels=10_000_000)
 
 
