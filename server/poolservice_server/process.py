@@ -36,6 +36,11 @@ _log = structlog.get_logger(__name__)
 # Long enough to make the fixed cost of a batch negligible, also on a GPU.
 _MAX_BATCH_SECONDS = 0.02
 
+# How much decoding the threads are given ahead. Another caller's image waits behind it, so it is short. With nothing
+# ahead, the threads are idle whenever the event loop is busy: J2 had 0.80 of its throughput with 8 and 32 callers, with
+# 10 ms ahead 0.91 with 32 callers, and with 20 ms all of it.
+_PREPARE_AHEAD_SECONDS = 0.02
+
 _NO_LIMIT = float("inf")
 
 # The longest time for which a stopped process waits for threads that are about to end.
@@ -131,6 +136,7 @@ class ServingProcess:
                 settings.caller_max_rate or _NO_LIMIT,
             ),
             prepare_threads=decode_threads,
+            prepare_ahead_seconds=_PREPARE_AHEAD_SECONDS,
             threads=settings.threads or backend.concurrency(cpus),
             inline_bytes=backend.inline_bytes,
         )

@@ -50,6 +50,7 @@ class Batcher:
         quotas: the limits of each caller.
         threads: number of batches that run on threads at the same time; see `Slots`.
         prepare_threads: number of payloads that are prepared at the same time; see `Slots`.
+        prepare_ahead_seconds: estimated seconds of short preparations that those threads are given ahead; see `Slots`.
         long_seconds: estimated seconds from which work must leave a slot to short work.
         inline_bytes, inline_seconds, unbatched_bytes: see `InlinePolicy`.
         clock: seconds, on the time base of the loop's timers.
@@ -68,6 +69,7 @@ class Batcher:
         quotas: Quotas = _NO_QUOTAS,
         threads: int = 1,
         prepare_threads: int = 1,
+        prepare_ahead_seconds: float = 0.0,
         long_seconds: float = 0.05,
         inline_bytes: int = 0,
         inline_seconds: float = 0.001,
@@ -89,7 +91,9 @@ class Batcher:
             threads, long_seconds=long_seconds, max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes
         )
         self._batches = BatchThreads(run, self._slots, settle=self._settle, on_free=self._dispatch_soon)
-        prepare_slots: Slots[Preparation] = Slots(prepare_threads, long_seconds=long_seconds)
+        prepare_slots: Slots[Preparation] = Slots(
+            prepare_threads, long_seconds=long_seconds, ahead_seconds=prepare_ahead_seconds
+        )
         self._preparations = Preparations(run, prepare_slots, clock, self._settle_preparation)
         self._abandoned = False
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -1,6 +1,7 @@
 """The preparation of payloads on threads, such as the decoding of images, and the requests that run there, too."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -47,7 +48,9 @@ class Prepared(NamedTuple):
 class Preparations:
     """Prepares payloads on the threads of an executor, as many at a time as there are slots.
 
-    Those that wait do so in the batcher's queues and not in the executor's, which is not fair between callers.
+    Those that wait do so in the batcher's queues and not in the executor's, which is not fair between callers. A few are
+    handed over ahead: a thread that ends a preparation takes the next of them. Otherwise it would be idle until the
+    event loop gives it another one.
 
     Args:
         run: runs an unbatched request.
@@ -67,7 +70,10 @@ class Preparations:
         self._slots = slots
         self._clock = clock
         self._settle = settle
+        # Being prepared, or handed over ahead.
         self._running: dict[int, Preparation] = {}
+        # Those that are handed over ahead. The event loop appends, the threads take.
+        self._ahead: deque[Preparation] = deque()
 
     def add(self, entry: Preparation) -> None:
         """Start a preparation as soon as there is a slot for it."""
@@ -91,12 +97,29 @@ class Preparations:
             if first is None:
                 return
             queue.next_batch(first, 0.0)
-            is_long = self._slots.start(queue)
+            is_ahead = self._slots.is_ahead
+            is_long = self._slots.start(queue, first.seconds)
             self._running[first.number] = first
-            first.executor.submit(self._prepare, loop, first, is_long)
+            if is_ahead:
+                self._ahead.append(first)
+            else:
+                first.executor.submit(self._prepare, loop, first, is_long)
 
     def _prepare(self, loop: asyncio.AbstractEventLoop, entry: Preparation, is_long: bool) -> None:
-        loop.call_soon_threadsafe(self._end, loop, entry, is_long, self._prepared(entry))
+        """Prepare an entry and then, one after the other, those that are handed over ahead, on a thread."""
+        following: Preparation | None = entry
+        while following is not None:
+            entry, prepared = following, self._prepared(following)
+            following = self._take_ahead()
+            loop.call_soon_threadsafe(self._end, loop, entry, is_long, prepared, following is None)
+            # Only short work is handed over ahead.
+            is_long = False
+
+    def _take_ahead(self) -> Preparation | None:
+        try:
+            return self._ahead.popleft()
+        except IndexError:
+            return None
 
     def _prepared(self, entry: Preparation) -> Prepared:
         """Prepare a payload and, if it is unbatched, run it."""
@@ -112,8 +135,14 @@ class Preparations:
         outcomes, compute_seconds = run_batch(self._run, request.key, [payload], entry.done, caught=BaseException)
         return Prepared(started, seconds, None, outcomes, compute_seconds)
 
-    def _end(self, loop: asyncio.AbstractEventLoop, entry: Preparation, is_long: bool, prepared: Prepared) -> None:
+    def _end(
+        self, loop: asyncio.AbstractEventLoop, entry: Preparation, is_long: bool, prepared: Prepared, is_last: bool
+    ) -> None:
+        """End a preparation; `is_last` is True if its thread found no further one."""
         del self._running[entry.number]
-        self._slots.end(is_long=is_long)
+        self._slots.end(is_long=is_long, seconds=entry.seconds)
+        # One that was handed over after the thread had looked takes the thread's place.
+        if is_last and (following := self._take_ahead()) is not None:
+            following.executor.submit(self._prepare, loop, following, False)
         self._settle(entry, prepared)
         self._start_waiting(loop)

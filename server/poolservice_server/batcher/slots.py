@@ -16,26 +16,51 @@ class Slots(Generic[E]):
     Args:
         count: number of slots.
         long_seconds: estimated seconds from which work is long.
+        ahead_seconds: short work is handed to the threads ahead, up to this much estimated work in all and while no
+            long work waits, so that a thread finds its next work without waiting for the event loop.
         max_batch_size, max_batch_bytes: see `Queue`.
 
     Attributes:
-        free: slots in which short work may start.
+        free: slots in which short work may start; negative while work has been handed over ahead.
         short: short work that waits.
         long: long work that waits.
     """
 
-    __slots__ = ("_count", "_long_running", "_long_seconds", "_short_running", "free", "long", "short")
+    __slots__ = (
+        "_ahead_seconds",
+        "_count",
+        "_long_running",
+        "_long_seconds",
+        "_short_running",
+        "_short_seconds",
+        "free",
+        "long",
+        "short",
+    )
 
     def __init__(
-        self, count: int, *, long_seconds: float, max_batch_size: int = 1, max_batch_bytes: float = float("inf")
+        self,
+        count: int,
+        *,
+        long_seconds: float,
+        ahead_seconds: float = 0.0,
+        max_batch_size: int = 1,
+        max_batch_bytes: float = float("inf"),
     ) -> None:
         self._count = count
+        self._ahead_seconds = ahead_seconds
+        self._short_seconds = 0.0
         self._long_seconds = long_seconds
         self._short_running = 0
         self._long_running = 0
         self.free = count
         self.short: Queue[E] = Queue(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
         self.long: Queue[E] = Queue(max_batch_size=max_batch_size, max_batch_bytes=max_batch_bytes)
+
+    @property
+    def is_ahead(self) -> bool:
+        """True if work that starts now has no slot yet, but is handed over ahead."""
+        return self.free <= 0
 
     @property
     def threads(self) -> int:
@@ -58,8 +83,8 @@ class Slots(Generic[E]):
 
     def usable(self) -> tuple[Queue[E], ...]:
         """Return the queues whose entries may start now, the one with the older next entry first."""
-        if not self.free:
-            return ()
+        if self.is_ahead:
+            return (self.short,) if self._short_seconds < self._ahead_seconds and not self.long else ()
         if not self.long or self._short_running + self._long_running >= self._count:
             return (self.short,)
         first_short, first_long = self.short.first(), self.long.first()
@@ -67,22 +92,25 @@ class Slots(Generic[E]):
             return (self.long, self.short)
         return (self.short, self.long)
 
-    def start(self, queue: Queue[E]) -> bool:
-        """Take a slot for work from this queue, and return True if the work is long."""
+    def start(self, queue: Queue[E], seconds: float = 0.0) -> bool:
+        """Take a slot for work from this queue, of these estimated seconds, and return True if the work is long."""
         is_long = queue is self.long
         if is_long:
             self._long_running += 1
         else:
             self._short_running += 1
+            self._short_seconds += seconds
         self._count_free()
         return is_long
 
-    def end(self, *, is_long: bool) -> None:
-        """Give a slot back."""
+    def end(self, *, is_long: bool, seconds: float = 0.0) -> None:
+        """Give back a slot that was taken for work of these estimated seconds."""
         if is_long:
             self._long_running -= 1
         else:
             self._short_running -= 1
+            # Without the rounding errors of the sum once nothing runs.
+            self._short_seconds = self._short_seconds - seconds if self._short_running else 0.0
         self._count_free()
 
     def _count_free(self) -> None:
