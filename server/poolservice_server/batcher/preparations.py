@@ -48,8 +48,8 @@ class Prepared(NamedTuple):
 class Preparations:
     """Prepares payloads on the threads of an executor, as many at a time as there are slots.
 
-    Those that wait do so in the batcher's queues and not in the executor's, which is not fair between callers. A few are
-    handed over ahead: a thread that ends a preparation takes the next of them. Otherwise it would be idle until the
+    Those that wait do so in the batcher's queues and not in the executor's, which is not fair between callers. A few
+    are handed over ahead: a thread that ends a preparation takes the next of them. Otherwise it would be idle until the
     event loop gives it another one.
 
     Args:
