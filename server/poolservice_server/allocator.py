@@ -31,6 +31,8 @@ _PAGE_BYTES = resource.getpagesize()
 _WORTH_RETURNING_BYTES = 64 * 2**20
 _IDLE_BYTES = 8 * 2**20
 _INTERVAL_SECONDS = 1.0
+# In checks: a server that really needs more memory than at its start tries once a minute.
+_LONGEST_WAIT = 60
 
 
 def keep_large_messages() -> bool:
@@ -72,13 +74,16 @@ class MemoryReturn:
         self._resident_bytes = resident_bytes
         self._trim = trim
         self._was_idle = False
-        self._kept_bytes = 0
+        # The least resident memory that was seen.
+        self._least_bytes = 0
+        # Checks to let pass before the next return, and before the one after it.
+        self._wait, self._next_wait = 0, 1
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Check from time to time, on the running event loop, whether there is memory to return."""
         if _MEMORY_COUNTS.exists() and _glibc("malloc_trim") is not None:
-            self._kept_bytes = self._resident_bytes()
+            self._least_bytes = self._resident_bytes()
             self._check_later()
 
     def stop(self) -> None:
@@ -87,21 +92,26 @@ class MemoryReturn:
             self._timer.cancel()
 
     def check(self) -> threading.Thread | None:
-        """Return memory if the server was idle at this check and the last one; return the thread that does it."""
+        """Return memory if the server was idle at this check and the last one; return the thread that does it.
+
+        While much memory stays resident, the server tries again at growing intervals: what was in use at one time may
+        be free at another.
+        """
         was_idle, self._was_idle = self._was_idle, self._used_bytes() <= _IDLE_BYTES
         if not (was_idle and self._was_idle):
+            self._wait, self._next_wait = 0, 1
             return None
         resident = self._resident_bytes()
-        if resident < self._kept_bytes + _WORTH_RETURNING_BYTES:
-            self._kept_bytes = min(self._kept_bytes, resident)
+        self._least_bytes = min(self._least_bytes, resident)
+        if resident < self._least_bytes + _WORTH_RETURNING_BYTES:
             return None
-        thread = threading.Thread(target=self._return, name="memory-return", daemon=True)
+        if self._wait:
+            self._wait -= 1
+            return None
+        self._wait, self._next_wait = self._next_wait, min(2 * self._next_wait, _LONGEST_WAIT)
+        thread = threading.Thread(target=self._trim, name="memory-return", daemon=True)
         thread.start()
         return thread
-
-    def _return(self) -> None:
-        self._trim()
-        self._kept_bytes = self._resident_bytes()
 
     def _check(self) -> None:
         self.check()

@@ -13,12 +13,14 @@ class Process:
     def __init__(self) -> None:
         self.used = 0
         self.resident = 100 * MIB
+        # Resident memory that cannot be returned.
+        self.in_use = 0
         self.trims = 0
         self.memory_return = MemoryReturn(lambda: self.used, lambda: self.resident, self.trim)
 
     def trim(self) -> None:
         self.trims += 1
-        self.resident = 110 * MIB
+        self.resident = max(self.in_use, 100 * MIB)
 
     def check(self) -> None:
         thread = self.memory_return.check()
@@ -53,11 +55,32 @@ async def test_nothing_is_returned_while_little_is_kept(process: Process) -> Non
     assert process.trims == 0
 
 
-async def test_memory_that_stays_resident_is_not_returned_again_and_again(process: Process) -> None:
-    process.resident = 200 * MIB
-    for _ in range(5):
+async def test_memory_that_stays_resident_is_returned_at_growing_intervals(process: Process) -> None:
+    process.resident = process.in_use = 200 * MIB
+    trims = []
+    for _ in range(30):
         process.check()
-    assert process.trims == 1
+        trims.append(process.trims)
+    assert [trims.index(number) for number in range(1, 6)] == [1, 3, 6, 11, 20]
+    # Once it is free, it is returned at the next interval, and then no more.
+    process.in_use = 0
+    for _ in range(60):
+        process.check()
+    assert process.resident == 100 * MIB
+    assert process.trims == 6
+
+
+async def test_intervals_start_anew_after_the_server_was_busy(process: Process) -> None:
+    process.resident = process.in_use = 200 * MIB
+    for _ in range(20):
+        process.check()
+    trims = process.trims
+    process.used = 400 * MIB
+    process.check()
+    process.used = process.in_use = 0
+    process.check()
+    process.check()
+    assert process.trims == trims + 1
 
 
 def test_trim_returns_the_memory_of_freed_blocks() -> None:
