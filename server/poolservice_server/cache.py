@@ -30,7 +30,7 @@ MAX_BYTES = {
     "layouts": _MIB,
 }
 
-# An entry of a dictionary: its slot, its hash, and the room that the dictionaries keep free.
+# An entry of a dictionary: its slot, its hash, and the slots that the dictionaries keep free.
 _SLOT_BYTES = 300
 
 # What entries share with the rest of the process, which no cache keeps alive.

@@ -30,7 +30,7 @@ def check(settings: Settings) -> None:
     if not settings.insecure:
         raise SettingsError(
             f"{risk}: add what is missing, listen on this machine only (--address 127.0.0.1:PORT), or start with "
-            "--insecure (POOLSERVICE_INSECURE=true) if a proxy or the network keeps strangers out"
+            "--insecure (POOLSERVICE_INSECURE=true) if a proxy or the network keeps untrusted clients out"
         )
     _log.warning("serving without protection because of --insecure", risk=risk)
 

@@ -1,7 +1,7 @@
 """The HTTP endpoint of the metrics: one thread with an event loop of its own, few connections, and short timeouts.
 
-Strangers may reach it: it reads at most a few kilobytes from a connection, closes the connection that has waited
-longest when there are too many, and renders the metrics only so often, however many ask for them.
+Untrusted clients may reach it. It reads at most a few kilobytes from a connection, closes the connection that has
+waited longest if there are too many, and limits how often it renders the metrics.
 """
 
 import asyncio

@@ -148,7 +148,7 @@ def cases() -> Iterator[Case]:
 
 
 def _near_thresholds() -> Iterator[Case]:
-    """Yield rows on both sides of those thresholds in pooling/thresholds.py that no other row is near."""
+    """Yield rows on both sides of those thresholds in kernel_thresholds.py that no other row is near."""
     spec: PoolSpec
     for spec in (MaxPool2d(100, 1), MaxPool2d(100, 1, return_indices=True), AvgPool2d(100, 1), MixedPool2d(100, 1)):
         yield Case(spec, (1, 300, 300), torch.float32)

@@ -153,8 +153,8 @@ INVALID = {
         pb.PoolRequest(
             specs=[max_spec(1)], tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[2**31 - 1] * 3, data=b"x")
         ),
-        "tensor.data",
-        "has 1 bytes",
+        "tensor.shape",
+        "more than any machine holds",
     ),
     "no dtype": (pb.PoolRequest(specs=[GAP], tensor=pb.Tensor(shape=[3, 8, 8])), "tensor.dtype", "DATA_TYPE_FLOAT32"),
     "specs of different dimensions": (

@@ -20,7 +20,6 @@ from poolservice.specs import (
 )
 from poolservice_server.operator_shapes import output_shape, result_dtype
 from poolservice_server.pool_stage import PoolStage
-from poolservice_server.pooling import thresholds
 from poolservice_server.stage_cost import calibrate, coefficients, stage_cost
 
 COMMAND = Path(__file__).parents[1] / "bench" / "stage_cost.py"
@@ -28,12 +27,6 @@ COMMAND = Path(__file__).parents[1] / "bench" / "stage_cost.py"
 random_cases = runpy.run_path(str(COMMAND.with_name("random_stages.py")))["random_cases"]
 
 UINT8, FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
-
-
-def test_the_thresholds_are_those_of_pooling() -> None:
-    copies = {name: value for name, value in vars(coefficients).items() if hasattr(thresholds, name) and name.isupper()}
-    assert "GATHER_MAX_VALUES" in copies
-    assert copies == {name: getattr(thresholds, name) for name in copies}
 
 
 def test_estimating_imports_no_torch() -> None:

@@ -12,11 +12,11 @@ def test_a_computed_response_is_never_refused() -> None:
     for _ in range(8):
         unsent.check("caller", 60)
     held = [unsent.add("caller", 60) for _ in range(8)]
-    assert unsent.are_crowding
+    assert unsent.exceed_limit
     for one in held:
         one.release()
     assert sum(counted) == 0
-    assert not unsent.are_crowding
+    assert not unsent.exceed_limit
 
 
 def test_a_caller_with_unread_responses_is_refused_before_its_next_request_is_admitted() -> None:

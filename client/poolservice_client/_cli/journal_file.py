@@ -56,6 +56,7 @@ class JournalFile:
                 if _is_at(file, folder / _NAME):
                     return cls(folder, file)
             except BaseException:
+                # Also after Ctrl-C: the caller gets no file that it could close.
                 file.close()
                 raise
             file.close()
@@ -67,7 +68,7 @@ class JournalFile:
             CommandError: the file is damaged, or an older version of the command wrote the journal.
         """
         self._file.seek(0)
-        data = self._file.readall() or b""  # type: ignore[attr-defined]
+        data = self._file.read()
         complete = data[: data.rfind(b"\n") + 1]
         records = [self._parse(number, line) for number, line in enumerate(complete.splitlines(), 1)]
         if not records:

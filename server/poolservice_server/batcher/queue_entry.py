@@ -60,7 +60,7 @@ class QueueEntry(asyncio.Future[Completed]):
 
 
 def nobody_waits(batch: list[QueueEntry]) -> bool:
-    """Return True if all callers of a batch have left, or have been told that their deadline has passed.
+    """Return True if all callers of a batch have left, or their deadlines have passed.
 
     This is the `Stop` of a batch. It may be called on any thread.
     """

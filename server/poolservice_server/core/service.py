@@ -99,9 +99,9 @@ class PoolService:
             count=batcher.count_unsent,
         )
 
-    def unread_responses_crowd_the_queue(self) -> bool:
+    def unread_responses_exceed_half_the_queue(self) -> bool:
         """Return True if unsent responses take more than half of the queue's bytes."""
-        return self._unsent.are_crowding
+        return self._unsent.exceed_limit
 
     def unsent_bytes(self) -> int:
         """Return the memory of the large responses that are built and not sent yet."""
@@ -144,7 +144,7 @@ class PoolService:
 
         Args:
             messages: the encoded requests.
-            send: sends an encoded response; it returns when the caller has room for it.
+            send: sends an encoded response; it returns when gRPC has taken it.
             deadline: as in `Call`.
             caller: as in `Call`.
         """

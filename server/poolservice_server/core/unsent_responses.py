@@ -35,7 +35,7 @@ class UnsentResponses:
     """The unsent responses of all callers.
 
     Args:
-        max_bytes: the memory of all unsent responses above which they crowd the queue.
+        max_bytes: the memory that all unsent responses together should not exceed.
         max_caller_bytes: most memory that the unsent responses of one caller take. A single response may take more.
         count: called with the number of bytes that are added or, if negative, no longer held.
     """
@@ -53,7 +53,7 @@ class UnsentResponses:
         return self._total
 
     @property
-    def are_crowding(self) -> bool:
+    def exceed_limit(self) -> bool:
         """True if the unsent responses take more than `max_bytes`."""
         return self._total > self._max_bytes
 

@@ -25,7 +25,7 @@ _LONGEST_INTERVAL_SECONDS = 1.0
 _IDLE_STREAM_FACTOR = 10
 
 # The limit of an unread response while unread responses take much of the queue.
-_CROWDED_SECONDS = 5.0
+_SHORT_SECONDS = 5.0
 
 _STOPPED = status_pb2.Status(
     code=code_pb2.UNAVAILABLE,
@@ -93,16 +93,16 @@ class ActiveCalls:
         receive_timeout: seconds in which a request must arrive completely.
         send_timeout: seconds in which a caller must read a response.
         max_calls: largest number of calls in progress.
-        is_crowded: returns True if unread responses take much of the queue; callers then have less time.
+        is_short_of_memory: returns True if unread responses take much of the queue; callers then have less time.
     """
 
     def __init__(
-        self, *, receive_timeout: float, send_timeout: float, max_calls: int, is_crowded: Callable[[], bool]
+        self, *, receive_timeout: float, send_timeout: float, max_calls: int, is_short_of_memory: Callable[[], bool]
     ) -> None:
         self.receive_timeout = receive_timeout
         self._send_timeout = send_timeout
         self._max_calls = max_calls
-        self._is_crowded = is_crowded
+        self._is_short_of_memory = is_short_of_memory
         self._interval = min(receive_timeout / 4, send_timeout / 4, _LONGEST_INTERVAL_SECONDS)
         self._calls: dict[asyncio.Task[object], ActiveCall] = {}
         self._timer_runs = False
@@ -169,7 +169,7 @@ class ActiveCalls:
     def _end_overdue_calls(self) -> None:
         now = time.perf_counter()
         receiving_since = now - self.receive_timeout
-        send_timeout = min(self._send_timeout, _CROWDED_SECONDS) if self._is_crowded() else self._send_timeout
+        send_timeout = min(self._send_timeout, _SHORT_SECONDS) if self._is_short_of_memory() else self._send_timeout
         sending_since = now - send_timeout
         for call in list(self._calls.values()):
             if call.sending_since < sending_since:

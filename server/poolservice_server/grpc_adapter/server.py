@@ -44,7 +44,7 @@ class GrpcServer:
             receive_timeout=settings.receive_timeout,
             send_timeout=settings.send_timeout,
             max_calls=settings.max_calls,
-            is_crowded=service.unread_responses_crowd_the_queue,
+            is_short_of_memory=service.unread_responses_exceed_half_the_queue,
         )
         callers = CallerNames(
             token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None

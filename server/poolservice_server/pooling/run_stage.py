@@ -10,12 +10,12 @@ import torch
 
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server.cache import cached
+from poolservice_server.kernel_thresholds import TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
 from poolservice_server.operator_shapes import ORDER_STATISTICS, output_shape, result_dtype
 from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
 from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool, sliding_kernel_for
 from poolservice_server.pooling.interop import HALF_DTYPES, to_array, to_tensor
-from poolservice_server.pooling.thresholds import TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
 from poolservice_server.pooling.window_geometry import every_window_holds_input, window_of
 
 # A kernel, with torch for the planes that it declines and, for images, the division by 255.

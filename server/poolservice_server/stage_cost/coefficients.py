@@ -1,11 +1,10 @@
 """The measured coefficients of the estimates, in steps per value unless they say otherwise.
 
-Measured in November 2026 on a 2-core x86-64 with AVX-512, torch 2.9, numpy 2.3, by
+Measured in November 2026 on a 2-core x86-64 with AVX-512, torch 2.13, numpy 2.4, by
 
     python tests/bench/stage_cost.py --groups
 
-which prints for each operator and type by how much to multiply its coefficients. The thresholds at the end are those of
-`pooling/thresholds.py`, which cannot be imported without torch; a test compares them.
+which prints for each operator and type by how much to multiply its coefficients.
 """
 
 from collections.abc import Mapping
@@ -84,28 +83,3 @@ DIVISOR = 0.12
 #: A value of a plane that is reduced to one value: its maximum relative to a pass, and its mean.
 PLANE_MAXIMUM = 0.6
 PLANE_MEAN = 0.12
-
-# --- pooling/thresholds.py ---
-
-GATHER_MAX_VALUES = 2**16
-GATHER_MAX_VALUES_STRIDED = 2**17
-GATHER_MANY_PLANES = 32
-GATHER_MAX_POSITIONS = 32
-SLICE_MIN_VALUES = 20_000
-SLICE_MIN_ROW = 14
-SLICE_MAX_EXTREME_KERNEL = 32
-SLICE_MAX_SUM_KERNEL = 7
-SLIDING_MIN_VISITS_EXTREME = 8
-SLIDING_LARGE_PLANE = 2**22
-SLIDING_MIN_VISITS_SUM = (32, 16)
-SLIDING_MIN_POSITIONS_SUM = (64, 16)
-SLIDING_BAND_VALUES = 2**18
-TILE_MAX_ROWS = 32
-MAX_WIDENED_VALUES = 2**20
-HALF_MIN_VALUES = 4096
-CACHED_DIVISORS = 2**12
-CACHED_GATHER_POSITIONS = 2**14
-CACHED_TILES = 2**12
-CACHED_COLUMNS = 2**14
-WINDOW_GROUP_BYTES = 2**20
-TILE_GROUP_BYTES = 2**22

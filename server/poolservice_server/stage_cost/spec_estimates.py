@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
+from poolservice_server import kernel_thresholds as thresholds
 from poolservice_server.operator_shapes import ORDER_STATISTICS, result_dtype
 from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost import tiles, windows
@@ -89,7 +90,7 @@ def _group_size(spec: PoolSpec, whole: Sizes) -> int:
         return (
             whole.planes
             if (not whole.half and whole.dtype.itemsize >= 4) or whole.integer
-            else max(1, c.TILE_GROUP_BYTES // plane)
+            else max(1, thresholds.TILE_GROUP_BYTES // plane)
         )
-    group = c.WINDOW_GROUP_BYTES if isinstance(spec, WindowSpec) else c.TILE_GROUP_BYTES
+    group = thresholds.WINDOW_GROUP_BYTES if isinstance(spec, WindowSpec) else thresholds.TILE_GROUP_BYTES
     return max(1, group // max(plane, whole.result_bytes // whole.planes, 1))

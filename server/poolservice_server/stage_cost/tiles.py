@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from poolservice_server import kernel_thresholds as thresholds
 from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, pass_steps, sum_dtype
 
@@ -39,10 +40,10 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
     per_row = (1, *grid)[-2] if len(grid) > 1 else 1
     in_numpy = (
         not indices
-        and math.prod(grid) <= c.CACHED_TILES
-        and (math.prod(sizes.spatial) <= 512 or (len(grid) < 3 and per_row <= c.TILE_MAX_ROWS))
+        and math.prod(grid) <= thresholds.CACHED_TILES
+        and (math.prod(sizes.spatial) <= 512 or (len(grid) < 3 and per_row <= thresholds.TILE_MAX_ROWS))
     )
-    in_numpy = in_numpy and sizes.spatial[-1] + 2 * grid[-1] <= c.CACHED_COLUMNS
+    in_numpy = in_numpy and sizes.spatial[-1] + 2 * grid[-1] <= thresholds.CACHED_COLUMNS
     computed = sum_dtype(sizes, read // max(sizes.results, 1)).itemsize if mean else 4 if sizes.half else sizes.width
     converts = sizes.half or (mean and sizes.integer)
     steps = c.CALL + c.CONVERSION * converts * sizes.values
@@ -61,7 +62,7 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
             rows = sizes.planes * math.prod(sizes.spatial[:-1])
             tile = c.TILE_MAXIMUM_1D if len(grid) == 1 else c.TILE_MAXIMUM[computed]
             steps += tile * sizes.results + c.TILE_MAXIMUM_ROW * rows
-        if sizes.integer and math.prod(sizes.spatial) > c.MAX_WIDENED_VALUES:
+        if sizes.integer and math.prod(sizes.spatial) > thresholds.MAX_WIDENED_VALUES:
             converted = converted // per_row  # one row of tiles at a time
         # Disjoint tiles are added in place; others need the columns of each tile, and their gathered copy.
         copies = 1.0 if mean and read == sizes.values else 2.5

@@ -4,8 +4,8 @@ import math
 from functools import cached_property
 
 from poolservice.specs import Window
+from poolservice_server import kernel_thresholds as thresholds
 from poolservice_server.operator_shapes import window_grid
-from poolservice_server.stage_cost import coefficients as c
 
 
 class Geometry:
@@ -46,9 +46,9 @@ class Geometry:
     @property
     def slides_for_sums(self) -> bool:
         """True if the values of a window are added in a tree."""
-        large = math.prod(self.spatial) >= c.SLIDING_LARGE_PLANE
-        enough = self.positions > c.SLIDING_MIN_POSITIONS_SUM[large]
-        return enough and self.visits >= c.SLIDING_MIN_VISITS_SUM[large]
+        large = math.prod(self.spatial) >= thresholds.SLIDING_LARGE_PLANE
+        enough = self.positions > thresholds.SLIDING_MIN_POSITIONS_SUM[large]
+        return enough and self.visits >= thresholds.SLIDING_MIN_VISITS_SUM[large]
 
     @cached_property
     def chain(self) -> list[float]:
@@ -68,17 +68,17 @@ class Geometry:
     def slice_from(self, max_kernel: int) -> float:
         """Return from how many planes slices are worth their calls; infinity if they never are."""
         kernel = max(self.window.kernel_size)
-        if not 1 < kernel <= max_kernel or max(self.window.dilation) > 1 or self.spatial[-1] < c.SLICE_MIN_ROW:
+        if not 1 < kernel <= max_kernel or max(self.window.dilation) > 1 or self.spatial[-1] < thresholds.SLICE_MIN_ROW:
             return math.inf
-        return math.ceil(c.SLICE_MIN_VALUES / self.read)
+        return math.ceil(thresholds.SLICE_MIN_VALUES / self.read)
 
     def gather_up_to(self, slice_from: float) -> float:
         """Return up to how many planes gathering is the fastest."""
-        if not 1 < self.read <= c.CACHED_GATHER_POSITIONS:
+        if not 1 < self.read <= thresholds.CACHED_GATHER_POSITIONS:
             return 0
         if slice_from == math.inf:
             return math.inf
-        limit = c.GATHER_MAX_VALUES if self.window.stride[-1] == 1 else c.GATHER_MAX_VALUES_STRIDED
+        limit = thresholds.GATHER_MAX_VALUES if self.window.stride[-1] == 1 else thresholds.GATHER_MAX_VALUES_STRIDED
         return limit // self.read
 
     def doublings(self, per_doubling: float, per_axis: float) -> float:
@@ -96,7 +96,7 @@ class Geometry:
         size = self.spatial[axis]
         extent = self.window.dilation[axis] * (self.held[axis] - 1) + 1
         across = planes * math.prod(self.spatial) // size
-        starts = max(c.SLIDING_BAND_VALUES // across, 3 * extent)
+        starts = max(thresholds.SLIDING_BAND_VALUES // across, 3 * extent)
         if starts >= self.window.stride[axis] * self.counts[axis] or self.window.padding[axis] > size:
             return 1.0
         return min(1.0, (starts + extent) / size)

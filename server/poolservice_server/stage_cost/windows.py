@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from poolservice_server import kernel_thresholds as thresholds
 from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, pass_steps, sum_dtype
 from poolservice_server.stage_cost.window_geometry import Geometry
@@ -13,7 +14,7 @@ _ARITHMETIC_EXPONENTS = (0.5, 1.0, 2.0, 3.0)
 def extreme(spec: Any, sizes: Sizes, *, minimum: bool) -> Estimate:
     """Estimate the maximum or minimum of each window."""
     geometry = Geometry(spec.window, sizes.spatial)
-    slides = geometry.visits >= c.SLIDING_MIN_VISITS_EXTREME
+    slides = geometry.visits >= thresholds.SLIDING_MIN_VISITS_EXTREME
     if spec.return_indices:
         return _keys(geometry, sizes) if slides else _torch_extreme(geometry, sizes, minimum=minimum, indices=True)
     kernel = _extreme_in_numpy(geometry, sizes, minimum=minimum)
@@ -104,18 +105,18 @@ def power_sum(spec: Any, sizes: Sizes) -> Estimate:
 
 def _extreme_in_numpy(geometry: Geometry, sizes: Sizes, *, minimum: bool) -> Estimate | None:
     if len(sizes.spatial) == 1 and not sizes.integer:
-        if minimum or geometry.window.kernel_size[0] > min(sizes.spatial[0], c.SLICE_MAX_EXTREME_KERNEL):
+        if minimum or geometry.window.kernel_size[0] > min(sizes.spatial[0], thresholds.SLICE_MAX_EXTREME_KERNEL):
             return None
-        if sizes.half and sizes.values < c.HALF_MIN_VALUES:
+        if sizes.half and sizes.values < thresholds.HALF_MIN_VALUES:
             return None
         steps = c.CALL + _max_pool_1d(geometry, sizes, max(4, sizes.width))
         widened = 4 * (sizes.values + sizes.results) if sizes.half else 0
         return Estimate("torch's max_pool1d", steps + widened * c.CONVERSION / 4, widened, sizes.result_bytes)
-    slice_from = geometry.slice_from(c.SLICE_MAX_EXTREME_KERNEL)
+    slice_from = geometry.slice_from(thresholds.SLICE_MAX_EXTREME_KERNEL)
     gather_up_to = geometry.gather_up_to(slice_from)
-    if math.prod(geometry.window.kernel_size) > c.GATHER_MAX_POSITIONS:
-        gather_up_to = min(gather_up_to, c.GATHER_MAX_VALUES_STRIDED // geometry.read)
-    if not geometry.holds_input or (sizes.half and sizes.values < c.HALF_MIN_VALUES):
+    if math.prod(geometry.window.kernel_size) > thresholds.GATHER_MAX_POSITIONS:
+        gather_up_to = min(gather_up_to, thresholds.GATHER_MAX_VALUES_STRIDED // geometry.read)
+    if not geometry.holds_input or (sizes.half and sizes.values < thresholds.HALF_MIN_VALUES):
         return None
     width = 4 if sizes.half else sizes.width
     widened = 4 * (sizes.values + sizes.results) if sizes.half else 0
@@ -159,7 +160,7 @@ def _divisors(geometry: Geometry, spec: Any) -> float:
         any(geometry.window.padding) and not getattr(spec, "count_include_pad", True)
     )
     override = getattr(spec, "divisor_override", None)
-    if override is not None or not differ or math.prod(geometry.counts) <= c.CACHED_DIVISORS:
+    if override is not None or not differ or math.prod(geometry.counts) <= thresholds.CACHED_DIVISORS:
         return 0.0
     return 26.0 if len(geometry.counts) == 1 else 16.0
 
@@ -167,11 +168,11 @@ def _divisors(geometry: Geometry, spec: Any) -> float:
 def _sum_in_numpy(geometry: Geometry, sizes: Sizes, computed_in: int | None = None) -> Estimate | None:
     window, size = geometry.window, math.prod(geometry.window.kernel_size)
     width = computed_in or (4 if sizes.half else sizes.width)
-    small = size <= 4 and sizes.spatial[-1] >= 4 * c.SLICE_MIN_ROW
+    small = size <= 4 and sizes.spatial[-1] >= 4 * thresholds.SLICE_MIN_ROW
     skips = window.stride[-1] > 1 and not small and (window.stride[-1] > 2 or width > 4)
-    slice_from = math.inf if skips else geometry.slice_from(c.SLICE_MAX_SUM_KERNEL)
+    slice_from = math.inf if skips else geometry.slice_from(thresholds.SLICE_MAX_SUM_KERNEL)
     gather_up_to = geometry.gather_up_to(slice_from) if max(window.dilation) == 1 else 0
-    if sizes.half and sizes.values < c.HALF_MIN_VALUES:
+    if sizes.half and sizes.values < thresholds.HALF_MIN_VALUES:
         return None
     computed = computed_in or sum_dtype(sizes, size).itemsize
     converted = computed * sizes.values if sizes.integer or sizes.half else 0
@@ -198,9 +199,12 @@ def _gathered(
 ) -> Estimate:
     read = sizes.planes * geometry.read
     positions = math.prod(geometry.window.kernel_size)
-    many = sizes.planes >= c.GATHER_MANY_PLANES
+    many = sizes.planes >= thresholds.GATHER_MANY_PLANES
     # One call per position in the window, or all values of all windows at once.
-    by_position = (many or math.prod(geometry.counts) == 1) if sums else many and positions <= c.GATHER_MAX_POSITIONS
+    if sums:
+        by_position = many or math.prod(geometry.counts) == 1
+    else:
+        by_position = many and positions <= thresholds.GATHER_MAX_POSITIONS
     calls = c.CALL + c.GATHER_CALL * positions * by_position
     taken = 2 * sizes.results if by_position else read
     return Estimate("gather", calls + converting + c.GATHERED * read, converted + width * taken, sizes.result_bytes)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from poolservice.errors import InvalidRequest
 from poolservice.specs import AvgPool2d, MaxPool2d, MinPool2d, Window
 from poolservice_server import operator_shapes
+from poolservice_server.kernel_thresholds import GATHER_MANY_PLANES
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import pool, run_on_arrays
 from poolservice_server.pooling.dispatch import kernel_for
 from poolservice_server.pooling.interop import to_array, to_tensor
 from poolservice_server.pooling.numpy_kernels import gather, shifted_slices, signed_zeros
-from poolservice_server.pooling.thresholds import GATHER_MANY_PLANES
 from poolservice_server.pooling.window_geometry import as_2d
 
 CASES = 20

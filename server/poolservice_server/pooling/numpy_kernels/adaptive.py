@@ -8,9 +8,7 @@ import math
 
 import numpy as np
 
-from poolservice_server.pooling.array_types import Array, CompleteKernel
-from poolservice_server.pooling.numpy_kernels import gather, global_reductions
-from poolservice_server.pooling.thresholds import (
+from poolservice_server.kernel_thresholds import (
     CACHED_COLUMNS,
     CACHED_TILES,
     MAX_WIDENED_VALUES,
@@ -19,6 +17,8 @@ from poolservice_server.pooling.thresholds import (
     TILE_GATHER_MAX_OVERLAPPING,
     TILE_MAX_ROWS,
 )
+from poolservice_server.pooling.array_types import Array, CompleteKernel
+from poolservice_server.pooling.numpy_kernels import gather, global_reductions
 from poolservice_server.pooling.window_geometry import largest_tile, values_per_tile
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from poolservice.specs import Window
 from poolservice_server import operator_shapes
 from poolservice_server.cache import cached
-from poolservice_server.pooling.array_types import Array
-from poolservice_server.pooling.thresholds import (
+from poolservice_server.kernel_thresholds import (
     CACHED_GATHER_POSITIONS,
     GATHER_MANY_PLANES,
     GATHER_MAX_POSITIONS,
 )
+from poolservice_server.pooling.array_types import Array
 
 
 class GatherIndices(NamedTuple):

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from poolservice_server.kernel_thresholds import MAX_WIDENED_VALUES
 from poolservice_server.pooling.array_types import Array, CompleteKernel
 from poolservice_server.pooling.sum_dtypes import BYTES_IN_UINT16, INT16S_IN_FLOAT32
-from poolservice_server.pooling.thresholds import MAX_WIDENED_VALUES
 
 _FLOAT32 = np.dtype(np.float32)
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from poolservice.specs import PoolSpec
+from poolservice_server.kernel_thresholds import HALF_MIN_VALUES
 from poolservice_server.pooling.array_types import Array, Kernel, KernelFactory
 from poolservice_server.pooling.interop import narrow, widen
-from poolservice_server.pooling.thresholds import HALF_MIN_VALUES
 
 _FLOAT32 = np.dtype(np.float32)
 

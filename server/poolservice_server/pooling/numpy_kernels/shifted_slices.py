@@ -19,10 +19,10 @@ import torch
 from poolservice.specs import Window
 from poolservice_server import operator_shapes
 from poolservice_server.cache import cached
+from poolservice_server.kernel_thresholds import SLICE_MAX_TORCH_RUN
 from poolservice_server.pooling.array_types import Array
 from poolservice_server.pooling.interop import to_tensor
 from poolservice_server.pooling.numpy_kernels import global_reductions
-from poolservice_server.pooling.thresholds import SLICE_MAX_TORCH_RUN
 
 # By the size of an element: an integer of that size, and one of twice that size.
 _INTEGER_OF_SIZE = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}

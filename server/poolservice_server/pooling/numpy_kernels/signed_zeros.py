@@ -6,8 +6,8 @@ Only a zero among the results of planes that hold -0.0 can differ, which is rare
 
 import numpy as np
 
+from poolservice_server.kernel_thresholds import ZERO_CHECK_MAX_COUNTED
 from poolservice_server.pooling.array_types import Array, CompleteKernel, Kernel
-from poolservice_server.pooling.thresholds import ZERO_CHECK_MAX_COUNTED
 
 _INTEGER_OF_SIZE = {2: np.int16, 4: np.int32, 8: np.int64}
 

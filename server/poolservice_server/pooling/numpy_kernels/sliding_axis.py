@@ -15,9 +15,9 @@ import numpy as np
 
 from poolservice.specs import Window
 from poolservice_server import operator_shapes
+from poolservice_server.kernel_thresholds import SLIDING_BLOCK_VALUES
 from poolservice_server.pool_stage import Stop, WorkStopped
 from poolservice_server.pooling.array_types import Array
-from poolservice_server.pooling.thresholds import SLIDING_BLOCK_VALUES
 
 #: Writes the combination of each window into the last argument: (axis, block (outer, length, inner) contiguous, starts
 #: of the windows in the block, out (outer, windows, inner)).

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from poolservice_server.kernel_thresholds import SLIDING_MIN_VISITS_EXTREME
 from poolservice_server.pool_stage import Stop
 from poolservice_server.pooling.array_types import Array
 from poolservice_server.pooling.interop import HALF_DTYPES, widen
 from poolservice_server.pooling.numpy_kernels import index_keys, signed_zeros
 from poolservice_server.pooling.numpy_kernels.sliding_axis import extremes, visits_per_value
 from poolservice_server.pooling.numpy_kernels.sliding_parts import Part, SlidingKernel, combined, in_bands, rounded
-from poolservice_server.pooling.thresholds import SLIDING_MIN_VISITS_EXTREME
 from poolservice_server.pooling.window_geometry import every_window_holds_input, window_of
 
 # Values of up to this size have keys that hold their positions.

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poolservice.specs import Window
+from poolservice_server.kernel_thresholds import SLIDING_BAND_VALUES
 from poolservice_server.pool_stage import SpecResult, Stop
 from poolservice_server.pooling.array_types import Array
 from poolservice_server.pooling.interop import HALF_DTYPES, narrow
 from poolservice_server.pooling.numpy_kernels.sliding_axis import Axis, Band, Combination, axes_of, bands, combine_axis
-from poolservice_server.pooling.thresholds import SLIDING_BAND_VALUES
 
 #: Pools planes (P, *spatial), P > 0, any strides; raises WorkStopped if nobody waits for the result.
 SlidingKernel = Callable[[Array, Stop], SpecResult]

@@ -13,6 +13,11 @@ import numpy as np
 import torch
 
 from poolservice.specs import Window
+from poolservice_server.kernel_thresholds import (
+    SLIDING_LARGE_PLANE,
+    SLIDING_MIN_POSITIONS_SUM,
+    SLIDING_MIN_VISITS_SUM,
+)
 from poolservice_server.pool_stage import Stop
 from poolservice_server.pooling.array_types import Array
 from poolservice_server.pooling.interop import HALF_DTYPES, to_tensor, widen
@@ -20,11 +25,6 @@ from poolservice_server.pooling.numpy_kernels.sliding_axis import positions, sum
 from poolservice_server.pooling.numpy_kernels.sliding_extremes import window_extremes
 from poolservice_server.pooling.numpy_kernels.sliding_parts import Part, SlidingKernel, combined, in_bands, rounded
 from poolservice_server.pooling.sum_dtypes import float_for_sum, sliding_for_sum
-from poolservice_server.pooling.thresholds import (
-    SLIDING_LARGE_PLANE,
-    SLIDING_MIN_POSITIONS_SUM,
-    SLIDING_MIN_VISITS_SUM,
-)
 from poolservice_server.pooling.torch_operators.power import power
 from poolservice_server.pooling.window_geometry import band_divisors, window_of
 

@@ -11,11 +11,7 @@ import torch
 
 from poolservice.specs import PoolSpec, Window
 from poolservice_server import operator_shapes
-from poolservice_server.pooling.array_types import Array, Kernel
-from poolservice_server.pooling.interop import to_tensor
-from poolservice_server.pooling.numpy_kernels import gather, shifted_slices, signed_zeros
-from poolservice_server.pooling.sum_dtypes import float_for_sum, narrowest_for_sum, sum_fits_float64
-from poolservice_server.pooling.thresholds import (
+from poolservice_server.kernel_thresholds import (
     CACHED_DIVISORS,
     GATHER_MAX_POSITIONS,
     GATHER_MAX_VALUES,
@@ -25,6 +21,10 @@ from poolservice_server.pooling.thresholds import (
     SLICE_MIN_ROW,
     SLICE_MIN_VALUES,
 )
+from poolservice_server.pooling.array_types import Array, Kernel
+from poolservice_server.pooling.interop import to_tensor
+from poolservice_server.pooling.numpy_kernels import gather, shifted_slices, signed_zeros
+from poolservice_server.pooling.sum_dtypes import float_for_sum, narrowest_for_sum, sum_fits_float64
 from poolservice_server.pooling.window_geometry import every_window_holds_input, mean_divisors
 
 

@@ -1,5 +1,7 @@
 """The measured thresholds of the numpy kernels: when a kernel is worth its calls, and which variant is fastest.
 
+`pooling` chooses kernels by them, and `stage_cost`, which cannot import torch, estimates the chosen ones.
+
 Each constant says what it decides and names the rows of the kernel benchmark that show its effect. To move one, run
 those rows before and after the change, on one thread of an otherwise idle machine:
 
@@ -9,7 +11,7 @@ The thresholds of tiles depend only on the shape of a plane, because another ker
 mean. All others choose between kernels with the same bits. The last section bounds memory, not time.
 """
 
-# --- Sliding windows by gathering: numpy_kernels/gather.py, chosen in numpy_kernels/windows.py ---
+# --- Sliding windows by gathering: numpy_kernels/gather.py, chosen in numpy_kernels/window_kernels.py ---
 
 #: Values in all windows of a batch up to which gathering them is faster than combining slices, which takes about
 #: twenty calls. Rows: --only "8x8x8", "512x7x7", "1x32x32", "1x64x64".
@@ -28,7 +30,7 @@ GATHER_MANY_PLANES = 32
 #: Rows: --only "64x8x8".
 GATHER_MAX_POSITIONS = 32
 
-# --- Sliding windows by slices: numpy_kernels/slicing.py, chosen in numpy_kernels/windows.py ---
+# --- Sliding windows by slices: numpy_kernels/shifted_slices.py, chosen in numpy_kernels/window_kernels.py ---
 
 #: Values in all windows of a batch from which slices are worth their calls. Rows: --only "3x224x224", "64x28x28".
 SLICE_MIN_VALUES = 20_000
