@@ -53,6 +53,10 @@ class Counters:
         with self._lock:
             self._counts[name] = number
 
+    def get(self, name: str) -> int:
+        """Return the current value of one counter."""
+        return self._counts[name]
+
     def stats(self) -> ClientStats:
         """Return the current values."""
         with self._lock:

@@ -10,7 +10,9 @@ from poolservice.errors import InvalidRequest
 from poolservice_client._clients.aio_pool_method import AsyncPoolMethods
 from poolservice_client._clients.base import BaseClient, documented_as, with_own_methods
 from poolservice_client._clients.blocking import PoolClient
-from poolservice_client._coalescing.aio import AsyncCoalescer, PendingCall
+from poolservice_client._coalescing import limits
+from poolservice_client._coalescing.aio import AsyncCoalescer
+from poolservice_client._coalescing.aio_message import PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
 from poolservice_client._map.aio_map_method import AsyncMap
 from poolservice_client._request.files import path_of, with_path
@@ -69,7 +71,10 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
         self._transport = AsyncGrpcTransport(self._settings, self._counters) if own is None else own
         # One for tensors and one for images, which take the server longer.
         self._coalescers = (
-            tuple(AsyncCoalescer(self._transport, self._counters, self.address) for _ in ("tensors", "images"))
+            tuple(
+                AsyncCoalescer(self._transport, self._counters, self.address, of_kind)
+                for of_kind in (limits.TENSORS, limits.IMAGES)
+            )
             if self._coalesce
             else None
         )

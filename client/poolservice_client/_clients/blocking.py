@@ -7,7 +7,9 @@ from typing import Any, Self, Unpack
 from poolservice.errors import InvalidRequest
 from poolservice_client._clients.base import BaseClient, with_own_methods
 from poolservice_client._clients.blocking_pool_method import BlockingPoolMethods
-from poolservice_client._coalescing.blocking import Coalescer, PendingCall
+from poolservice_client._coalescing import limits
+from poolservice_client._coalescing.blocking import Coalescer
+from poolservice_client._coalescing.blocking_call import PendingCall
 from poolservice_client._coalescing.limits import coalesced_bytes
 from poolservice_client._map.blocking_map_method import BlockingMap
 from poolservice_client._request.files import path_of, with_path
@@ -86,7 +88,10 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         self._transport = GrpcTransport(self._settings, self._counters) if own is None else own
         # One for tensors and one for images, which take the server longer.
         self._coalescers = (
-            tuple(Coalescer(self._transport, self._counters, self.address) for _ in ("tensors", "images"))
+            tuple(
+                Coalescer(self._transport, self._counters, self.address, of_kind)
+                for of_kind in (limits.TENSORS, limits.IMAGES)
+            )
             if self._coalesce
             else None
         )

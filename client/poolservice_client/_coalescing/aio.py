@@ -1,104 +1,59 @@
-"""Coalescing the calls of asyncio tasks: calls made while a message is in flight wait and share the next one."""
+"""Coalescing the calls of asyncio tasks: calls made while messages are in flight wait and share the next one."""
 
 import asyncio
 import math
 import time
-from collections import deque
 
-from poolservice.codec import Buffer
-from poolservice_client._coalescing import limits
-from poolservice_client._coalescing.call import BaseCall
-from poolservice_client._coalescing.request import CoalescedRequest, take_message
-from poolservice_client._request.query import PoolQuery
-from poolservice_client._request.template import RequestTemplate
+from poolservice_client._coalescing.aio_message import MessageInFlight, PendingCall
+from poolservice_client._coalescing.limits import MessageLimits
+from poolservice_client._coalescing.queue import CallQueue
+from poolservice_client._coalescing.request import CoalescedRequest
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
 from poolservice_client._transport.aio import AsyncTransport
 from poolservice_client._transport.methods import POOL
 from poolservice_client.errors import DeadlineExceeded
 
-
-class PendingCall(BaseCall):
-    """A call of a task.
-
-    Attributes:
-        ended: the future that its task awaits; None if it was sent immediately.
-        message: the message that it is part of; None while it is waiting.
-    """
-
-    __slots__ = ("ended", "message")
-
-    def __init__(
-        self, query: PoolQuery, template: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None
-    ) -> None:
-        BaseCall.__init__(self, query, template, data, nbytes, timeout)
-        self.ended: asyncio.Future[None] | None = None
-        self.message: _MessageInFlight | None = None
-
-    def wake(self) -> None:
-        """End the task's wait. It has no effect if the task does not wait."""
-        if self.ended is not None and not self.ended.done():
-            self.ended.set_result(None)
-
-
-class _MessageInFlight:
-    """A message in flight: its calls, without the cancelled ones, and the task that sends it."""
-
-    def __init__(self, calls: list[PendingCall]) -> None:
-        self.calls = calls
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def timeout(self) -> float | None:
-        """The seconds until the last deadline of its calls; None if a call has none."""
-        deadline = 0.0
-        for call in self.calls:
-            if call.deadline is None:
-                return None
-            deadline = max(deadline, call.deadline)
-        return max(deadline - time.monotonic(), 0.0)
-
-    def remove(self, call: PendingCall) -> None:
-        """Remove a call that nobody awaits any more, and cancel the message if it was the last one."""
-        if call in self.calls:
-            self.calls.remove(call)
-            if not self.calls and self.task is not None:
-                self.task.cancel()
+# A timer may fire slightly early. The minimum delay prevents a busy loop until then.
+_MIN_DELAY_SECONDS = 0.001
 
 
 class AsyncCoalescer:
-    """Sends the calls of the tasks of one event loop, one message at a time.
+    """Sends the calls of the tasks of one event loop, at most `DEPTH` messages at a time unless a call waits long.
 
     The first call of an idle coalescer is sent in its own task. Calls that arrive while a message is in flight wait,
-    and a task of the coalescer sends them, so that cancelling one caller does not cancel the others. They are sent
-    when the response has arrived, when they fill a message, or after `MAX_WAIT_SECONDS`.
+    and a task of the coalescer sends them, so that cancelling one caller does not cancel the others. CallQueue says
+    when.
 
     Args:
         transport: sends the messages.
         counters: count the coalesced calls and messages.
         address: the server's name in errors.
+        message_limits: the size of a full message.
     """
 
-    def __init__(self, transport: AsyncTransport, counters: Counters, address: str) -> None:
+    def __init__(
+        self, transport: AsyncTransport, counters: Counters, address: str, message_limits: MessageLimits
+    ) -> None:
         self._transport = transport
         self._counters = counters
         self._address = address
+        self._message_limits = message_limits
         self._reset()
         fork.register(self)
 
     def _reset(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[PendingCall] = deque()
-        # The call or the message whose response the waiting calls wait for.
-        self._leader: PendingCall | _MessageInFlight | None = None
-        self._messages: set[_MessageInFlight] = set()
-        self._max_wait_timer: asyncio.TimerHandle | None = None
+        self._queue: CallQueue[PendingCall] = CallQueue(self._message_limits, self._counters)
+        self._messages: set[MessageInFlight] = set()
+        self._due_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._next_deadline = math.inf
+        self._next_check = math.inf
 
     def after_fork(self) -> None:
         """See fork.ForkAware. The parent's event loop and its tasks do not run in this process."""
-        fork.keep_inherited(self._messages, self._waiting)
+        fork.keep_inherited(self._messages, self._queue)
         self._reset()
 
     async def send(self, call: PendingCall) -> None:
@@ -113,12 +68,13 @@ class AsyncCoalescer:
         if self._loop is not loop:
             # The transport raises the error for another event loop.
             call.set_response(await self._transport.call(POOL, call.request, call.timeout))
-        elif self._leader is None:
-            self._leader = call
+        elif self._queue.is_free(call.created):
+            self._queue.count_sent(call.created)
             try:
                 call.set_response(await self._transport.call(POOL, call.request, call.timeout))
             finally:
-                self._end_lead(call)
+                self._queue.end_flight()
+                self._send_due(loop)
         else:
             try:
                 await self._join(call, loop)
@@ -132,20 +88,18 @@ class AsyncCoalescer:
         """Wait for the coalescer's tasks to end, after the transport was closed."""
         while tasks := [message.task for message in self._messages if message.task is not None]:
             await asyncio.wait(tasks)
-        for timer in (self._max_wait_timer, self._deadline_timer):
+        for timer in (self._due_timer, self._deadline_timer):
             if timer is not None:
                 timer.cancel()
-        self._max_wait_timer = self._deadline_timer = None
+        self._due_timer = self._deadline_timer = None
         self._next_deadline = math.inf
 
     def _join(self, call: PendingCall, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """Add the call to the waiting ones. The future is done when it is settled or must be sent uncoalesced."""
         call.ended = ended = loop.create_future()
-        self._waiting.append(call)
-        if len(self._waiting) >= limits.MAX_CALLS:
-            self._send_next(loop)
-        elif self._max_wait_timer is None:
-            self._max_wait_timer = loop.call_later(limits.MAX_WAIT_SECONDS, self._check_max_wait, loop)
+        self._queue.append(call)
+        if self._due_timer is None or self._queue.is_due(call.created):
+            self._send_due(loop)
         if call.deadline is not None and call.deadline < self._next_deadline:
             self._schedule_deadline_check(call.deadline, loop)
         return ended
@@ -159,71 +113,95 @@ class AsyncCoalescer:
             # The transport's error names the remaining seconds, not the caller's timeout.
             raise call.timeout_error(self._address) from None
 
-    def _end_lead(self, leader: PendingCall | _MessageInFlight) -> None:
-        """Send the waiting calls, now that the leader's response has arrived."""
-        if self._leader is leader:
-            self._leader = None
-            if self._waiting and self._loop is not None:
-                self._send_next(self._loop)
+    def _send_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the waiting calls that are due, and check the others again when they are."""
+        queue = self._queue
+        if not queue.calls:
+            return
+        now = time.monotonic()
+        while queue.is_due(now):
+            self._send_next(now, loop)
+        if queue.calls:
+            self._schedule_check(queue.due_at, now, loop)
 
-    def _send_next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start a task that sends the waiting calls."""
-        message = _MessageInFlight(take_message(self._waiting))
+    def _schedule_check(self, due_at: float, now: float, loop: asyncio.AbstractEventLoop) -> None:
+        delay = max(due_at - now, _MIN_DELAY_SECONDS)
+        if self._due_timer is not None:
+            if self._next_check <= now + delay:
+                return
+            self._due_timer.cancel()
+        self._next_check = now + delay
+        self._due_timer = loop.call_later(delay, self._check_due, loop)
+
+    def _check_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due_timer = None
+        self._send_due(loop)
+
+    def _send_next(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Start a task that sends the first of the waiting calls."""
+        message = MessageInFlight(self._queue.take_message())
+        self._queue.count_sent(now)
         for call in message.calls:
             call.message = message
-        self._leader = message
         self._messages.add(message)
-        message.task = loop.create_task(self._send_message(message))
-        message.task.add_done_callback(lambda _: self._messages.discard(message))
+        message.task = loop.create_task(self._send_message(message, loop))
+        # A callback, because a task that is cancelled before its first step runs none of its own code.
+        message.task.add_done_callback(lambda _: self._end(message, loop))
 
-    async def _send_message(self, message: _MessageInFlight) -> None:
+    async def _send_message(self, message: MessageInFlight, loop: asyncio.AbstractEventLoop) -> None:
+        request = CoalescedRequest(message.calls)
+        if len(message.calls) > 1:
+            self._counters.add("coalesced_messages")
+            self._counters.add("coalesced_calls", len(message.calls))
         try:
-            request = CoalescedRequest(message.calls)
-            if len(message.calls) > 1:
-                self._counters.add("coalesced_messages")
-                self._counters.add("coalesced_calls", len(message.calls))
-            try:
-                response = await self._transport.call(request.method, request.message, message.timeout)
-            except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
-                request.set_error(error)
-            else:
-                request.set_response(response)
-            for call in message.calls:
-                call.wake()
-            message.calls = []
-            # Let the callers make their next calls, so that the next message includes these.
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            if message.calls:
-                # No caller cancelled it: the event loop is shutting down, or someone cancels all tasks. No further
-                # task is started then.
-                self._release_waiting()
-            raise
-        finally:
-            for call in message.calls:
-                call.wake()
-            self._end_lead(message)
+            response = await self._transport.call(request.method, request.message, message.timeout)
+        except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
+            request.set_error(error)
+            self._count_response(message, loop)
+        else:
+            self._count_response(message, loop)
+            request.set_response(response)
+        for call in message.calls:
+            call.wake()
+        message.calls = []
+
+    def _count_response(self, message: MessageInFlight, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the next message, if it is full, before the calls of this one are settled, so that the server has it."""
+        message.has_response = True
+        self._queue.count_arriving()
+        self._send_due(loop)
+
+    def _end(self, message: MessageInFlight, loop: asyncio.AbstractEventLoop) -> None:
+        """Send what is due after a message. Its callers have made their next calls by now, so these are included."""
+        self._messages.discard(message)
+        if message.has_response:
+            self._queue.end_arriving()
+        else:
+            self._queue.end_flight()
+        for call in message.calls:
+            call.wake()
+        if message.task is not None and message.task.cancelled() and not message.is_abandoned:
+            # No caller cancelled it: the event loop is shutting down, or someone cancels all tasks. No further task is
+            # started then.
+            self._release_waiting()
+        else:
+            self._send_due(loop)
 
     def _release_waiting(self) -> None:
         """Let each waiting call be sent uncoalesced, in its caller's task."""
-        while self._waiting:
-            self._waiting.popleft().wake()
+        while self._queue.calls:
+            call = self._queue.calls[0]
+            self._queue.remove(call)
+            call.wake()
 
     def _remove(self, call: PendingCall) -> None:
+        """Forget a call that nobody awaits any more. What remains of its message must not keep its payload."""
         if call.message is not None:
             call.message.remove(call)
-        elif call in self._waiting:
-            self._waiting.remove(call)
-
-    def _check_max_wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Send the waiting calls if the first one has waited for the maximum time; check again later if any is left."""
-        self._max_wait_timer = None
-        if self._waiting and time.monotonic() - self._waiting[0].created >= limits.MAX_WAIT_SECONDS:
-            self._send_next(loop)
-        if self._waiting:
-            remaining = limits.MAX_WAIT_SECONDS - (time.monotonic() - self._waiting[0].created)
-            # A timer may fire slightly early. The minimum delay prevents a busy loop until then.
-            self._max_wait_timer = loop.call_later(max(remaining, 0.001), self._check_max_wait, loop)
+            call.message = None
+        elif call in self._queue.calls:
+            self._queue.remove(call)
+        call.data = b""
 
     def _schedule_deadline_check(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         """Check the deadlines at the given one, which is the earliest."""
@@ -237,7 +215,7 @@ class AsyncCoalescer:
         self._deadline_timer, self._next_deadline = None, math.inf
         now = time.monotonic()
         earliest = math.inf
-        for call in [*self._waiting, *(call for message in self._messages for call in message.calls)]:
+        for call in [*self._queue.calls, *(call for message in self._messages for call in message.calls)]:
             if call.deadline is None:
                 continue
             if call.deadline <= now:

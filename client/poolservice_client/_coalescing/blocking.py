@@ -1,15 +1,12 @@
-"""Coalescing the calls of threads: calls made while a message is in flight wait and share the next one."""
+"""Coalescing the calls of threads: calls made while messages are in flight wait and share the next one."""
 
 import threading
-from collections import deque
-from typing import Literal
+import time
 
-from poolservice.codec import Buffer
-from poolservice_client._coalescing import limits
-from poolservice_client._coalescing.call import BaseCall
-from poolservice_client._coalescing.request import CoalescedRequest, take_message
-from poolservice_client._request.query import PoolQuery
-from poolservice_client._request.template import RequestTemplate
+from poolservice_client._coalescing.blocking_call import PendingCall
+from poolservice_client._coalescing.limits import MessageLimits
+from poolservice_client._coalescing.queue import CallQueue
+from poolservice_client._coalescing.request import CoalescedRequest
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
 from poolservice_client._transport.blocking import Transport
@@ -17,63 +14,32 @@ from poolservice_client._transport.methods import POOL
 from poolservice_client.errors import DeadlineExceeded
 
 
-class PendingCall(BaseCall):
-    """A call of a thread.
-
-    Attributes:
-        state: "new" before the coalescer has it; "waiting" to be sent; "leading" if its thread sends the next message;
-            "sent" in another thread's message; "done".
-        followers: the other calls in the message that its thread is sending.
-        has_waited: whether it waited before it was sent, so that a part of its timeout has passed.
-        wakeup: the lock that its thread waits on; None if it never had to wait.
-    """
-
-    __slots__ = ("followers", "has_waited", "state", "wakeup")
-
-    def __init__(
-        self, query: PoolQuery, template: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None
-    ) -> None:
-        BaseCall.__init__(self, query, template, data, nbytes, timeout)
-        self.state: Literal["new", "waiting", "leading", "sent", "done"] = "new"
-        self.followers: list[PendingCall] = []
-        self.has_waited = False
-        self.wakeup: threading.Lock | None = None
-
-    def wait(self, seconds: float | None) -> bool:
-        """Wait for `wake`, for at most `seconds`. Return True if it was called."""
-        return self.wakeup is not None and self.wakeup.acquire(timeout=-1 if seconds is None else seconds)
-
-    def wake(self) -> None:
-        """End the thread's wait. It has no effect if the thread does not wait."""
-        if self.wakeup is not None and self.wakeup.locked():
-            self.wakeup.release()
-
-
 class Coalescer:
-    """Sends the calls of many threads, one message at a time.
+    """Sends the calls of many threads, two messages at a time unless a call waits for long.
 
-    One call at a time is the leader: its thread sends it, together with the calls that are waiting then. The first
-    call of an idle coalescer leads immediately. Calls that arrive while its message is in flight wait. When the
-    response has arrived, another call becomes the leader. A call also leads when enough calls for a full message are
-    waiting, and when it has waited for `MAX_WAIT_SECONDS`.
+    It has no threads of its own: the thread of one of a message's calls, its leader, sends the message. The first call
+    of an idle coalescer leads immediately. Calls that arrive while a message is in flight wait. CallQueue says when
+    the next message leaves. Then a call leads whose thread is at hand: the one that has just arrived, or else the
+    first of those that wait.
 
     Args:
         transport: sends the messages.
         counters: count the coalesced calls and messages.
         address: the server's name in errors.
+        message_limits: the size of a full message.
     """
 
-    def __init__(self, transport: Transport, counters: Counters, address: str) -> None:
+    def __init__(self, transport: Transport, counters: Counters, address: str, message_limits: MessageLimits) -> None:
         self._transport = transport
         self._counters = counters
         self._address = address
+        self._message_limits = message_limits
         self._reset()
         fork.register(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[PendingCall] = deque()
-        self._leader: PendingCall | None = None
+        self._queue: CallQueue[PendingCall] = CallQueue(self._message_limits, self._counters)
 
     def after_fork(self) -> None:
         """See fork.ForkAware. The threads that held the lock, led or waited do not exist in this process."""
@@ -90,7 +56,7 @@ class Coalescer:
                 self._lead(call)
         finally:
             # Whatever ended the call, even a KeyboardInterrupt: no other call may wait for its thread.
-            if call.state != "done" or self._leader is call or call.followers:
+            if call.holds is not None or call.state != "done" or call.followers:
                 self._clean_up(call)
         if not call.is_settled:
             self._send_uncoalesced(call)
@@ -98,15 +64,16 @@ class Coalescer:
     def _try_to_lead(self, call: PendingCall) -> bool:
         """Make the call the leader and return True, or let it join the waiting ones."""
         with self._lock:
-            if self._leader is None or len(self._waiting) >= limits.MAX_CALLS - 1:
-                self._leader = call
-                call.state = "leading"
+            if self._queue.is_free(call.created):
+                self._make_leader(call, call.created)
                 return True
-            # A bare lock is the cheapest object that a thread can wait on.
-            call.wakeup = threading.Lock()
-            call.wakeup.acquire()
+            self._queue.append(call)
+            if self._queue.is_due(call.created):
+                self._queue.remove(call)
+                self._make_leader(call, call.created)
+                return True
+            call.prepare_wait()
             call.state = "waiting"
-            self._waiting.append(call)
             return False
 
     def _wait_to_lead(self, call: PendingCall) -> bool:
@@ -116,56 +83,77 @@ class Coalescer:
             DeadlineExceeded: its deadline has passed.
         """
         call.has_waited = True
-        remaining = call.remaining
-        max_wait = limits.MAX_WAIT_SECONDS
-        if not call.wait(max_wait if remaining is None else min(max_wait, remaining)):
+        while True:
             with self._lock:
+                now = time.monotonic()
+                if call.state in ("leading", "done"):
+                    return call.state == "leading"
+                if call.deadline is not None and call.deadline <= now:
+                    raise call.timeout_error(self._address)
+                until = call.deadline
                 if call.state == "waiting":
-                    self._waiting.remove(call)
-                    self._leader = call
-                    call.state = "leading"
-            if call.state != "leading" and not call.wait(call.remaining):
-                with self._lock:
-                    if call.state in ("waiting", "sent"):
-                        raise call.timeout_error(self._address)
-        return call.state == "leading"
+                    due_at = self._queue.due_for(call)
+                    if due_at <= now:
+                        self._queue.remove(call)
+                        self._make_leader(call, now)
+                        return True
+                    until = due_at if until is None else min(until, due_at)
+            call.wait(None if until is None else until - now)
+
+    def _make_leader(self, call: PendingCall, now: float) -> None:
+        call.state = "leading"
+        call.holds = "in_flight"
+        self._queue.count_sent(now)
 
     def _lead(self, leader: PendingCall) -> None:
         """Send the leader and the calls that are waiting, and settle them."""
-        if self._waiting:
+        if self._queue.calls:
             if leader.remaining == 0:
                 raise leader.timeout_error(self._address)
             with self._lock:
-                leader.followers = take_message(self._waiting, leader)[1:]
+                leader.followers = self._queue.take_message(leader)[1:]
                 for call in leader.followers:
                     call.state = "sent"
-        if leader.followers:
-            request = CoalescedRequest([leader, *leader.followers])
-            self._counters.add("coalesced_messages")
-            self._counters.add("coalesced_calls", 1 + len(leader.followers))
-            try:
-                response = self._transport.call(request.method, request.message, leader.remaining)
-            except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
-                request.set_error(error)
-            else:
-                request.set_response(response)
-            self._promote_last_follower(leader)
-            for call in leader.followers:
-                call.state = "done"
-                call.wake()
-            leader.followers = []
-        else:
+                self._advance()
+        if not leader.followers:
             self._send_uncoalesced(leader)
-        leader.state = "done"
+            leader.state = "done"
+            return
+        request = CoalescedRequest([leader, *leader.followers])
+        self._counters.add("coalesced_messages")
+        self._counters.add("coalesced_calls", 1 + len(leader.followers))
+        try:
+            response = self._transport.call(request.method, request.message, leader.remaining)
+        except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
+            self._end_flight(leader)
+            request.set_error(error)
+        else:
+            self._end_flight(leader)
+            request.set_response(response)
+        self._settle(leader)
 
-    def _promote_last_follower(self, leader: PendingCall) -> None:
-        """Make the last follower the leader, so that its thread chooses the next one.
+    def _end_flight(self, leader: PendingCall) -> None:
+        """Note that the response has arrived. The server gets its next message before this one is dealt out."""
+        with self._lock:
+            leader.holds = "arriving"
+            self._queue.count_arriving()
+            self._advance()
 
-        That thread wakes after those of the other followers. By then their next calls wait and share one message.
+    def _settle(self, leader: PendingCall) -> None:
+        """Wake the followers. The last one ends the arrival.
+
+        Its thread wakes after those of the others. By then their next calls wait and share one message.
         """
         with self._lock:
-            if self._leader is leader:
-                self._leader = next((call for call in reversed(leader.followers) if call.state == "sent"), leader)
+            followers, leader.followers = leader.followers, []
+            last = next((call for call in reversed(followers) if call.state == "sent"), None)
+            if last is not None:
+                leader.holds, last.holds = None, "arriving"
+            for call in followers:
+                call.state = "done"
+            leader.state = "done"
+        for call in followers:
+            call.wake()
 
     def _send_uncoalesced(self, call: PendingCall) -> None:
         if not call.has_waited:
@@ -179,21 +167,39 @@ class Coalescer:
             # The transport's error names the remaining seconds, not the caller's timeout.
             raise call.timeout_error(self._address) from None
 
+    def _advance(self) -> None:
+        """Make the first waiting call the leader if it is due; if only time can make it due, let its thread watch."""
+        queue = self._queue
+        if not queue.calls:
+            return
+        now = time.monotonic()
+        first = queue.calls[0]
+        if queue.is_due(now):
+            queue.remove(first)
+            self._make_leader(first, now)
+            first.wake()
+        elif queue.has_slot:
+            first.wake()
+
     def _clean_up(self, call: PendingCall) -> None:
-        """Remove the call, let its unsettled followers wait again, and choose the next leader."""
+        """Hand back what the call holds, let its unsettled followers wait again, and choose the next leader."""
         with self._lock:
-            if call in self._waiting:
-                self._waiting.remove(call)
+            if call.state == "waiting":
+                self._queue.remove(call)
             call.state = "done"
             for follower in reversed(call.followers):
+                if follower.state != "sent":
+                    continue
                 if follower.is_settled:
+                    follower.state = "done"
                     follower.wake()
-                elif follower.state == "sent":
+                else:
                     follower.state = "waiting"
-                    self._waiting.appendleft(follower)
+                    self._queue.put_back(follower)
             call.followers = []
-            if self._leader is call:
-                self._leader = self._waiting.popleft() if self._waiting else None
-                if self._leader is not None:
-                    self._leader.state = "leading"
-                    self._leader.wake()
+            if call.holds == "in_flight":
+                self._queue.end_flight()
+            elif call.holds == "arriving":
+                self._queue.end_arriving()
+            call.holds = None
+            self._advance()

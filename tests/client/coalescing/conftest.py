@@ -61,11 +61,11 @@ def watch_waiting() -> WatchWaiting:
         assert coalescers is not None
         joined = threading.Condition()
         for coalescer in coalescers:
-            coalescer._waiting = _WatchedQueue(joined)
+            coalescer._queue.calls = _WatchedQueue(joined)
 
         def until_waiting(count: int) -> None:
             with joined:
-                assert joined.wait_for(lambda: sum(len(one._waiting) for one in coalescers) >= count, 60)
+                assert joined.wait_for(lambda: sum(len(one._queue.calls) for one in coalescers) >= count, 60)
 
         return until_waiting
 

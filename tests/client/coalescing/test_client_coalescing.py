@@ -75,6 +75,7 @@ def transport(server_address: str) -> HoldingTransport:
 def long_max_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets calls wait for as long as it takes to start their threads."""
     monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "OVERLAP_SECONDS", 60.0)
 
 
 Coalesce = Callable[[list[Callable[[PoolClient], Any]]], list[Any]]

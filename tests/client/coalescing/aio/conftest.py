@@ -94,6 +94,7 @@ def transport(new_transport: Callable[[], ScriptedTransport]) -> ScriptedTranspo
 def long_max_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets calls wait until the test ends the message before them."""
     monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "OVERLAP_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,7 @@ def threads(transport: ScriptedTransport) -> Iterator[ThreadPoolExecutor]:
 def long_max_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets calls wait for as long as it takes to start their threads."""
     monkeypatch.setattr(limits, "MAX_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "OVERLAP_SECONDS", 60.0)
 
 
 @pytest.fixture
