@@ -97,8 +97,7 @@ class AsyncCoalescer:
     def _join(self, call: PendingCall, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """Add the call to the waiting ones. The future is done when it is settled or must be sent uncoalesced."""
         call.ended = ended = loop.create_future()
-        self._queue.append(call)
-        if self._due_timer is None or self._queue.is_due(call.created):
+        if self._queue.append(call) or self._due_timer is None:
             self._send_due(loop)
         if call.deadline is not None and call.deadline < self._next_deadline:
             self._schedule_deadline_check(call.deadline, loop)

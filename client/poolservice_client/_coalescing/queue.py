@@ -43,11 +43,6 @@ class CallQueue(Generic[AnyCall]):
         self._last_sent = 0.0
 
     @property
-    def is_full(self) -> bool:
-        """Whether the waiting calls fill a message."""
-        return self._nbytes >= self._max_bytes or len(self.calls) >= self._max_calls
-
-    @property
     def has_slot(self) -> bool:
         """Whether a message that is not full may be sent before a response arrives."""
         return self.in_flight + self.arriving < self._depth
@@ -72,7 +67,10 @@ class CallQueue(Generic[AnyCall]):
         """Return True if a message of the waiting calls should be sent now."""
         if not self.calls:
             return False
-        return now >= self.due_at or (self.is_full and self.in_flight < self._depth)
+        if now >= self.due_at:
+            return True
+        is_full = self._nbytes >= self._max_bytes or len(self.calls) >= self._max_calls
+        return is_full and self.in_flight < self._depth
 
     def is_free(self, now: float) -> bool:
         """Return True if a call that arrives now should be sent immediately and alone."""
@@ -82,10 +80,11 @@ class CallQueue(Generic[AnyCall]):
             return True
         return now >= self._last_sent + limits.OVERLAP_SECONDS and self.has_slot
 
-    def append(self, call: AnyCall) -> None:
-        """Add a call behind the others."""
+    def append(self, call: AnyCall) -> bool:
+        """Add a call behind the others. Return True if the waiting calls fill a message."""
         self.calls.append(call)
         self._nbytes += call.nbytes
+        return self._nbytes >= self._max_bytes or len(self.calls) >= self._max_calls
 
     def put_back(self, call: AnyCall) -> None:
         """Add a call whose message was not sent, in front of the others."""
@@ -101,11 +100,13 @@ class CallQueue(Generic[AnyCall]):
         """Remove the calls of the next message from the waiting ones, and return them after `first`."""
         calls = [] if first is None else [first]
         nbytes = 0 if first is None else first.nbytes
-        while self.calls and len(calls) < self._max_calls and nbytes < self._max_bytes:
-            call = self.calls.popleft()
+        before = nbytes
+        waiting, max_calls, max_bytes = self.calls, self._max_calls, self._max_bytes
+        while waiting and len(calls) < max_calls and nbytes < max_bytes:
+            call = waiting.popleft()
             calls.append(call)
             nbytes += call.nbytes
-            self._nbytes -= call.nbytes
+        self._nbytes -= nbytes - before
         return calls
 
     def count_sent(self, now: float) -> None:
