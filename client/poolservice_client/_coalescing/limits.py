@@ -19,17 +19,17 @@ class MessageLimits(NamedTuple):
 
 
 #: Messages in flight at one time. While the server computes one, the client encodes the next one or deals out the last
-#: one. With a third message, calls are no faster, but their latency grows and more memory is in use. A server with
-#: more workers gets one message per worker.
+#: one. With a third message, calls are no faster, but their latency grows and more memory is in use. A client with more
+#: connections, of which it has one to each worker of the server, may have a message in flight on each.
 DEPTH = 2
-#: Tensors: a message costs client and server about 0.2 ms each, whatever its size, and 100 KB of tensors cost them
-#: 0.08 and 0.1 ms. At 1 MiB, the cost of the message is a fifth of the whole. At 512 KiB, a call of 100 KB takes a
-#: quarter more CPU time, and 256 KiB is slower than no coalescing. Calls that fill less than one message, such as 32 of
-#: 2 or 25 KB, are as fast in one message at a time as in two halves, and cost less CPU time. With more than 64 calls
-#: per message, a call is no cheaper.
+#: Tensors. For 32 callers, client and server use 0.2 ms of CPU time for a call of 100 KB, of which sending a message
+#: takes 0.04 ms at 1 MiB. At 512 KiB they use a fifth more, at 256 KiB nearly half more. Calls that fill less than one
+#: message, such as 32 of 2 or 25 KB, are as fast in one message at a time as in two halves, and use less CPU time. With
+#: more than 64 calls per message, a call is no cheaper.
 TENSORS = MessageLimits(2**20, 64)
-#: Images: decoding takes the server longer than anything else takes the client, so more calls per message save little.
-#: With fewer of them, no image waits long for those in the same message.
+#: Images. Decoding takes much longer than sending. For 32 callers with images of 7 or 21 KB, 64 calls per message use
+#: no less CPU time than 16 but have a median latency a seventh longer, since no image is returned before the last one
+#: of its message. 8 calls per message use up to a tenth more CPU time.
 IMAGES = MessageLimits(2**20, 16)
 #: The time after which a message that is not full follows the last one: by then the client has prepared and settled a
 #: message of 1 MiB even on a busy machine, so a response that takes longer leaves it idle. A shorter time would split
@@ -38,10 +38,10 @@ IMAGES = MessageLimits(2**20, 16)
 OVERLAP_SECONDS = 0.005
 #: The largest payload or response of a coalesced call; larger calls get a message of their own. `make bench-coalesce`
 #: measures the gain by size. For 32 callers, coalescing saves more than half of the CPU time of 100 KB tensors and a
-#: quarter of that of 256 KB tensors, whose responses it delays. It saves a third of the CPU time of 21 KB images
-#: and none of that of 66 KB images.
+#: quarter of that of 256 KB tensors, whose responses it delays. It saves a third of the CPU time of 21 KB images and a
+#: quarter of that of 66 KB images, a tenth of that of 150 KB images, which become no faster but wait for each other.
 MAX_TENSOR_BYTES = 128 * 1024
-MAX_IMAGE_BYTES = 32 * 1024
+MAX_IMAGE_BYTES = 96 * 1024
 #: The longest time that a call waits for the response to another one, so that a slow server delays it only briefly.
 MAX_WAIT_SECONDS = 0.02
 

@@ -53,6 +53,24 @@ async def test_a_message_is_cancelled_with_the_last_of_its_calls(
     assert len(transport.messages) == 3
 
 
+async def test_a_message_that_is_cancelled_before_it_is_sent_delays_no_later_call(
+    transport: "ScriptedTransport", long_max_wait: None, call: Call, start: Start
+) -> None:
+    async with AsyncPoolClient(transport=transport) as client:
+        first, *others = await start(*(call(client, number) for number in range(5)))
+        # The first call ends and starts a task for the message of the others, which are cancelled before it runs.
+        transport.messages[0].set_result(None)
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        assert await first
+        assert len(transport.messages) == 1
+        (last,) = await start(call(client, 7))
+        assert len(transport.messages) == 2
+        await transport.end_all()
+        assert await last
+
+
 async def test_cancelling_the_task_of_the_coalescer_loses_no_call(
     transport: "ScriptedTransport", long_max_wait: None, call: Call, start: Start, settle: Settle
 ) -> None:
