@@ -37,8 +37,8 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         max_message_bytes: the largest message to send or receive, in bytes; the server has its own limit. Default:
             64 MiB.
         coalesce: send small `pool` calls of several threads in one message: calls made while another one is running
-            wait for at most 20 ms and share the next message. Each call has its own result, error and timeout. A call
-            that is made while no other one is running never waits.
+            wait for at most 20 ms and share the next message, of which two may be in flight. Each call has its own
+            result, error and timeout. A call that is made while no other one is running never waits.
         transport: replaces gRPC; for tests.
         connections: the number of connections per address. Default: one per worker process of the server
             (--workers), which the client finds in the background from the second call on; one for a "dns:" address.
