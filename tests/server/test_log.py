@@ -53,6 +53,20 @@ def test_lines_of_c_code_are_json(start_server: StartServer, tls_flags: list[str
     assert handshake["level"] in ("error", "warning", "info")
 
 
+@pytest.mark.parametrize("flags", [(), ("--workers", "2"), ("--plain-server",)])
+def test_a_stop_logs_nothing_but_the_stop(
+    start_server: StartServer, pool_small: PoolSmall, flags: tuple[str, ...]
+) -> None:
+    server = start_server("--log-format", "json", *flags)
+    before = len(events(server))
+    with grpc.insecure_channel(server.address) as channel:
+        assert pool_small(PoolServiceStub(channel)) == 2.0
+        assert server.stop() == 0
+    found = events(server)[before:]
+    assert {event["event"] for event in found} <= {"stopping the workers", "stopping", "stopped"}
+    assert {event["level"] for event in found} == {"info"}
+
+
 def test_damaged_images_leave_the_log_json(start_server: StartServer) -> None:
     server = start_server("--log-format", "json")
     file = io.BytesIO()

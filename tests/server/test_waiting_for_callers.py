@@ -155,6 +155,7 @@ def test_calls_while_the_server_stops_get_unavailable(start_server: StartServer,
     for caller in callers:
         caller.join()
     assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+    assert "accept4" not in server.log()
 
 
 def test_a_stream_that_is_open_when_the_server_stops_gets_a_reason(start_server: StartServer) -> None:
