@@ -92,7 +92,7 @@ class PoolService:
         self._max_request_seconds = max_request_seconds
         self._seconds_per_step = seconds_per_step
         self._decode = decode
-        self._turns = ValidationTurns()
+        self._turns = ValidationTurns(max_queue_bytes // 4)
         self._unsent = UnsentResponses(
             max_bytes=max_queue_bytes // 2,
             max_caller_bytes=max_unread_bytes or max_queue_bytes // 4,
@@ -208,11 +208,12 @@ class PoolService:
     async def _respond(self, request: codec.Request, call: Call) -> bytes:
         head = known_head(request.head)
         if head is None:
-            head = await self._turns.run(call.caller, partial(read_head, request.head))
+            head = await self._turns.run(call.caller, partial(read_head, request.head), _kept_bytes(request))
         plan = head.tensor_plan
         if plan is None:
             scan = partial(ImageRequest, head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
-            return await self._respond_to_image(await self._turns.run(call.caller, scan), call)
+            image = await self._turns.run(call.caller, scan, _kept_bytes(request))
+            return await self._respond_to_image(image, call)
         planes = plan.planes_of(request.data)
         seconds = self._checked_seconds(plan.cost)
         to_run = Request(
@@ -253,7 +254,7 @@ class PoolService:
         head = known_head(request.head)
         if head is None:
             try:
-                head = await self._turns.run(caller, partial(read_head, request.head))
+                head = await self._turns.run(caller, partial(read_head, request.head), _kept_bytes(request))
             except InvalidRequest:
                 # The request has an error as its own outcome.
                 return 0
@@ -304,3 +305,8 @@ class PoolService:
                 "larger --max-request-seconds (POOLSERVICE_MAX_REQUEST_SECONDS)"
             )
         return seconds
+
+
+def _kept_bytes(request: codec.Request) -> int:
+    """Return the size of a request's message, or of its part of a batch."""
+    return len(request.head) + request.data.nbytes
