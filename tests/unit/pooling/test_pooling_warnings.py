@@ -33,10 +33,11 @@ def extremes_of(dtype: torch.dtype, shape: tuple[int, ...], random: Random) -> t
         info = torch.finfo(dtype)
         values = [float("nan"), float("inf"), float("-inf"), info.max, -info.max, info.tiny, -0.0, 0.0, 1.0]
         chosen = random.choice((values, values[1:3], values[3:4], values[3:], values[5:6], values[:1]))
+        table = torch.tensor(chosen, dtype=torch.float64)
     else:
         integers = torch.iinfo(dtype)
-        chosen = random.choice(([integers.min, integers.max, 0], [integers.max], [integers.min]))
-    table = torch.tensor(chosen, dtype=torch.float64 if dtype.is_floating_point else torch.int64)
+        low, high = integers.min, integers.max
+        table = torch.tensor(random.choice(([low, high, 0], [high], [low])), dtype=torch.int64)
     return table[torch.randint(len(table), shape, generator=generator)].to(dtype)
 
 
