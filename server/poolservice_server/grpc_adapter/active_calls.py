@@ -179,19 +179,16 @@ class ActiveCalls:
         """Remove the call of a task, if it is one of these calls, and release what it holds."""
         call = self._calls.pop(task, None)
         if call is not None:
-            self._forget(call.caller)
+            number = self._calls_of[call.caller]
+            if number > 1:
+                self._calls_of[call.caller] = number - 1
+            else:
+                del self._calls_of[call.caller]
             if call.unsent is not None:
                 for response in call.unsent:
                     response.release()
         if self._stopping and not self._calls:
             self._ended.set()
-
-    def _forget(self, caller: str) -> None:
-        number = self._calls_of[caller] - 1
-        if number:
-            self._calls_of[caller] = number
-        else:
-            del self._calls_of[caller]
 
     def _end_overdue_calls(self) -> None:
         now = time.perf_counter()

@@ -42,13 +42,13 @@ def _close_one(descriptor: int, address: str) -> bool:
         # A copy of another kind of descriptor would stay open, because no socket can be made of it.
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return False
-        with socket.socket(fileno=os.dup(descriptor)) as one:
-            if not _is_bound_to(one, address):
+        with socket.socket(fileno=os.dup(descriptor)) as copy:
+            if not _is_bound_to(copy, address):
                 return False
-            if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 _stop_listening(descriptor)
                 return False
-            one.shutdown(socket.SHUT_RD)
+            copy.shutdown(socket.SHUT_RD)
             return True
     return False
 
@@ -66,9 +66,9 @@ def _stop_listening(descriptor: int) -> None:
         os.dup2(unreachable.fileno(), descriptor, inheritable=False)
 
 
-def _is_bound_to(one: socket.socket, address: str) -> bool:
-    if one.type != socket.SOCK_STREAM:
+def _is_bound_to(endpoint: socket.socket, address: str) -> bool:
+    if endpoint.type != socket.SOCK_STREAM:
         return False
-    if one.family in (socket.AF_INET, socket.AF_INET6):
-        return str(one.getsockname()[1]) == address.rpartition(":")[2]
-    return one.family == socket.AF_UNIX and one.getsockname() == address.removeprefix("unix:")
+    if endpoint.family in (socket.AF_INET, socket.AF_INET6):
+        return str(endpoint.getsockname()[1]) == address.rpartition(":")[2]
+    return endpoint.family == socket.AF_UNIX and endpoint.getsockname() == address.removeprefix("unix:")

@@ -156,7 +156,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         description="Largest number of calls of one caller in progress in each worker; 0: seven eighths of max_calls, "
-        "so that no caller takes all of them",
+        "so that no caller takes all of them. Times twice max_message_bytes, it bounds the memory of the messages that "
+        "one caller sends slowly",
     )
     caller_max_bytes: int = Field(
         default=0,

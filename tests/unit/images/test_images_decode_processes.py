@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.images import ColorMode, DecoderEnded, decode, decode_processes, scan
+from poolservice_server.images import ColorMode, DecoderEnded, decode, decode_processes, decoder_process, scan
 from poolservice_server.images.decode_processes import DecodeProcesses
 from poolservice_server.stop import WorkStopped
 
@@ -167,7 +167,7 @@ def test_a_child_that_does_not_stop_is_killed(processes: DecodeProcesses, files:
 def test_a_child_stops_a_long_decode_by_itself(
     processes: DecodeProcesses, write_png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_processes, "_STOPPING_SECONDS", 3600.0)
+    monkeypatch.setattr(decoder_process, "_STOPPING_SECONDS", 3600.0)
     child = child_of_this_process()
     file = write_png(7000, 7000, 8, 2, zlib.compress(bytes(7000 * 21001), 1))
     with pytest.raises(WorkStopped):
