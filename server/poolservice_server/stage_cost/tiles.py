@@ -8,7 +8,7 @@ from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, pass_steps, sum_dtype
 
 
-def plane_extreme(sizes: Sizes) -> Estimate:
+def plane_extreme(_spec: Any, sizes: Sizes) -> Estimate:
     """Estimate the maximum or minimum of each plane."""
     widened = 4 if sizes.half else 0
     steps = c.CALL + c.PLANE_MAXIMUM * pass_steps(sizes.values, 4 if sizes.half else sizes.width)
@@ -17,7 +17,7 @@ def plane_extreme(sizes: Sizes) -> Estimate:
     return Estimate("plane extreme", steps, widened * sizes.values, sizes.result_bytes)
 
 
-def plane_mean(sizes: Sizes) -> Estimate:
+def plane_mean(_spec: Any, sizes: Sizes) -> Estimate:
     """Estimate the mean of each plane."""
     converted = 4 if sizes.half or (sizes.integer and sizes.width <= 2) else 0
     steps = c.CALL + sizes.values * (c.CONVERSION * (converted > 0) + c.PLANE_MEAN * (2 if sizes.width == 8 else 1))
@@ -31,7 +31,7 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
     grid = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, sizes.spatial, strict=True))
     indices = getattr(spec, "return_indices", False)
     if set(grid) == {1} and not indices:
-        return plane_mean(sizes) if mean else plane_extreme(sizes)
+        return plane_mean(spec, sizes) if mean else plane_extreme(spec, sizes)
     read = sizes.planes * math.prod(
         size if size % count == 0 else min(size + count, 2 * count * -(-size // count))
         for size, count in zip(sizes.spatial, grid, strict=True)
