@@ -126,6 +126,8 @@ def _extreme_in_numpy(geometry: Geometry, sizes: Sizes, *, minimum: bool) -> Est
     if sizes.planes < slice_from:
         return None
     passes = geometry.doublings(1.0, 1.5)
+    if geometry.padded > 1:
+        passes += 2 * geometry.padded  # makes the padding, and copies the planes into it
     steps = c.CALL + converting + pass_steps(sizes.values * passes, width)
     work = widened + width * _slices_of_extremes(geometry, sizes)
     return Estimate("slices", steps, work, sizes.result_bytes)
