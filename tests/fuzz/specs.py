@@ -155,10 +155,14 @@ def _check_sums(spec: PoolSpec, planes: torch.Tensor, values: torch.Tensor) -> N
 
 def _rounding(spec: PoolSpec, dtype: torch.dtype) -> float:
     """Return the largest relative error of a result."""
-    # The root of a power sum multiplies the sum's relative error. float16 and bfloat16 are computed in float32.
+    # float16 and bfloat16 are computed in float32.
+    computed_in = torch.float64 if dtype is torch.float64 else torch.float32
+    # torch adds the values of a window one after the other, and the errors add up as a random walk.
+    count = math.prod(spec.window.kernel_size) if isinstance(spec, WindowSpec) else 1
+    of_sum = max(_ROUNDING[computed_in], torch.finfo(computed_in).eps * math.sqrt(count))
+    # The root of a power sum multiplies the sum's relative error.
     exponent: float = getattr(spec, "norm_type", 1.0)
-    root = max(1.0, abs(1 / exponent))
-    return max(_ROUNDING[dtype], root * min(_ROUNDING[torch.float32], _ROUNDING[dtype]))
+    return max(_ROUNDING[dtype], of_sum * max(1.0, abs(1 / exponent)))
 
 
 def _in_float64(spec: PoolSpec, planes: torch.Tensor) -> torch.Tensor:
