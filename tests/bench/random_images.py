@@ -65,16 +65,18 @@ class ImageCase(NamedTuple):
     file: bytes
 
 
-def random_images(seed: int, *, max_pixels: int = 2**22) -> Iterator[ImageCase]:
+def random_images(seed: int, *, max_pixels: int = 3_900_000) -> Iterator[ImageCase]:
     """Yield images of up to `max_pixels` pixels each, without end; equal seeds give equal images."""
     random = Random(seed)
     kinds = (*_KINDS, "png interlaced", "bmp run length")
     while True:
+        kind, mode = random.choice(kinds), random.choice(_MODES)
         pixels = math.exp(random.uniform(math.log(2**10), math.log(max_pixels)))
-        width = max(1, round(math.sqrt(pixels) * math.exp(random.gauss(0, 0.5))))
+        # Some formats allow no side of more than 16383 pixels; in the others an image may be a single column.
+        is_long = kind.startswith(("png", "tiff", "bmp")) and random.random() < 0.2
+        width = max(1, round(math.sqrt(pixels) * math.exp(random.gauss(0, 4 if is_long else 0.5))))
         height = max(1, round(pixels / width))
         noise = random.choice((0.0, 1.0, random.random()))
-        kind, mode = random.choice(kinds), random.choice(_MODES)
         image = _image(width, height, noise, random.randrange(2**32))
         name = f"{kind}, {width} x {height}, noise {noise:.2f}, as {mode}"
         yield ImageCase(name, mode, _write(image, kind, random))

@@ -25,8 +25,8 @@ from poolservice.errors import InvalidRequest
 from poolservice_server.images import ColorMode, decode, scan
 
 _MAX_PIXELS = 2**22
-# Three copies of four channels of the largest image, and what the decoders keep.
-_MEMORY_BYTES = 12 * _MAX_PIXELS + 64 * 2**20
+# Three of Pillow's images of a single column, each with four bytes and a pointer per row, and what the decoders keep.
+_MEMORY_BYTES = 36 * _MAX_PIXELS + 64 * 2**20
 _MODES: tuple[ColorMode, ...] = ("RGB", "GRAY", "RGBA")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
