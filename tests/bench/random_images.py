@@ -139,7 +139,7 @@ def _interlaced_png(image: Image.Image) -> bytes:
     for x, y, dx, dy in (
         (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
     ):  # fmt: skip
-        rows.extend(b"\0" + row.tobytes() for row in pixels[y::dy, x::dx])
+        rows.extend(b"\0" + row.tobytes() for row in pixels[y::dy, x::dx] if row.size)
     parts = {
         b"IHDR": struct.pack(">LLBBBBB", *image.size, 8, 2, 0, 0, 1),
         b"IDAT": zlib.compress(b"".join(rows)),
