@@ -14,6 +14,7 @@ from grpc_health.v1.health import HealthServicer
 from poolservice import __version__
 from poolservice.dtypes import DTYPE_NAMES
 from poolservice.specs import OPERATORS
+from poolservice_server.testing import Service
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -53,6 +54,20 @@ def test_info_never_cuts_a_number_or_a_name(command: Command, columns: str | Non
         assert word in words
     for number in ("50,000,000", "67,108,864", "1,024"):
         assert number in done.stdout.split()
+
+
+def test_info_names_limits_that_the_server_does_not_have(
+    offline: Command, start_server: Callable[..., Service]
+) -> None:
+    address = start_server("--caller-max-rate", "2.5").address
+    done = offline("info", address)
+    assert done.returncode == 0, done.stderr
+    limits = dict(re.findall(r"^(\w+)  +(\S.*\S|\S)$", done.stdout, re.MULTILINE))
+    assert limits["caller_max_rate"] == "2.5"
+    assert limits["caller_max_seconds"] == "no limit"
+    assert limits["max_request_seconds"] == "10"
+    assert not [name for name, value in limits.items() if value in ("0", "0.0")]
+    assert json.loads(offline("info", address, "--json").stdout)["limits"]["caller_max_seconds"] == 0
 
 
 def test_info_as_json(command: Command) -> None:

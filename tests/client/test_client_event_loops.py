@@ -1,4 +1,4 @@
-"""Many event loops in one process, each with an AsyncPoolClient: no loop gets errors from the calls of an earlier one."""
+"""Many event loops in one process: none gets errors from the AsyncPoolClient of an earlier one."""
 
 import subprocess
 import sys

@@ -6,8 +6,6 @@ closed, and the next event loop of the process would log "Event loop is closed".
 asyncio.run, so that only `cancel_call` cancels a call, which waits for the core.
 """
 
-# ruff: noqa: ASYNC109 - the timeout is sent with the call, as its gRPC deadline
-
 import asyncio
 from asyncio.tasks import _unregister_task
 from collections.abc import Callable
