@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import grpc
@@ -104,6 +105,25 @@ def test_info_without_a_server(offline: Command, unused_address: str) -> None:
     done = offline("info", "-a", unused_address)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"poolservice: no server answers at {unused_address}")
+
+
+def test_a_wrong_unix_socket_is_named(offline: Command, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for name in ("info", "health", "bench"):
+        done = offline(name, f"unix:{missing}")
+        assert done.returncode == (UNREACHABLE if name == "health" else 1)
+        assert f"the Unix socket {missing} does not exist" in done.stderr
+    done = offline("health", "unix:" + "x" * 108)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "the path of a Unix socket has 1 to 107 bytes; got 108 bytes" in done.stderr
+
+
+def test_a_wrong_tls_file_is_named(offline: Command, unused_address: str, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_text("<html>Please log in</html>")
+    done = offline("health", unused_address, POOLSERVICE_CA=str(ca))
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert f"POOLSERVICE_CA names {str(ca)!r}, which is not in PEM format" in done.stderr
 
 
 def test_a_flag_overrides_the_environment(command: Command, unused_address: str) -> None:
