@@ -196,6 +196,7 @@ class BlockingMap:
                 options,
                 self._transport,
                 self._settings.call_timeout(timeout),
+                self._settings.retries,
                 Results(options, progress_of(xs) if progress else None),
             )
         )

@@ -181,7 +181,9 @@ class AsyncGrpcTransport:
                         return response
                     request, failure = retry
             failed = connection
-            attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
+            attempts = attempts or Attempts(
+                self._retries, deadline, once=method == HEALTH, raises_refusals=partial_retry is not None
+            )
             other_is_up = failure.is_lost and pool.mark_down(connection)
             await asyncio.sleep(attempts.pause_after(failure, other_is_up=other_is_up))
             if self._is_closed:
