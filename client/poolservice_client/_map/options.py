@@ -7,6 +7,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
 from poolservice_client._request.query import PoolOptions
 from poolservice_client._response.torch_tensors import wants_torch
+from poolservice_client._suggestions import suggestion
 
 OnError: TypeAlias = Literal["raise", "skip"]
 
@@ -49,9 +50,11 @@ class MapOptions:
         Raises:
             InvalidRequest: an argument has a wrong value.
         """
-        if on_error not in (None, "raise", "skip"):
+        if not isinstance(on_error, str | None) or on_error not in (None, "raise", "skip"):
             raise InvalidRequest(
-                f'must be "raise" or "skip" (or pass items=True to get the errors); got {on_error!r}', field="on_error"
+                f'must be "raise" or "skip" (or pass items=True to get the errors); got {on_error!r}'
+                f"{suggestion(on_error, ('raise', 'skip'))}",
+                field="on_error",
             )
         if items and on_error is not None:
             raise InvalidRequest(

@@ -21,6 +21,7 @@ from poolservice_client._settings.credentials import (
 from poolservice_client._settings.environment import warn_of_misspelt_variables
 from poolservice_client._settings.proxy import PROXY_VARIABLE, Proxy, resolve_proxy
 from poolservice_client._settings.retry_policy import RetryPolicy
+from poolservice_client._suggestions import suggestion
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
@@ -106,8 +107,10 @@ class Settings:
                 f"must be from 1 to {_MAX_CONNECTIONS} per address, or None for one per worker; got {connections!r}",
                 field="connections",
             )
-        if compression not in (None, "gzip"):
-            raise InvalidRequest(f'must be "gzip" or None; got {compression!r}', field="compression")
+        if not isinstance(compression, str | None) or compression not in (None, "gzip"):
+            raise InvalidRequest(
+                f'must be "gzip" or None; got {compression!r}{suggestion(compression, ("gzip",))}', field="compression"
+            )
         if retries is not None and not isinstance(retries, RetryPolicy):
             raise InvalidRequest(f"must be a RetryPolicy, or None for no retries; got {retries!r}", field="retries")
         if keepalive is not None and _check_seconds(keepalive, "keepalive") < _MIN_KEEPALIVE:
