@@ -2,6 +2,8 @@
 
     make attacks                                    all attacks, in less than ten minutes
     make attacks FLAGS='long_work cache_growth'     some attacks, by the names of their modules
+    make attacks FLAGS='--through 127.0.0.1:8443 --listen 127.0.0.1:50051 stream_resets'
+                                                    through a proxy that passes calls on to the server's address
 
 Each attack has a server of its own. Good callers use the server before, during and after the attack; a health check
 runs beside them and the server's memory is sampled. The attacker is a process of its own. The command fails if a good
@@ -97,19 +99,20 @@ class Verdict:
         ]
 
 
-async def run_attack(name: str, seconds: float, attackers: ProcessPoolExecutor) -> Verdict:
+async def run_attack(name: str, options: argparse.Namespace, attackers: ProcessPoolExecutor) -> Verdict:
     """Start a server, run one attack against it, and compare the good callers before and during the attack."""
     module = importlib.import_module(name)
     token: str = getattr(module, "TOKEN", "")
-    with _server(module.FLAGS, token) as service:
-        target = Target(service.address, _metrics_url(service), service.process.pid)
-        async with GoodCallers(service.address, token, retries=getattr(module, "RETRIES", False)) as callers:
+    with _server(("--address", options.listen, *module.FLAGS), token) as service:
+        address = options.through or service.address
+        target = Target(address, _metrics_url(service), service.process.pid)
+        async with GoodCallers(address, token, retries=getattr(module, "RETRIES", False)) as callers:
             await callers.observe(0.5)
             with MemorySampler(target.pid) as memory:
                 before = await callers.observe(_BASELINE_SECONDS)
                 memory.begin()
                 loop = asyncio.get_running_loop()
-                attack = loop.run_in_executor(attackers, _attack, name, target, seconds)
+                attack = loop.run_in_executor(attackers, _attack, name, target, options.seconds)
                 during = await callers.observe_until(attack)
                 kept = memory.settle(_RECOVERY_SECONDS, MAX_MEMORY_BYTES_KEPT)
         workers = max(1, len(memory.processes) - 1)
@@ -156,6 +159,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Attack a real server and report what its good callers noticed.")
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"default: all of {', '.join(ATTACKS)}")
     parser.add_argument("--seconds", type=float, default=_ATTACK_SECONDS, help="length of each attack (default: 8)")
+    parser.add_argument("--through", metavar="HOST:PORT", help="address of a proxy that callers and attackers use")
+    parser.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:0", help="address of the server itself")
     options = parser.parse_args()
     if unknown := sorted(set(options.attacks) - set(ATTACKS)):
         parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(ATTACKS)}")
@@ -174,7 +179,7 @@ def main() -> int:
         print(f"  before: {importlib.import_module(name).BEFORE}")
         try:
             with ProcessPoolExecutor(1, mp_context=context) as attackers:
-                verdict = asyncio.run(run_attack(name, options.seconds, attackers))
+                verdict = asyncio.run(run_attack(name, options, attackers))
         except Exception:  # noqa: BLE001 - the other attacks still run
             traceback.print_exc()
             failed.append(name)

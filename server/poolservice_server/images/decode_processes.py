@@ -1,4 +1,8 @@
-"""Decode images in child processes with limits on memory and time, so that a crash costs one call."""
+"""Decode images in child processes with limits on memory and time, so that a crash costs one call.
+
+If a child crashes while it decodes, the image is refused, because the same file would crash the next child too. A child
+that somebody else ends, such as the system when memory is short, says nothing about its image: the call may be retried.
+"""
 
 import contextlib
 import fcntl
@@ -18,11 +22,12 @@ from typing import Any, Self
 import numpy as np
 import structlog
 
+from poolservice.errors import InvalidRequest
 from poolservice_server.foreign_text import quote
 from poolservice_server.images.color_mode import CHANNELS, ColorMode
 from poolservice_server.images.decode_child import MAX_LINE
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import DecoderCrashed
+from poolservice_server.images.decoder import DecoderEnded
 from poolservice_server.images.scan_result import Scan, invalid_image
 from poolservice_server.stop import Stop, WorkStopped, never
 
@@ -36,6 +41,23 @@ _SPARE_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _STOPPING_SECONDS = 0.2
 _ALIGNMENT = 64
+
+# The signals of a process's own faults. All others come from outside.
+_FAULTS = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGABRT,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+        signal.SIGXCPU,
+        signal.SIGXFSZ,
+    }
+)
+
+_STOPPING = "the server is stopping, and has ended its decoder processes; send the image to another server"
 
 
 class DecodeProcesses:
@@ -62,7 +84,7 @@ class DecodeProcesses:
         self.close()
 
     def close(self) -> None:
-        """End the children immediately. Images that are being decoded fail with DecoderCrashed."""
+        """End the children immediately. Images that are being decoded fail with DecoderEnded."""
         with self._changing:
             self._is_closed = True
             for child in self._children:
@@ -83,8 +105,9 @@ class DecodeProcesses:
         """Decode an image in a child, as `images.decode_scanned` does. Blocks the calling thread.
 
         Raises:
-            InvalidRequest: the file is damaged, or decoding it takes more memory than images of its size take.
-            DecoderCrashed: the child crashed or took too long.
+            InvalidRequest: the file is damaged, crashes the decoder, or takes more memory or time than images of its
+                size take.
+            DecoderEnded: the child was ended from outside, or by `close`.
             WorkStopped: `stop` returned True.
         """
         steps, nbytes = decode_cost(scanned, mode)
@@ -134,7 +157,7 @@ class DecodeProcesses:
                 # It was ended while it was idle, from outside or by `close`.
                 child = self._replace(child)
                 if self._is_closed:
-                    raise DecoderCrashed("the server is stopping, and has ended its decoder processes")
+                    raise DecoderEnded(_STOPPING)
             reply = child.ask(request, descriptor, memory, stop, seconds)
         except BaseException:
             child = self._replace(child)
@@ -160,6 +183,7 @@ class _Child:
     """One child process and the socket to it."""
 
     def __init__(self) -> None:
+        self._is_killed = False
         self.connection, childs_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "poolservice_server.images.decode_child"]
         try:
@@ -187,6 +211,7 @@ class _Child:
 
     def kill(self) -> None:
         """End the process now, and wait until it has ended. The connection reports the end to a waiting thread."""
+        self._is_killed = True
         self._process.kill()
         self._process.wait()
 
@@ -196,7 +221,8 @@ class _Child:
         """Send a request and return the reply.
 
         Raises:
-            DecoderCrashed: the process ended, or did not reply within `seconds`.
+            InvalidRequest: the process crashed, or did not reply within `seconds`.
+            DecoderEnded: the process was ended from outside, or by `kill`.
             WorkStopped: `stop` returned True, and the process did not notice it.
         """
         limit = time.monotonic() + seconds
@@ -212,7 +238,7 @@ class _Child:
                 if now > stopped_at + _STOPPING_SECONDS:
                     raise WorkStopped from None
                 if now > limit:
-                    raise self._crashed(request, f"took more than {seconds:.3g} s for") from None
+                    raise self._failed(request, f"took more than {seconds:.3g} s for") from None
                 if stopped_at == math.inf and stop():
                     memory[0] = 1
                     stopped_at = now
@@ -222,14 +248,25 @@ class _Child:
             if line:
                 reply: dict[str, Any] = json.loads(line)
                 return reply
-            code = self._process.wait()
-            name = signal.Signals(-code).name if code < 0 else f"status {code}"
-            raise self._crashed(request, f"crashed ({name}) on")
+            raise self._ended(request)
 
-    def _crashed(self, request: dict[str, Any], event: str) -> DecoderCrashed:
+    def _ended(self, request: dict[str, Any]) -> Exception:
+        """Return the error for a process that has ended instead of replying."""
+        status = self._process.wait()
+        if self._is_killed:
+            return DecoderEnded(_STOPPING)
+        if status >= 0:
+            return self._failed(request, f"crashed (status {status}) on")
+        name = signal.Signals(-status).name
+        if -status in _FAULTS:
+            return self._failed(request, f"crashed ({name}) on")
+        _log.error("a decoder process was ended from outside", signal=name, pid=self._process.pid)
+        return DecoderEnded(f"the process that decoded this image was ended from outside ({name}); retry")
+
+    def _failed(self, request: dict[str, Any], event: str) -> InvalidRequest:
         name = request["header"][0]
         _log.error("a decoder process failed", format=name, failure=event, pid=self._process.pid)
-        return DecoderCrashed(f"the {name} decoder {event} this image; save the image again, for example as PNG")
+        return invalid_image(f"the {name} decoder {event} this image; save the image again, for example as PNG")
 
 
 def _create_memory(nbytes: int) -> int:
