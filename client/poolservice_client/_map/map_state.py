@@ -60,7 +60,7 @@ class InFlight:
         self._window = SendWindow(retries, self._timeout)
         self._max_items = _MAX_ITEMS if options.in_flight is None else options.in_flight
         # At most half of the limit, so that one message fills while another is being sent.
-        self._message_items = min(_STACK_ITEMS, math.ceil(self._max_items / 2))
+        self._message_items = min(_STACK_ITEMS, (self._max_items + 1) // 2)
         self._read = self._yielded = self._unsettled = 0
         # All items if they are yielded in order, else those that are settled.
         self._to_yield: deque[Item] = deque()

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,9 @@ def check_token(token: str | None, addresses: Iterable[str], *, is_encrypted: bo
     """
     if token is None:
         return
+    if not isinstance(token, str):
+        # The value is not shown, because it may be the token in another type.
+        raise InvalidRequest(f"must be a str; got a value of type {type(token).__name__}", field="token")
     if not _PRINTABLE_ASCII.fullmatch(token) or token != token.strip():
         raise InvalidRequest("must be printable ASCII characters, without surrounding spaces", field="token")
     if not is_encrypted and not all(map(is_local, addresses)):
@@ -129,6 +132,10 @@ def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[st
     Raises:
         InvalidRequest: gRPC would not send a pair, or all pairs together are larger than a server accepts.
     """
+    if isinstance(metadata, str | bytes | Mapping) or not isinstance(metadata, Iterable):
+        raise InvalidRequest(
+            f"must be a list of pairs of key and value; got a value of type {type(metadata).__name__}", field="metadata"
+        )
     pairs: list[tuple[Any, Any]] = []
     for pair in metadata:
         try:
