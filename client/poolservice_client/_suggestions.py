@@ -27,6 +27,11 @@ _SYNONYMS: Mapping[str, str] = {
 }
 
 
+def is_choice(value: object, choices: Sequence[str]) -> bool:
+    """Return True if a value, of whatever type, is one of the choices."""
+    return isinstance(value, str) and value in choices
+
+
 def suggestion(value: object, choices: Sequence[str]) -> str:
     """Return the end of an error message that suggests the choice for a wrong value; "" if none is similar."""
     if not isinstance(value, str):

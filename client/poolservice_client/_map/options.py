@@ -1,7 +1,7 @@
 """The options of `map`: their types and their validation."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
@@ -66,6 +66,6 @@ class MapOptions:
         return cls(
             bool(ordered),
             None if in_flight is None else integer("in_flight", in_flight),
-            None if items else on_error or "raise",
+            None if items else cast(OnError | None, on_error) or "raise",
             wants_torch(returns),
         )

@@ -94,7 +94,9 @@ def resolve_tls(tls: TLS | bool | None) -> TLS | None:
         given, missing = (
             (KEY_VARIABLE, CERTIFICATE_VARIABLE) if certificate is None else (CERTIFICATE_VARIABLE, KEY_VARIABLE)
         )
-        raise InvalidRequest(f"{given} is set, and {missing} is not: set both or neither", field="tls")
+        raise InvalidRequest(
+            f"takes a certificate and its key together; {given} is set, and {missing} is not", field="tls"
+        )
     from_environment = TLS(ca, certificate, key)
     _check_files(from_environment, CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE)
     return from_environment

@@ -21,7 +21,7 @@ from poolservice_client._settings.credentials import (
 from poolservice_client._settings.environment import warn_of_misspelt_variables
 from poolservice_client._settings.proxy import PROXY_VARIABLE, Proxy, resolve_proxy
 from poolservice_client._settings.retry_policy import RetryPolicy
-from poolservice_client._suggestions import suggestion
+from poolservice_client._suggestions import is_choice, suggestion
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
@@ -108,7 +108,7 @@ class Settings:
                 f"must be from 1 to {_MAX_CONNECTIONS} per address, or None for one per worker; got {connections!r}",
                 field="connections",
             )
-        if not isinstance(compression, str | None) or compression not in (None, "gzip"):
+        if compression is not None and not is_choice(compression, ("gzip",)):
             raise InvalidRequest(
                 f'must be "gzip" or None; got {compression!r}{suggestion(compression, ("gzip",))}', field="compression"
             )
