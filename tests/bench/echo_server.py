@@ -3,18 +3,20 @@
 python tests/bench/echo_server.py RESPONSE_BYTES [--tuned]
 
 Without --tuned it is a plain grpc.aio server. With --tuned it has the settings of poolservice-server: multi-accept, its
-event loop, its allocator thresholds and its socket reading.
+event loop, its allocator's settings and its socket reading.
 """
 
-# ruff: noqa: E402 - gRPC reads the environment variable when it is imported
+# ruff: noqa: E402 - gRPC reads its environment variable when it is imported
 import asyncio
 import sys
 from typing import Any
 
+from poolservice_server.glibc_tunables import restart_with_tunables
 from poolservice_server.grpc_adapter import experiments
 
 IS_TUNED = "--tuned" in sys.argv
 if IS_TUNED:
+    restart_with_tunables()
     experiments.disable_event_engine_listener()
 
 import grpc

@@ -100,6 +100,31 @@ def test_the_memory_of_a_contiguous_array_is_written() -> None:
         assert decoded.value.data == array.tobytes()
 
 
+def test_large_messages_are_written_as_by_protobuf() -> None:
+    values = np.random.default_rng(7).integers(0, 2**32, 300_000, np.uint32)
+    request = pb.PoolRequest(tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[3, 100_000]))
+    encoder = codec.RequestEncoder(request)
+    request.tensor.data = values.tobytes()
+    pieces = (values[:100_000].reshape(100, 1000).data, bytearray(), values[100_000:].tobytes())
+    assert encoder.encode_joined(pieces) == encoder.encode(values.data) == encode(request)
+
+    tensor = request.tensor
+    head = encode(pb.Tensor(dtype=tensor.dtype, shape=tensor.shape))
+    value, empty = codec.Value("tensor", head, values.data), codec.Value("tensor", head, b"")
+    execution = pb.Execution(batch_size=1)
+    empty_tensor = pb.Tensor(dtype=tensor.dtype, shape=tensor.shape)
+    for results, expected in (
+        ([codec.Result(value)], [pb.PoolResult(tensor=tensor)]),
+        ([codec.Result(value, value)], [pb.PoolResult(tensor=tensor, indices=tensor)]),
+        (
+            [codec.Result(empty), codec.Result(value)],
+            [pb.PoolResult(tensor=empty_tensor), pb.PoolResult(tensor=tensor)],
+        ),
+    ):
+        response = pb.PoolResponse(execution=execution, results=expected)
+        assert codec.encode_response(execution, results) == encode(response)
+
+
 def test_a_head_without_payload_or_with_data_is_rejected() -> None:
     with pytest.raises(ValueError, match="needs its payload set"):
         codec.RequestEncoder(pb.PoolRequest())

@@ -1,5 +1,6 @@
 """The server as a process: its ready line, health and reflection, malformed paths, metrics, and how it stops."""
 
+import platform
 import re
 import signal
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -35,6 +37,12 @@ def test_the_ready_line_names_version_device_and_address(start_server: StartServ
     host, port = server.address.split(":")
     assert host == "127.0.0.1"
     assert int(port) > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_a_server_runs_with_one_arena_of_the_allocator(start_server: StartServer) -> None:
+    environment = psutil.Process(start_server("--workers", "2").process.pid).children()[0].environ()
+    assert "glibc.malloc.arena_max=1" in environment["GLIBC_TUNABLES"]
 
 
 def test_a_server_listens_on_a_unix_socket(start_server: StartServer, pool_small: PoolSmall, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from poolservice.codec import payload
+from poolservice.codec.joining import join
 from poolservice.codec.payload import PayloadKind
 from poolservice.codec.wire import (
     MALFORMED_REASON,
@@ -134,7 +135,7 @@ class RequestEncoder:
         if size != last_size:
             prefix = self._encode_prefix(size)
             self._last_prefix = size, prefix
-        return b"".join((prefix, *pieces))
+        return join((prefix, *pieces), size)
 
     def _encode_prefix(self, size: int) -> bytes:
         tag = _PAYLOAD_TAGS[self._kind]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from poolservice.codec import payload
+from poolservice.codec.joining import join
 from poolservice.codec.payload import PayloadKind
 from poolservice.codec.wire import (
     MALFORMED_REASON,
@@ -79,17 +80,20 @@ def encode_response(execution: pool_pb2.Execution, results: Sequence[Result]) ->
     """
     encoded_execution = execution.SerializeToString(deterministic=True)
     pieces: list[Buffer] = [_ENCODED_EXECUTION_TAG, encode_varint(len(encoded_execution)), encoded_execution]
+    nbytes = 0
     for value, indices in results:
         size = size_of(value.data)
+        nbytes += size
         if indices is None:
             pieces += (_encode_result_prefix(value.kind, value.head, size), value.data)
             continue
         indices_size = size_of(indices.data)
+        nbytes += indices_size
         indices_prefix = payload.encode_prefix(_INDICES_TAG, "tensor", indices.head, indices_size)
         value_prefix = payload.encode_prefix(_VALUE_TAGS[value.kind], value.kind, value.head, size)
         length = encode_varint(len(indices_prefix) + indices_size + len(value_prefix) + size)
         pieces += (_ENCODED_RESULTS_TAG, length, indices_prefix, indices.data, value_prefix, value.data)
-    return b"".join(pieces)
+    return join(pieces, nbytes)
 
 
 def decode_response(message: bytes | memoryview) -> Response:

@@ -18,19 +18,16 @@ from poolservice_server import images
 from poolservice_server.batcher import Batcher, Request
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.plan import known_head, read_head
+from poolservice_server.core.request_limits import RequestLimits
 from poolservice_server.core.response_builder import MAX_INLINE_BYTES
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponse, UnsentResponses
 from poolservice_server.core.validation_turns import ValidationTurns
-from poolservice_server.error_status import MessageTooLarge, to_status
-from poolservice_server.stage_cost import Cost
+from poolservice_server.error_status import to_status
 
 Arguments = TypeVarTuple("Arguments")
 
 MAX_BATCH_ITEMS = 1024
-
-# Bytes of a response in addition to those of its results.
-_RESPONSE_OVERHEAD = 64 * 1024
 
 # Requests of a batch that start in one iteration of the event loop, so that thousands do not stop it.
 _STARTED_AT_ONCE = 64
@@ -87,12 +84,11 @@ class PoolService:
         self._batcher = batcher
         self._image_threads = image_threads
         self._info = info
-        self._max_message_bytes = max_message_bytes
+        self._limits = RequestLimits(max_message_bytes, max_request_seconds, seconds_per_step)
         self._max_image_pixels = max_image_pixels
-        self._max_request_seconds = max_request_seconds
         self._seconds_per_step = seconds_per_step
         self._decode = decode
-        self._turns = ValidationTurns()
+        self._turns = ValidationTurns(max_queue_bytes // 4)
         self._unsent = UnsentResponses(
             max_bytes=max_queue_bytes // 2,
             max_caller_bytes=max_unread_bytes or max_queue_bytes // 4,
@@ -109,12 +105,12 @@ class PoolService:
 
     def pool(self, call: Call) -> Awaitable[bytes]:
         """Respond to a PoolRequest with a PoolResponse."""
-        self._check_size(call.message)
+        self._limits.check_message(call.message)
         return self._respond(codec.decode_request(call.message), call)
 
     async def pool_batch(self, call: Call) -> bytes:
         """Respond to a PoolBatchRequest with a PoolBatchResponse, in which each request has its own outcome."""
-        self._check_size(call.message)
+        self._limits.check_message(call.message)
         requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
         tasks = []
         async with asyncio.TaskGroup() as started:
@@ -124,9 +120,9 @@ class PoolService:
                     await asyncio.sleep(0)
         outcomes = [task.result() for task in tasks]
         nbytes = sum(len(response) for _, response in outcomes if response is not None)
-        self._check_batch_response_size(nbytes)
+        self._limits.check_batch_response(nbytes)
         response = await self._encode(nbytes, codec.encode_batch_response, outcomes)
-        self._check_batch_response_size(len(response))
+        self._limits.check_batch_response(len(response))
         return response
 
     async def pool_stream(
@@ -174,7 +170,7 @@ class PoolService:
         try:
             async with asyncio.TaskGroup() as responses:
                 async for message in messages:
-                    self._check_size(message)
+                    self._limits.check_message(message)
                     correlation_id, request = codec.decode_stream_request(message)
                     response_bytes = await self._expected_response_bytes(request, caller)
                     nbytes = len(message) + response_bytes
@@ -196,7 +192,7 @@ class PoolService:
 
     async def server_info(self, call: Call) -> bytes:
         """Respond to a GetServerInfoRequest, which has no fields, with a GetServerInfoResponse."""
-        self._check_size(call.message)
+        self._limits.check_message(call.message)
         return self._info().SerializeToString()
 
     async def _outcome(self, request: codec.Request, call: Call) -> tuple[status_pb2.Status, bytes | None]:
@@ -208,13 +204,14 @@ class PoolService:
     async def _respond(self, request: codec.Request, call: Call) -> bytes:
         head = known_head(request.head)
         if head is None:
-            head = await self._turns.run(call.caller, partial(read_head, request.head))
+            head = await self._turns.run(call.caller, partial(read_head, request.head), _kept_bytes(request))
         plan = head.tensor_plan
         if plan is None:
             scan = partial(ImageRequest, head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
-            return await self._respond_to_image(await self._turns.run(call.caller, scan), call)
+            image = await self._turns.run(call.caller, scan, _kept_bytes(request))
+            return await self._respond_to_image(image, call)
         planes = plan.planes_of(request.data)
-        seconds = self._checked_seconds(plan.cost)
+        seconds = self._limits.seconds(plan.cost)
         to_run = Request(
             plan.batch_key,
             planes,
@@ -232,7 +229,7 @@ class PoolService:
 
     async def _respond_to_image(self, image: ImageRequest, call: Call) -> bytes:
         plan = image.plan
-        seconds = self._checked_seconds(image.cost)
+        seconds = self._limits.seconds(image.cost)
         request = Request(
             plan.batch_key,
             image.decode,
@@ -253,7 +250,7 @@ class PoolService:
         head = known_head(request.head)
         if head is None:
             try:
-                head = await self._turns.run(caller, partial(read_head, request.head))
+                head = await self._turns.run(caller, partial(read_head, request.head), _kept_bytes(request))
             except InvalidRequest:
                 # The request has an error as its own outcome.
                 return 0
@@ -271,36 +268,7 @@ class PoolService:
             call.hold(self._unsent.add(call.caller, len(response)))
         return response
 
-    def _check_size(self, message: bytes) -> None:
-        if len(message) > self._max_message_bytes:
-            raise MessageTooLarge("a message", len(message), self._max_message_bytes, remedy="send less at a time")
 
-    def _check_batch_response_size(self, nbytes: int) -> None:
-        if nbytes > self._max_message_bytes:
-            raise MessageTooLarge(
-                "the response to this batch", nbytes, self._max_message_bytes, remedy="send fewer requests at a time"
-            )
-
-    def _checked_seconds(self, cost: Cost) -> float:
-        """Return the estimated seconds of a request.
-
-        Raises:
-            MessageTooLarge: its response would exceed the limit of a message.
-            InvalidRequest: its work would exceed the limit of a request.
-        """
-        if cost.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
-            raise MessageTooLarge(
-                "the response to this request",
-                cost.response_bytes,
-                self._max_message_bytes,
-                remedy="ask for less (a smaller output_size, a larger stride, fewer specs)",
-            )
-        seconds = cost.steps * self._seconds_per_step
-        if seconds > self._max_request_seconds:
-            raise InvalidRequest(
-                f"the request would take about {seconds:.3g} s of computing, more than the "
-                f"{self._max_request_seconds:g} s that this server allows for one request; a larger stride, a smaller "
-                "kernel_size or output_size, fewer specs or a smaller payload take less, or start the server with a "
-                "larger --max-request-seconds (POOLSERVICE_MAX_REQUEST_SECONDS)"
-            )
-        return seconds
+def _kept_bytes(request: codec.Request) -> int:
+    """Return the size of a request's message, or of its part of a batch."""
+    return len(request.head) + request.data.nbytes

@@ -6,8 +6,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from poolservice_server.batcher import QueueFull
+
 # How long one loop iteration may validate. It is exceeded by one validation at most, of up to a few milliseconds.
 _MAX_SECONDS = 0.002
+
+# All that waits is validated within this time, unless heads are added faster than they are validated.
+_RETRY_AFTER_SECONDS = 0.1
+
+# What a waiting request takes beside its message: its task, its call and gRPC's state of it.
+_OVERHEAD_BYTES = 8 * 1024
 
 _T = TypeVar("_T")
 
@@ -15,8 +23,9 @@ _T = TypeVar("_T")
 class _Validation(asyncio.Future[Any]):
     """A validation that waits for its turn."""
 
-    __slots__ = ("validate",)
+    __slots__ = ("nbytes", "validate")
 
+    nbytes: int
     validate: Callable[[], Any]
 
 
@@ -26,16 +35,31 @@ class ValidationTurns:
     A thousand requests with new heads arrive in one message, or at the same time in many. Validating all of them at
     once would stop the loop for seconds. Callers take turns, so that a caller with a thousand of them does not delay
     another caller's first.
+
+    Args:
+        max_bytes: most memory of the requests that wait. A caller that has no other request waiting may exceed it, so
+            that no caller shuts out the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._nbytes = 0
         # Seconds of validation in this loop iteration.
         self._seconds = 0.0
         # By caller, in the order of their turns.
         self._waiting: dict[str, deque[_Validation]] = {}
 
-    async def run(self, caller: str, validate: Callable[[], _T]) -> _T:
-        """Return what `validate` returns, or raise what it raises: immediately, or when it is the caller's turn."""
+    async def run(self, caller: str, validate: Callable[[], _T], nbytes: int) -> _T:
+        """Return what `validate` returns, or raise what it raises: immediately, or when it is the caller's turn.
+
+        Args:
+            caller: who sent the request.
+            validate: validates it.
+            nbytes: the size of its message, which it keeps while it waits.
+
+        Raises:
+            QueueFull: too much waits already.
+        """
         loop = asyncio.get_running_loop()
         if not self._waiting and self._seconds < _MAX_SECONDS:
             if not self._seconds:
@@ -45,12 +69,17 @@ class ValidationTurns:
                 return validate()
             finally:
                 self._seconds += time.perf_counter() - started
-        validation = _Validation(loop=loop)
-        validation.validate = validate
+        nbytes += _OVERHEAD_BYTES
         waiting = self._waiting.get(caller)
         if waiting is None:
             waiting = self._waiting[caller] = deque()
+        elif self._nbytes + nbytes > self._max_bytes:
+            raise QueueFull(_RETRY_AFTER_SECONDS)
+        validation = _Validation(loop=loop)
+        validation.validate = validate
+        validation.nbytes = nbytes
         waiting.append(validation)
+        self._nbytes += nbytes
         result: _T = await validation
         return result
 
@@ -60,7 +89,9 @@ class ValidationTurns:
         while self._waiting and self._seconds < _MAX_SECONDS:
             caller, waiting = next(iter(self._waiting.items()))
             del self._waiting[caller]
-            _settle(waiting.popleft())
+            validation = waiting.popleft()
+            self._nbytes -= validation.nbytes
+            _settle(validation)
             if waiting:
                 # Behind the other callers.
                 self._waiting[caller] = waiting
