@@ -67,8 +67,9 @@ class Coalescer:
             if self._queue.is_free(call.created):
                 self._make_leader(call, call.created)
                 return True
-            self._queue.append(call)
-            if self._queue.is_due(call.created):
+            is_full = self._queue.append(call)
+            call.due_at = self._queue.due_for(call)
+            if call.due_at <= call.created or (is_full and self._queue.is_due(call.created)):
                 self._queue.remove(call)
                 self._make_leader(call, call.created)
                 return True
@@ -83,22 +84,25 @@ class Coalescer:
             DeadlineExceeded: its deadline has passed.
         """
         call.has_waited = True
-        while True:
+        call.wait_until(call.due_at if call.deadline is None else min(call.due_at, call.deadline), call.created)
+        # Without the lock: whoever changes the state does so before waking the thread.
+        while call.state not in ("leading", "done"):
             with self._lock:
                 now = time.monotonic()
-                if call.state in ("leading", "done"):
-                    return call.state == "leading"
-                if call.deadline is not None and call.deadline <= now:
-                    raise call.timeout_error(self._address)
                 until = call.deadline
+                if call.state in ("waiting", "sent") and until is not None and until <= now:
+                    raise call.timeout_error(self._address)
                 if call.state == "waiting":
-                    due_at = self._queue.due_for(call)
-                    if due_at <= now:
+                    call.due_at = self._queue.due_for(call)
+                    if call.due_at <= now:
                         self._queue.remove(call)
                         self._make_leader(call, now)
                         return True
-                    until = due_at if until is None else min(until, due_at)
-            call.wait(None if until is None else until - now)
+                    until = call.due_at if until is None else min(until, call.due_at)
+                elif call.state != "sent":
+                    break
+            call.wait_until(until, now)
+        return call.state == "leading"
 
     def _make_leader(self, call: PendingCall, now: float) -> None:
         call.state = "leading"
@@ -168,7 +172,10 @@ class Coalescer:
             raise call.timeout_error(self._address) from None
 
     def _advance(self) -> None:
-        """Make the first waiting call the leader if it is due; if only time can make it due, let its thread watch."""
+        """Make the first waiting call the leader if it is due; if only time can make it due, let its thread watch.
+
+        While a message is arriving, its end will advance again, so no thread is woken for nothing.
+        """
         queue = self._queue
         if not queue.calls:
             return
@@ -178,7 +185,7 @@ class Coalescer:
             queue.remove(first)
             self._make_leader(first, now)
             first.wake()
-        elif queue.has_slot:
+        elif queue.has_slot and not queue.arriving:
             first.wake()
 
     def _clean_up(self, call: PendingCall) -> None:

@@ -18,10 +18,11 @@ class PendingCall(BaseCall):
         holds: what its thread must hand back to the queue: the place of a message "in_flight" or "arriving", or None.
         followers: the other calls in the message that its thread is sending.
         has_waited: whether it waited before it was sent, so that a part of its timeout has passed.
+        due_at: the time until which its thread waits before it sends a message, in seconds of time.monotonic.
         wakeup: the lock that its thread waits on; None if it never had to wait.
     """
 
-    __slots__ = ("followers", "has_waited", "holds", "state", "wakeup")
+    __slots__ = ("due_at", "followers", "has_waited", "holds", "state", "wakeup")
 
     def __init__(
         self, query: PoolQuery, template: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None
@@ -31,6 +32,7 @@ class PendingCall(BaseCall):
         self.holds: Literal["in_flight", "arriving"] | None = None
         self.followers: list[PendingCall] = []
         self.has_waited = False
+        self.due_at = 0.0
         self.wakeup: threading.Lock | None = None
 
     def prepare_wait(self) -> None:
@@ -39,10 +41,10 @@ class PendingCall(BaseCall):
         self.wakeup = threading.Lock()
         self.wakeup.acquire()
 
-    def wait(self, seconds: float | None) -> None:
-        """Wait for `wake`, for at most `seconds`. It may have been called for an earlier state of the call."""
+    def wait_until(self, until: float | None, now: float) -> None:
+        """Wait for `wake`, at most until a time. It may have been called for an earlier state of the call."""
         if self.wakeup is not None:
-            self.wakeup.acquire(timeout=-1 if seconds is None else seconds)
+            self.wakeup.acquire(timeout=-1 if until is None else max(until - now, 0.0))
 
     def wake(self) -> None:
         """Let the thread look at the call's state. It has no effect if the thread does not wait.
