@@ -85,7 +85,7 @@ class Coalescer:
         """
         call.has_waited = True
         call.wait_until(call.due_at if call.deadline is None else min(call.due_at, call.deadline), call.created)
-        # Without the lock: whoever changes the state does so before waking the thread.
+        # Without the lock: whoever changes the state does so last, and before waking the thread.
         while call.state not in ("leading", "done"):
             with self._lock:
                 now = time.monotonic()
@@ -105,9 +105,10 @@ class Coalescer:
         return call.state == "leading"
 
     def _make_leader(self, call: PendingCall, now: float) -> None:
-        call.state = "leading"
-        call.holds = "in_flight"
         self._queue.count_sent(now)
+        call.holds = "in_flight"
+        # The last step, because the call's thread may go on as soon as it sees the state.
+        call.state = "leading"
 
     def _lead(self, leader: PendingCall) -> None:
         """Send the leader and the calls that are waiting, and settle them."""
