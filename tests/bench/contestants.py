@@ -51,13 +51,16 @@ class PeerJob:
         self.spec: PoolSpec[Any] = from_message(head.specs[0])
         self.is_coalesced = is_coalesced
 
-    def server_arguments(self) -> dict[str, tuple[str, ...]]:
-        """Return the arguments of each server."""
+    def server_arguments(self, mosec_batch: int) -> dict[str, tuple[str, ...]]:
+        """Return the arguments of each server; mosec's batches have at most `mosec_batch` requests."""
         operator = "image" if not self.shape else "mean" if isinstance(self.spec, GlobalAvgPool2d) else "max2x2"
         return {
             TUNED: (*children.ECHO, str(self.job.response_bytes), "--tuned"),
             PLAIN: children.PLAIN,
-            MOSEC: (*children.MOSEC, operator, "--shape", ",".join(map(str, self.shape))),
+            MOSEC: (
+                *(*children.MOSEC, operator, "--shape", ",".join(map(str, self.shape))),
+                *("--batch", str(mosec_batch)),
+            ),
             RAW: children.POOLSERVICE,
         }
 

@@ -1,27 +1,30 @@
 """A mosec server for one benchmark job: raw bytes in, torch, raw bytes out, with dynamic batching.
 
-python tests/bench/mosec_server.py max2x2|mean|image [--shape C,H,W] [--processes N]
+python tests/bench/mosec_server.py max2x2|mean|image [--shape C,H,W] [--batch N] [--processes N]
 
 mosec's program in Rust speaks HTTP and collects the batches; processes with torch compute them.
 """
 
+import io
 import os
 import socket
 import sys
 import threading
+import time
 import warnings
 from typing import Annotated, Any
 
 import mosec
+import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
 from PIL import Image
 
-_MAX_BATCH_SIZE = 32
-# The shortest time that mosec allows. With longer ones it was slower with 1, 8 and 32 callers.
+# The shortest time that mosec allows. A batch waits that long for further requests, unless it is full.
 _MAX_WAIT_MILLISECONDS = 1
 _TIMEOUT_MILLISECONDS = 60_000
+_RETRY_SECONDS = 0.02
 
 _OPERATOR, _SHAPE, _READY_PORT = "MOSEC_SERVER_OPERATOR", "MOSEC_SERVER_SHAPE", "MOSEC_SERVER_READY_PORT"
 
@@ -64,10 +67,6 @@ class PoolWorker(mosec.Worker):
 
 
 def _decoded(file: bytes) -> torch.Tensor:
-    import io
-
-    import numpy as np
-
     pixels = np.array(Image.open(io.BytesIO(file)).convert("RGB"))
     # The same as torchvision's ToTensor.
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
@@ -76,6 +75,7 @@ def _decoded(file: bytes) -> torch.Tensor:
 def command(
     operator: Annotated[str, typer.Argument(help="max2x2, mean or image.")],
     shape: Annotated[str, typer.Option(help="The shape of a tensor, such as 512,7,7.")] = "",
+    batch: Annotated[int, typer.Option(min=2, help="The most requests of a batch.")] = 4,
     processes: Annotated[int, typer.Option(help="Processes that compute.")] = len(os.sched_getaffinity(0)),
 ) -> None:
     """Serve on a free port."""
@@ -88,19 +88,27 @@ def command(
     with socket.create_server(("127.0.0.1", 0)) as ready:
         os.environ |= {_OPERATOR: operator, _SHAPE: shape, _READY_PORT: str(ready.getsockname()[1])}
         server: Any = mosec.Server()
-        server.append_worker(
-            PoolWorker, num=processes, max_batch_size=_MAX_BATCH_SIZE, max_wait_time=_MAX_WAIT_MILLISECONDS
-        )
+        server.append_worker(PoolWorker, num=processes, max_batch_size=batch, max_wait_time=_MAX_WAIT_MILLISECONDS)
         threading.Thread(target=_announce, args=(ready, processes, port), daemon=True).start()
         server.run()
 
 
 def _announce(ready: socket.socket, processes: int, port: int) -> None:
-    """Print the address once every process has connected, which means that it has imported torch."""
+    """Print the address once every process has imported torch, and the program in Rust listens."""
     for _ in range(processes):
         connection, _ = ready.accept()
         connection.close()
+    while not _listens(port):
+        time.sleep(_RETRY_SECONDS)
     print(f"mosec server at 127.0.0.1:{port}", flush=True)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

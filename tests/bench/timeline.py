@@ -88,7 +88,7 @@ class Timeline(NamedTuple):
             "client": client,
             "server": server,
             "both": together,
-            "neither": 1 - client - server + together,
+            "none": 1 - client - server + together,
             "server without a message": self.of_second(starved),
         }
         return states | {name: self.of_second(intervals) for name, intervals in self.rows.items()}
@@ -166,11 +166,11 @@ def _timeline(load: Load, measured: Measured, rows: Any) -> Timeline:
 
 def _table(timelines: list[Timeline]) -> Table:
     table = _empty_table("fraction of the second in which ... is busy")
-    for column in ("items/s", "in flight", "client", "server", "both", "neither", "starved", "cores", "waiting"):
+    for column in ("items/s", "in flight", "client", "server", "both", "none", "starved", "cores", "wait"):
         table.add_column(column, justify="right")
     for one in timelines:
         fractions = one.fractions()
-        states = ("client", "server", "both", "neither", "server without a message")
+        states = ("client", "server", "both", "none", "server without a message")
         table.add_row(
             one.load.name,
             f"{one.measured.rate:,.0f}",
@@ -181,7 +181,7 @@ def _table(timelines: list[Timeline]) -> Table:
         )
     table.caption = (
         "in flight: messages, on average; starved: the server is idle and no message is on its way to it; "
-        "cores: used by client + server; waiting: threads that are ready to run and have no core"
+        "cores: used by client + server; wait: threads that are ready to run and have no core"
     )
     return table
 
@@ -198,7 +198,7 @@ def _step_table(timelines: list[Timeline]) -> Table:
 
 def _empty_table(title: str) -> Table:
     # With this frame, every number fits into 80 columns.
-    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("load", no_wrap=True)
     return table
 
