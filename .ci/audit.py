@@ -3,9 +3,9 @@
 
     make audit                       make audit FLAGS=--offline
 
-pip-audit compares the versions with the advisories of the Python Packaging Authority; where it cannot be installed or
-reached, and with --offline, this says so and goes on. Each licence must be in the allowlist below. The SBOM, in
-CycloneDX's JSON format, is build/sbom.cdx.json.
+pip-audit compares the versions with the advisories of the Python Packaging Authority. Where it cannot be installed, or
+reaches no advisories, and with --offline, this says so and goes on; with --require-advisories it then fails. Each
+licence must be in the allowlist below. The SBOM, in CycloneDX's JSON format, is build/sbom.cdx.json.
 """
 
 import argparse
@@ -60,7 +60,9 @@ _OLDER_NAMES = (
 def main() -> int:
     """Run all checks; return 1 if a licence is not allowed or a vulnerability is known."""
     parser = argparse.ArgumentParser(prog="make audit", description=__doc__.partition("\n")[0])
-    parser.add_argument("--offline", action="store_true", help="do not look for known vulnerabilities")
+    advisories = parser.add_mutually_exclusive_group()
+    advisories.add_argument("--offline", action="store_true", help="do not look for known vulnerabilities")
+    advisories.add_argument("--require-advisories", action="store_true", help="fail if no advisories can be reached")
     options = parser.parse_args()
     distributions = sorted(metadata.distributions(), key=lambda one: one.metadata["Name"].lower())
     licences = {one.metadata["Name"]: licence_of(one) for one in distributions}
@@ -75,7 +77,7 @@ def main() -> int:
     vulnerabilities = "of --offline" if options.offline else known_vulnerabilities()
     if isinstance(vulnerabilities, str):
         print(f"known vulnerabilities: not checked, because {vulnerabilities}")
-        return int(bool(refused))
+        return int(bool(refused) or options.require_advisories)
     for one in vulnerabilities:
         print(one)
     print(f"known vulnerabilities: {len(vulnerabilities)}")
@@ -88,12 +90,21 @@ def licence_of(distribution: metadata.Distribution) -> str:
     if "License-Expression" in fields:
         return fields["License-Expression"]
     classifiers = [one for one in fields.get_all("Classifier") or () if one.startswith("License ::")]
-    # A license field may hold the whole text, of which the first words name the licence.
-    for text in (*classifiers, (fields["License"] or "")[:100]):
+    # A license field may hold the whole text, of which the first words name the licence. It says more than the
+    # classifiers, of which "BSD License" names no version, and several may stand for a choice.
+    licence = fields["License"] or ""
+    if is_allowed(licence):
+        return licence
+    for text in (licence[:100], *classifiers):
         for words, identifier in _OLDER_NAMES:
             if words in text.lower():
                 return identifier
     return ""
+
+
+def normalized(name: str) -> str:
+    """Return the name of a distribution as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def is_allowed(expression: str) -> bool:
@@ -107,7 +118,7 @@ def sbom(distributions: list[metadata.Distribution]) -> dict[str, Any]:
     components = []
     for one in distributions:
         name, licence = one.metadata["Name"], licence_of(one)
-        purl = f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{one.version}"
+        purl = f"pkg:pypi/{normalized(name)}@{one.version}"
         component: dict[str, Any] = {"type": "library", "bom-ref": purl, "name": name, "version": one.version}
         component["purl"] = purl
         if licence:
@@ -139,6 +150,20 @@ def known_vulnerabilities() -> list[str] | str:
             report = json.loads(done.stdout)
         except ValueError:
             return "pip-audit cannot reach the advisories from here: " + _last_line(done.stderr)
+    return vulnerabilities_in(report)
+
+
+def vulnerabilities_in(report: dict[str, Any]) -> list[str] | str:
+    """Return the vulnerabilities in a report of pip-audit, one line each; or why none can be in it.
+
+    pip-audit reports success even if it found no advisories of any distribution.
+    """
+    skipped = {one["name"]: one["skip_reason"] for one in report["dependencies"] if "skip_reason" in one}
+    checked = len(report["dependencies"]) - len(skipped)
+    if not checked:
+        return f"pip-audit checked none of {len(skipped)} distributions: {next(iter(skipped.values()), 'no reason')}"
+    if skipped:
+        print(f"known vulnerabilities: {len(skipped)} distributions not checked: {', '.join(sorted(skipped))}")
     return [
         f"{one['name']} {one['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'no version'}"
         for one in report["dependencies"]

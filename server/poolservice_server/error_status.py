@@ -11,7 +11,7 @@ Draining          UNAVAILABLE
 WorkStopped       CANCELLED            nobody waits for the response any more
 NoDevice          UNAVAILABLE
 Unauthenticated   UNAUTHENTICATED
-DecoderCrashed    INTERNAL             the message names the format of the image that crashed its decoder
+DecoderEnded      UNAVAILABLE          the process that decoded the image was ended from outside
 any other         INTERNAL             an id that is also in the log; never a traceback or a path
 """
 
@@ -28,7 +28,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from poolservice.errors import InvalidRequest
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull, QuotaExceeded
-from poolservice_server.images import DecoderCrashed
+from poolservice_server.images import DecoderEnded
 from poolservice_server.settings import LARGEST_MESSAGE_BYTES
 from poolservice_server.stop import WorkStopped
 
@@ -88,7 +88,7 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         WorkStopped: code_pb2.CANCELLED,
         NoDevice: code_pb2.UNAVAILABLE,
         Unauthenticated: code_pb2.UNAUTHENTICATED,
-        DecoderCrashed: code_pb2.INTERNAL,
+        DecoderEnded: code_pb2.UNAVAILABLE,
     }
 )
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import Literal, TextIO
+from typing import Literal, NamedTuple, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -19,8 +19,22 @@ _OWN_LOGGERS = "poolservice_server"
 _capture: StderrCapture | None = None
 
 
+class WorkerLog(NamedTuple):
+    """What the log of a worker needs. Its file descriptor 2 leads to the supervisor, which logs what arrives there.
+
+    Attributes:
+        number: the worker's number, which each event has.
+        descriptor: the file descriptor to which the worker writes its events.
+    """
+
+    number: int
+    descriptor: int
+
+
 def configure(
-    level: Literal["debug", "info", "warning", "error"], output: Literal["text", "json"], stderr: int | None = None
+    level: Literal["debug", "info", "warning", "error"],
+    output: Literal["text", "json"],
+    worker: WorkerLog | None = None,
 ) -> None:
     """Configure structlog, and send the log records of libraries through it.
 
@@ -29,11 +43,12 @@ def configure(
     Args:
         level: the lowest level that is logged.
         output: the format of the lines.
-        stderr: in a worker, the descriptor of the log. File descriptor 2 then leads to the supervisor, which logs what
-            arrives there, such as the stack of a worker that crashes.
+        worker: the log of a worker; None in the supervisor, and in a process without one.
     """
+    stream = _stream(output, worker)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        *([] if worker is None else [_add_worker(worker.number)]),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -48,11 +63,11 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_stream(output, stderr))
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(output)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(output, stream)],
         )
     )
     root = logging.getLogger()
@@ -84,15 +99,25 @@ def descriptor() -> int:
     return 2 if _capture is None else _capture.original
 
 
-def _stream(output: Literal["text", "json"], stderr: int | None) -> TextIO:
+def _add_worker(number: int) -> structlog.typing.Processor:
+    """Return a processor that adds a worker's number to its events, on whichever thread they happen."""
+
+    def add(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        event["worker"] = number
+        return event
+
+    return add
+
+
+def _stream(output: Literal["text", "json"], worker: WorkerLog | None) -> TextIO:
     """Return the stream of the log, and let crashes and foreign lines be logged."""
     global _capture
+    if worker is not None:
+        faulthandler.enable(2)
+        return _open(worker.descriptor)
     if output == "text":
         faulthandler.enable(sys.stderr)
         return sys.stderr
-    if stderr is not None:
-        faulthandler.enable(2)
-        return _open(stderr)
     if _capture is None:
         _capture = StderrCapture()
         atexit.register(flush)
@@ -105,13 +130,13 @@ def _open(descriptor: int) -> TextIO:
     return os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def _renderers(output: Literal["text", "json"]) -> list[structlog.typing.Processor]:
+def _renderers(output: Literal["text", "json"], stream: TextIO) -> list[structlog.typing.Processor]:
     if output == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     # structlog's rich tracebacks print all local variables, which contain callers' data, and take seconds.
     return [
         _escape_values,
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_print_traceback),
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_print_traceback),
     ]
 
 

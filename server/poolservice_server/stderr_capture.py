@@ -1,8 +1,8 @@
 """Turns what other code writes to standard error into log events.
 
 C code (gRPC's core, libtiff), Python's own tracebacks and faulthandler write plain lines to file descriptor 2. In a
-JSON log, each of them must become an event, too. The descriptor therefore leads into a pipe, and a thread logs its
-lines.
+JSON log, each of them must become an event, too, and in the log of several workers, each must name its worker. The
+descriptor therefore leads into a pipe, and a thread logs its lines.
 """
 
 import logging
@@ -14,6 +14,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+
+import structlog
 
 # Foreign lines are logged under this name.
 LOGGER = "poolservice_server.stderr"
@@ -31,8 +33,62 @@ _ABSL = re.compile(r"(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d(\S*\s+\d+ (?P<place>[
 _LEVELS = {"I": logging.INFO, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
 
 
+class StderrPipe:
+    """A pipe, and the thread that logs the lines that are written to it, until `stop` or until nobody can write to it.
+
+    Args:
+        worker: the number of the worker that writes to it, which each event then has; None for this process.
+
+    Attributes:
+        writable: the end to write to. Close it in this process once another one has it.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        self._worker = worker
+        self._readable, self.writable = os.pipe()
+        self._stop_readable, self._stop_writable = os.pipe()
+        os.set_blocking(self._readable, False)
+        # C code may write while it holds the interpreter's lock, without which the thread cannot read. A full pipe must
+        # therefore lose lines instead of blocking the writer.
+        os.set_blocking(self.writable, False)
+        self._thread = threading.Thread(target=self._run, name="stderr", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Log the lines that are still in the pipe, and log no more."""
+        # Child processes may still have the pipe, so its end is no sign that this process writes no more.
+        os.write(self._stop_writable, b"x")
+        self._thread.join(_LAST_LINES_SECONDS)
+
+    def close(self) -> None:
+        """Close this process's descriptors, after `stop`. A thread that cannot write its last lines keeps them."""
+        if not self._thread.is_alive():
+            for descriptor in (self._readable, self._stop_readable, self._stop_writable):
+                os.close(descriptor)
+
+    def _run(self) -> None:
+        if self._worker is not None:
+            structlog.contextvars.bind_contextvars(worker=self._worker)
+        lines = _Lines(logging.getLogger(LOGGER).log)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._readable, selectors.EVENT_READ)
+            selector.register(self._stop_readable, selectors.EVENT_READ)
+            ended = False
+            while not ended:
+                # Look for the stop before the last read, which then has every line that was written before the stop.
+                ready = selector.select(_INTERVAL_SECONDS if lines.has_repeated else None)
+                ended = any(key.fd == self._stop_readable for key, _ in ready)
+                try:
+                    while received := os.read(self._readable, _READ_BYTES):
+                        lines.add(received)
+                    ended = True
+                except BlockingIOError:
+                    lines.end_interval()
+        lines.end()
+
+
 class StderrCapture:
-    """The thread that logs what is written to file descriptor 2, from its creation until `stop`.
+    """Logs what is written to file descriptor 2, from its creation until `stop`.
 
     Child processes inherit the descriptor, so this process logs their lines too, also those of a child that crashed.
 
@@ -42,45 +98,15 @@ class StderrCapture:
 
     def __init__(self) -> None:
         self.original = os.dup(2)
-        self._readable, writable = os.pipe()
-        self._stop_readable, self._stop_writable = os.pipe()
-        os.set_blocking(self._readable, False)
-        # C code may write while it holds the interpreter's lock, without which the thread cannot read. A full pipe must
-        # therefore lose lines instead of blocking the writer.
-        os.set_blocking(writable, False)
-        os.dup2(writable, 2)
-        os.close(writable)
-        self._thread = threading.Thread(target=self._run, name="stderr", daemon=True)
-        self._thread.start()
+        self._pipe = StderrPipe()
+        os.dup2(self._pipe.writable, 2)
+        os.close(self._pipe.writable)
 
     def stop(self) -> None:
         """Let file descriptor 2 lead where it led before, and log the lines that are still in the pipe."""
         sys.stderr.flush()
         os.dup2(self.original, 2)
-        # Child processes may still have the pipe, so its end is no sign that this process writes no more.
-        os.write(self._stop_writable, b"x")
-        self._thread.join(_LAST_LINES_SECONDS)
-
-    def _run(self) -> None:
-        lines = _Lines(logging.getLogger(LOGGER).log)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._readable, selectors.EVENT_READ)
-            selector.register(self._stop_readable, selectors.EVENT_READ)
-            stopped = False
-            while not stopped:
-                # Look for the stop before the last read, which then has every line that was written before the stop.
-                ready = selector.select(_INTERVAL_SECONDS if lines.has_repeated else None)
-                stopped = any(key.fd == self._stop_readable for key, _ in ready)
-                while received := self._read():
-                    lines.add(received)
-                lines.end_interval()
-        lines.end()
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._readable, _READ_BYTES)
-        except BlockingIOError:
-            return b""
+        self._pipe.stop()
 
 
 class _Lines:

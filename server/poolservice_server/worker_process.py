@@ -2,12 +2,18 @@
 
 import os
 import signal
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+
+import structlog
 
 from poolservice_server import log
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError
+from poolservice_server.stderr_capture import StderrPipe
+
+_log = structlog.get_logger(__name__)
 
 # A spawned process imports everything anew. A forked one would share the supervisor's threads' locks.
 _CONTEXT = get_context("spawn")
@@ -27,10 +33,14 @@ class WorkerProcess:
         self.number = number
         self.is_serving = False
         self.pipe, worker_end = _CONTEXT.Pipe()
-        # A connection, because that is how multiprocessing passes a file descriptor on.
-        with Connection(os.dup(log.descriptor()), readable=False) as stderr:
+        self._stderr = StderrPipe(number)
+        # Connections, because that is how multiprocessing passes file descriptors on.
+        with (
+            Connection(os.dup(log.descriptor()), readable=False) as events,
+            Connection(self._stderr.writable, readable=False) as stderr,
+        ):
             self.process = _CONTEXT.Process(
-                target=_work, args=(settings, number, worker_end, stderr), name=f"worker-{number}"
+                target=_work, args=(settings, number, worker_end, events, stderr), name=f"worker-{number}"
             )
             # Until a worker handles SIGHUP, it would end the worker. A new process inherits the blocked signals.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
@@ -55,25 +65,41 @@ class WorkerProcess:
             os.kill(self.process.pid, number)
 
     def reap(self) -> int | None:
-        """Wait for the process to end, release its resources and return its exit status."""
+        """Wait for the process to end, log its last lines, release its resources and return its exit status."""
         self.process.join()
+        self._stderr.stop()
+        self._stderr.close()
         status = self.process.exitcode
         self.process.close()
         self.pipe.close()
         return status
 
 
-def _work(settings: Settings, number: int, pipe: Connection, stderr: Connection) -> None:
+def _work(settings: Settings, number: int, pipe: Connection, events: Connection, stderr: Connection) -> None:
     """Run a worker, in its own process."""
+    os.dup2(stderr.fileno(), 2)
     # Ctrl-C reaches the whole process group; only the supervisor handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
-    log.configure(settings.log_level, settings.log_format, stderr.fileno())
+    log.configure(settings.log_level, settings.log_format, log.WorkerLog(number, events.fileno()))
+    # Imported here because it imports torch, which takes seconds.
     from poolservice_server.process import Worker
     from poolservice_server.process import run as serve
 
+    def announce(serving: Serving) -> None:
+        # If the supervisor has ended, the signal thread notices it.
+        with suppress(BrokenPipeError):
+            pipe.send(serving)
+
+    # The supervisor sends nothing: a readable pipe has ended.
+    if pipe.poll():
+        _log.error("the supervisor has ended")
+        return
     try:
-        serve(settings, Worker(number, pipe.send, pipe.fileno()))
+        serve(settings, Worker(number, announce, pipe.fileno()))
     except SettingsError as error:
-        pipe.send(error)
+        try:
+            pipe.send(error)
+        except BrokenPipeError:
+            _log.error("cannot start, and the supervisor has ended", reason=str(error))

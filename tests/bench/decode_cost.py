@@ -1,207 +1,152 @@
-"""Compare `decode_cost` with the measured time and peak memory of decoding a varied set of files.
+"""Compare the estimates of `decode_cost` with the measured time and peak memory of decoding random image files.
 
-    python tests/bench/decode_cost.py [--side PIXELS]
+    python tests/bench/decode_cost.py [--cases N] [--seed S] [--all]
 
-A child process decodes each file. Time is the best of three runs of CPU time. Memory is how far the first run raises
-the process's peak above what it used before, the file included. The command exits with 1 if an estimate of the time is
-wrong by more than a factor of 4 (above a millisecond), or an estimate of the memory by more than 1.5 (above 8 MB).
-Linux only.
+A child process decodes the files. Time is the least CPU time of three runs. Memory is how far a run raises the peak of
+the process's resident memory above what it used before, the file included. The command exits with 1 if an estimate of
+the time is wrong by more than a factor of 4 (above a millisecond), or an estimate of the memory by more than 1.5 (above
+8 MB). It measures each such case again, and the least measurement counts, because other programs on the machine can
+only add to a measurement. Linux only.
 """
 
 import argparse
 import json
 import os
-import struct
 import subprocess
 import sys
-import tempfile
 import time
-import zlib
-from collections.abc import Iterator, Mapping
-from io import BytesIO
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from poolservice_server.images import ColorMode, decode_scanned, scan
-from poolservice_server.images.decode_cost import decode_cost
+from poolservice_server.images import decode_cost, decode_scanned, scan
+from poolservice_server.stage_cost import calibrate
+from random_images import ImageCase, random_images
 
 MAX_TIME_FACTOR, MAX_MEMORY_FACTOR = 4.0, 1.5
 _LEAST_SECONDS, _LEAST_BYTES = 1e-3, 8e6
 _MAX_PIXELS = 10**9
-_MODES: tuple[ColorMode, ...] = ("RGB", "GRAY", "RGBA")
-
-# Format, Pillow's mode and options, by name.
-_KINDS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
-    "jpeg": ("JPEG", "RGB", {"quality": 85}),
-    "jpeg 4:4:4 q98": ("JPEG", "RGB", {"quality": 98, "subsampling": 0}),
-    "jpeg gray": ("JPEG", "L", {}),
-    "jpeg cmyk": ("JPEG", "CMYK", {}),
-    "jpeg progressive": ("JPEG", "RGB", {"progressive": True}),
-    "jpeg turned": (
-        "JPEG",
-        "RGB",
-        {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"},
-    ),
-    "png": ("PNG", "RGB", {}),
-    "png stored": ("PNG", "RGB", {"compress_level": 0}),
-    "png rgba": ("PNG", "RGBA", {}),
-    "png gray": ("PNG", "L", {}),
-    "png gray alpha": ("PNG", "LA", {}),
-    "png palette": ("PNG", "P", {}),
-    "png 1 bit": ("PNG", "1", {}),
-    "png 16 bit": ("PNG", "I;16", {}),
-    "png turned": ("PNG", "RGB", {"exif": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"}),
-    "gif": ("GIF", "P", {}),
-    "bmp": ("BMP", "RGB", {}),
-    "bmp palette": ("BMP", "P", {}),
-    "webp": ("WEBP", "RGB", {"method": 0}),
-    "webp rgba": ("WEBP", "RGBA", {"method": 0}),
-    "webp lossless": ("WEBP", "RGB", {"lossless": True, "method": 0}),
-    "tiff": ("TIFF", "RGB", {}),
-    "tiff cmyk": ("TIFF", "CMYK", {}),
-    "tiff 16 bit": ("TIFF", "I;16", {}),
-    "tiff lzw": ("TIFF", "RGB", {"compression": "tiff_lzw"}),
-    "tiff lzw 16 bit": ("TIFF", "I;16", {"compression": "tiff_lzw"}),
-    "tiff deflate": ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
-    "tiff jpeg": ("TIFF", "RGB", {"compression": "jpeg"}),
-    "tiff packbits": ("TIFF", "RGB", {"compression": "packbits"}),
-    "tiff zstd": ("TIFF", "RGB", {"compression": "zstd"}),
-    "tiff fax": ("TIFF", "1", {"compression": "group4"}),
-}
+_RUNS = 3
+# How often a case is measured while its estimates are out of bounds.
+_MEASUREMENTS = 4
 
 
-def contents(width: int, height: int) -> Iterator[tuple[str, Image.Image]]:
-    """Yield a smooth and a noisy image, between which photographs lie."""
-    rows, columns = np.mgrid[:height, :width]
-    smooth = np.stack((rows * 255 // height, columns * 255 // width, (rows + columns) * 255 // (height + width)), -1)
-    yield "smooth", Image.fromarray(smooth.astype(np.uint8))
-    yield "noise", Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+class Row(NamedTuple):
+    """The measurement and the estimate of one case, in seconds and bytes."""
 
+    name: str
+    seconds: float
+    nbytes: float
+    estimated_seconds: float
+    estimated_bytes: float
 
-def write(image: Image.Image, format: str, mode: str, options: Mapping[str, Any]) -> bytes:
-    """Return the file of an image in a format and mode of Pillow."""
-    if mode == "I;16":
-        converted = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    else:
-        converted = image.convert(mode)
-    file = BytesIO()
-    converted.save(file, format, **options)
-    return file.getvalue()
+    @property
+    def time_factor(self) -> float | None:
+        """Estimated over measured time; None if both are too short to compare."""
+        is_long = max(self.seconds, self.estimated_seconds) > _LEAST_SECONDS
+        return self.estimated_seconds / self.seconds if is_long else None
 
+    @property
+    def memory_factor(self) -> float | None:
+        """Estimated over measured memory; None if both are too small to compare."""
+        is_large = max(self.nbytes, self.estimated_bytes) > _LEAST_BYTES
+        return self.estimated_bytes / max(self.nbytes, 1.0) if is_large else None
 
-def run_length_bmp(image: Image.Image) -> bytes:
-    """Return a BMP file with run lengths of one palette."""
-    pixels = np.asarray(image.convert("L"))
-    rows = []
-    for row in pixels[::-1]:
-        ends = np.flatnonzero(np.diff(row, append=-1 - row[-1].astype(int)))
-        lengths = np.diff(ends, prepend=-1)
-        for length, value in zip(lengths.tolist(), row[ends].tolist(), strict=True):
-            rows.append(bytes((255, value)) * (length // 255) + (bytes((length % 255, value)) if length % 255 else b""))
-        rows.append(b"\0\0")
-    data = b"".join(rows) + b"\0\1"
-    palette = b"".join(bytes((value, value, value, 0)) for value in range(256))
-    size, start = len(data), 54 + len(palette)
-    numbers = [start + size, 0, start, 40, *image.size]
-    head = b"BM" + b"".join(number.to_bytes(4, "little") for number in numbers) + b"\1\0\x08\0"
-    return head + b"".join(n.to_bytes(4, "little") for n in (1, size, 0, 0, 256, 0)) + palette + data
+    @property
+    def is_wrong(self) -> bool:
+        """True if an estimate is out of bounds."""
+        return any(
+            factor is not None and not 1 / bound <= factor <= bound
+            for factor, bound in ((self.time_factor, MAX_TIME_FACTOR), (self.memory_factor, MAX_MEMORY_FACTOR))
+        )
 
-
-def interlaced_png(image: Image.Image) -> bytes:
-    """Return an interlaced PNG file, which Pillow cannot write."""
-    pixels = np.asarray(image.convert("RGB"))
-    rows: list[bytes] = []
-    for x, y, dx, dy in (
-        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
-    ):  # fmt: skip
-        rows.extend(b"\0" + row.tobytes() for row in pixels[y::dy, x::dx])
-    parts = {
-        b"IHDR": struct.pack(">LLBBBBB", *image.size, 8, 2, 0, 0, 1),
-        b"IDAT": zlib.compress(b"".join(rows)),
-        b"IEND": b"",
-    }
-    chunks = (
-        struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
-        for name, content in parts.items()
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def files(side: int) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the content of each file."""
-    for content, image in contents(side, side * 3 // 4):
-        for kind, (file_format, mode, options) in _KINDS.items():
-            yield f"{kind}, {content}", write(image, file_format, mode, options)
-        yield f"png interlaced, {content}", interlaced_png(image)
-        yield f"bmp run length, {content}", run_length_bmp(image)
-
-
-def measure(path: Path) -> list[list[float]]:
-    """Return seconds, bytes, and the estimates of both for each color mode, in this process."""
-    data = path.read_bytes()
-    results = []
-    for mode in _MODES:
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS") - len(data)
-        decode_scanned(scan(data, max_pixels=_MAX_PIXELS), mode, max_pixels=_MAX_PIXELS)
-        nbytes = _status("VmHWM") - before
-        seconds = min(_seconds(data, mode) for _ in range(3))
-        steps, peak = decode_cost(scan(data, max_pixels=_MAX_PIXELS), mode)
-        results.append([seconds, nbytes, steps * 1e-9, peak])
-    return results
-
-
-def _seconds(data: bytes, mode: ColorMode) -> float:
-    start = time.thread_time()
-    decode_scanned(scan(data, max_pixels=_MAX_PIXELS), mode, max_pixels=_MAX_PIXELS)
-    return time.thread_time() - start
-
-
-def _status(name: str) -> int:
-    return int(Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0]) * 1024
+    def __str__(self) -> str:
+        """Return the row in one line."""
+        return (
+            f"{'WRONG' if self.is_wrong else '     '} {self.seconds * 1e3:8.1f} ms x {_text(self.time_factor)} "
+            f"{self.nbytes / 1e6:7.1f} MB x {_text(self.memory_factor)}  {self.name}"
+        )
 
 
 def main() -> int:
     """Measure all files and print each estimate that is far off."""
-    parser = argparse.ArgumentParser(description="Compare decode_cost with the time and memory of decoding.")
-    parser.add_argument("--side", type=int, default=1600, help="width of the images in pixels (default: 1600)")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cases", type=int, default=1000, help="how many random files to measure (default: 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="equal seeds give equal files (default: 1)")
     parser.add_argument("--all", action="store_true", help="print all files, not only the wrong estimates")
-    parser.add_argument("--measure", type=Path, metavar="FILE", help="measure one file, and print JSON")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.measure)))
+        _measure_all(options.seed, options.cases)
         return 0
-    wrong, times, memories = 0, [], []
-    # Freed memory returns to the system, so that a later mode does not reuse it.
+    rows = []
+    for row in _rows(options.seed, options.cases):
+        rows.append(row)
+        if row.is_wrong or options.all:
+            print(row, flush=True)
+    for quantity, factors in (
+        ("time", [row.time_factor for row in rows if row.time_factor is not None]),
+        ("memory", [row.memory_factor for row in rows if row.memory_factor is not None]),
+    ):
+        if factors:
+            print(f"{quantity}: estimate / measured {min(factors):.2f} to {max(factors):.2f} in {len(factors)} cases")
+    wrong = sum(row.is_wrong for row in rows)
+    print(f"{len(rows)} files, {wrong} wrong")
+    return int(wrong > 0 or len(rows) < options.cases)
+
+
+def _rows(seed: int, count: int) -> Iterator[Row]:
+    # Freed memory returns to the system, so that a later case does not reuse it.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "image"
-        for name, data in files(options.side):
-            path.write_bytes(data)
-            command = [sys.executable, __file__, "--measure", str(path)]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout
-            for mode, (seconds, nbytes, guessed_seconds, guessed_bytes) in zip(_MODES, json.loads(output), strict=True):
-                time_factor, memory_factor = guessed_seconds / seconds, guessed_bytes / nbytes
-                is_wrong = False
-                if max(seconds, guessed_seconds) > _LEAST_SECONDS:
-                    times.append(time_factor)
-                    is_wrong |= not 1 / MAX_TIME_FACTOR <= time_factor <= MAX_TIME_FACTOR
-                if max(nbytes, guessed_bytes) > _LEAST_BYTES:
-                    memories.append(memory_factor)
-                    is_wrong |= not 1 / MAX_MEMORY_FACTOR <= memory_factor <= MAX_MEMORY_FACTOR
-                wrong += is_wrong
-                if is_wrong or options.all:
-                    print(
-                        f"{'WRONG' if is_wrong else '     '} {name:26} {mode:4} {seconds * 1e3:8.1f} ms "
-                        f"x {time_factor:5.2f}   {nbytes / 1e6:7.1f} MB x {memory_factor:5.2f}",
-                        flush=True,
-                    )
-    print(f"estimate / measured: time {min(times):.2f} to {max(times):.2f} in {len(times)} cases, ", end="")
-    print(f"memory {min(memories):.2f} to {max(memories):.2f} in {len(memories)} cases; {wrong} wrong")
-    return 1 if wrong else 0
+    command = [sys.executable, __file__, "--measure", "--seed", str(seed), "--cases", str(count)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            yield Row(*json.loads(line))
+
+
+def _measure_all(seed: int, count: int) -> None:
+    """Print one row per line."""
+    seconds_per_step = calibrate()
+    for case in islice(random_images(seed), count):
+        steps, peak = decode_cost(scan(case.file, max_pixels=_MAX_PIXELS), case.mode)
+        # The first run loads code.
+        _seconds(case)
+        row = Row(case.name, float("inf"), float("inf"), 0.0, peak)
+        for measurement in range(_MEASUREMENTS):
+            if measurement:
+                seconds_per_step = min(seconds_per_step, calibrate())
+            row = row._replace(
+                nbytes=min(row.nbytes, _peak_bytes(case)),
+                seconds=min(row.seconds, *(_seconds(case) for _ in range(_RUNS))),
+                estimated_seconds=steps * seconds_per_step,
+            )
+            if not row.is_wrong:
+                break
+        print(json.dumps(row), flush=True)
+
+
+def _seconds(case: ImageCase) -> float:
+    start = time.thread_time()
+    decode_scanned(scan(case.file, max_pixels=_MAX_PIXELS), case.mode, max_pixels=_MAX_PIXELS)
+    return time.thread_time() - start
+
+
+def _peak_bytes(case: ImageCase) -> int:
+    # Writing 5 resets VmHWM, the peak of the resident memory.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_bytes("VmRSS") - len(case.file)
+    decode_scanned(scan(case.file, max_pixels=_MAX_PIXELS), case.mode, max_pixels=_MAX_PIXELS)
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(name: str) -> int:
+    return int(Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0]) * 1024
+
+
+def _text(factor: float | None) -> str:
+    return "    -" if factor is None else f"{factor:5.2f}"
 
 
 if __name__ == "__main__":

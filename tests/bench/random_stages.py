@@ -67,7 +67,7 @@ class Case(NamedTuple):
         return f"{specs} on {'x'.join(map(str, self.shape))} {self.dtype}{scale}{layout}"
 
 
-def random_cases(seed: int, *, max_values: int = 2**22) -> Iterator[Case]:
+def random_cases(seed: int, *, max_values: int = 2**23) -> Iterator[Case]:
     """Yield cases of up to `max_values` values each, without end; equal seeds give equal cases."""
     random = Random(seed)
     while True:

@@ -26,17 +26,41 @@ def _name(requirement: str) -> str:
     return re.split(r"[\[<>=;! ]", requirement, maxsplit=1)[0]
 
 
+def _rows() -> list[tuple[str, str, str, str]]:
+    """Return package, extra, reason and licence of each dependency in the table."""
+    text = (ROOT / "server/DEPENDENCIES.md").read_text()
+    rows = re.findall(r"^\| ([\w-]+) \| (\w*) ?\| (.+) \| (.+) \|$", text, re.M)
+    return [row for row in rows if row[0] not in ("package", "---")]
+
+
 def test_the_table_lists_every_dependency_with_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = [(_name(one), "") for one in project["dependencies"]]
     for extra, requirements in project["optional-dependencies"].items():
         declared += [(_name(one), extra) for one in requirements]
-    rows = re.findall(
-        r"^\| ([\w-]+) \| (\w*) ?\| (.+) \| (.+) \|$", (ROOT / "server/DEPENDENCIES.md").read_text(), re.M
+    assert sorted((name, extra) for name, extra, _, _ in _rows()) == sorted(declared)
+    assert all(len(reason) > 5 for _, _, reason, _ in _rows())
+
+
+def test_the_table_names_the_licence_of_each_installed_dependency(audit: ModuleType) -> None:
+    installed = {audit.normalized(one.metadata["Name"]): one for one in metadata.distributions()}
+    listed = {name: licence for name, _, _, licence in _rows() if name in installed}
+    assert listed == {name: audit.licence_of(installed[name]) for name in listed}
+
+
+def test_an_audit_that_checked_no_distribution_is_no_success(audit: ModuleType) -> None:
+    skipped = {"name": "numpy", "skip_reason": "numpy (2.4.6) is unknown here"}
+    assert audit.vulnerabilities_in({"dependencies": []}) == "pip-audit checked none of 0 distributions: no reason"
+    assert "checked none of 1 distributions: numpy (2.4.6) is unknown here" in audit.vulnerabilities_in(
+        {"dependencies": [skipped]}
     )
-    listed = [(name, extra) for name, extra, _, _ in rows if name != "package" and name != "---"]
-    assert sorted(listed) == sorted(declared)
-    assert all(len(reason) > 5 for _, _, reason, _ in rows)
+
+
+def test_known_vulnerabilities_are_reported(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    skipped = {"name": "numpy", "skip_reason": "unknown"}
+    found = {"name": "pillow", "version": "1.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"]}]}
+    assert audit.vulnerabilities_in({"dependencies": [skipped, found]}) == ["pillow 1.0: PYSEC-1, fixed in 1.1"]
+    assert "1 distributions not checked: numpy" in capsys.readouterr().out
 
 
 def test_every_installed_licence_is_allowed(audit: ModuleType) -> None:

@@ -1,9 +1,12 @@
 """Decoding in threads and in processes: the same results, work that stops, no process that outlives the server."""
 
+import os
 import re
 import sys
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -28,15 +31,46 @@ def test_images_are_decoded_in_child_processes(
     with PoolClient(service.address) as isolated, PoolClient(server_address) as threaded:
         result = isolated.pool(photograph, MaxPool2d(16))
         assert np.array_equal(np.asarray(result), np.asarray(threaded.pool(photograph, MaxPool2d(16))))
-    children = [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "poolservice_server.images.decode_child" in child.cmdline()
-    ]
+    children = decoding_children(service)
     assert len(children) == 2
     service.stop()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
+
+
+def decoding_children(service: Service) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(service.process.pid).children(recursive=True)
+        if "poolservice_server.images.decode_child" in child.cmdline()
+    ]
+
+
+def holds_an_image(service: Service) -> bool:
+    """Return True if the server has an image in memory that it shares with a child."""
+    for descriptor in list(Path(f"/proc/{service.process.pid}/fd").iterdir()):
+        # The server may close it meanwhile.
+        with suppress(FileNotFoundError):
+            if os.readlink(descriptor).startswith("/memfd:image"):
+                return True
+    return False
+
+
+def test_a_client_retries_an_image_whose_child_was_killed_from_outside(
+    start_server: Callable[..., Service], photograph: Path
+) -> None:
+    service = start_server("--decode-isolation", "process", "--decode-threads", "1")
+    with PoolClient(service.address) as client, ThreadPoolExecutor() as caller:
+        # The child may be killed shortly before it gets the image; another one then gets it.
+        while not client.stats().retries:
+            (child,) = decoding_children(service)
+            child.suspend()
+            result = caller.submit(client.pool, photograph, MaxPool2d(16))
+            while not holds_an_image(service):
+                assert not result.done()
+            child.kill()
+            assert np.asarray(result.result()).shape == (3, 37, 32)
+    assert "a decoder process was ended from outside" in service.log()
 
 
 def scrape(service: Service, metric: str) -> float:

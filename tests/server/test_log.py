@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from PIL import Image
 from tests.server.server_log import wait_for_log
@@ -53,6 +56,48 @@ def test_lines_of_c_code_are_json(start_server: StartServer, tls_flags: list[str
     assert handshake["level"] in ("error", "warning", "info")
 
 
+@pytest.mark.parametrize("flags", [(), ("--workers", "2"), ("--plain-server",)])
+def test_a_stop_logs_nothing_but_the_stop(
+    start_server: StartServer, pool_small: PoolSmall, flags: tuple[str, ...]
+) -> None:
+    server = start_server("--log-format", "json", *flags)
+    before = len(events(server))
+    with grpc.insecure_channel(server.address) as channel:
+        assert pool_small(PoolServiceStub(channel)) == 2.0
+        assert server.stop() == 0
+    found = events(server)[before:]
+    assert {event["event"] for event in found} <= {"stopping the workers", "stopping", "stopped"}
+    assert {event["level"] for event in found} == {"info"}
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_every_line_about_a_worker_names_it(start_server: StartServer, pool_small: PoolSmall, output: str) -> None:
+    server = start_server("--workers", "2", "--log-level", "debug", "--log-format", output)
+    # With an old grpcio, the supervisor has logged warnings.
+    started = len(server.log().splitlines())
+    with grpc.insecure_channel(server.address) as channel:
+        assert pool_small(PoolServiceStub(channel)) == 2.0
+    workers = [
+        child for child in psutil.Process(server.process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+    ]
+    workers[0].send_signal(signal.SIGSEGV)
+    wait_for_log(server, "a worker has ended")
+    assert server.stop() == 0
+    lines = server.log().splitlines()[started:]
+    assert any("Segmentation fault" in line for line in lines)
+    assert any("batch" in line for line in lines)
+    named = [json.loads(line).get("worker") if output == "json" else worker_of(line) for line in lines]
+    unnamed = [line for line, number in zip(lines, named, strict=True) if number not in (0, 1)]
+    assert len(unnamed) == 1
+    assert "stopping the workers" in unnamed[0]
+
+
+def worker_of(line: str) -> int | None:
+    """Return the worker that a line of a text log names."""
+    found = re.search(r" worker=(\d+)$", line)
+    return int(found[1]) if found else None
+
+
 def test_damaged_images_leave_the_log_json(start_server: StartServer) -> None:
     server = start_server("--log-format", "json")
     file = io.BytesIO()
@@ -72,9 +117,11 @@ def test_damaged_images_leave_the_log_json(start_server: StartServer) -> None:
 def test_a_failed_start_is_json(run_server: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
     ended = run_server("--log-format", "json", "--device", "cuda:99")
     assert ended.returncode == 2
-    (event,) = [json.loads(line) for line in ended.stderr.splitlines()]
-    assert (event["event"], event["level"]) == ("cannot start", "error")
-    assert "--device" in event["reason"]
+    # An old grpcio adds warnings.
+    events_at_start = [json.loads(line) for line in ended.stderr.splitlines()]
+    (failure,) = [event for event in events_at_start if event["level"] == "error"]
+    assert failure["event"] == "cannot start"
+    assert "--device" in failure["reason"]
 
 
 def test_debug_logs_calls_refusals_and_batches_but_no_libraries(

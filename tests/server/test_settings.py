@@ -64,6 +64,7 @@ def test_help_explains_every_setting_with_its_default(run_server: RunServer) -> 
         (["--receive-timeout", "0"], {}, "(--receive-timeout, POOLSERVICE_RECEIVE_TIMEOUT): must be greater than 0"),
         (["--send-timeout", "soon"], {}, "(--send-timeout, POOLSERVICE_SEND_TIMEOUT): must be a valid number"),
         (["--caller-max-requests", "-1"], {}, "(--caller-max-requests, POOLSERVICE_CALLER_MAX_REQUESTS): must be"),
+        (["--caller-max-calls", "-1"], {}, "(--caller-max-calls, POOLSERVICE_CALLER_MAX_CALLS): must be"),
         (["--caller-max-bytes", "1.5"], {}, "(--caller-max-bytes, POOLSERVICE_CALLER_MAX_BYTES): must be"),
         (["--caller-max-seconds", "-1"], {}, "(--caller-max-seconds, POOLSERVICE_CALLER_MAX_SECONDS): must be"),
         ([], {"POOLSERVICE_CALLER_MAX_RATE": "fast"}, "(--caller-max-rate, POOLSERVICE_CALLER_MAX_RATE): must be"),

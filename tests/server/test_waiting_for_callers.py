@@ -44,6 +44,18 @@ async def ended(connection: Http2Connection, number: int) -> Any:
     return connection.streams[number]
 
 
+async def first_ended(calls: list[tuple[Http2Connection, int]], count: int) -> list[Any]:
+    """Wait until at least `count` of these calls have ended, and return their streams."""
+    pending = {asyncio.ensure_future(ended(*call)) for call in calls}
+    streams: list[Any] = []
+    while len(streams) < count:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        streams += [one.result() for one in done]
+    for one in pending:
+        one.cancel()
+    return streams
+
+
 @pytest.mark.skipif(
     bool(private_names.missing("multi_accept_server")), reason="grpc.aio's own server cannot drop an unread response"
 )
@@ -69,6 +81,49 @@ async def test_a_caller_that_does_not_read_is_refused_and_others_are_not(
         assert refused.status == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
         assert b"--max-unread-bytes" in refused.trailers
         assert (await ended(other, await pool(other, small_request))).status == 0
+
+
+async def test_the_server_refuses_more_calls_than_its_limit(start_server: StartServer) -> None:
+    server = start_server("--max-calls", "3", "--caller-max-calls", "3")
+    async with connect(server.address) as connection:
+        (refused,) = await first_ended([(connection, connection.call(STREAM)) for _ in range(4)], 1)
+        assert refused.status == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        assert b"the server has 3 calls in progress, its limit" in refused.trailers
+        assert b"--max-calls" in refused.trailers
+
+
+@pytest.mark.parametrize("flags", [(), ("--plain-server",)])
+async def test_a_caller_with_its_share_of_the_calls_is_refused_and_others_are_not(
+    start_server: StartServer, small_request: pb.PoolRequest, flags: tuple[str, ...]
+) -> None:
+    # Seven eighths of the calls.
+    server = start_server("--max-calls", "8", *flags)
+    async with connect(server.address) as connection, connect(server.address) as other:
+        numbers = [connection.call(STREAM) for _ in range(9)]
+        for stream in await first_ended([(connection, number) for number in numbers], 2):
+            assert stream.status == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+            assert b"this caller has 7 calls in progress" in stream.trailers
+            assert b"allows each caller 7 (--caller-max-calls)" in stream.trailers
+        assert (await ended(other, await pool(other, small_request))).status == 0
+        # A call that its caller leaves gives its place to the next one.
+        in_progress = [number for number in numbers if not connection.streams[number].ended.is_set()]
+        assert len(in_progress) == 7
+        connection.reset(in_progress[0])
+        while (await ended(connection, await pool(connection, small_request))).status != 0:
+            pass
+
+
+async def test_connections_with_one_token_are_one_caller(start_server: StartServer, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("first\nsecond\n")
+    server = start_server("--auth-token-file", str(tokens), "--caller-max-calls", "1")
+    first, second = ([(b"authorization", b"Bearer " + token)] for token in (b"first", b"second"))
+    async with connect(server.address) as one, connect(server.address) as another:
+        (refused,) = await first_ended([(one, one.call(STREAM, first)), (another, another.call(STREAM, first))], 1)
+        assert refused.status == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        number = another.call(POOL, second)
+        await another.send_data(number, grpc_message(b"\xff"), end=True)
+        assert (await ended(another, number)).status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
 async def test_a_message_that_does_not_arrive_in_time_ends_its_call(start_server: StartServer) -> None:
@@ -155,6 +210,7 @@ def test_calls_while_the_server_stops_get_unavailable(start_server: StartServer,
     for caller in callers:
         caller.join()
     assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+    assert "accept4" not in server.log()
 
 
 def test_a_stream_that_is_open_when_the_server_stops_gets_a_reason(start_server: StartServer) -> None:

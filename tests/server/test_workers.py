@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,44 @@ def test_workers_stop_when_their_supervisor_is_killed(start_server: StartServer)
     gone, alive = psutil.wait_procs(workers, TIMEOUT_SECONDS)
     assert len(gone) == 2
     assert not alive
+
+
+_ORPHAN = """
+import os, sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from poolservice_server import allocator, worker_process
+from poolservice_server.settings import Settings
+
+moment = sys.argv[1]
+supervisor_end, worker_end = Pipe()
+if moment == "before the import":
+    supervisor_end.close()
+else:
+    # The server calls this first.
+    allocator.keep_large_messages = supervisor_end.close
+settings = Settings(device="cuda:99" if moment == "before an error" else "cpu", address="127.0.0.1:0")
+log = Connection(os.dup(2), readable=False)
+worker_process._work(settings, 3, worker_end, log, Connection(os.dup(2), readable=False))
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("before the import", "the supervisor has ended"),
+        ("before an error", "cannot start, and the supervisor has ended"),
+        ("before the announcement", "the supervisor has ended"),
+    ],
+)
+def test_a_worker_that_loses_its_supervisor_during_its_start_ends_with_one_error(moment: str, words: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _ORPHAN, moment], capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
+    assert ended.returncode == 0, ended.stderr
+    (error,) = [line for line in ended.stderr.splitlines() if "[info " not in line]
+    assert words in error
+    assert "worker=3" in error
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class QuotaExceeded(Exception):
     Args:
         found: what the caller would have with this request.
         limit: the quota.
-        quota: the setting's name without its prefix: requests, bytes, seconds or rate.
+        quota: the setting's name without its prefix: requests, bytes, seconds, rate or calls.
         retry_after: seconds until a retry has a chance.
 
     Attributes:

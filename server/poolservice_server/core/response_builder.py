@@ -123,8 +123,10 @@ def _png(planes: np.ndarray) -> codec.Value:
 def _normalized(vectors: np.ndarray) -> np.ndarray:
     """Divide each vector by its Euclidean norm, in float64, where the norm neither overflows nor loses precision."""
     wide = vectors.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
-    np.divide(wide, norms, out=wide, where=norms != 0)
+    # As in torch, infinity divided by an infinite norm is NaN. A caller's values must not cause a warning in the log.
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+        np.divide(wide, norms, out=wide, where=norms != 0)
     return wide
 
 

@@ -12,7 +12,7 @@ from math import inf
 import structlog
 from google.rpc import code_pb2, status_pb2
 
-from poolservice_server.batcher import Draining
+from poolservice_server.batcher import Draining, QuotaExceeded
 from poolservice_server.core.unsent_responses import UnsentResponse
 from poolservice_server.error_status import CallLimitReached
 
@@ -37,19 +37,19 @@ class ActiveCall:
     """A call in progress. It ends with its task: when its response is sent, or when its caller has left.
 
     Attributes:
-        caller: who calls; "" until it is known.
+        caller: who calls.
         ended_with: the status with which the server ends the call before its time, or None.
         unsent: the responses that the call holds until it ends, if any.
     """
 
     __slots__ = ("_calls", "_task", "caller", "ended_with", "receiving_since", "sending_since", "unsent")
 
-    def __init__(self, calls: "ActiveCalls", task: "asyncio.Task[object]", now: float) -> None:
+    def __init__(self, calls: "ActiveCalls", task: "asyncio.Task[object]", now: float, caller: str) -> None:
         self._calls = calls
         self._task = task
         self.receiving_since = now
         self.sending_since = inf
-        self.caller = ""
+        self.caller = caller
         self.ended_with: status_pb2.Status | None = None
         self.unsent: list[UnsentResponse] | None = None
 
@@ -93,44 +93,62 @@ class ActiveCalls:
         receive_timeout: seconds in which a request must arrive completely.
         send_timeout: seconds in which a caller must read a response.
         max_calls: largest number of calls in progress.
+        caller_max_calls: largest number of calls in progress of one caller.
         is_short_of_memory: returns True if unread responses take much of the queue; callers then have less time.
     """
 
     def __init__(
-        self, *, receive_timeout: float, send_timeout: float, max_calls: int, is_short_of_memory: Callable[[], bool]
+        self,
+        *,
+        receive_timeout: float,
+        send_timeout: float,
+        max_calls: int,
+        caller_max_calls: int,
+        is_short_of_memory: Callable[[], bool],
     ) -> None:
         self.receive_timeout = receive_timeout
         self._send_timeout = send_timeout
         self._max_calls = max_calls
+        self._caller_max_calls = caller_max_calls
         self._is_short_of_memory = is_short_of_memory
         self._interval = min(receive_timeout / 4, send_timeout / 4, _LONGEST_INTERVAL_SECONDS)
         self._calls: dict[asyncio.Task[object], ActiveCall] = {}
+        # The number of calls of each caller that has some.
+        self._calls_of: dict[str, int] = {}
         self._timer_runs = False
         self._stopping = False
         self._ended = asyncio.Event()
 
-    def start(self, source: object, now: float) -> ActiveCall:
+    def start(self, source: object, now: float, caller: str) -> ActiveCall:
         """Add a call, and wait for its request.
 
         Args:
             source: the call's task, if its server calls `ended` for it; otherwise anything.
             now: time.perf_counter().
+            caller: who calls.
 
         Raises:
             CallLimitReached: too many calls are in progress.
+            QuotaExceeded: the caller has as many calls in progress as one caller may.
             Draining: the server is stopping.
         """
         if self._stopping:
             raise Draining
         if len(self._calls) >= self._max_calls:
             raise CallLimitReached(self._max_calls)
+        number = self._calls_of.get(caller, 0)
+        if number >= self._caller_max_calls:
+            raise QuotaExceeded(
+                f"{number} calls in progress", str(self._caller_max_calls), "calls", CallLimitReached.retry_after
+            )
         if isinstance(source, asyncio.Task):
             task: asyncio.Task[object] = source
         else:
             # The task ends when gRPC has sent the response, which is after the handler has returned it.
             task = _current_task()
             task.add_done_callback(self.ended)
-        call = self._calls[task] = ActiveCall(self, task, now)
+        self._calls_of[caller] = number + 1
+        call = self._calls[task] = ActiveCall(self, task, now, caller)
         if not self._timer_runs:
             self._timer_runs = True
             task.get_loop().call_later(self._interval, self._end_overdue_calls)
@@ -160,9 +178,15 @@ class ActiveCalls:
     def ended(self, task: "asyncio.Task[object]") -> None:
         """Remove the call of a task, if it is one of these calls, and release what it holds."""
         call = self._calls.pop(task, None)
-        if call is not None and call.unsent is not None:
-            for response in call.unsent:
-                response.release()
+        if call is not None:
+            number = self._calls_of[call.caller]
+            if number > 1:
+                self._calls_of[call.caller] = number - 1
+            else:
+                del self._calls_of[call.caller]
+            if call.unsent is not None:
+                for response in call.unsent:
+                    response.release()
         if self._stopping and not self._calls:
             self._ended.set()
 

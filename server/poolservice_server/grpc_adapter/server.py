@@ -44,6 +44,7 @@ class GrpcServer:
             receive_timeout=settings.receive_timeout,
             send_timeout=settings.send_timeout,
             max_calls=settings.max_calls,
+            caller_max_calls=settings.largest_caller_calls,
             is_short_of_memory=service.unread_responses_exceed_half_the_queue,
         )
         callers = CallerNames(

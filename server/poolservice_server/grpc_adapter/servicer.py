@@ -74,8 +74,8 @@ class PoolServicer:
             started, code, caller, reason = metrics.started(), _CANCELLED, "", ""
             active: ActiveCall | None = None
             try:
-                active = calls.start(source, started)
-                active.caller = caller = caller_of(context)
+                caller = caller_of(context)
+                active = calls.start(source, started, caller)
                 message = await context.read()
                 active.received()
                 if message is grpc.aio.EOF:
@@ -124,8 +124,8 @@ class PoolServicer:
             started, code, caller, reason = self._metrics.started(), _CANCELLED, "", ""
             active: ActiveCall | None = None
             try:
-                active = self._calls.start(source, started)
-                active.caller = caller = self._callers.caller_of(context)
+                caller = self._callers.caller_of(context)
+                active = self._calls.start(source, started, caller)
                 await respond(active, context)
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active)

@@ -8,7 +8,7 @@ color profiles, thumbnails and further frames are never decompressed, so a decom
 
 from poolservice_server.images.color_mode import CHANNELS, ColorMode
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import Decode, DecoderCrashed, decode, decode_scanned
+from poolservice_server.images.decoder import Decode, DecoderEnded, decode, decode_scanned
 from poolservice_server.images.encoder import encode_png
 from poolservice_server.images.formats import FORMATS, read_header, scan
 from poolservice_server.images.scan_result import Header, Scan
@@ -18,7 +18,7 @@ __all__ = [
     "FORMATS",
     "ColorMode",
     "Decode",
-    "DecoderCrashed",
+    "DecoderEnded",
     "Header",
     "Scan",
     "decode",

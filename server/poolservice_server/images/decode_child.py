@@ -41,8 +41,8 @@ def main() -> None:
     if os.getppid() != parent:
         return
     # The parent handles signals to the process group: it drains its requests and then ends this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # The parent reports a crash. A core file of this process would contain callers' images.
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -36,7 +36,7 @@ METHODS: Mapping[str, _Method] = MappingProxyType(
         "webp": _Method(2.6, 35.0, 3.5),
         "webp_lossless": _Method(3.0, 7.0, 4.5),
         "raw": _Method(0.7, 0.2, 0.0),
-        "bmp_run_length": _Method(100.0, 200.0, 2.0),
+        "bmp_run_length": _Method(60.0, 200.0, 2.0),
         "tiff_fax": _Method(8.0, 20.0, 1.0),
         "tiff_lzw": _Method(1.0, 2.5, 1.0),
         "tiff_jpeg": _Method(1.5, 8.0, 1.0),
@@ -51,6 +51,8 @@ METHODS: Mapping[str, _Method] = MappingProxyType(
 _STEPS_PER_FILE = 60_000.0
 # Exporting Pillow's image as planes, and converting it to another mode, per pixel.
 _STEPS_PER_PIXEL = 7.0
+# Decoding and exporting a row of Pillow's image, whatever its length.
+_STEPS_PER_ROW = 25.0
 # Converting libjpeg-turbo's pixels to planes, per pixel.
 _TURBO_STEPS_PER_PIXEL = 1.0
 # The peak bytes of decoding with libjpeg-turbo, per pixel: gray samples or colors of four bytes, and the planes. RGBA
@@ -87,19 +89,29 @@ def decode_cost(scanned: Scan, mode: ColorMode) -> tuple[float, int]:
     ):
         per_pixel = (_TURBO_GRAY_BYTES if coding.channels == 1 else _TURBO_COLOR_BYTES)[mode]
         return steps + _TURBO_STEPS_PER_PIXEL * pixels, decoding + pixels * per_pixel
+    steps += _STEPS_PER_ROW * header.height
+    height, width = header.upright
+    turned = header.orientation != 1
     if header.bits > 8:
         # Pillow's image, a copy as uint16, and the planes.
-        rotated = 2 if header.orientation != 1 else 0
+        loaded = _pillow_bytes(header.width, header.height, 2)
+        upright = _pillow_bytes(width, height, 2) if turned else 0
         return (
             steps + _STEPS_PER_PIXEL * pixels,
-            max(decoding + 2 * pixels, coding.nbytes + pixels * (4 + rotated + 2 * channels)),
+            max(decoding + loaded, coding.nbytes + loaded + upright + pixels * (2 + 2 * channels)),
         )
-    stored = 4 if coding.channels > 1 else 1
     # Pillow keeps the image as stored until it has been converted. Its pixels take one byte or four.
-    converted = 0 if coding.channels == channels else 4 if channels >= 3 else 1
-    rotated = stored if header.orientation != 1 else 0
-    exporting = coding.nbytes + pixels * (stored + converted + 2 * channels)
+    stored = 4 if coding.channels > 1 else 1
+    loaded = _pillow_bytes(header.width, header.height, stored)
+    upright = _pillow_bytes(width, height, stored)
+    converted = 0 if coding.channels == channels else _pillow_bytes(width, height, 4 if channels >= 3 else 1)
+    exporting = coding.nbytes + upright + converted + pixels * 2 * channels
     return (
-        steps + _STEPS_PER_PIXEL * pixels * (2 if rotated else 1),
-        max(decoding + pixels * stored, coding.nbytes + pixels * (stored + rotated), exporting),
+        steps + _STEPS_PER_PIXEL * pixels * (2 if turned else 1),
+        max(decoding + loaded, coding.nbytes + loaded + upright * turned, exporting),
     )
+
+
+def _pillow_bytes(width: int, height: int, pixel_bytes: int) -> int:
+    """Return the bytes of an image of Pillow, which has a pointer to each row and rows of whole 32-bit words."""
+    return height * (8 + -(-width * pixel_bytes // 4) * 4)

@@ -2,39 +2,26 @@
 
 import contextlib
 import fcntl
-import json
-import math
 import mmap
 import os
 import queue
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from typing import Any, Self
 
 import numpy as np
-import structlog
 
 from poolservice_server.foreign_text import quote
 from poolservice_server.images.color_mode import CHANNELS, ColorMode
-from poolservice_server.images.decode_child import MAX_LINE
 from poolservice_server.images.decode_cost import decode_cost
-from poolservice_server.images.decoder import DecoderCrashed
+from poolservice_server.images.decoder import DecoderEnded
+from poolservice_server.images.decoder_process import STOPPING, DecoderProcess
 from poolservice_server.images.scan_result import Scan, invalid_image
 from poolservice_server.stop import Stop, WorkStopped, never
-
-_log = structlog.get_logger(__name__)
 
 # The memory that a child may use in addition to twice the estimate.
 _SPARE_BYTES = 64 * 2**20
 # The time that a child has in addition to twenty times the estimate. It includes the start of the child.
 _SPARE_SECONDS = 10.0
-# The interval at which a waiting thread calls `stop`, and the time that a child then has to stop by itself.
-_POLL_SECONDS = 0.02
-_STOPPING_SECONDS = 0.2
 _ALIGNMENT = 64
 
 
@@ -48,10 +35,10 @@ class DecodeProcesses:
     """
 
     def __init__(self, count: int) -> None:
-        self._children = {_Child() for _ in range(count)}
+        self._children = {DecoderProcess() for _ in range(count)}
         self._is_closed = False
         self._changing = threading.Lock()
-        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[DecoderProcess] = queue.SimpleQueue()
         for child in self._children:
             self._idle.put(child)
 
@@ -62,7 +49,7 @@ class DecodeProcesses:
         self.close()
 
     def close(self) -> None:
-        """End the children immediately. Images that are being decoded fail with DecoderCrashed."""
+        """End the children immediately. Images that are being decoded fail with DecoderEnded."""
         with self._changing:
             self._is_closed = True
             for child in self._children:
@@ -83,8 +70,9 @@ class DecodeProcesses:
         """Decode an image in a child, as `images.decode_scanned` does. Blocks the calling thread.
 
         Raises:
-            InvalidRequest: the file is damaged, or decoding it takes more memory than images of its size take.
-            DecoderCrashed: the child crashed or took too long.
+            InvalidRequest: the file is damaged, crashes the decoder, or takes more memory or time than images of its
+                size take.
+            DecoderEnded: the child was ended from outside, or by `close`.
             WorkStopped: `stop` returned True.
         """
         steps, nbytes = decode_cost(scanned, mode)
@@ -134,7 +122,7 @@ class DecodeProcesses:
                 # It was ended while it was idle, from outside or by `close`.
                 child = self._replace(child)
                 if self._is_closed:
-                    raise DecoderCrashed("the server is stopping, and has ended its decoder processes")
+                    raise DecoderEnded(STOPPING)
             reply = child.ask(request, descriptor, memory, stop, seconds)
         except BaseException:
             child = self._replace(child)
@@ -143,93 +131,17 @@ class DecodeProcesses:
             self._idle.put(child)
         return reply
 
-    def _replace(self, child: "_Child") -> "_Child":
+    def _replace(self, child: DecoderProcess) -> DecoderProcess:
         with self._changing:
             child.kill()
             child.connection.close()
             if self._is_closed:
                 return child
             # If the system cannot start a process now, the dead child stays, and the next call replaces it.
-            replacement = _Child()
+            replacement = DecoderProcess()
             self._children.remove(child)
             self._children.add(replacement)
             return replacement
-
-
-class _Child:
-    """One child process and the socket to it."""
-
-    def __init__(self) -> None:
-        self.connection, childs_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "poolservice_server.images.decode_child"]
-        try:
-            with childs_end:
-                self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own
-                    [*command, str(childs_end.fileno()), str(os.getpid())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=(childs_end.fileno(),),
-                    env={
-                        **os.environ,
-                        # The child imports the same packages as this process.
-                        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                        # numpy must not start threads.
-                        "OPENBLAS_NUM_THREADS": "1",
-                    },
-                )
-        except OSError:
-            self.connection.close()
-            raise
-
-    def is_alive(self) -> bool:
-        """Return True if the process has not ended."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """End the process now, and wait until it has ended. The connection reports the end to a waiting thread."""
-        self._process.kill()
-        self._process.wait()
-
-    def ask(
-        self, request: dict[str, Any], descriptor: int, memory: mmap.mmap, stop: Stop, seconds: float
-    ) -> dict[str, Any]:
-        """Send a request and return the reply.
-
-        Raises:
-            DecoderCrashed: the process ended, or did not reply within `seconds`.
-            WorkStopped: `stop` returned True, and the process did not notice it.
-        """
-        limit = time.monotonic() + seconds
-        stopped_at = math.inf
-        with contextlib.suppress(BrokenPipeError):
-            socket.send_fds(self.connection, [json.dumps(request).encode()], [descriptor])
-        while True:
-            self.connection.settimeout(_POLL_SECONDS)
-            try:
-                line = self.connection.recv(MAX_LINE)
-            except TimeoutError:
-                now = time.monotonic()
-                if now > stopped_at + _STOPPING_SECONDS:
-                    raise WorkStopped from None
-                if now > limit:
-                    raise self._crashed(request, f"took more than {seconds:.3g} s for") from None
-                if stopped_at == math.inf and stop():
-                    memory[0] = 1
-                    stopped_at = now
-                continue
-            except ConnectionResetError:
-                line = b""
-            if line:
-                reply: dict[str, Any] = json.loads(line)
-                return reply
-            code = self._process.wait()
-            name = signal.Signals(-code).name if code < 0 else f"status {code}"
-            raise self._crashed(request, f"crashed ({name}) on")
-
-    def _crashed(self, request: dict[str, Any], event: str) -> DecoderCrashed:
-        name = request["header"][0]
-        _log.error("a decoder process failed", format=name, failure=event, pid=self._process.pid)
-        return DecoderCrashed(f"the {name} decoder {event} this image; save the image again, for example as PNG")
 
 
 def _create_memory(nbytes: int) -> int:

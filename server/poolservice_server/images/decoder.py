@@ -69,8 +69,8 @@ class Decode(Protocol):
         ...
 
 
-class DecoderCrashed(Exception):
-    """The process that decoded an image ended, or took too long and was ended."""
+class DecoderEnded(Exception):
+    """The process that decoded an image was ended from outside, so the image may be decoded another time."""
 
 
 def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:

@@ -152,6 +152,13 @@ class Settings(BaseSettings):
         "max_queue_items, so that no caller fills the queue alone. A caller is a token, a client certificate or a "
         "connection",
     )
+    caller_max_calls: int = Field(
+        default=0,
+        ge=0,
+        description="Largest number of calls of one caller in progress in each worker; 0: seven eighths of max_calls, "
+        "so that no caller takes all of them. Times twice max_message_bytes, it bounds the memory of the messages that "
+        "one caller sends slowly",
+    )
     caller_max_bytes: int = Field(
         default=0,
         ge=0,
@@ -231,6 +238,11 @@ class Settings(BaseSettings):
     def largest_caller_requests(self) -> int:
         """Return how many requests one caller may have queued or running."""
         return self.caller_max_requests or self.max_queue_items - self.max_queue_items // 8
+
+    @property
+    def largest_caller_calls(self) -> int:
+        """Return how many calls one caller may have in progress."""
+        return self.caller_max_calls or self.max_calls - self.max_calls // 8
 
     @property
     def largest_caller_bytes(self) -> int:

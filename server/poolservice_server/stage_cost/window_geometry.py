@@ -43,10 +43,11 @@ class Geometry:
         """True if no window can lie in the padding alone."""
         return all(p == 0 or d == 1 for p, d in zip(self.window.padding, self.window.dilation, strict=True))
 
-    @property
-    def slides_for_sums(self) -> bool:
-        """True if the values of a window are added in a tree."""
+    def slides_for_sums(self, *, widens: bool) -> bool:
+        """Return True if the values of a window are added in a tree; `widens` if other kernels convert whole planes."""
         large = math.prod(self.spatial) >= thresholds.SLIDING_LARGE_PLANE
+        if large and widens:
+            return True
         enough = self.positions > thresholds.SLIDING_MIN_POSITIONS_SUM[large]
         return enough and self.visits >= thresholds.SLIDING_MIN_VISITS_SUM[large]
 

@@ -26,7 +26,7 @@ def extreme(spec: Any, sizes: Sizes, *, minimum: bool) -> Estimate:
 def average(spec: Any, sizes: Sizes) -> Estimate:
     """Estimate the mean of each window."""
     geometry = Geometry(spec.window, sizes.spatial)
-    if geometry.slides_for_sums:
+    if geometry.slides_for_sums(widens=sizes.integer or sizes.half):
         return _sliding_sum(geometry, sizes)
     in_numpy = _sum_in_numpy(geometry, sizes)
     if in_numpy is None:
@@ -43,7 +43,7 @@ def mixed(spec: Any, sizes: Sizes) -> Estimate:
     geometry = Geometry(spec.window, sizes.spatial)
     maximum: Estimate | None
     fraction = 1.0
-    if geometry.slides_for_sums:
+    if geometry.slides_for_sums(widens=sizes.integer or sizes.half):
         fraction = geometry.band_fraction(sizes.planes)
         mean, maximum = _sliding_sum(geometry, sizes), _sliding_extreme(geometry, sizes)
     else:
@@ -84,7 +84,7 @@ def power_sum(spec: Any, sizes: Sizes) -> Estimate:
         + c.CONVERSION * (computed != sizes.width) * sizes.values
     )
     converted = computed * sizes.values if sizes.integer or sizes.half else 0
-    if geometry.slides_for_sums:
+    if geometry.slides_for_sums(widens=True):
         total = _sliding_sum(geometry, sizes, added_in=computed)
         fraction = geometry.band_fraction(sizes.planes)
         work = max(fraction * (converted + computed * sizes.values), total.work_bytes)
@@ -126,6 +126,8 @@ def _extreme_in_numpy(geometry: Geometry, sizes: Sizes, *, minimum: bool) -> Est
     if sizes.planes < slice_from:
         return None
     passes = geometry.doublings(1.0, 1.5)
+    if geometry.padded > 1:
+        passes += 2 * geometry.padded  # makes the padding, and copies the planes into it
     steps = c.CALL + converting + pass_steps(sizes.values * passes, width)
     work = widened + width * _slices_of_extremes(geometry, sizes)
     return Estimate("slices", steps, work, sizes.result_bytes)

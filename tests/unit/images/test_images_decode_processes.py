@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from poolservice.errors import InvalidRequest
-from poolservice_server.images import ColorMode, DecoderCrashed, decode, decode_processes, scan
+from poolservice_server.images import ColorMode, DecoderEnded, decode, decode_processes, decoder_process, scan
 from poolservice_server.images.decode_processes import DecodeProcesses
 from poolservice_server.stop import WorkStopped
 
@@ -64,20 +64,63 @@ def test_errors_are_the_same_as_on_threads(processes: DecodeProcesses, files: Ma
         assert (in_child.value.field, in_child.value.reason) == (on_thread.value.field, on_thread.value.reason)
 
 
-def test_a_crash_costs_one_call(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
-    child = child_of_this_process()
-    # A stopped process cannot finish before it is killed. `stop` is called after the request has been sent.
+def send_while_decoding(child: int, number: signal.Signals) -> Callable[[], bool]:
+    """Stop a child, which cannot finish then, and return the function `stop`, which sends it a signal.
+
+    `stop` is called after the request has been sent.
+    """
     os.kill(child, signal.SIGSTOP)
 
-    def crash() -> bool:
-        os.kill(child, signal.SIGSEGV)
+    def stop() -> bool:
+        os.kill(child, number)
         os.kill(child, signal.SIGCONT)
         return False
 
-    with pytest.raises(DecoderCrashed, match=r"the JPEG decoder crashed \(SIGSEGV\) on this image"):
-        decode_in_child(processes, files["jpeg"], stop=crash)
+    return stop
+
+
+@pytest.mark.parametrize("fault", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGXCPU])
+def test_an_image_that_crashes_a_child_is_refused_and_costs_one_call(
+    processes: DecodeProcesses, files: Mapping[str, bytes], fault: signal.Signals
+) -> None:
+    child = child_of_this_process()
+    with pytest.raises(InvalidRequest, match=rf"the JPEG decoder crashed \({fault.name}\) on this image") as caught:
+        decode_in_child(processes, files["jpeg"], stop=send_while_decoding(child, fault))
+    assert caught.value.field == "image.data"
     assert child_of_this_process() != child
     assert decode_in_child(processes, files["jpeg"]).shape == (3, 67, 45)
+
+
+def test_a_child_that_is_killed_from_outside_does_not_blame_the_image(
+    processes: DecodeProcesses, files: Mapping[str, bytes]
+) -> None:
+    child = child_of_this_process()
+    with pytest.raises(DecoderEnded, match=r"ended from outside \(SIGKILL\)"):
+        decode_in_child(processes, files["jpeg"], stop=send_while_decoding(child, signal.SIGKILL))
+    assert decode_in_child(processes, files["jpeg"]).shape == (3, 67, 45)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_to_the_process_group_do_not_end_a_child(
+    processes: DecodeProcesses, files: Mapping[str, bytes], number: signal.Signals
+) -> None:
+    # A child that has decoded has started completely.
+    decode_in_child(processes, files["jpeg"])
+    child = child_of_this_process()
+    assert decode_in_child(processes, files["jpeg"], stop=send_while_decoding(child, number)).shape == (3, 67, 45)
+    assert child_of_this_process() == child
+
+
+def test_an_image_that_is_decoded_during_close_fails_because_the_server_stops(files: Mapping[str, bytes]) -> None:
+    with DecodeProcesses(1) as processes:
+        os.kill(child_of_this_process(), signal.SIGSTOP)
+
+        def close() -> bool:
+            processes.close()
+            return False
+
+        with pytest.raises(DecoderEnded, match="the server is stopping"):
+            decode_in_child(processes, files["jpeg"], stop=close)
 
 
 def test_a_child_that_was_killed_while_idle_is_replaced(processes: DecodeProcesses, files: Mapping[str, bytes]) -> None:
@@ -109,7 +152,7 @@ def test_decoding_after_close_fails_at_once(files: Mapping[str, bytes]) -> None:
     processes = DecodeProcesses(1)
     processes.close()
     for _ in range(2):
-        with pytest.raises(DecoderCrashed, match="the server is stopping"):
+        with pytest.raises(DecoderEnded, match="the server is stopping"):
             decode_in_child(processes, files["jpeg"])
 
 
@@ -124,7 +167,7 @@ def test_a_child_that_does_not_stop_is_killed(processes: DecodeProcesses, files:
 def test_a_child_stops_a_long_decode_by_itself(
     processes: DecodeProcesses, write_png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_processes, "_STOPPING_SECONDS", 3600.0)
+    monkeypatch.setattr(decoder_process, "_STOPPING_SECONDS", 3600.0)
     child = child_of_this_process()
     file = write_png(7000, 7000, 8, 2, zlib.compress(bytes(7000 * 21001), 1))
     with pytest.raises(WorkStopped):
@@ -138,7 +181,7 @@ def test_a_child_that_takes_too_long_is_killed(
     child = child_of_this_process()
     os.kill(child, signal.SIGSTOP)
     monkeypatch.setattr(decode_processes, "_SPARE_SECONDS", 0.01)
-    with pytest.raises(DecoderCrashed, match=r"the JPEG decoder took more than 0.0\d+ s for this image"):
+    with pytest.raises(InvalidRequest, match=r"the JPEG decoder took more than 0.0\d+ s for this image"):
         decode_in_child(processes, files["jpeg"])
     assert not psutil.pid_exists(child)
 

@@ -55,6 +55,28 @@ def test_missing_rows_are_found_in_any_color(write_png: WritePng, color: int) ->
             decode(write_png(20, 30, 8, 2, zlib.compress((row * 30)[:nbytes])), "RGB", max_pixels=MAX_PIXELS)
 
 
+@pytest.mark.parametrize("kind", ["png", "png_palette", "png_1_bit", "png_gray_alpha", "png_alpha", "png_16_bit"])
+@pytest.mark.parametrize("rest", ["intact", "wrong checksum", "damaged", "no checksum"])
+def test_what_follows_the_last_pixel_is_not_needed_as_in_pillow(
+    files: Mapping[str, bytes], kind: str, rest: str
+) -> None:
+    def longer(data: bytes) -> bytes:
+        if rest == "no checksum":
+            return data[:-4]
+        compressor = zlib.compressobj()
+        data = compressor.compress(zlib.decompress(data) + bytes(50_000))
+        if rest == "damaged":
+            # A block of deflate's reserved type.
+            return data + compressor.flush(zlib.Z_FULL_FLUSH) + b"\x07"
+        data += compressor.flush()
+        return flip_checksum(data, 3) if rest == "wrong checksum" else data
+
+    file = with_pixels(files[kind], longer)
+    Image.open(BytesIO(file)).load()
+    expected = decode(files[kind], "RGBA", max_pixels=MAX_PIXELS)
+    assert (decode(file, "RGBA", max_pixels=MAX_PIXELS) == expected).all()
+
+
 def test_ancillary_chunks_before_the_pixels_are_verified(write_png: WritePng) -> None:
     pixels = zlib.compress(bytes(5 * 22))
     file = write_png(7, 5, 8, 2, pixels, before={b"tEXt": b"Comment\0hello"})
