@@ -62,7 +62,7 @@ def command(
     concurrency: Annotated[
         list[int] | None, typer.Option(help="Concurrent calls. May be repeated. Default: 1, 8 and 32.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Duration of each measurement in seconds.")] = 0.5,
+    seconds: Annotated[float, typer.Option(help="Duration of each measurement in seconds.")] = 0.4,
     rounds: Annotated[int, typer.Option(help="Rounds over all contestants.")] = 5,
     mosec_batch: Annotated[
         int, typer.Option(min=2, help="The most requests of one of mosec's batches. It was fastest with 4, of 2 to 32.")

@@ -9,13 +9,15 @@ to the client     messages that the server is sending and the client has not tak
 client decode     reading messages and dealing out the results
 
 A side is busy while its event loop runs, or one of its steps on another thread. gRPC's own threads and the kernel,
-which read and copy messages, are not in these figures, but they are in the CPU time.
+which read and copy messages, are not in these figures, but they are in the CPU time. A side that is ready to run and
+has no core counts as busy, so the figures are of use on an otherwise idle machine only.
 
 The times are recorded by functions that replace those of client and server in this program and in
 tests/bench/timeline_server.py. They slow down the load a little.
 """
 
 import json
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -115,6 +117,8 @@ def command(
     timelines = _record([known[name] for name in load or known])
     console.print(_table(timelines))
     console.print(_step_table(timelines))
+    waiting = statistics.fmean(one.measured.waiting for one in timelines)
+    console.print(f"threads that were ready to run and had no core: {waiting:.1f} on average")
     console.print(f"load average of the machine: {load_before:.1f} before, {load_average():.1f} after")
     draw([Panel(one.load.title, one.measured.start, one.measured.end, one.rows) for one in timelines], output)
     console.print(f"wrote {output}")
@@ -166,7 +170,7 @@ def _timeline(load: Load, measured: Measured, rows: Any) -> Timeline:
 
 def _table(timelines: list[Timeline]) -> Table:
     table = _empty_table("fraction of the second in which ... is busy")
-    for column in ("items/s", "in flight", "client", "server", "both", "none", "starved", "cores", "wait"):
+    for column in ("items/s", "in flight", "client", "server", "both", "none", "starved", "cores"):
         table.add_column(column, justify="right")
     for one in timelines:
         fractions = one.fractions()
@@ -177,11 +181,10 @@ def _table(timelines: list[Timeline]) -> Table:
             f"{one.in_flight:.1f}",
             *(f"{fractions[name]:.2f}" for name in states),
             f"{one.measured.client_cores:.2f}+{one.measured.server_cores:.2f}",
-            f"{one.measured.waiting:.2f}",
         )
     table.caption = (
         "in flight: messages, on average; starved: the server is idle and no message is on its way to it; "
-        "cores: used by client + server; wait: threads that are ready to run and have no core"
+        "cores: used by client + server"
     )
     return table
 
