@@ -43,6 +43,8 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     for panel, (second, close_up) in zip(panels, axes, strict=True):
         _draw_density(second, panel)
         _draw_bars(close_up, panel)
+    for below in axes[-1]:
+        below.set_xlabel("milliseconds", fontsize=8)
     if path.suffix == ".svg":
         figure.savefig(path, metadata={"Date": None})
         return
