@@ -23,6 +23,9 @@ SDK_THREADS, COALESCED_THREADS = "SDK, threads", "coalesced, threads"
 
 _WARM_UP_SECONDS = 0.15
 
+# The path of mosec's only route.
+_MOSEC_PATH = "/inference"
+
 
 class PeerJob:
     """A job in the form that each client takes it.
@@ -78,8 +81,6 @@ class PeerJob:
         if not np.allclose(values, self.job.expected, rtol=1e-5, atol=0):
             raise ValueError(f"{self.job.name}: wrong values from mosec: {values[:4]}")
 
-
-_MOSEC_PATH = "/inference"
 
 #: Measures one contestant: the server, the job, the callers, the seconds.
 Measure = Callable[[Server, PeerJob, int, float], Awaitable[Measurement]]

@@ -24,7 +24,8 @@ class HttpConnection(asyncio.Protocol):
         self._head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: %d\r\n\r\n"
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
-        self._expected = 0
+        # The size of the response with its headers, and where its body starts; 0 until the headers have arrived.
+        self._expected = self._body_start = 0
         self._response: asyncio.Future[bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

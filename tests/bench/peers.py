@@ -149,7 +149,7 @@ def _table(job: PeerJob, levels: list[int], measurements: Measurements) -> Table
         collapse_padding=True,
     )
     table.add_column("in flight", justify="right")
-    table.add_column("contestant")
+    table.add_column("contestant", no_wrap=True)
     for column in ("calls/s", "p50 ms", "p99 ms", "server CPU µs", "client CPU µs"):
         table.add_column(column, justify="right")
     contestants = contestants_of(job)
@@ -179,7 +179,7 @@ def _print_targets(measurements: Measurements) -> bool:
         collapse_padding=True,
     )
     for column in ("job", "in flight", "contestant", "baseline", "target", "measured", "p99", ""):
-        table.add_column(column, justify="right" if column in ("target", "measured", "p99") else "left")
+        table.add_column(column, justify="right" if column in ("target", "measured", "p99") else "left", no_wrap=True)
     missed = False
     for target in TARGETS:
         ratios = _ratios(measurements, target)
