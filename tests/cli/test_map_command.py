@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import parquet
 
+from poolservice_server.testing import Service
+
 Command = Callable[..., CompletedProcess[str]]
 
 ALL, FAILED, USAGE = 0, 1, 2
@@ -272,3 +274,15 @@ def test_arrays_may_have_their_channels_last(tmp_path: Path, command: Command) -
     assert (done.returncode, done.stderr) == (ALL, "")
     features = np.load(tmp_path / "f.npz")["features"]
     np.testing.assert_allclose(features, pixels.mean((0, 1))[None], rtol=1e-5)
+
+
+def test_a_quota_of_the_server_slows_a_run_down_and_fails_no_file(
+    offline: Command, start_server: Callable[..., Service], tmp_path: Path
+) -> None:
+    (tmp_path / "arrays").mkdir()
+    for number in range(300):
+        # Arrays of different shapes, which cannot be sent as one request.
+        np.save(tmp_path / "arrays" / f"{number:03}.npy", np.full((1, 2, 2 + number), number, np.float32))
+    address = start_server("--caller-max-requests", "3").address
+    stdout_of(offline("map", "arrays/*.npy", "--op", "gap2d", "-o", "f.npy", "--quiet", "--address", address))
+    np.testing.assert_array_equal(np.load(tmp_path / "f.npy"), np.arange(300, dtype=np.float32)[:, None])

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_health.v1.health import HealthServicer
 from poolservice import __version__
 from poolservice.dtypes import DTYPE_NAMES
 from poolservice.specs import OPERATORS
+from poolservice_server.testing import Service
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -55,6 +57,20 @@ def test_info_never_cuts_a_number_or_a_name(command: Command, columns: str | Non
         assert number in done.stdout.split()
 
 
+def test_info_names_limits_that_the_server_does_not_have(
+    offline: Command, start_server: Callable[..., Service]
+) -> None:
+    address = start_server("--caller-max-rate", "2.5").address
+    done = offline("info", address)
+    assert done.returncode == 0, done.stderr
+    limits = dict(re.findall(r"^(\w+)  +(\S.*\S|\S)$", done.stdout, re.MULTILINE))
+    assert limits["caller_max_rate"] == "2.5"
+    assert limits["caller_max_seconds"] == "no limit"
+    assert limits["max_request_seconds"] == "10"
+    assert not [name for name, value in limits.items() if value in ("0", "0.0")]
+    assert json.loads(offline("info", address, "--json").stdout)["limits"]["caller_max_seconds"] == 0
+
+
 def test_info_as_json(command: Command) -> None:
     info = json.loads(command("info", "--json").stdout)
     assert info["version"] == __version__
@@ -89,6 +105,25 @@ def test_info_without_a_server(offline: Command, unused_address: str) -> None:
     done = offline("info", "-a", unused_address)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"poolservice: no server answers at {unused_address}")
+
+
+def test_a_wrong_unix_socket_is_named(offline: Command, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for name in ("info", "health", "bench"):
+        done = offline(name, f"unix:{missing}")
+        assert done.returncode == (UNREACHABLE if name == "health" else 1)
+        assert f"the Unix socket {missing} does not exist" in done.stderr
+    done = offline("health", "unix:" + "x" * 108)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "the path of a Unix socket has 1 to 107 bytes; got 108 bytes" in done.stderr
+
+
+def test_a_wrong_tls_file_is_named(offline: Command, unused_address: str, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_text("<html>Please log in</html>")
+    done = offline("health", unused_address, POOLSERVICE_CA=str(ca))
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert f"POOLSERVICE_CA names {str(ca)!r}, which is not in PEM format" in done.stderr
 
 
 def test_a_flag_overrides_the_environment(command: Command, unused_address: str) -> None:

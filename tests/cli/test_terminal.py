@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.client.hostile_attacks import CASES
+from tests.client.hostile_server import hostile
 
 from poolservice_client._cli.message_text import escape
 
@@ -228,3 +230,10 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, server_address: str) -> 
     assert (done.returncode, done.stderr) == (0, b"")
     with np.load(tmp_path / "f.npz") as arrays:
         np.testing.assert_array_equal(arrays["features"][:, 0], np.arange(20))
+
+
+def test_grpc_writes_no_text_of_a_server_with_the_documented_setting(offline: Command) -> None:
+    with hostile(CASES["GOAWAY ENHANCE_YOUR_CALM"].attack) as server:
+        done = offline("health", server.address, GRPC_VERBOSITY="ERROR")
+    assert "too_many_pings" in done.stderr
+    assert done.stderr.removesuffix("\n").isprintable()

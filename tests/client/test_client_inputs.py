@@ -206,6 +206,8 @@ class Unknown:
         (lambda: None, "NoneType cannot be pooled; give a numpy array"),
         (lambda: Unknown(), r"Unknown cannot be pooled; give a numpy array"),
         (lambda: {"x": X}, "dict cannot be pooled"),
+        (lambda: np.broadcast_to(np.float32(1), (10**5, 10**5, 10)), "400,000,000,000 bytes or more, and no message"),
+        (lambda: "a\0b.jpg", r"a\\0b\.jpg: no file can have this name"),
         (lambda: Image.new("F", (4, 4)), "mode F has no lossless"),
         (lambda: Image.new("LAB", (4, 4)), "mode LAB has no lossless"),
         (lambda: Image.new("I", (4, 4), 70000), "0 to 65535; this one has 70000 to 70000"),
@@ -216,6 +218,20 @@ def test_an_input_that_cannot_be_pooled_is_rejected(x: Callable[[], Any], messag
     # No server listens there, so the input is rejected before it is sent.
     with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=message):
         client.pool(x(), MaxPool2d(2))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/full", "/dev/null"])
+def test_a_device_is_not_read(path: str) -> None:
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(OSError, match="This is a device; give a file"):
+        client.pool(path, MaxPool2d(2))
+
+
+def test_a_file_larger_than_any_message_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with PoolClient("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match="no message has more than"):
+        client.pool(path, MaxPool2d(2))
 
 
 def test_a_missing_file_raises_the_error_of_open(tmp_path: Path) -> None:

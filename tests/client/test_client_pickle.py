@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -16,11 +16,13 @@ import pytest
 from poolservice_client import TLS, AsyncPoolClient, MaxPool2d, PoolClient, RetryPolicy
 
 X = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
+if TYPE_CHECKING:
+    from tests.client.conftest import Certificates
+
 OPTIONS: dict[str, Any] = {
     "timeout": 7.0,
     "coalesce": False,
     "retries": RetryPolicy(max_attempts=2),
-    "tls": TLS(ca="ca.pem"),
     "token": "secret",
     "metadata": [("x-team", "search")],
     "proxy": "http://proxy.example.org:3128",
@@ -82,8 +84,10 @@ def test_worker_processes_use_the_client_of_their_parent(server_address: str, tm
 
 @pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
 @pytest.mark.parametrize("duplicate", [lambda client: pickle.loads(pickle.dumps(client)), copy.copy, copy.deepcopy])
-def test_a_copy_has_all_settings(client_class: type[Any], duplicate: Callable[[Any], Any]) -> None:
-    client = client_class("example.org:443", **OPTIONS)
+def test_a_copy_has_all_settings(
+    certificates: "Certificates", client_class: type[Any], duplicate: Callable[[Any], Any]
+) -> None:
+    client = client_class("example.org:443", tls=TLS(ca=certificates.ca), **OPTIONS)
     made = duplicate(client)
     assert type(made) is client_class
     assert made._settings == client._settings

@@ -285,6 +285,10 @@ async def test_a_fast_call_is_not_hedged(server_address: str, client_class: type
         {"budget": -0.1},
         {"budget": 1.1},
         {"burst": -1},
+        {"burst": "1"},
+        {"first_backoff": "1"},
+        {"max_backoff": None},
+        {"budget": "1"},
     ],
 )
 def test_an_argument_out_of_range_is_named_in_the_error(arguments: dict[str, Any]) -> None:

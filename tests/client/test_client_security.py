@@ -155,6 +155,18 @@ def test_a_token_is_never_sent_unencrypted_to_another_machine(address: Any, tls:
         ({"metadata": [("x", "")] * 300}, "metadata"),
         ({"token": "a" * 8000}, "metadata"),
         ({"interceptors": [object()]}, "interceptors"),
+        ({"interceptors": 5}, "interceptors"),
+        ({"interceptors": None}, "interceptors"),
+        ({"keepalive": float("inf")}, "keepalive"),
+        ({"keepalive": 10**400}, "keepalive"),
+        ({"timeout": 10**400}, "timeout"),
+        ({"timeout": []}, "timeout"),
+        ({"token": 5}, "token"),
+        ({"token": b"abc"}, "token"),
+        ({"metadata": 5}, "metadata"),
+        ({"metadata": None}, "metadata"),
+        ({"metadata": {"ab": "c"}}, "metadata"),
+        ({"metadata": "ab"}, "metadata"),
     ],
 )
 async def test_an_invalid_setting_is_named(make_client: MakeClient, options: dict[str, Any], field: str) -> None:

@@ -83,7 +83,12 @@ def _print(server_info: ServerInfo, address: str) -> None:
     )
     typer.echo()
     limits = dataclasses.asdict(server_info.limits)
-    print_table((Column("limit"), Column("value", numeric=True)), ((name, f"{limits[name]:,}") for name in limits))
+    print_table((Column("limit"), Column("value", numeric=True)), ((name, _limit(limits[name])) for name in limits))
     typer.echo()
     print_text(f"dtypes: {', '.join(server_info.dtypes)}")
     print_text(f"image formats: {', '.join(server_info.image_formats)}")
+
+
+def _limit(value: float) -> str:
+    """Return a limit as text. The server sends 0 for one that it does not have."""
+    return f"{value:,.15g}" if value else "no limit"

@@ -156,5 +156,6 @@ class AsyncMap:
             options,
             self._transport,
             self._settings.call_timeout(timeout),
+            self._settings.retries,
             Results(options, progress_of(xs) if progress else None),
         )

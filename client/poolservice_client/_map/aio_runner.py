@@ -14,8 +14,9 @@ from poolservice_client._map.options import MapOptions
 from poolservice_client._map.yielded_values import Results
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.reader_threads import reader_threads
+from poolservice_client._settings.retry_policy import RetryPolicy
 from poolservice_client._transport.aio import AsyncTransport
-from poolservice_client._transport.retry import Failure
+from poolservice_client._transport.retry import Failure, Refused
 
 # While a synchronous iterable is read, other tasks get a turn after each of this many items.
 _ITEMS_PER_TURN = 16
@@ -27,10 +28,11 @@ async def map_async(
     options: MapOptions,
     transport: AsyncTransport,
     timeout: float | None,  # noqa: ASYNC109 - it becomes the deadline of each item
+    retries: RetryPolicy | None,
     results: Results,
 ) -> AsyncGenerator[Any, None]:
     """Yield the results of one map; see AsyncPoolClient.map."""
-    runner = AsyncMapRunner(query, options, transport, timeout)
+    runner = AsyncMapRunner(query, options, transport, timeout, retries)
     with results:
         try:
             async for item in runner.run(_asynchronous(source)):
@@ -43,15 +45,24 @@ async def map_async(
 class AsyncMapRunner:
     """The tasks of one map, and the state that they share."""
 
-    def __init__(self, query: PoolQuery, options: MapOptions, transport: AsyncTransport, timeout: float | None) -> None:
+    def __init__(
+        self,
+        query: PoolQuery,
+        options: MapOptions,
+        transport: AsyncTransport,
+        timeout: float | None,
+        retries: RetryPolicy | None,
+    ) -> None:
         self._query = query
         self._transport = transport
-        self._in_flight = InFlight(options, timeout)
+        self._in_flight = InFlight(options, timeout, retries)
         self._changed = asyncio.Event()
         self._may_read = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         # The number of tasks that prepare or send.
         self._busy = 0
+        # Runs when items that the server refused may be sent again.
+        self._timer: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._unexpected_error: BaseException | None = None
 
@@ -79,6 +90,8 @@ class AsyncMapRunner:
         if sys.is_finalizing():
             # The event loop runs no more tasks.
             return
+        if self._timer is not None:
+            self._timer.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -112,8 +125,14 @@ class AsyncMapRunner:
         while self._busy < MAX_CALLS and (work := self._in_flight.next_work()) is not None:
             self._busy += 1
             self._start(self._prepare(work) if isinstance(work, Item) else self._send(work))
+        if self._timer is None and (seconds := self._in_flight.wait_seconds) is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._send_again)
         self._changed.set()
         self._may_read.set()
+
+    def _send_again(self) -> None:
+        self._timer = None
+        self._notify()
 
     async def _prepare(self, item: Item) -> None:
         try:
@@ -131,6 +150,8 @@ class AsyncMapRunner:
                 self._in_flight.time_left(message),
                 partial(self._receive, message),
             )
+        except Refused as refusal:
+            self._in_flight.settle_refusal(message, refusal)
         except PoolError as error:
             self._in_flight.settle_failure(message, error)
         finally:

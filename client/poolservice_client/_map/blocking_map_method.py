@@ -166,7 +166,9 @@ class BlockingMap:
             in_flight: the most items that are read and not yet yielded. Default: 1024. The 64 MiB limit applies, too.
             progress: whether to show a bar on standard error, with the rate, the failures and, if ``len(xs)`` is
                 known, the time left.
-            timeout: seconds for each item from when it is first sent, retries included. Default: the client's timeout.
+            timeout: seconds for each item from when it is first sent, retries included. It starts again when the server
+                refuses the item because its queue is full or the caller has reached a quota; then `map` slows down.
+                Such items fail if no item succeeds for this time. Default: the client's timeout.
             output: as in `pool`.
             normalize: as in `pool`.
             dtype: as in `pool`.
@@ -196,6 +198,7 @@ class BlockingMap:
                 options,
                 self._transport,
                 self._settings.call_timeout(timeout),
+                self._settings.retries,
                 Results(options, progress_of(xs) if progress else None),
             )
         )

@@ -15,9 +15,10 @@ from poolservice_client._map.message import Message
 from poolservice_client._map.options import MapOptions
 from poolservice_client._map.yielded_values import Results
 from poolservice_client._request.query import PoolQuery
+from poolservice_client._settings.retry_policy import RetryPolicy
 from poolservice_client._transport.blocking import Transport
 from poolservice_client._transport.cancellation import Cancellation, Cancelled
-from poolservice_client._transport.retry import Failure
+from poolservice_client._transport.retry import Failure, Refused
 
 # If the iterable takes longer than this for an item, all results that are ready are yielded before it is read again.
 _SLOW_SECONDS = 0.01
@@ -33,10 +34,11 @@ def map_blocking(
     options: MapOptions,
     transport: Transport,
     timeout: float | None,
+    retries: RetryPolicy | None,
     results: Results,
 ) -> Generator[Any, None, None]:
     """Yield the results of one map; see PoolClient.map."""
-    runner = MapRunner(query, options, transport, timeout)
+    runner = MapRunner(query, options, transport, timeout, retries)
     with results:
         try:
             yield from runner.run(source, results)
@@ -47,10 +49,17 @@ def map_blocking(
 class MapRunner:
     """The threads of one map, and the state that they share."""
 
-    def __init__(self, query: PoolQuery, options: MapOptions, transport: Transport, timeout: float | None) -> None:
+    def __init__(
+        self,
+        query: PoolQuery,
+        options: MapOptions,
+        transport: Transport,
+        timeout: float | None,
+        retries: RetryPolicy | None,
+    ) -> None:
         self._query = query
         self._transport = transport
-        self._in_flight = InFlight(options, timeout)
+        self._in_flight = InFlight(options, timeout, retries)
         # Guards `_in_flight` and everything below.
         self._lock = threading.Lock()
         self._work_available = threading.Condition(self._lock)
@@ -140,10 +149,12 @@ class MapRunner:
             self._wake_worker()
 
     def _wake_worker(self) -> None:
-        """Let a thread look for work; start one if none is idle. The lock is held."""
+        """Let a thread look for work, or wait until refused items may be sent again. The lock is held."""
+        if not self._in_flight.has_work and self._in_flight.wait_seconds is None:
+            return
         if self._idle:
             self._work_available.notify()
-        elif len(self._threads) < MAX_CALLS and self._in_flight.has_work:
+        elif len(self._threads) < MAX_CALLS:
             thread = threading.Thread(target=self._work, name=f"poolservice-map-{len(self._threads)}", daemon=True)
             thread.start()
             # Afterwards, because Ctrl-C may come before it is started, and such a thread cannot be joined.
@@ -178,7 +189,7 @@ class MapRunner:
                     self._notify()
                     return work
                 self._idle += 1
-                self._work_available.wait()
+                self._work_available.wait(self._in_flight.wait_seconds)
                 self._idle -= 1
         return None
 
@@ -193,6 +204,10 @@ class MapRunner:
             )
         except Cancelled:
             raise
+        except Refused as refusal:
+            with self._lock:
+                self._in_flight.settle_refusal(message, refusal)
+                self._notify()
         except PoolError as error:
             with self._lock:
                 self._in_flight.settle_failure(message, error)
@@ -208,5 +223,4 @@ class MapRunner:
     def _notify(self) -> None:
         """Wake the caller's thread, and a worker if there is work. The lock is held."""
         self._changed.notify()
-        if self._in_flight.has_work:
-            self._wake_worker()
+        self._wake_worker()

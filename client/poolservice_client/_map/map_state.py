@@ -7,7 +7,7 @@ and the blocking runner holds a lock around every use.
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -15,8 +15,10 @@ from poolservice.errors import PoolError
 from poolservice_client._map.item import Item, Outcome, bytes_of
 from poolservice_client._map.message import Message
 from poolservice_client._map.options import MapOptions
+from poolservice_client._map.send_window import SendWindow
 from poolservice_client._request.template import RequestTemplate
-from poolservice_client._transport.retry import Failure, combine_failures, retryable_failure
+from poolservice_client._settings.retry_policy import RetryPolicy
+from poolservice_client._transport.retry import Failure, Refused, combine_failures, retryable_failure
 from poolservice_client.errors import DeadlineExceeded, Overloaded, Unauthenticated, Unavailable
 
 #: The most concurrent calls of one map.
@@ -40,21 +42,25 @@ class InFlight:
 
     Args:
         options: the options of the map.
-        timeout: seconds that an item has from when it is first sent; None for no limit.
+        timeout: seconds that an item has from when it is first sent; None for no limit. If the server refuses an item
+            and says when to send it again, the item counts as not sent yet, unless no item of the map has succeeded for
+            so long.
+        retries: the client's retry policy; None if items fail with their first error.
 
     Attributes:
         ended: whether no more items are read; set by the runner, and by an error that ends the map.
         fatal: the error that ends the map whatever the options say; None if there is none.
     """
 
-    def __init__(self, options: MapOptions, timeout: float | None) -> None:
+    def __init__(self, options: MapOptions, timeout: float | None, retries: RetryPolicy | None) -> None:
         self._ordered = options.ordered
         self._stops_at_failure = options.on_error == "raise"
         self._keeps_inputs = options.items
         self._timeout = math.inf if timeout is None else timeout
+        self._window = SendWindow(retries, self._timeout)
         self._max_items = _MAX_ITEMS if options.in_flight is None else options.in_flight
         # At most half of the limit, so that one message fills while another is being sent.
-        self._message_items = min(_STACK_ITEMS, math.ceil(self._max_items / 2))
+        self._message_items = min(_STACK_ITEMS, (self._max_items + 1) // 2)
         self._read = self._yielded = self._unsettled = 0
         # All items if they are yielded in order, else those that are settled.
         self._to_yield: deque[Item] = deque()
@@ -104,6 +110,11 @@ class InFlight:
         """True if `next_work` would return something now."""
         return bool(self._can_send_large or self._unprepared or self._can_send_small)
 
+    @property
+    def wait_seconds(self) -> float | None:
+        """The seconds until items that the server refused may be sent again; None if no item waits for that."""
+        return self._window.seconds_until_open if self._small or self._large else None
+
     def new_item(self, x: Any) -> Item:
         """Return the item for the next input."""
         return Item(self._read, x, self._keeps_inputs)
@@ -150,26 +161,40 @@ class InFlight:
         """Settle the items of a message by their outcomes.
 
         Items that can be retried stay in the message. The client's retry policy decides whether they are sent again
-        together, which counts as one retry.
+        together, which counts as one retry. Items that the server asks to send later return to the queue.
 
         Returns:
             The failure of the items that stay in the message; None if there are none.
         """
         retried: list[Item] = []
         failures: list[Failure] = []
+        refused: list[Item] = []
+        refusals: list[Failure] = []
         for item, outcome in zip(message.items, outcomes, strict=True):
             failure = retryable_failure(outcome) if isinstance(outcome, PoolError) else None
             if failure is None:
                 self._settle(item, outcome)
+            elif failure.retry_after > 0:
+                refused.append(item)
+                refusals.append(failure)
             else:
                 retried.append(item)
                 failures.append(failure)
+        if settled := len(message.items) - len(refused) - len(retried):
+            self._window.succeed(settled)
+        if refused:
+            self._refuse(refused, [one.error for one in refusals], combine_failures(refusals).retry_after)
         message.items = retried
         message.errors = [failure.error for failure in failures]
         if failures:
             return combine_failures(failures)
         self._finish(message)
         return None
+
+    def settle_refusal(self, message: Message, refusal: Refused) -> None:
+        """Return the items of a message that the server refused to the queue, or settle them."""
+        self._refuse(message.items, [refusal.error] * len(message.items), refusal.retry_after)
+        self._finish(message)
 
     def settle_failure(self, message: Message, error: PoolError) -> None:
         """Settle the items of a message that failed and is not retried."""
@@ -197,12 +222,19 @@ class InFlight:
 
     @property
     def _can_send_large(self) -> bool:
-        return bool(self._large) and (self._calls < _BUSY_CALLS or self._sent_bytes < _BUSY_BYTES)
+        return (
+            bool(self._large)
+            and (self._calls < _BUSY_CALLS or self._sent_bytes < _BUSY_BYTES)
+            and self._window.room >= 1
+        )
 
     @property
     def _can_send_small(self) -> bool:
-        full = len(self._small) >= self._message_items or self._small_bytes >= _MESSAGE_BYTES
-        return bool(self._small) and (full or self._small_messages < _PARTIAL_MESSAGES)
+        if not self._small:
+            return False
+        room = self._window.room
+        full = len(self._small) >= min(self._message_items, room) or self._small_bytes >= _MESSAGE_BYTES
+        return room >= 1 and (full or self._small_messages < _PARTIAL_MESSAGES)
 
     def _message_of_small(self) -> Message:
         """Return a message of the oldest small items, stacked if at least half of them have the same template."""
@@ -214,7 +246,7 @@ class InFlight:
             and same_template > 1
             and min(self._message_items, len(self._small)) <= 2 * same_template
         )
-        limit = self._message_items if stacked else min(self._message_items, _BATCH_ITEMS)
+        limit = self._message_items if stacked else min(self._message_items, _BATCH_ITEMS, self._window.room)
         items: list[Item] = []
         others: list[Item] = []
         nbytes = 0
@@ -234,6 +266,7 @@ class InFlight:
     def _start(self, message: Message) -> Message:
         now = time.monotonic()
         self._calls += 1
+        self._window.start(message.requests)
         self._sent_bytes += message.content_bytes
         for item in message.items:
             item.deadline = min(item.deadline, now + self._timeout)
@@ -241,8 +274,24 @@ class InFlight:
 
     def _finish(self, message: Message) -> None:
         self._calls -= 1
+        self._window.finish(message.requests)
         self._small_messages -= message.small
         self._sent_bytes -= message.content_bytes
+
+    def _refuse(self, items: Sequence[Item], errors: Sequence[PoolError], retry_after: float) -> None:
+        """Queue items again that the server refused, before all others, or settle them with their errors."""
+        if not self._window.refuse(retry_after):
+            for item, error in zip(items, errors, strict=True):
+                self._settle(item, error)
+            return
+        for item in reversed(items):
+            item.deadline = math.inf
+            if item.small:
+                self._small.appendleft(item)
+                self._small_bytes += item.content_bytes
+                self._small_by_template[item.template] += 1
+            else:
+                self._large.appendleft(item)
 
     def _settle(self, item: Item, outcome: Outcome) -> None:
         result_bytes = 0 if isinstance(outcome, PoolError) else bytes_of(outcome.result)

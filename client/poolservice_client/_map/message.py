@@ -25,14 +25,16 @@ class Message:
         errors: the error of each of these items in the last response; empty before there is one.
         small: whether its items are small, so that it may have several.
         content_bytes: the size of the contents of all items that it was created with.
+        requests: the number of its requests, which the server counts and limits.
     """
 
-    __slots__ = ("_stacked", "content_bytes", "errors", "items", "method", "small")
+    __slots__ = ("_stacked", "content_bytes", "errors", "items", "method", "requests", "small")
 
     def __init__(self, items: Sequence[Item], *, stacked: bool = False) -> None:
         self.items = items
         self.errors: Sequence[PoolError] = ()
         self.method = POOL if stacked or len(items) == 1 else POOL_BATCH
+        self.requests = 1 if stacked else len(items)
         self.small = items[0].small
         self.content_bytes = sum(item.content_bytes for item in items)
         self._stacked = stacked

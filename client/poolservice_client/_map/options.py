@@ -1,12 +1,13 @@
 """The options of `map`: their types and their validation."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
 from poolservice_client._request.query import PoolOptions
 from poolservice_client._response.torch_tensors import wants_torch
+from poolservice_client._suggestions import suggestion
 
 OnError: TypeAlias = Literal["raise", "skip"]
 
@@ -49,9 +50,11 @@ class MapOptions:
         Raises:
             InvalidRequest: an argument has a wrong value.
         """
-        if on_error not in (None, "raise", "skip"):
+        if not isinstance(on_error, str | None) or on_error not in (None, "raise", "skip"):
             raise InvalidRequest(
-                f'must be "raise" or "skip" (or pass items=True to get the errors); got {on_error!r}', field="on_error"
+                f'must be "raise" or "skip" (or pass items=True to get the errors); got {on_error!r}'
+                f"{suggestion(on_error, ('raise', 'skip'))}",
+                field="on_error",
             )
         if items and on_error is not None:
             raise InvalidRequest(
@@ -63,6 +66,6 @@ class MapOptions:
         return cls(
             bool(ordered),
             None if in_flight is None else integer("in_flight", in_flight),
-            None if items else on_error or "raise",
+            None if items else cast(OnError | None, on_error) or "raise",
             wants_torch(returns),
         )

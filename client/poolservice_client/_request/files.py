@@ -4,13 +4,17 @@ import errno
 import io
 import os
 import re
-from typing import Any
+import stat
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poolservice.errors import InvalidRequest
 
+#: The largest message of gRPC, in bytes.
+MAX_BYTES = 2**31 - 1
+_CHUNK_BYTES = 2**20
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -20,11 +24,17 @@ def read(path: "str | os.PathLike[str]") -> bytes:
     """Return the contents of the file at `path`.
 
     Raises:
-        OSError: the file cannot be read. For a folder or a URL, the message says what to pass instead.
+        OSError: the file cannot be read. For a folder, a device or a URL, the message says what to pass instead.
+        InvalidRequest: no file can have this path, or the file is larger than any message.
     """
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return _read_bounded(file, path)
+    except InvalidRequest:
+        raise
+    except ValueError as error:
+        # It has a NUL character or a lone surrogate.
+        raise InvalidRequest(f"no file can have this name ({error})", field="x") from None
     except IsADirectoryError:
         raise IsADirectoryError(errno.EISDIR, "This is a folder; give the files in it", path_of(path)) from None
     except FileNotFoundError:
@@ -32,6 +42,29 @@ def read(path: "str | os.PathLike[str]") -> bytes:
             raise
         message = "A URL is not fetched; download it, and give the file or its bytes"
         raise FileNotFoundError(errno.ENOENT, message, path_of(path)) from None
+
+
+def _read_bounded(file: BinaryIO, path: "str | os.PathLike[str]") -> bytes:
+    status = os.fstat(file.fileno())
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        # Some devices, such as /dev/zero, never end.
+        raise OSError(errno.EINVAL, "This is a device; give a file", path_of(path))
+    if stat.S_ISREG(status.st_mode):
+        check_bytes(status.st_size)
+        return file.read()
+    # A pipe may never end either.
+    chunks, size = [], 0
+    while chunk := file.read(_CHUNK_BYTES):
+        chunks.append(chunk)
+        size += len(chunk)
+        check_bytes(size)
+    return b"".join(chunks)
+
+
+def check_bytes(size: int) -> None:
+    """Raise InvalidRequest for an input that is larger than any message, before it is read or copied."""
+    if size > MAX_BYTES:
+        raise InvalidRequest(f"has {size:,} bytes or more, and no message has more than {MAX_BYTES:,}", field="x")
 
 
 def is_url(path: str) -> bool:
@@ -75,6 +108,7 @@ def with_path(error: InvalidRequest, path: str | None) -> InvalidRequest:
     """Return the error with `path` in its message, if it is about the input and the input was a file."""
     if path is None or error.field.partition(".")[0] != "x":
         return error
-    named = InvalidRequest(f"{path}: {error.reason}", field=error.field)
+    shown = path.replace("\0", "\\0")
+    named = InvalidRequest(f"{shown}: {error.reason}", field=error.field)
     named.__cause__ = error.__cause__
     return named

@@ -119,6 +119,8 @@ def _to_wire_array(array: NDArray[Any]) -> NDArray[Any]:
     if isinstance(array, np.ma.MaskedArray):
         raise InvalidRequest("a masked array's mask would be lost; fill it first, with .filled(value)", field="x")
     wire_dtype(array.dtype, field="x.dtype")
+    # The copy of a broadcast array, for example, may be much larger than the array.
+    files.check_bytes(array.nbytes)
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 

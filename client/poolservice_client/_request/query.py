@@ -14,6 +14,7 @@ from poolservice_client._request.layout import LAYOUTS, Layout, channels_first, 
 from poolservice_client._request.payload import ImagePayload, Payload, TensorPayload, make_payload
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._request.wrong_spec import describe_wrong_spec
+from poolservice_client._suggestions import suggestion
 
 ColorMode: TypeAlias = Literal["RGB", "GRAY", "RGBA"]
 Output: TypeAlias = Literal["tensor", "features"]
@@ -151,14 +152,19 @@ def _make_query(
 ) -> PoolQuery:
     if not isinstance(output, str) or output not in _OUTPUT_FORMATS:
         raise InvalidRequest(
-            f'must be "tensor" or "features" (pool_image returns images); got {output!r}', field="output"
+            f'must be "tensor" or "features" (pool_image returns images); got {output!r}'
+            f"{suggestion(output, ('tensor', 'features'))}",
+            field="output",
         )
     if not isinstance(normalize, bool):
         raise InvalidRequest(f"must be True or False; got {normalize!r}", field="normalize")
     if normalize and output != "features":
         raise InvalidRequest('only feature vectors are normalised: set output="features" too', field="normalize")
     if not isinstance(color_mode, str | None) or color_mode not in _COLOR_MODES:
-        raise InvalidRequest(f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}', field="color_mode")
+        raise InvalidRequest(
+            f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}{suggestion(color_mode, ("RGB", "GRAY", "RGBA"))}',
+            field="color_mode",
+        )
     checked_specs = (specs,) if isinstance(specs, PoolSpec) else _check_specs(specs)
     checked_layout = _check_layout(layout, checked_specs)
     if output == "image":
@@ -200,7 +206,7 @@ def _check_layout(layout: object, specs: Sequence[PoolSpec]) -> str | None:
     if layout is None:
         return None
     if not isinstance(layout, str) or layout not in LAYOUTS:
-        raise InvalidRequest(f'must be "CHW" or "HWC"; got {layout!r}', field="layout")
+        raise InvalidRequest(f'must be "CHW" or "HWC"; got {layout!r}{suggestion(layout, LAYOUTS)}', field="layout")
     for spec in specs:
         if layout == "HWC" and spec.spatial_dims != 2:
             raise InvalidRequest(
@@ -216,4 +222,7 @@ def _is_float16(dtype: object) -> bool:
             return True
     except TypeError:
         pass
-    raise InvalidRequest(f'must be "float16", or None for the default result type; got {dtype!r}', field="dtype")
+    raise InvalidRequest(
+        f'must be "float16", or None for the default result type; got {dtype!r}{suggestion(dtype, ("float16",))}',
+        field="dtype",
+    )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._response.reader import PoolResponse
+from poolservice_client._suggestions import suggestion
 
 if TYPE_CHECKING:
     from torch import Tensor as Tensor
@@ -27,8 +28,10 @@ def wants_torch(returns: object) -> bool:
     Raises:
         InvalidRequest: `returns` is neither "numpy" nor "torch", or torch is not installed.
     """
-    if returns not in ("numpy", "torch"):
-        raise InvalidRequest(f'must be "numpy" or "torch"; got {returns!r}', field="returns")
+    if not isinstance(returns, str) or returns not in ("numpy", "torch"):
+        raise InvalidRequest(
+            f'must be "numpy" or "torch"; got {returns!r}{suggestion(returns, ("numpy", "torch"))}', field="returns"
+        )
     if returns == "numpy":
         return False
     try:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from poolservice.errors import InvalidRequest
+from poolservice_client._settings.unix_sockets import check_unix, is_unix
 
 DEFAULT_ADDRESS = "localhost:50051"
 #: The environment variable that holds the default address, or several addresses separated by commas.
@@ -40,7 +41,7 @@ def is_balanced_by_grpc(address: str) -> bool:
 
 def is_local(address: str) -> bool:
     """Return True if calls to the address never leave this machine: a Unix socket or a loopback address."""
-    if address.startswith(("unix:", "unix-abstract:")):
+    if is_unix(address):
         return True
     host = address.rpartition("/")[2].rpartition(":")[0].strip("[]")
     if host == "localhost":
@@ -58,11 +59,16 @@ def _check(address: str) -> None:
         address.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f'must be "host:port" in UTF-8; got {address!r}', field="address") from None
+    if not address.isprintable():
+        raise InvalidRequest(f"must have no control characters; got {address!r}", field="address")
+    if is_unix(address):
+        check_unix(address)
+        return
     if "://" in address and address.split("://")[0] in _WEB_SCHEMES:
         raise InvalidRequest(f'must be "host:port" without a scheme; got {address!r}', field="address")
     port = address.rpartition(":")[2]
     # gRPC takes larger ports modulo 65536 and would connect to another server.
-    if port.isdecimal() and not address.startswith(("unix:", "unix-abstract:")) and not 0 < int(port) <= _MAX_PORT:
+    if port.isdecimal() and not 0 < int(port) <= _MAX_PORT:
         raise InvalidRequest(f"must have a port from 1 to {_MAX_PORT}; got {address!r}", field="address")
     if not address or ":" not in address:
         raise InvalidRequest(f'must be "host:port", such as "{DEFAULT_ADDRESS}"; got {address!r}', field="address")

@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._settings.addresses import is_local
+from poolservice_client._settings.tls_files import TLSFile, check_tls_files
 
 CA_VARIABLE = "POOLSERVICE_CA"
 CERTIFICATE_VARIABLE = "POOLSERVICE_CLIENT_CERTIFICATE"
@@ -25,7 +26,9 @@ _HEADER_OVERHEAD = 32
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """The TLS files of a client. All files are in PEM format and are read when the client first connects.
+    """The TLS files of a client, all in PEM format.
+
+    The client checks them when it is created, and reads them for each new connection.
 
     Args:
         ca: path of the certificate authorities that the client trusts. Default: the public authorities that gRPC
@@ -35,7 +38,7 @@ class TLS:
         server_name: the name in the server's certificate, if it differs from the host in the address.
 
     Raises:
-        InvalidRequest: only one of `certificate` and `key` is given.
+        InvalidRequest: only one of `certificate` and `key` is given, or an argument has a wrong type.
 
     Example:
         >>> client = PoolClient("pool.example.org:443", tls=TLS(ca="ca.pem"))
@@ -49,6 +52,15 @@ class TLS:
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise InvalidRequest("takes a certificate and its key together, or neither", field="tls")
+        for name in ("ca", "certificate", "key"):
+            path = getattr(self, name)
+            if not isinstance(path, str | os.PathLike | None):
+                raise InvalidRequest(f"TLS({name}=...) must be the path of a PEM file; got {path!r}", field="tls")
+        if not isinstance(self.server_name, str | None):
+            raise InvalidRequest(
+                f"TLS(server_name=...) must be the name in the server's certificate; got {self.server_name!r}",
+                field="tls",
+            )
 
     def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
         """Return the contents of the files in gRPC's order: authorities, key, certificate.
@@ -63,8 +75,13 @@ class TLS:
 
 
 def resolve_tls(tls: TLS | bool | None) -> TLS | None:
-    """Return the TLS settings from the argument or else the environment; None for an unencrypted connection."""
+    """Return the TLS settings from the argument or else the environment; None for an unencrypted connection.
+
+    Raises:
+        InvalidRequest: the argument has a wrong type, or one of the files is not what its setting needs.
+    """
     if isinstance(tls, TLS):
+        _check_files(tls, "TLS(ca=...)", "TLS(certificate=...)", "TLS(key=...)")
         return tls
     if tls not in (None, True, False):
         raise InvalidRequest(f"must be a TLS, True or False; got {tls!r}", field="tls")
@@ -73,7 +90,21 @@ def resolve_tls(tls: TLS | bool | None) -> TLS | None:
     ca, certificate, key = (os.environ.get(name) or None for name in (CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE))
     if tls is None and ca is None and certificate is None and key is None:
         return None
-    return TLS(ca, certificate, key)
+    if (certificate is None) != (key is None):
+        given, missing = (
+            (KEY_VARIABLE, CERTIFICATE_VARIABLE) if certificate is None else (CERTIFICATE_VARIABLE, KEY_VARIABLE)
+        )
+        raise InvalidRequest(
+            f"takes a certificate and its key together; {given} is set, and {missing} is not", field="tls"
+        )
+    from_environment = TLS(ca, certificate, key)
+    _check_files(from_environment, CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE)
+    return from_environment
+
+
+def _check_files(tls: TLS, ca: str, certificate: str, key: str) -> None:
+    """Check the files; `ca`, `certificate` and `key` are the settings that name them."""
+    check_tls_files(TLSFile(ca, tls.ca), TLSFile(certificate, tls.certificate), TLSFile(key, tls.key))
 
 
 def check_token(token: str | None, addresses: Iterable[str], *, is_encrypted: bool) -> None:
@@ -84,6 +115,9 @@ def check_token(token: str | None, addresses: Iterable[str], *, is_encrypted: bo
     """
     if token is None:
         return
+    if not isinstance(token, str):
+        # The value is not shown, because it may be the token in another type.
+        raise InvalidRequest(f"must be a str; got a value of type {type(token).__name__}", field="token")
     if not _PRINTABLE_ASCII.fullmatch(token) or token != token.strip():
         raise InvalidRequest("must be printable ASCII characters, without surrounding spaces", field="token")
     if not is_encrypted and not all(map(is_local, addresses)):
@@ -100,6 +134,10 @@ def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[st
     Raises:
         InvalidRequest: gRPC would not send a pair, or all pairs together are larger than a server accepts.
     """
+    if isinstance(metadata, str | bytes | Mapping) or not isinstance(metadata, Iterable):
+        raise InvalidRequest(
+            f"must be a list of pairs of key and value; got a value of type {type(metadata).__name__}", field="metadata"
+        )
     pairs: list[tuple[Any, Any]] = []
     for pair in metadata:
         try:

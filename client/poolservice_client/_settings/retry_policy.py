@@ -36,6 +36,10 @@ class RetryPolicy:
     burst: int = 100
 
     def __post_init__(self) -> None:
+        for name in ("first_backoff", "max_backoff", "budget"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidRequest(f"must be a number; got {value!r}", field=name)
         if not 1 <= integer("max_attempts", self.max_attempts) <= 20:
             raise InvalidRequest(f"must be from 1 to 20; got {self.max_attempts!r}", field="max_attempts")
         if not 0 < self.first_backoff <= self.max_backoff < float("inf"):

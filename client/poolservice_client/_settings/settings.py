@@ -21,6 +21,7 @@ from poolservice_client._settings.credentials import (
 from poolservice_client._settings.environment import warn_of_misspelt_variables
 from poolservice_client._settings.proxy import PROXY_VARIABLE, Proxy, resolve_proxy
 from poolservice_client._settings.retry_policy import RetryPolicy
+from poolservice_client._suggestions import is_choice, suggestion
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
@@ -32,7 +33,8 @@ _MAX_MESSAGE_BYTES = 2**31 - 1
 # A longer timeout counts as none: much larger values overflow gRPC's clock.
 _MAX_TIMEOUT = 366 * 24 * 3600.0
 _MAX_CONNECTIONS = 256
-_MIN_KEEPALIVE = 1.0
+# gRPC keeps the interval in milliseconds, in 32 bits.
+_MIN_KEEPALIVE, _MAX_KEEPALIVE = 1.0, 2_000_000.0
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -106,12 +108,18 @@ class Settings:
                 f"must be from 1 to {_MAX_CONNECTIONS} per address, or None for one per worker; got {connections!r}",
                 field="connections",
             )
-        if compression not in (None, "gzip"):
-            raise InvalidRequest(f'must be "gzip" or None; got {compression!r}', field="compression")
+        if compression is not None and not is_choice(compression, ("gzip",)):
+            raise InvalidRequest(
+                f'must be "gzip" or None; got {compression!r}{suggestion(compression, ("gzip",))}', field="compression"
+            )
         if retries is not None and not isinstance(retries, RetryPolicy):
             raise InvalidRequest(f"must be a RetryPolicy, or None for no retries; got {retries!r}", field="retries")
-        if keepalive is not None and _check_seconds(keepalive, "keepalive") < _MIN_KEEPALIVE:
-            raise InvalidRequest(f"must be at least {_MIN_KEEPALIVE:g} s; got {keepalive!r}", field="keepalive")
+        if keepalive is not None and not _MIN_KEEPALIVE <= _check_seconds(keepalive, "keepalive") <= _MAX_KEEPALIVE:
+            raise InvalidRequest(
+                f"must be {_MIN_KEEPALIVE:g} to {_MAX_KEEPALIVE:g} s; got {keepalive!r}", field="keepalive"
+            )
+        if not isinstance(interceptors, Sequence):
+            raise InvalidRequest(f"must be a list of gRPC's interceptors; got {interceptors!r}", field="interceptors")
         warn_of_misspelt_variables(_VARIABLES)
         addresses = parse_addresses(address)
         resolved_tls = resolve_tls(tls)
@@ -154,7 +162,7 @@ class Settings:
 def _check_seconds(value: float, field: str) -> float:
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not seconds > 0:
         raise InvalidRequest(

@@ -11,6 +11,7 @@ import grpc
 from poolservice_client._settings.settings import Settings
 from poolservice_client._stats import Counters
 from poolservice_client._transport import fork
+from poolservice_client._transport.aio_calls import cancel_call, end_of, start_call
 from poolservice_client._transport.call_limits import MAX_CONCURRENT_CALLS, check_size, no_slot_error, remaining
 from poolservice_client._transport.channels import make_test_call, open_aio_connection
 from poolservice_client._transport.connections import Connection, ConnectionPool, Lease
@@ -33,13 +34,6 @@ from poolservice_client._transport.worker_discovery import (
     read_worker_identity,
 )
 from poolservice_client.errors import PoolError
-
-# The time that a probe of worker discovery gets to end by itself when it is cancelled, because its client is closed or
-# the event loop ends. A response takes milliseconds; only a server that does not respond takes longer.
-_LAST_PROBE_SECONDS = 0.25
-
-# gRPC ends a cancelled call within milliseconds.
-_CANCEL_SECONDS = 1.0
 
 
 class AsyncTransport(Protocol):
@@ -78,10 +72,11 @@ class AsyncGrpcTransport:
         self._discovery: WorkerDiscovery | None = None
         self._discovery_task: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._calls: set[Any] = set()
 
     def after_fork(self) -> None:
         """See fork.ForkAware."""
-        fork.keep_inherited(self._pool, self._loop, self._discovery_task)
+        fork.keep_inherited(self._pool, self._loop, self._discovery_task, self._calls)
         self._counters.reset()
         self._reset()
 
@@ -114,6 +109,8 @@ class AsyncGrpcTransport:
         if self._discovery_task is not None:
             self._discovery_task.cancel()
             await asyncio.wait([self._discovery_task])
+        # Closing a channel cancels its calls, but does not wait until gRPC's core has ended them.
+        await asyncio.gather(*map(cancel_call, tuple(self._calls)))
         for connection in self._pool.close() if self._pool else ():
             await connection.channel.close()
         if self._closing:
@@ -184,7 +181,9 @@ class AsyncGrpcTransport:
                         return response
                     request, failure = retry
             failed = connection
-            attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
+            attempts = attempts or Attempts(
+                self._retries, deadline, once=method == HEALTH, raises_refusals=partial_retry is not None
+            )
             other_is_up = failure.is_lost and pool.mark_down(connection)
             await asyncio.sleep(attempts.pause_after(failure, other_is_up=other_is_up))
             if self._is_closed:
@@ -195,19 +194,22 @@ class AsyncGrpcTransport:
     ) -> bytes | None:
         """Send the request once. The response is None if the server sends no message."""
         first = self._start(connection, method, request, deadline)
-        if self._settings.hedge_after is None or method == HEALTH:
-            # Unlike a wait for the call, a wait for this future can be cancelled without cancelling the call.
-            try:
-                await _end_of(first)
-            except asyncio.CancelledError:
-                await _cancel(first)
-                raise
-            response: bytes | None = await first
-            return response
-        return await self._hedge(pool, connection, first, method, request, deadline)
+        if self._settings.hedge_after is not None and method != HEALTH:
+            return await self._hedge(pool, connection, first, method, request, deadline)
+        try:
+            await end_of(first)
+        except asyncio.CancelledError:
+            await cancel_call(first)
+            raise
+        finally:
+            self._calls.discard(first)
+        response: bytes | None = await first
+        return response
 
     def _start(self, connection: Connection, method: str, request: bytes, deadline: float | None) -> Any:
-        return connection.methods[method](request, timeout=remaining(deadline), metadata=self._metadata)
+        call = start_call(connection.methods[method], request, remaining(deadline), self._metadata)
+        self._calls.add(call)
+        return call
 
     async def _hedge(
         self,
@@ -219,28 +221,32 @@ class AsyncGrpcTransport:
         deadline: float | None,
     ) -> bytes | None:
         """Return the first response of two calls. The second one is sent only if `call` takes long."""
-        first = asyncio.ensure_future(_response_of(call))
-        tasks = {first}
+        calls = [call]
+        ends = [end_of(call)]
         try:
-            await asyncio.wait(tasks, timeout=self._settings.hedge_after)
-            if first.done() or not self._retries.take_retry():
-                return await first
+            await asyncio.wait(ends, timeout=self._settings.hedge_after)
+            if ends[0].done() or not self._retries.take_retry():
+                await ends[0]
+                response: bytes | None = await call
+                return response
             self._counters.add("hedges")
             with Lease(pool, connection, self._close_connection) as other:
-                second = asyncio.ensure_future(_response_of(self._start(other, method, request, deadline)))
-                tasks.add(second)
-                done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                winner = done.pop()
-                if pending and winner.exception() is not None:
-                    (winner,) = pending
-                response = await winner
-                if winner is second:
+                calls.append(self._start(other, method, request, deadline))
+                ends.append(end_of(calls[1]))
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                first_ended = 0 if ends[0].done() else 1
+                if await calls[first_ended].code() is not grpc.StatusCode.OK:
+                    first_ended = 1 - first_ended
+                    await ends[first_ended]
+                response = await calls[first_ended]
+                if first_ended:
                     self._counters.add("hedges_won")
                 return response
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for one in calls:
+                self._calls.discard(one)
+                if not one.done():
+                    await cancel_call(one)
 
     def _discover_workers(self, pool: ConnectionPool) -> None:
         if self._discovery is not None and (run := self._discovery.begin(self._open_connection)) is not None:
@@ -266,14 +272,11 @@ class AsyncGrpcTransport:
 
     async def _probe(self, connection: Connection) -> WorkerIdentity | None:
         try:
-            call = connection.methods[SERVER_INFO](SERVER_INFO_REQUEST, timeout=PROBE_SECONDS, metadata=self._metadata)
+            call = start_call(connection.methods[SERVER_INFO], SERVER_INFO_REQUEST, PROBE_SECONDS, self._metadata)
             try:
-                # Unlike a wait for the call, a wait for this future can be cancelled without cancelling the call.
-                await _end_of(call)
+                await end_of(call)
             except asyncio.CancelledError:
-                # gRPC reports the end of a cancelled call later, with an error if the event loop is closed by then.
-                await asyncio.wait([_end_of(call)], timeout=_LAST_PROBE_SECONDS)
-                call.cancel()
+                await cancel_call(call)
                 raise
             response = await call
         except grpc.aio.AioRpcError as error:
@@ -288,40 +291,3 @@ def _is_task_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _end_of(call: Any) -> "asyncio.Future[None]":
-    """Return a future that is done when the call has ended."""
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def set_ended(_call: object) -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    call.add_done_callback(set_ended)
-    return ended
-
-
-async def _cancel(call: Any) -> None:
-    """Cancel a call and wait until gRPC has ended it and released its request.
-
-    `call.cancel()` would also cancel the call's own task, and then nothing could wait for that end: memory would not be
-    bounded by the number of slots, and gRPC would never free its description of the request.
-    """
-    core_call = getattr(call, "_cython_call", None)
-    if core_call is None:
-        # A call with interceptors, or another version of gRPC.
-        call.cancel()
-        return
-    if not core_call.done():
-        core_call.cancel("cancelled by the caller")
-    ended = asyncio.ensure_future(_response_of(call))
-    # The call may have failed just before. Nobody wants its error any more.
-    ended.add_done_callback(lambda task: task.cancelled() or task.exception())
-    await asyncio.wait([ended], timeout=_CANCEL_SECONDS)
-
-
-async def _response_of(call: Any) -> bytes | None:
-    """Await a call. Unlike the call itself, this coroutine can become a task."""
-    response: bytes | None = await call
-    return response

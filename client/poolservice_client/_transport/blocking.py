@@ -58,7 +58,8 @@ class Transport(Protocol):
             The encoded response.
 
         Raises:
-            PoolError: the call failed; Cancelled if it was cancelled.
+            PoolError: the call failed; Cancelled if it was cancelled; Refused, only with a `partial_retry`, if the
+                server refused it and said when to send it again.
         """
         ...
 
@@ -198,7 +199,9 @@ class GrpcTransport:
                         return response
                     request, failure = retry
             failed = connection
-            attempts = attempts or Attempts(self._retries, deadline, once=method == HEALTH)
+            attempts = attempts or Attempts(
+                self._retries, deadline, once=method == HEALTH, raises_refusals=partial_retry is not None
+            )
             other_is_up = failure.is_lost and pool.mark_down(connection)
             self._pause(attempts.pause_after(failure, other_is_up=other_is_up), cancellation)
 

@@ -11,6 +11,7 @@ from poolservice.errors import InvalidRequest, PoolError
 from poolservice_client._response.status import error_of_status, printable, retry_delay
 from poolservice_client._settings.proxy import PROXY_VARIABLE, ignored_variable, uses_proxy
 from poolservice_client._settings.settings import Settings
+from poolservice_client._settings.unix_sockets import is_unix, why_no_server
 from poolservice_client._transport.retry import Failure
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unavailable
 
@@ -140,6 +141,11 @@ def _unavailable(message: str, settings: Settings) -> Unavailable:
         return Unavailable(
             f"the TLS handshake with {address}{via} failed; does the server use TLS, does tls= name the authority of "
             f"its certificate, and does tls= hold a client certificate if the server requires one? ({message})"
+        )
+    if reasons := [why_no_server(one) for one in settings.addresses if is_unix(one)]:
+        return Unavailable(
+            f"no server answers at {address}: {printable('; '.join(reasons))}; is poolservice-server running with that "
+            f"--address? ({message})"
         )
     hint = ""
     if proxy is None and any(map(uses_proxy, settings.addresses)) and (variable := ignored_variable()):

@@ -43,6 +43,20 @@ class Failure(NamedTuple):
     is_lost: bool = False
 
 
+class Refused(PoolError):
+    """The server refused a message and said when to send it again. `map` does that, so it never leaves the SDK.
+
+    Attributes:
+        error: the error for the caller if the message is not sent again.
+        retry_after: seconds that the server asks to wait.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure.error))
+        self.error = failure.error
+        self.retry_after = failure.retry_after
+
+
 def retryable_failure(error: PoolError) -> Failure | None:
     """Return the failure of one request of a batch if another attempt may succeed; else None."""
     if isinstance(error, Overloaded):
@@ -63,7 +77,8 @@ def combine_failures(failures: list[Failure]) -> Failure:
 
 
 #: Called with the response to a message of several requests. Returns the next message, with those requests that failed
-#: and can be retried, and their failure; None if there are none.
+#: and can be retried, and their failure; None if there are none. A call with a PartialRetry raises Refused instead of
+#: waiting for as long as a server asks that refuses the whole message: its caller paces its messages.
 PartialRetry: TypeAlias = Callable[[bytes], tuple[bytes, Failure] | None]
 
 
@@ -120,13 +135,17 @@ class Attempts:
         retries: what the call shares with the client's other calls.
         deadline: when the response is due, in seconds of time.monotonic; None for no limit.
         once: whether the call is never retried, as a health check, which asks for the state of the server now.
+        raises_refusals: whether the caller paces its messages, and gets Refused if the server says when to send again.
     """
 
-    def __init__(self, retries: Retries, deadline: float | None, *, once: bool = False) -> None:
+    def __init__(
+        self, retries: Retries, deadline: float | None, *, once: bool = False, raises_refusals: bool = False
+    ) -> None:
         self._retries = retries
         self._deadline = deadline
         self._attempts = 1
         self._once = once
+        self._raises_refusals = raises_refusals
 
     def pause_after(self, failure: Failure, *, other_is_up: bool = False) -> float:
         """Return the seconds to wait before the next attempt.
@@ -137,7 +156,10 @@ class Attempts:
 
         Raises:
             PoolError: the failure's own error, if there is no further attempt.
+            Refused: the caller decides about the next attempt.
         """
+        if self._raises_refusals and failure.retryable and failure.retry_after > 0 and self._retries.policy is not None:
+            raise Refused(failure) from None
         pause = self._until_retry(failure) if failure.sent else self._until_connected(other_is_up=other_is_up)
         if pause is None or (self._deadline is not None and time.monotonic() + pause >= self._deadline):
             raise failure.error from None

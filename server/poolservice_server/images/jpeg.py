@@ -38,6 +38,9 @@ _FACTORS = frozenset(horizontal << 4 | vertical for horizontal in range(1, 5) fo
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # Comments and application segments, except JFIF and Adobe, which define the color space.
 _METADATA = frozenset(range(0xE1, 0xF0)) - {0xEE} | {0xFE}
+# The content of these two begins with a name, a byte and a version of two bytes.
+_COLOR_SPACE = {0xE0: b"JFIF", 0xEE: b"Adobe"}
+_LEAST_COLOR_SPACE_BYTES = 7
 
 # Each scan of a progressive file may cover the whole image. Encoders write about ten. The cost of decoding counts each
 # scan; this limit keeps a file from having thousands of scans of a small image, each with the fixed cost of a scan.
@@ -76,10 +79,10 @@ def scan(view: memoryview) -> Scan:
         if marker in _METADATA:
             parts.append(view[kept:start])
             kept = end
-            if marker == _APP1 and exif is None and view[content : content + len(_EXIF)] == _EXIF:
-                exif = view[content:end]
-            elif marker == _APP1 and view[content : content + len(_XMP)] == _XMP:
-                xmp = view[content:end]
+            if marker == _APP1:
+                exif, xmp = _orientation_sources(view[content:end], exif, xmp)
+        elif marker in _COLOR_SPACE:
+            _check_color_space(marker, view[content:end])
         elif marker in _FRAME_HEADERS:
             if frame is not None:
                 raise invalid_image("the JPEG file has two frame headers before its pixels; save the image again")
@@ -93,6 +96,21 @@ def scan(view: memoryview) -> Scan:
             is_only = frame.marker not in _PROGRESSIVE and view[content:end][:1] == bytes((len(frame.samples),))
             return _scan_pixels(header, parts, view[start:], frame, is_only=is_only)
     raise too_many_blocks("JPEG", "segments")
+
+
+def _orientation_sources(
+    app1: memoryview, exif: memoryview | None, xmp: memoryview | None
+) -> tuple[memoryview | None, memoryview | None]:
+    """Return the first EXIF data and the last XMP data, given those before the segment `app1`."""
+    if exif is None and app1[: len(_EXIF)] == _EXIF:
+        return app1, xmp
+    return exif, (app1 if app1[: len(_XMP)] == _XMP else xmp)
+
+
+def _check_color_space(marker: int, content: memoryview) -> None:
+    name = _COLOR_SPACE[marker]
+    if len(content) < _LEAST_COLOR_SPACE_BYTES and content[: len(name)] == name:
+        raise _damaged_header()
 
 
 def _scan_pixels(header: Header, parts: list[Buffer], pixels: memoryview, frame: _Frame, *, is_only: bool) -> Scan:

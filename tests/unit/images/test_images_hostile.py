@@ -147,6 +147,15 @@ def test_a_jpeg_with_too_many_scans_is_rejected(files: Mapping[str, bytes]) -> N
     assert_rejected(file[:end] + file[start:end] * 100 + file[end:], "more than 100 scans")
 
 
+@pytest.mark.parametrize(("marker", "content"), [(0xE0, b"JFIF"), (0xE0, b"JFIF\0\1"), (0xEE, b"Adobe\0")])
+def test_a_jpeg_with_a_cut_color_space_segment_is_rejected(
+    files: Mapping[str, bytes], marker: int, content: bytes
+) -> None:
+    jpeg = files["jpeg_progressive"]
+    segment = bytes((0xFF, marker)) + (2 + len(content)).to_bytes(2, "big") + content
+    assert_rejected(jpeg[:2] + segment + jpeg[2:], "header is damaged")
+
+
 def test_files_with_too_many_blocks_are_rejected(files: Mapping[str, bytes]) -> None:
     jpeg, png, gif = files["jpeg"], files["png"], files["gif"]
     assert_rejected(jpeg[:2] + b"\xff" * 100_000 + jpeg[2:], "header is damaged")
