@@ -19,7 +19,7 @@ from poolservice_client import AsyncPoolClient, PoolClient
 
 TUNED, PLAIN, MOSEC, RAW = "tuned", "plain", "mosec", "raw"
 SDK, COALESCED = "SDK", "coalesced"
-SDK_THREADS, COALESCED_THREADS = "SDK, threads", "coalesced, threads"
+SDK_THREADS, COALESCED_THREADS = "SDK threads", "coalesced threads"
 
 _WARM_UP_SECONDS = 0.15
 

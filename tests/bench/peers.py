@@ -174,12 +174,14 @@ def _print_targets(measurements: Measurements) -> bool:
     """Print which targets are met. Return True if any was missed."""
     table = Table(
         title="throughput over the baseline's: median over the rounds",
-        caption="p99: the p99 latency over the baseline's",
+        caption="calls: in flight; p99: the p99 latency over the baseline's",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
     )
-    for column in ("job", "in flight", "contestant", "baseline", "target", "measured", "p99", ""):
-        table.add_column(column, justify="right" if column in ("target", "measured", "p99") else "left", no_wrap=True)
+    for column in ("job", "calls", "contestant", "baseline", "target", "ratio", "p99", ""):
+        table.add_column(
+            column, justify="right" if column in ("calls", "target", "ratio", "p99") else "left", no_wrap=True
+        )
     missed = False
     for target in TARGETS:
         ratios = _ratios(measurements, target)
