@@ -94,6 +94,14 @@ bench-overload: $(VENV)/installed ## offer a server three times the load that it
 	$(BIN)/python tests/bench/overload.py $(FLAGS)
 .PHONY: bench-overload
 
+bench-timeline: $(VENV)/installed ## draw one second of load: what client and server do when; flags: FLAGS='--output timeline.png'
+	$(BIN)/python tests/bench/timeline.py $(FLAGS)
+.PHONY: bench-timeline
+
+bench-peers: $(VENV)/installed ## measure throughput against mosec, a plain server and an echo server; needs mosec
+	$(BIN)/python tests/bench/peers.py $(FLAGS)
+.PHONY: bench-peers
+
 bench-kernels: $(VENV)/installed ## measure each operator and dtype against torch.nn.functional
 	$(BIN)/python tests/bench/kernels.py $(FLAGS)
 .PHONY: bench-kernels

@@ -19,6 +19,7 @@ _STOP_SECONDS = 15.0
 POOLSERVICE = ("-m", "poolservice_server", "--address", "127.0.0.1:0", "--device", "cpu")
 PLAIN = (str(_HERE / "plain_server.py"),)
 ECHO = (str(_HERE / "echo_server.py"),)
+MOSEC = (str(_HERE / "mosec_server.py"),)
 
 
 class Server:

@@ -155,11 +155,11 @@ def nested_tensor() -> Any:
 
 
 UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "a path with NUL": (lambda: "a\0b.jpg", ValueError, r"a\0b.jpg: cannot be read: ValueError"),
+    "a path with NUL": (lambda: "a\0b.jpg", ValueError, r"a\0b.jpg: no file can have this name"),
     "a path with a lone surrogate": (
         lambda: "a\ud800.jpg",
         UnicodeEncodeError,
-        r"'a\ud800.jpg': cannot be read: UnicodeEncodeError",
+        r"'a\ud800.jpg': no file can have this name",
     ),
     "a path that raises": (RaisesPath, LookupError, "x: cannot be read: LookupError: no path here"),
     "a closed PIL image": (closed_image, ValueError, "x: cannot be read: ValueError: Operation on closed image"),

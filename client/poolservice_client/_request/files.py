@@ -34,7 +34,7 @@ def read(path: "str | os.PathLike[str]") -> bytes:
         raise
     except ValueError as error:
         # It has a NUL character or a lone surrogate.
-        raise InvalidRequest(f"no file can have this name ({error})", field="x") from None
+        raise InvalidRequest(f"no file can have this name ({error})", field="x") from error
     except IsADirectoryError:
         raise IsADirectoryError(errno.EISDIR, "This is a folder; give the files in it", path_of(path)) from None
     except FileNotFoundError:
