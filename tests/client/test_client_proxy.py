@@ -69,7 +69,9 @@ class ConnectProxy:
         self.requests.append(head.split(b"\r\n")[0].decode())
         if self.target is None:
             client.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-            client.shutdown(socket.SHUT_RDWR)
+            # The client may have left.
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
             return
         host, port = self.target.rsplit(":", 1)
         server = socket.create_connection((host, int(port)))
