@@ -19,11 +19,10 @@ _MIN_DELAY_SECONDS = 0.001
 
 
 class AsyncCoalescer:
-    """Sends the calls of the tasks of one event loop, at most `DEPTH` messages at a time unless a call waits long.
+    """Sends the calls of the tasks of one event loop in few messages. CallQueue decides when each message is sent.
 
     The first call of an idle coalescer is sent in its own task. Calls that arrive while a message is in flight wait,
-    and a task of the coalescer sends them, so that cancelling one caller does not cancel the others. CallQueue says
-    when.
+    and a task of the coalescer sends them, so that cancelling one caller does not cancel the others.
 
     Args:
         transport: sends the messages.
@@ -113,7 +112,7 @@ class AsyncCoalescer:
             raise call.timeout_error(self._address) from None
 
     def _send_due(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Send the waiting calls that are due, and check the others again when they are."""
+        """Send the waiting calls that are due, and check again when the others are."""
         queue = self._queue
         if not queue.calls:
             return
@@ -165,7 +164,7 @@ class AsyncCoalescer:
         message.calls = []
 
     def _count_response(self, message: MessageInFlight, loop: asyncio.AbstractEventLoop) -> None:
-        """Send the next message, if it is full, before the calls of this one are settled, so that the server has it."""
+        """Send the next message, if it is full, before the calls of this one are settled, to keep the server busy."""
         message.has_response = True
         self._queue.count_arriving()
         self._send_due(loop)
