@@ -28,8 +28,8 @@ MakeClient = Callable[..., Any]
         ("unix://host/path", "without a host before the path"),
         ("unix:/tmp/a?b", "where gRPC would end it; write %3F"),
         ("unix:/tmp/a#b", "where gRPC would end it; write %23"),
-        ("unix:/tmp/a\0b", "must have no control characters"),
-        (["localhost:1\n"], "must have no control characters"),
+        ("unix:/tmp/a\0b", "must have printable characters only"),
+        (["localhost:1\n"], "must have printable characters only"),
     ],
 )
 def test_an_address_that_no_socket_can_have_is_refused(client_class: type[Any], address: Any, problem: str) -> None:
