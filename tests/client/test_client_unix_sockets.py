@@ -36,9 +36,10 @@ def test_an_address_that_no_socket_can_have_is_refused(client_class: type[Any], 
     assert problem in raised.value.reason
 
 
+@pytest.mark.parametrize("client_class", [PoolClient, AsyncPoolClient])
 @pytest.mark.parametrize("address", ["unix:///", "unix:/" + "x" * 106, "unix:/" + "%FC" * 106])
-def test_a_path_that_a_socket_can_have_is_accepted(address: str) -> None:
-    PoolClient(address).close()
+def test_a_path_that_a_socket_can_have_is_accepted(client_class: type[Any], address: str) -> None:
+    client_class(address)
 
 
 @pytest.fixture
