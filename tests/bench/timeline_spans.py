@@ -89,7 +89,7 @@ class Recorder:
         return np.array(self._numbers, np.int64).reshape(-1, 3)
 
     def save(self, path: Path) -> None:
-        """Write what is recorded to a file; see `load`."""
+        """Write what is recorded to a file of numpy (.npy)."""
         np.save(path, self.recorded())
 
 
