@@ -32,15 +32,14 @@ class PeerJob:
 
     Args:
         job: the job.
+        is_coalesced: whether the SDK coalesces calls of this size.
 
     Attributes:
-        job: the job.
-        name: its name.
+        name: the name of the job.
         payload: what the SDK pools: a tensor, or the bytes of an image file.
         body: what mosec gets.
         shape: the shape of a tensor; empty for an image.
         spec: how it is pooled.
-        is_coalesced: whether the SDK coalesces calls of this size.
     """
 
     def __init__(self, job: Job, *, is_coalesced: bool) -> None:
