@@ -72,7 +72,7 @@ class AsyncCoalescer:
             try:
                 call.set_response(await self._transport.call(POOL, call.request, call.timeout))
             finally:
-                self._queue.end_flight()
+                self._queue.count_ended()
                 self._send_due(loop)
         else:
             try:
@@ -175,7 +175,7 @@ class AsyncCoalescer:
         if message.has_response:
             self._queue.end_arriving()
         else:
-            self._queue.end_flight()
+            self._queue.count_ended()
         for call in message.calls:
             call.wake()
         if message.task is not None and message.task.cancelled() and not message.is_abandoned:

@@ -130,14 +130,14 @@ class Coalescer:
         try:
             response = self._transport.call(request.method, request.message, leader.remaining)
         except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
-            self._end_flight(leader)
+            self._count_response(leader)
             request.set_error(error)
         else:
-            self._end_flight(leader)
+            self._count_response(leader)
             request.set_response(response)
         self._settle(leader)
 
-    def _end_flight(self, leader: PendingCall) -> None:
+    def _count_response(self, leader: PendingCall) -> None:
         """Note that the response has arrived. The server gets its next message before the results are distributed."""
         with self._lock:
             leader.holds = "arriving"
@@ -206,7 +206,7 @@ class Coalescer:
                     self._queue.put_back(follower)
             call.followers = []
             if call.holds == "in_flight":
-                self._queue.end_flight()
+                self._queue.count_ended()
             elif call.holds == "arriving":
                 self._queue.end_arriving()
             call.holds = None

@@ -123,6 +123,6 @@ class CallQueue(Generic[AnyCall]):
         """Note that the callers of a message have had the chance to make their next calls."""
         self.arriving -= 1
 
-    def end_flight(self) -> None:
+    def count_ended(self) -> None:
         """Count the end of a message that nobody waits for, or of a call that was sent uncoalesced."""
         self.in_flight -= 1
