@@ -193,7 +193,7 @@ class AsyncCoalescer:
             call.wake()
 
     def _remove(self, call: PendingCall) -> None:
-        """Forget a call that nobody awaits any more. What remains of its message must not keep its payload."""
+        """Forget a call that nobody awaits any more. Neither its message nor the queue must keep its payload in memory."""
         if call.message is not None:
             call.message.remove(call)
             call.message = None
