@@ -193,7 +193,7 @@ class AsyncCoalescer:
             call.wake()
 
     def _remove(self, call: PendingCall) -> None:
-        """Forget a call that nobody awaits any more. Neither its message nor the queue must keep its payload in memory."""
+        """Forget a call that nobody awaits any more, so that its payload can be freed before its message ends."""
         if call.message is not None:
             call.message.remove(call)
             call.message = None
