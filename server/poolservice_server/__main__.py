@@ -4,7 +4,7 @@ import sys
 from importlib.util import find_spec
 
 from poolservice import __version__
-from poolservice_server.glibc_tunables import restart_with_tunables
+from poolservice_server.glibc_tunables import restart_with_one_arena
 
 _REQUIRED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
 
@@ -22,7 +22,7 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:
         print(f"poolservice-server {__version__}")  # noqa: T201 - the command's output
         return 0
-    restart_with_tunables()
+    restart_with_one_arena()
 
     # Imported here because these modules import the required packages.
     from poolservice_server import launch, log

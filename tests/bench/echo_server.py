@@ -11,12 +11,12 @@ import asyncio
 import sys
 from typing import Any
 
-from poolservice_server.glibc_tunables import restart_with_tunables
+from poolservice_server.glibc_tunables import restart_with_one_arena
 from poolservice_server.grpc_adapter import experiments
 
 IS_TUNED = "--tuned" in sys.argv
 if IS_TUNED:
-    restart_with_tunables()
+    restart_with_one_arena()
     experiments.disable_event_engine_listener()
 
 import grpc

@@ -100,7 +100,7 @@ def main() -> int:
     from poolservice_server.grpc_adapter import experiments
 
     # As the server's command does, before anything imports grpc.
-    glibc_tunables.restart_with_tunables()
+    glibc_tunables.restart_with_one_arena()
     experiments.disable_event_engine_listener()
     record(Recorder(), Path(sys.argv.pop(1)))
 
