@@ -94,7 +94,7 @@ bench-overload: $(VENV)/installed ## offer a server three times the load that it
 	$(BIN)/python tests/bench/overload.py $(FLAGS)
 .PHONY: bench-overload
 
-bench-timeline: $(VENV)/installed ## draw one second of load: what client and server do when; flags: FLAGS='--output timeline.png'
+bench-timeline: $(VENV)/installed ## draw one second of load: what client and server do at each moment
 	$(BIN)/python tests/bench/timeline.py $(FLAGS)
 .PHONY: bench-timeline
 

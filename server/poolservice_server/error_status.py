@@ -11,7 +11,7 @@ Draining          UNAVAILABLE
 WorkStopped       CANCELLED            nobody waits for the response any more
 NoDevice          UNAVAILABLE
 Unauthenticated   UNAUTHENTICATED
-DecoderEnded      UNAVAILABLE          the process that decoded the image was ended from outside
+DecoderEnded      UNAVAILABLE          the process that decoded the image was ended from outside, or the server stops
 any other         INTERNAL             an id that is also in the log; never a traceback or a path
 """
 

@@ -20,7 +20,7 @@ _capture: StderrCapture | None = None
 
 
 class WorkerLog(NamedTuple):
-    """What the log of a worker needs. Its file descriptor 2 leads to the supervisor, which logs what arrives there.
+    """Where a worker logs. Its file descriptor 2 leads to the supervisor, which logs the lines that arrive there.
 
     Attributes:
         number: the worker's number, which each event has.

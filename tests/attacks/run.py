@@ -7,10 +7,10 @@
 
 Each attack has a server of its own. Good callers use the server before, during and after the attack; a health check
 runs beside them and the server's memory is sampled. The attacker is a process of its own. The command fails if a good
-call fails or if one of the bounds below is exceeded. It judges no attack, and fails, while other programs use so much
-of the machine that good callers are slow before the attack. The table at the end has, for each attack: the good
-callers' p99 and their rate as a fraction of the rate without the attack, the longest health check, and the memory that
-the server took at most and that it kept.
+call fails or if one of the bounds below is exceeded. If good callers are slow before an attack, because other programs
+use the machine, the attack is not judged and the command fails, too. The table at the end has, for each attack: the
+good callers' p99 and their rate as a fraction of the rate without the attack, the longest health check, and the memory
+that the server took at most and that it kept.
 
 An attack is a module of this folder with
 
@@ -47,7 +47,7 @@ MAX_HEALTH_SECONDS = 0.1
 MAX_MEMORY_BYTES_ABOVE_QUEUE = 300 * 2**20
 MAX_MEMORY_BYTES_KEPT = 100 * 2**20
 
-# Above these, good callers without an attack show that other programs use the machine.
+# If good callers exceed these without an attack, other programs use too much of the machine.
 MAX_BASELINE_P99_SECONDS = 0.05
 MAX_BASELINE_HEALTH_SECONDS = 0.05
 
@@ -154,8 +154,8 @@ async def _baseline(callers: GoodCallers) -> Observed:
             return observed
     raise BusyMachine(
         f"without an attack, the good callers' p99 is {observed.p99 * 1e3:.0f} ms and the longest health check takes "
-        f"{observed.health * 1e3:.0f} ms, more than {MAX_BASELINE_P99_SECONDS * 1e3:.0f} and "
-        f"{MAX_BASELINE_HEALTH_SECONDS * 1e3:.0f} ms: stop the other programs on this machine and repeat the attack"
+        f"{observed.health * 1e3:.0f} ms; the limits are {MAX_BASELINE_P99_SECONDS * 1e3:.0f} and "
+        f"{MAX_BASELINE_HEALTH_SECONDS * 1e3:.0f} ms. Stop the other programs on this machine and repeat the attack"
     )
 
 

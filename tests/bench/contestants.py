@@ -32,15 +32,14 @@ class PeerJob:
 
     Args:
         job: the job.
+        is_coalesced: whether the SDK coalesces calls of this size.
 
     Attributes:
-        job: the job.
-        name: its name.
+        name: the name of the job.
         payload: what the SDK pools: a tensor, or the bytes of an image file.
         body: what mosec gets.
         shape: the shape of a tensor; empty for an image.
         spec: how it is pooled.
-        is_coalesced: whether the SDK coalesces calls of this size.
     """
 
     def __init__(self, job: Job, *, is_coalesced: bool) -> None:
@@ -57,13 +56,11 @@ class PeerJob:
     def server_arguments(self, mosec_batch: int) -> dict[str, tuple[str, ...]]:
         """Return the arguments of each server; mosec's batches have at most `mosec_batch` requests."""
         operator = "image" if not self.shape else "mean" if isinstance(self.spec, GlobalAvgPool2d) else "max2x2"
+        shape = ",".join(map(str, self.shape))
         return {
             TUNED: (*children.ECHO, str(self.job.response_bytes), "--tuned"),
             PLAIN: children.PLAIN,
-            MOSEC: (
-                *(*children.MOSEC, operator, "--shape", ",".join(map(str, self.shape))),
-                *("--batch", str(mosec_batch)),
-            ),
+            MOSEC: (*children.MOSEC, operator, "--shape", shape, "--batch", str(mosec_batch)),
             RAW: children.POOLSERVICE,
         }
 
@@ -114,7 +111,7 @@ def make_peer_jobs() -> list[PeerJob]:
 
 
 def contestants_of(job: PeerJob) -> list[Contestant]:
-    """Return the contestants of a job. Without coalescing, threads and a second SDK client would show nothing more."""
+    """Return the contestants of a job. If its calls are too large to be coalesced, one client of the SDK is enough."""
     always = [
         Contestant(TUNED, TUNED, _raw),
         Contestant(PLAIN, PLAIN, _raw),

@@ -1,16 +1,17 @@
 """`make bench-timeline`: show one second of load, with what client and server do at each moment of it.
 
 client encode     converting inputs and writing messages
+client send       handing messages to gRPC
 to the server     messages that the client has sent and the server has not taken yet
 server decode     splitting messages, validating them, viewing the payload as an array
 server compute    running batches on the device
 server encode     turning results into messages
 to the client     messages that the server is sending and the client has not taken yet
-client decode     reading messages and dealing out the results
+client decode     reading messages and distributing the results
 
 A side is busy while its event loop runs, or one of its steps on another thread. gRPC's own threads and the kernel,
 which read and copy messages, are not in these figures, but they are in the CPU time. A side that is ready to run and
-has no core counts as busy, so the figures are of use on an otherwise idle machine only.
+has no core counts as busy, so the figures are useful only on an otherwise idle machine.
 
 The times are recorded by functions that replace those of client and server in this program and in
 tests/bench/timeline_server.py. They slow down the load a little.

@@ -1,4 +1,4 @@
-"""The picture of a timeline: for each load a panel of one second, and beside it a few milliseconds of it."""
+"""The picture of a timeline: for each load, a panel of one second and a panel of a few milliseconds of it."""
 
 import io
 from collections.abc import Sequence

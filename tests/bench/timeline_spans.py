@@ -89,7 +89,7 @@ class Recorder:
         return np.array(self._numbers, np.int64).reshape(-1, 3)
 
     def save(self, path: Path) -> None:
-        """Write what is recorded to a file; see `load`."""
+        """Write what is recorded to a file of numpy (.npy)."""
         np.save(path, self.recorded())
 
 
@@ -113,8 +113,7 @@ class Recording:
     def union(self, *steps: Step) -> Intervals:
         """Return when at least one of these steps ran."""
         spans = self._rows[np.isin(self._rows[:, 0], steps)][:, 1:]
-        changes = np.concatenate((_changes(spans[:, 0], 1), _changes(spans[:, 1], -1)))
-        return _clipped(_positive(changes), self._start, self._end)
+        return _clipped(_covered(spans[:, 0], spans[:, 1]), self._start, self._end)
 
     def between(self, first: Step, second: Step) -> Intervals:
         """Return when a message was between these two moments of its way.
@@ -128,7 +127,7 @@ class Recording:
         starts, ends = self.moments(first), self.moments(second)
         if len(starts) != len(ends):
             raise ValueError(f"{len(starts)} messages had the moment {first.name}, {len(ends)} had {second.name}")
-        return _positive(np.concatenate((_changes(starts, 1), _changes(ends, -1))))
+        return _covered(starts, ends)
 
     def moments(self, step: Step) -> NDArray[np.int64]:
         """Return the moments of this kind."""
@@ -139,7 +138,7 @@ class Recording:
 def both(first: Intervals, second: Intervals) -> Intervals:
     """Return the intervals that both have."""
     spans = np.concatenate((first, second))
-    return _positive(np.concatenate((_changes(spans[:, 0], 1), _changes(spans[:, 1], -1))), above=1)
+    return _covered(spans[:, 0], spans[:, 1], least=2)
 
 
 def outside(intervals: Intervals, start: int, end: int) -> Intervals:
@@ -153,19 +152,13 @@ def fraction(intervals: Intervals, start: int, end: int) -> float:
     return float(np.diff(_clipped(intervals, start, end)).sum() / (end - start))
 
 
-def _changes(times: NDArray[np.int64], by: int) -> NDArray[np.int64]:
-    return np.stack((times, np.full_like(times, by)), axis=1)
-
-
-def _positive(changes: NDArray[np.int64], *, above: int = 0) -> Intervals:
-    """Return when a counter that starts at 0 and changes at these times is above a number."""
-    if not len(changes):
-        return np.empty((0, 2), np.int64)
-    times, inverse = np.unique(changes[:, 0], return_inverse=True)
-    by = np.zeros(len(times), np.int64)
-    np.add.at(by, inverse, changes[:, 1])
-    is_above = np.concatenate(([False], np.cumsum(by) > above))
-    turns = np.flatnonzero(np.diff(is_above))
+def _covered(starts: NDArray[np.int64], ends: NDArray[np.int64], *, least: int = 1) -> Intervals:
+    """Return when at least so many of the intervals between these starts and ends run."""
+    times, inverse = np.unique(np.concatenate((starts, ends)), return_inverse=True)
+    changes = np.zeros(len(times), np.int64)
+    np.add.at(changes, inverse, np.repeat((1, -1), (len(starts), len(ends))))
+    is_covered = np.concatenate(([False], np.cumsum(changes) >= least))
+    turns = np.flatnonzero(np.diff(is_covered))
     return times[turns[: len(turns) // 2 * 2]].reshape(-1, 2)
 
 

@@ -208,6 +208,7 @@ class Unknown:
         (lambda: {"x": X}, "dict cannot be pooled"),
         (lambda: np.broadcast_to(np.float32(1), (10**5, 10**5, 10)), "400,000,000,000 bytes or more, and no message"),
         (lambda: "a\0b.jpg", r"a\\0b\.jpg: no file can have this name"),
+        (lambda: "a\ud800.jpg", r"a\\ud800\.jpg': no file can have this name"),
         (lambda: Image.new("F", (4, 4)), "mode F has no lossless"),
         (lambda: Image.new("LAB", (4, 4)), "mode LAB has no lossless"),
         (lambda: Image.new("I", (4, 4), 70000), "0 to 65535; this one has 70000 to 70000"),

@@ -15,9 +15,10 @@ import pytest
 
 from poolservice_client import TLS, AsyncPoolClient, MaxPool2d, PoolClient, RetryPolicy
 
-X = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
 if TYPE_CHECKING:
     from tests.client.conftest import Certificates
+
+X = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
 
 OPTIONS: dict[str, Any] = {
     "timeout": 7.0,

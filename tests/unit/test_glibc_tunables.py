@@ -15,7 +15,7 @@ ARENA = "glibc.malloc.arena_max"
         ({"GLIBC_TUNABLES": "glibc.malloc.check=3"}, f"glibc.malloc.check=3:{ARENA}=1"),
     ],
 )
-def test_one_arena_is_added_to_the_tunables_of_the_operator(before: dict[str, str], after: str) -> None:
+def test_one_arena_is_added_to_the_tunables_of_the_environment(before: dict[str, str], after: str) -> None:
     environment = {"HOME": "/", **before}
     with_arena = with_one_arena(environment)
     assert with_arena == {**environment, "GLIBC_TUNABLES": after}
@@ -23,5 +23,5 @@ def test_one_arena_is_added_to_the_tunables_of_the_operator(before: dict[str, st
 
 
 @pytest.mark.parametrize("before", [{"GLIBC_TUNABLES": f"{ARENA}=4"}, {"MALLOC_ARENA_MAX": "2"}])
-def test_a_number_of_arenas_that_the_operator_has_set_stays(before: dict[str, str]) -> None:
+def test_a_number_of_arenas_in_the_environment_stays(before: dict[str, str]) -> None:
     assert with_one_arena(before) is None

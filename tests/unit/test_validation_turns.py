@@ -110,5 +110,5 @@ async def test_a_caller_whose_waiting_requests_take_too_much_memory_is_refused()
     await asyncio.gather(first, waits, other)
     with pytest.raises(QueueFull, match="retry in"):
         await large
-    # What has been validated takes no memory any more.
+    # Requests that were validated take no memory any more.
     await asyncio.gather(*(turns.run("many", busy, _MAX_BYTES // 2) for _ in range(2)))

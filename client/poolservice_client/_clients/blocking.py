@@ -37,7 +37,7 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         max_message_bytes: the largest message to send or receive, in bytes; the server has its own limit. Default:
             64 MiB.
         coalesce: send small `pool` calls of several threads in one message: calls made while another one is running
-            wait for at most 20 ms and share the next message, of which two may be in flight. Each call has its own
+            wait for at most 20 ms and share the next message. Two such messages may be in flight. Each call has its own
             result, error and timeout. A call that is made while no other one is running never waits.
         transport: replaces gRPC; for tests.
         connections: the number of connections per address. Default: one per worker process of the server
@@ -54,8 +54,8 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         compression: "gzip" compresses requests, for a server started with --compression. It rarely makes calls faster.
         metadata: pairs of key and value to send with each call.
         interceptors: gRPC client interceptors. They see messages as bytes.
-        keepalive: seconds between pings on a connection with running calls; at least 1. A server closes connections
-            that ping more often than it allows. Default: no pings.
+        keepalive: seconds between pings on a connection with running calls, from 1 to 2,000,000. A server closes
+            connections that ping more often than it allows. Default: no pings.
         wait_for_ready: seconds that a call waits for a server that cannot be reached, within its timeout. Default: 0
             for a server that has never responded, 30 for one that has; with retries=None, 0 for both.
         proxy: "http://host:port" of an HTTP proxy to connect through; False for none. Addresses of this machine are

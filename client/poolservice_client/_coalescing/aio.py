@@ -19,11 +19,10 @@ _MIN_DELAY_SECONDS = 0.001
 
 
 class AsyncCoalescer:
-    """Sends the calls of the tasks of one event loop, at most `DEPTH` messages at a time unless a call waits long.
+    """Sends the calls of the tasks of one event loop in few messages. CallQueue decides when each message is sent.
 
     The first call of an idle coalescer is sent in its own task. Calls that arrive while a message is in flight wait,
-    and a task of the coalescer sends them, so that cancelling one caller does not cancel the others. CallQueue says
-    when.
+    and a task of the coalescer sends them, so that cancelling one caller does not cancel the others.
 
     Args:
         transport: sends the messages.
@@ -73,7 +72,7 @@ class AsyncCoalescer:
             try:
                 call.set_response(await self._transport.call(POOL, call.request, call.timeout))
             finally:
-                self._queue.end_flight()
+                self._queue.count_ended()
                 self._send_due(loop)
         else:
             try:
@@ -113,7 +112,7 @@ class AsyncCoalescer:
             raise call.timeout_error(self._address) from None
 
     def _send_due(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Send the waiting calls that are due, and check the others again when they are."""
+        """Send the waiting calls that are due, and check again when the others are."""
         queue = self._queue
         if not queue.calls:
             return
@@ -165,7 +164,7 @@ class AsyncCoalescer:
         message.calls = []
 
     def _count_response(self, message: MessageInFlight, loop: asyncio.AbstractEventLoop) -> None:
-        """Send the next message, if it is full, before the calls of this one are settled, so that the server has it."""
+        """Send the next message, if it is full, before the calls of this one are settled, to keep the server busy."""
         message.has_response = True
         self._queue.count_arriving()
         self._send_due(loop)
@@ -176,7 +175,7 @@ class AsyncCoalescer:
         if message.has_response:
             self._queue.end_arriving()
         else:
-            self._queue.end_flight()
+            self._queue.count_ended()
         for call in message.calls:
             call.wake()
         if message.task is not None and message.task.cancelled() and not message.is_abandoned:
@@ -194,7 +193,7 @@ class AsyncCoalescer:
             call.wake()
 
     def _remove(self, call: PendingCall) -> None:
-        """Forget a call that nobody awaits any more. What remains of its message must not keep its payload."""
+        """Forget a call that nobody awaits any more, so that its payload can be freed before its message ends."""
         if call.message is not None:
             call.message.remove(call)
             call.message = None

@@ -15,12 +15,12 @@ from poolservice_client.errors import DeadlineExceeded
 
 
 class Coalescer:
-    """Sends the calls of many threads, two messages at a time unless a call waits for long.
+    """Sends the calls of many threads in few messages. CallQueue decides when each message is sent.
 
     It has no threads of its own: the thread of one of a message's calls, its leader, sends the message. The first call
-    of an idle coalescer leads immediately. Calls that arrive while a message is in flight wait. CallQueue says when
-    the next message leaves. Then a call leads whose thread is at hand: the one that has just arrived, or else the
-    first of those that wait.
+    of an idle coalescer leads immediately. Calls that arrive while a message is in flight wait. The leader of the next
+    message is the call that has just arrived if that makes the message due, and otherwise a waiting call, usually the
+    first.
 
     Args:
         transport: sends the messages.
@@ -130,15 +130,15 @@ class Coalescer:
         try:
             response = self._transport.call(request.method, request.message, leader.remaining)
         except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
-            self._end_flight(leader)
+            self._count_response(leader)
             request.set_error(error)
         else:
-            self._end_flight(leader)
+            self._count_response(leader)
             request.set_response(response)
         self._settle(leader)
 
-    def _end_flight(self, leader: PendingCall) -> None:
-        """Note that the response has arrived. The server gets its next message before this one is dealt out."""
+    def _count_response(self, leader: PendingCall) -> None:
+        """Note that the response has arrived. The server gets its next message before the results are distributed."""
         with self._lock:
             leader.holds = "arriving"
             self._queue.count_arriving()
@@ -206,7 +206,7 @@ class Coalescer:
                     self._queue.put_back(follower)
             call.followers = []
             if call.holds == "in_flight":
-                self._queue.end_flight()
+                self._queue.count_ended()
             elif call.holds == "arriving":
                 self._queue.end_arriving()
             call.holds = None

@@ -15,7 +15,7 @@ class PendingCall(BaseCall):
     Attributes:
         state: "new" before the coalescer has it; "waiting" to be sent; "leading" if its thread sends the next message;
             "sent" in another thread's message; "done".
-        holds: what its thread must hand back to the queue: the place of a message "in_flight" or "arriving", or None.
+        holds: what its thread must hand back to the queue: the count of a message "in_flight" or "arriving"; or None.
         followers: the other calls in the message that its thread is sending.
         has_waited: whether it waited before it was sent, so that a part of its timeout has passed.
         due_at: the time until which its thread waits before it sends a message, in seconds of time.monotonic.

@@ -18,13 +18,14 @@ class MessageLimits(NamedTuple):
     calls: int
 
 
-#: Messages in flight at one time. While the server computes one, the client encodes the next one or deals out the last
-#: one. With a third message, calls are no faster, but their latency grows and more memory is in use. A client with more
-#: connections, of which it has one to each worker of the server, may have a message in flight on each.
+#: Messages in flight at one time. While the server computes one, the client encodes the next one or distributes the
+#: results of the last one. With a third message, calls are no faster, but their latency grows and more memory is in
+#: use. A client with more connections, of which it has one to each worker of the server, may have a message in flight
+#: on each.
 DEPTH = 2
 #: Tensors. For 32 callers, client and server use 0.2 ms of CPU time for a call of 100 KB, of which sending a message
 #: takes 0.04 ms at 1 MiB. At 512 KiB they use a fifth more, at 256 KiB nearly half more. Calls that fill less than one
-#: message, such as 32 of 2 or 25 KB, are as fast in one message at a time as in two halves, and use less CPU time. With
+#: message, such as 32 of 2 or 25 KB, are as fast in one message as in two halves, and use less CPU time. With
 #: more than 64 calls per message, a call is no cheaper.
 TENSORS = MessageLimits(2**20, 64)
 #: Images. Decoding takes much longer than sending. For 32 callers with images of 7 or 21 KB, 64 calls per message use

@@ -1,4 +1,4 @@
-"""The calls that wait for a message, and the decision when the next message leaves."""
+"""The calls that wait for a message, and the decision when the next message is sent."""
 
 from collections import deque
 from typing import Generic, TypeVar
@@ -14,12 +14,12 @@ AnyCall = TypeVar("AnyCall", bound=BaseCall)
 class CallQueue(Generic[AnyCall]):
     """The calls of one client that wait, and the number of messages that they wait for.
 
-    A message leaves immediately if no other one is in flight. While fewer than `DEPTH` are in flight, the next one
-    leaves when it is full, or `OVERLAP_SECONDS` after the last one. Whatever is in flight, no call waits longer than
-    `MAX_WAIT_SECONDS`.
+    A message is sent immediately if no other one is in flight. While fewer than `DEPTH` are in flight, or fewer than
+    the client has connections, the next one is sent when it is full, or `OVERLAP_SECONDS` after the last one. Whatever
+    is in flight, no call waits longer than `MAX_WAIT_SECONDS`.
 
     A message whose response has arrived is no longer in flight, but it is `arriving` until its callers have had the
-    chance to make their next calls. Meanwhile only full messages leave, so that those calls share one.
+    chance to make their next calls. Until then only a full message may take its slot, so that those calls share one.
 
     Not thread-safe. Times are in seconds of time.monotonic.
 
@@ -29,7 +29,7 @@ class CallQueue(Generic[AnyCall]):
 
     Attributes:
         calls: the waiting calls, the oldest first.
-        in_flight: messages without a response, and calls that were sent alone.
+        in_flight: messages without a response, and calls that were sent uncoalesced.
         arriving: messages whose response has just arrived.
     """
 
@@ -60,7 +60,7 @@ class CallQueue(Generic[AnyCall]):
         return max(limits.DEPTH, self._counters.get("connections"))
 
     def due_for(self, call: AnyCall) -> float:
-        """Return the time at which a waiting call must send a message. Only the first one sends it early."""
+        """Return the time at which a waiting call must send a message: early for the first one only."""
         return self.due_at if call is self.calls[0] else call.created + limits.MAX_WAIT_SECONDS
 
     def is_due(self, now: float) -> bool:
@@ -73,7 +73,7 @@ class CallQueue(Generic[AnyCall]):
         return is_full and self.in_flight < self._depth
 
     def is_free(self, now: float) -> bool:
-        """Return True if a call that arrives now should be sent immediately and alone."""
+        """Return True if a call that arrives now should be sent immediately and uncoalesced."""
         if self.calls:
             return False
         if not self.in_flight and not self.arriving:
@@ -110,7 +110,7 @@ class CallQueue(Generic[AnyCall]):
         return calls
 
     def count_sent(self, now: float) -> None:
-        """Count a message, or a call that is sent alone."""
+        """Count a message, or a call that is sent uncoalesced."""
         self.in_flight += 1
         self._last_sent = now
 
@@ -123,6 +123,6 @@ class CallQueue(Generic[AnyCall]):
         """Note that the callers of a message have had the chance to make their next calls."""
         self.arriving -= 1
 
-    def end_flight(self) -> None:
-        """Count the end of a message that nobody waits for, or of a call that was sent alone."""
+    def count_ended(self) -> None:
+        """Count the end of a message that nobody waits for, or of a call that was sent uncoalesced."""
         self.in_flight -= 1

@@ -1,7 +1,6 @@
 """Items: the inputs of `map`, the bytes that are sent for them, and their outcomes."""
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -38,7 +37,7 @@ class Item:
         content_bytes: the size of `content`; 0 once the item is settled.
         held_bytes: the other memory that it takes up: its result, and its input if `keeps_input`.
         deadline: when its result is due, in seconds of time.monotonic; known once it is first sent.
-        path: the path that the input is, as errors show it; None if it is no path.
+        path: the path that the input is; None if it is no path.
         input_error: why it cannot be sent; None if it can. Known once it is prepared.
         outcome: its result or its error, once it is settled.
     """
@@ -75,7 +74,7 @@ class Item:
             self.input = None
         self.prepared = True
         try:
-            self.path = _printable(path_of(x))
+            self.path = path_of(x)
             payload = query.payload_of(x)
             self.template = query.template_for(payload)
             size = size_of(payload.data)
@@ -115,17 +114,6 @@ class Item:
         """Send this item in a message of its own from now on."""
         self.content = self.request()
         self.small = False
-
-
-def _printable(path: str | None) -> str | None:
-    """Return the path as errors show it; characters that no file name can have are escaped, so that it prints."""
-    if path is None:
-        return None
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        return ascii(path)
-    return path.replace("\0", "\\0")
 
 
 def bytes_of(result: object) -> int:

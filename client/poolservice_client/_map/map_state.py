@@ -225,16 +225,16 @@ class InFlight:
         return (
             bool(self._large)
             and (self._calls < _BUSY_CALLS or self._sent_bytes < _BUSY_BYTES)
-            and self._window.room >= 1
+            and self._window.available >= 1
         )
 
     @property
     def _can_send_small(self) -> bool:
         if not self._small:
             return False
-        room = self._window.room
-        full = len(self._small) >= min(self._message_items, room) or self._small_bytes >= _MESSAGE_BYTES
-        return room >= 1 and (full or self._small_messages < _PARTIAL_MESSAGES)
+        available = self._window.available
+        full = len(self._small) >= min(self._message_items, available) or self._small_bytes >= _MESSAGE_BYTES
+        return available >= 1 and (full or self._small_messages < _PARTIAL_MESSAGES)
 
     def _message_of_small(self) -> Message:
         """Return a message of the oldest small items, stacked if at least half of them have the same template."""
@@ -246,7 +246,7 @@ class InFlight:
             and same_template > 1
             and min(self._message_items, len(self._small)) <= 2 * same_template
         )
-        limit = self._message_items if stacked else min(self._message_items, _BATCH_ITEMS, self._window.room)
+        limit = self._message_items if stacked else min(self._message_items, _BATCH_ITEMS, self._window.available)
         items: list[Item] = []
         others: list[Item] = []
         nbytes = 0

@@ -7,7 +7,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
 from poolservice_client._request.query import PoolOptions
 from poolservice_client._response.torch_tensors import wants_torch
-from poolservice_client._suggestions import suggestion
+from poolservice_client._suggestions import is_choice, suggestion
 
 OnError: TypeAlias = Literal["raise", "skip"]
 
@@ -50,7 +50,7 @@ class MapOptions:
         Raises:
             InvalidRequest: an argument has a wrong value.
         """
-        if not isinstance(on_error, str | None) or on_error not in (None, "raise", "skip"):
+        if on_error is not None and not is_choice(on_error, ("raise", "skip")):
             raise InvalidRequest(
                 f'must be "raise" or "skip" (or pass items=True to get the errors); got {on_error!r}'
                 f"{suggestion(on_error, ('raise', 'skip'))}",

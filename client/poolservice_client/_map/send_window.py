@@ -14,8 +14,8 @@ class SendWindow:
     """The number of requests that may be in flight, which follows from what the server refuses.
 
     It is unlimited until the server refuses a request and says when to send it again, because its queue is full or
-    because the caller has reached a quota. As TCP's congestion window, it is then halved, and grows by one whenever as
-    many requests as it holds have succeeded. A refusal also closes it for the time that the server asks for.
+    because the caller has reached a quota. Like TCP's congestion window, it is then halved, and grows by one whenever
+    as many requests as it holds have succeeded. A refusal also closes it for the time that the server asks for.
 
     Args:
         retries: the client's retry policy; None if refused requests fail.
@@ -33,7 +33,7 @@ class SendWindow:
         self._last_success: float | None = None
 
     @property
-    def room(self) -> float:
+    def available(self) -> float:
         """The number of requests that may be sent now."""
         if self._size == math.inf:
             return math.inf

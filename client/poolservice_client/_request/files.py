@@ -104,11 +104,19 @@ def path_of(x: object) -> str | None:
     return os.fsdecode(x) if isinstance(x, str | os.PathLike) else None
 
 
+def _printable_path(path: str) -> str:
+    """Return the path as errors show it: characters that no file name can have are escaped, so that it prints."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return ascii(path)
+    return path.replace("\0", "\\0")
+
+
 def with_path(error: InvalidRequest, path: str | None) -> InvalidRequest:
     """Return the error with `path` in its message, if it is about the input and the input was a file."""
     if path is None or error.field.partition(".")[0] != "x":
         return error
-    shown = path.replace("\0", "\\0")
-    named = InvalidRequest(f"{shown}: {error.reason}", field=error.field)
+    named = InvalidRequest(f"{_printable_path(path)}: {error.reason}", field=error.field)
     named.__cause__ = error.__cause__
     return named

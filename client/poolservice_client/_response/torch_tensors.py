@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._response.reader import PoolResponse
-from poolservice_client._suggestions import suggestion
+from poolservice_client._suggestions import is_choice, suggestion
 
 if TYPE_CHECKING:
     from torch import Tensor as Tensor
@@ -28,7 +28,7 @@ def wants_torch(returns: object) -> bool:
     Raises:
         InvalidRequest: `returns` is neither "numpy" nor "torch", or torch is not installed.
     """
-    if not isinstance(returns, str) or returns not in ("numpy", "torch"):
+    if not is_choice(returns, ("numpy", "torch")):
         raise InvalidRequest(
             f'must be "numpy" or "torch"; got {returns!r}{suggestion(returns, ("numpy", "torch"))}', field="returns"
         )

@@ -60,7 +60,7 @@ def _check(address: str) -> None:
     except UnicodeEncodeError:
         raise InvalidRequest(f'must be "host:port" in UTF-8; got {address!r}', field="address") from None
     if not address.isprintable():
-        raise InvalidRequest(f"must have no control characters; got {address!r}", field="address")
+        raise InvalidRequest(f"must have printable characters only; got {address!r}", field="address")
     if is_unix(address):
         check_unix(address)
         return

@@ -116,7 +116,7 @@ class Settings:
             raise InvalidRequest(f"must be a RetryPolicy, or None for no retries; got {retries!r}", field="retries")
         if keepalive is not None and not _MIN_KEEPALIVE <= _check_seconds(keepalive, "keepalive") <= _MAX_KEEPALIVE:
             raise InvalidRequest(
-                f"must be {_MIN_KEEPALIVE:g} to {_MAX_KEEPALIVE:g} s; got {keepalive!r}", field="keepalive"
+                f"must be from {_MIN_KEEPALIVE:g} to {_MAX_KEEPALIVE:,.0f} s; got {keepalive!r}", field="keepalive"
             )
         if not isinstance(interceptors, Sequence):
             raise InvalidRequest(f"must be a list of gRPC's interceptors; got {interceptors!r}", field="interceptors")

@@ -9,7 +9,7 @@ from poolservice.errors import InvalidRequest
 UNIX = "unix:"
 UNIX_ABSTRACT = "unix-abstract:"
 
-# The system's limit, without the byte that ends or begins the name.
+# The limit of Linux, without the byte that ends a path or begins an abstract name.
 _MAX_PATH_BYTES = 107
 
 

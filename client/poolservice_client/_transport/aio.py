@@ -234,12 +234,12 @@ class AsyncGrpcTransport:
                 calls.append(self._start(other, method, request, deadline))
                 ends.append(end_of(calls[1]))
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                first_ended = 0 if ends[0].done() else 1
-                if await calls[first_ended].code() is not grpc.StatusCode.OK:
-                    first_ended = 1 - first_ended
-                    await ends[first_ended]
-                response = await calls[first_ended]
-                if first_ended:
+                winner = 0 if ends[0].done() else 1
+                if await calls[winner].code() is not grpc.StatusCode.OK:
+                    winner = 1 - winner
+                    await ends[winner]
+                response = await calls[winner]
+                if winner == 1:
                     self._counters.add("hedges_won")
                 return response
         finally:

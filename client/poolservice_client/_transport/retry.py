@@ -44,7 +44,7 @@ class Failure(NamedTuple):
 
 
 class Refused(PoolError):
-    """The server refused a message and said when to send it again. `map` does that, so it never leaves the SDK.
+    """The server refused a message and said when to send it again. `map` catches it, so users of the SDK never see it.
 
     Attributes:
         error: the error for the caller if the message is not sent again.
@@ -77,8 +77,8 @@ def combine_failures(failures: list[Failure]) -> Failure:
 
 
 #: Called with the response to a message of several requests. Returns the next message, with those requests that failed
-#: and can be retried, and their failure; None if there are none. A call with a PartialRetry raises Refused instead of
-#: waiting for as long as a server asks that refuses the whole message: its caller paces its messages.
+#: and can be retried, and their failure; None if there are none. If the server refuses a whole message and says when to
+#: send it again, a call with a PartialRetry raises Refused instead of waiting, because its caller paces its messages.
 PartialRetry: TypeAlias = Callable[[bytes], tuple[bytes, Failure] | None]
 
 
@@ -135,7 +135,7 @@ class Attempts:
         retries: what the call shares with the client's other calls.
         deadline: when the response is due, in seconds of time.monotonic; None for no limit.
         once: whether the call is never retried, as a health check, which asks for the state of the server now.
-        raises_refusals: whether the caller paces its messages, and gets Refused if the server says when to send again.
+        raises_refusals: whether the call raises Refused if the server refuses a message and says when to send it again.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def join(pieces: Sequence[Buffer], nbytes: int) -> bytes:
 
     Args:
         pieces: the pieces in their order.
-        nbytes: about as many bytes as they have together.
+        nbytes: the approximate sum of their sizes, in bytes. Large messages are copied without the lock.
     """
     return b"".join(pieces) if nbytes < _LARGE_BYTES else _join_without_lock(pieces)
 

@@ -17,7 +17,7 @@ class QuotaExceeded(Exception):
     """The caller has as much in flight as one caller may.
 
     Args:
-        found: what the caller would have with this request.
+        found: what the caller has, or would have with this request, in the unit of the quota.
         limit: the quota.
         quota: the setting's name without its prefix: requests, bytes, seconds, rate or calls.
         retry_after: seconds until a retry has a chance.

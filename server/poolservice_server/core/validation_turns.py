@@ -11,10 +11,10 @@ from poolservice_server.batcher import QueueFull
 # How long one loop iteration may validate. It is exceeded by one validation at most, of up to a few milliseconds.
 _MAX_SECONDS = 0.002
 
-# All that waits is validated within this time, unless heads are added faster than they are validated.
+# Some of the waiting requests are validated within this time. A retry that comes too early is refused at little cost.
 _RETRY_AFTER_SECONDS = 0.1
 
-# What a waiting request takes beside its message: its task, its call and gRPC's state of it.
+# The memory of a waiting request in addition to its message: its task, its call and the state that gRPC keeps of it.
 _OVERHEAD_BYTES = 8 * 1024
 
 _T = TypeVar("_T")
@@ -37,8 +37,8 @@ class ValidationTurns:
     another caller's first.
 
     Args:
-        max_bytes: most memory of the requests that wait. A caller that has no other request waiting may exceed it, so
-            that no caller shuts out the others.
+        max_bytes: the most memory that waiting requests may take. A caller that has no other request waiting may exceed
+            it, so that no caller shuts out the others.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -55,10 +55,10 @@ class ValidationTurns:
         Args:
             caller: who sent the request.
             validate: validates it.
-            nbytes: the size of its message, which it keeps while it waits.
+            nbytes: the size of its message, which stays in memory while it waits.
 
         Raises:
-            QueueFull: too much waits already.
+            QueueFull: the waiting requests would take more than `max_bytes`.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting and self._seconds < _MAX_SECONDS:

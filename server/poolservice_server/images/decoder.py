@@ -70,7 +70,7 @@ class Decode(Protocol):
 
 
 class DecoderEnded(Exception):
-    """The process that decoded an image was ended from outside, so the image may be decoded another time."""
+    """The process that decoded an image was ended from outside, or the server stops. The image may be sent again."""
 
 
 def decode(data: Buffer, mode: ColorMode, *, max_pixels: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """One child process that decodes images, as its server sees it.
 
-If it crashes while it decodes, the image is refused, because the same file would crash the next process too. The end of
-a process that somebody else ends, such as the system when memory is short, says nothing about its image: the call may
-be retried.
+If it crashes while it decodes, the image is refused, because the same file would crash the next process too. If a
+process is ended from outside, for example by the system when memory is short, its image is not the cause, and the call
+may be retried.
 """
 
 import contextlib

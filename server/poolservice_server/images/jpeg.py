@@ -38,7 +38,7 @@ _FACTORS = frozenset(horizontal << 4 | vertical for horizontal in range(1, 5) fo
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 # Comments and application segments, except JFIF and Adobe, which define the color space.
 _METADATA = frozenset(range(0xE1, 0xF0)) - {0xEE} | {0xFE}
-# The content of these two begins with a name, a byte and a version of two bytes.
+# The content of these two begins with "JFIF\0" or "Adobe", and a version of two bytes.
 _COLOR_SPACE = {0xE0: b"JFIF", 0xEE: b"Adobe"}
 _LEAST_COLOR_SPACE_BYTES = 7
 

@@ -53,9 +53,9 @@ def tiles(spec: Any, sizes: Sizes, *, mean: bool) -> Estimate:
     if mean and sizes.integer and sizes.width == 8:
         steps += c.CONVERSION * 4 * sizes.values  # looks for the extremes first
     if in_numpy and gathered:
-        gathered *= sizes.planes
-        steps += c.GATHERED * gathered + c.TILE_GATHERED_MEAN * sizes.results * mean
-        return Estimate("gathered tiles", steps, converted + computed * gathered, sizes.result_bytes)
+        values = gathered * sizes.planes
+        steps += c.GATHERED * values + c.TILE_GATHERED_MEAN * sizes.results * mean
+        return Estimate("gathered tiles", steps, converted + computed * values, sizes.result_bytes)
     if in_numpy:
         columns = sizes.planes * per_row * sizes.spatial[-1] * computed
         steps += pass_steps(read, computed) + 2 * columns / computed
@@ -92,12 +92,13 @@ def _gathered_values(spatial: tuple[int, ...], grid: tuple[int, ...], *, mean: b
     """Return the number of values that are gathered for the tiles of a plane; 0 if they are not gathered."""
     values, equal, disjoint = math.prod(grid), True, True
     for size, count in zip(spatial, grid, strict=True):
-        tiles = count // math.gcd(size, count)
-        length = size // math.gcd(size, count)
+        # The tiles repeat after a period of values.
+        period_tiles = count // math.gcd(size, count)
+        period = size // math.gcd(size, count)
         # The longest tile starts as late as possible in its first value.
-        values *= -(-(length + tiles - 1) // tiles)
-        equal &= tiles == 1 or length % tiles == 1
-        disjoint &= tiles == 1
+        values *= -(-(period + period_tiles - 1) // period_tiles)
+        equal &= period_tiles == 1 or period % period_tiles == 1
+        disjoint &= period_tiles == 1
     if not mean:
         return values if values <= thresholds.TILE_GATHER_MAX_EXTREME else 0
     limit = thresholds.TILE_GATHER_MAX_DISJOINT if disjoint else thresholds.TILE_GATHER_MAX_OVERLAPPING

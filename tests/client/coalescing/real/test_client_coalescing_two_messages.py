@@ -1,29 +1,18 @@
-"""Two messages in flight over gRPC: which calls leave when, and each call keeps its own outcome."""
+"""Two messages in flight over gRPC: when each message is sent, and that each call keeps its own outcome."""
 
 import asyncio
-import gc
-import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
-import numpy as np
 import pytest
 
-from poolservice_client import (
-    AsyncPoolClient,
-    DeadlineExceeded,
-    GlobalMaxPool2d,
-    InvalidRequest,
-    PoolError,
-    RetryPolicy,
-    Unavailable,
-)
+from poolservice_client import DeadlineExceeded, InvalidRequest, PoolError, RetryPolicy, Unavailable
 from poolservice_client._coalescing import limits
 
 if TYPE_CHECKING:
-    from tests.client.coalescing.real.conftest import Caller, HoldingServer
+    from tests.client.coalescing.real.conftest import Caller, HoldingServer, Message
 
 NewCaller = Callable[..., "AbstractAsyncContextManager[Caller]"]
 
@@ -124,14 +113,16 @@ async def test_each_call_ends_at_its_own_deadline(server: "HoldingServer", new_c
         await caller.until_waiting(3)
         calls.append(caller.call(5))
         await server.received(2)
-        waiting = [caller.call(6, timeout=0.2), caller.call(7)]
-        await caller.until_waiting(2)
-        for call in (waiting[0], calls[3]):
+        waiting = caller.call(6)
+        await caller.until_waiting(1)
+        # Two messages are in flight, so this call expires while it waits.
+        expired = caller.call(7, timeout=0.2)
+        for call in (expired, calls[3]):
             with pytest.raises(DeadlineExceeded, match=r"gave no response within the timeout of"):
                 await call
-        assert not any(call.done() for call in (*calls[:3], calls[4], waiting[1]))
+        assert not any(call.done() for call in (*calls[:3], calls[4], waiting))
         server.release_all()
-        assert await asyncio.gather(*calls[:3], calls[4], waiting[1]) == [True] * 5
+        assert await asyncio.gather(*calls[:3], calls[4], waiting) == [True] * 5
 
 
 async def test_a_refused_message_is_no_error_of_its_neighbours(server: "HoldingServer", new_caller: NewCaller) -> None:
@@ -181,77 +172,12 @@ async def test_both_messages_use_one_retry_budget(server: "HoldingServer", new_c
 async def test_a_message_in_flight_is_hedged(server: "HoldingServer", new_caller: NewCaller) -> None:
     async with new_caller(server.address, hedge_after=0.3) as caller:
         calls = await two_in_flight(caller, server)
-        hedges = (await server.received(4))[2:]
-        for hedge in hedges:
-            hedge.release()
+        # On a busy machine, the first message may be hedged before the second one is sent.
+        first_of: dict[bytes, Message] = {}
+        for message in await server.received(4):
+            if first_of.setdefault(message.request, message) is not message:
+                message.release()
         assert await asyncio.gather(*calls) == [True] * (1 + FULL)
         assert caller.client.stats().hedges_won == 2
-        for message in server.messages[:2]:
+        for message in first_of.values():
             assert await asyncio.to_thread(message.ended.wait, 30)
-
-
-async def test_cancelling_calls_of_one_message_affects_no_other(server: "HoldingServer") -> None:
-    async with AsyncPoolClient(server.address) as client:
-        x = np.ones((2, 4, 4), np.float32)
-
-        def call() -> "asyncio.Task[Any]":
-            return asyncio.create_task(client.pool(x, GlobalMaxPool2d()))
-
-        first = call()
-        await server.received(1)
-        others = [call() for _ in range(FULL)]
-        await server.received(2)
-        others[0].cancel()
-        await asyncio.wait(others[:1])
-        assert not server.messages[1].ended.is_set()
-        for task in others[1:]:
-            task.cancel()
-        await asyncio.wait(others)
-        # The last call takes its message with it, and the first message is still in flight.
-        assert await asyncio.to_thread(server.messages[1].ended.wait, 30)
-        assert all(task.cancelled() for task in others)
-        server.messages[0].release()
-        assert (await first == 1).all()
-
-
-async def test_a_cancelled_call_keeps_no_payload(server: "HoldingServer") -> None:
-    async with AsyncPoolClient(server.address) as client:
-        first = asyncio.create_task(client.pool(np.ones((2, 4, 4), np.float32), GlobalMaxPool2d()))
-        await server.received(1)
-        arrays = [np.ones((2, 4, 4), np.float32) for _ in range(FULL + 1)]
-        tasks = [asyncio.create_task(client.pool(x, GlobalMaxPool2d())) for x in arrays]
-        await server.received(2)
-        # One call of the second message, and the one that still waits.
-        kept = [weakref.ref(arrays[1]), weakref.ref(arrays[-1])]
-        for task in (tasks[1], tasks[-1]):
-            task.cancel()
-        await asyncio.wait([tasks[1], tasks[-1]])
-        del arrays, tasks[1], tasks[-1], task
-        gc.collect()
-        assert [reference() for reference in kept] == [None, None]
-        server.release_all()
-        await asyncio.gather(first, *tasks)
-
-
-def test_an_event_loop_may_end_with_two_messages_in_flight(
-    server: "HoldingServer", capfd: pytest.CaptureFixture[str]
-) -> None:
-    problems: list[dict[str, Any]] = []
-
-    async def leave() -> list["asyncio.Task[Any]"]:
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: problems.append(context))
-        client = AsyncPoolClient(server.address)
-        x = np.ones((2, 4, 4), np.float32)
-        tasks = [asyncio.create_task(client.pool(x, GlobalMaxPool2d()))]
-        await server.received(1)
-        tasks += [asyncio.create_task(client.pool(x, GlobalMaxPool2d())) for _ in range(FULL + 2)]
-        await server.received(2)
-        return tasks
-
-    tasks = asyncio.run(leave())
-    assert all(task.cancelled() for task in tasks)
-    for message in server.messages:
-        assert message.ended.wait(30)
-    gc.collect()
-    assert problems == []
-    assert "never retrieved" not in capfd.readouterr().err
