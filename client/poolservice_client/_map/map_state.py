@@ -181,7 +181,7 @@ class InFlight:
                 retried.append(item)
                 failures.append(failure)
         if settled := len(message.items) - len(refused) - len(retried):
-            self._window.succeed(settled)
+            self._window.succeed(min(settled, message.requests))
         if refused:
             self._refuse(refused, [one.error for one in refusals], combine_failures(refusals).retry_after)
         message.items = retried

@@ -19,7 +19,7 @@ class SendWindow:
 
     Args:
         retries: the client's retry policy; None if refused requests fail.
-        timeout: seconds without any success after which refused requests fail.
+        timeout: seconds from the first refusal without any success after which refused requests fail.
     """
 
     def __init__(self, retries: RetryPolicy | None, timeout: float) -> None:
@@ -28,9 +28,9 @@ class SendWindow:
         self._size = math.inf
         self._in_flight = 0
         self._opens_at = -math.inf
-        # Refusals in a row that closed the window, and when the last request succeeded or the first one was sent.
+        # Refusals in a row that closed the window, and when the first one after the last success came.
         self._refusals = 0
-        self._last_success: float | None = None
+        self._refused_since: float | None = None
 
     @property
     def available(self) -> float:
@@ -48,8 +48,6 @@ class SendWindow:
     def start(self, requests: int) -> None:
         """Count requests that are sent."""
         self._in_flight += requests
-        if self._last_success is None:
-            self._last_success = time.monotonic()
 
     def finish(self, requests: int) -> None:
         """Count requests that have ended, in whatever way."""
@@ -58,7 +56,7 @@ class SendWindow:
     def succeed(self, requests: int) -> None:
         """Count requests that the server has not refused."""
         self._refusals = 0
-        self._last_success = time.monotonic()
+        self._refused_since = None
         self._size += requests / self._size
 
     def refuse(self, retry_after: float) -> bool:
@@ -71,8 +69,9 @@ class SendWindow:
             True if the requests are to be sent again, False if they have failed.
         """
         now = time.monotonic()
-        started = now if self._last_success is None else self._last_success
-        if self._retries is None or now + retry_after >= started + self._timeout:
+        if self._refused_since is None:
+            self._refused_since = now
+        if self._retries is None or now + retry_after >= self._refused_since + self._timeout:
             return False
         if now >= self._opens_at:
             self._size = max(1.0, min(self._size, self._in_flight) / 2)

@@ -132,7 +132,7 @@ class DecoderProcess:
             return DecoderEnded(STOPPING)
         if status >= 0:
             return self._failed(request, f"crashed (status {status}) on")
-        name = signal.Signals(-status).name
+        name = _signal_name(-status)
         if -status in _FAULTS:
             return self._failed(request, f"crashed ({name}) on")
         _log.error("a decoder process was ended from outside", signal=name, pid=self._process.pid)
@@ -142,3 +142,11 @@ class DecoderProcess:
         name = request["header"][0]
         _log.error("a decoder process failed", format=name, failure=event, pid=self._process.pid)
         return invalid_image(f"the {name} decoder {event} this image; save the image again, for example as PNG")
+
+
+def _signal_name(number: int) -> str:
+    """Return the name of a signal, such as SIGKILL; most real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
