@@ -1,14 +1,16 @@
 """Checks that the server can listen on its addresses, before it imports torch, which takes seconds."""
 
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from poolservice_server.settings import Settings, SettingsError
 
 
 def check(settings: Settings) -> None:
-    """Check the TCP addresses in the settings.
+    """Check the addresses in the settings.
 
     Raises:
         SettingsError: an address is in use, is not one of this machine, or is not permitted. The message has the
@@ -16,9 +18,38 @@ def check(settings: Settings) -> None:
     """
     for name in ("address", "metrics_address"):
         address = getattr(settings, name)
-        if address and not address.startswith("unix:"):
+        if address and address.startswith("unix:"):
+            _check_unix_socket(address)
+        elif address:
             with reserve(address, f"--{name.replace('_', '-')}"):
                 pass
+
+
+def _check_unix_socket(address: str) -> None:
+    """Check that nobody listens on a Unix socket. gRPC would take the path away from the process that does."""
+    path = Path(address.removeprefix("unix:").removeprefix("//"))
+    problem = None
+    if not path.parent.is_dir():
+        problem = f"there is no folder {path.parent}"
+    elif path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
+        problem = "the path is not that of a socket; remove it or choose another one"
+    elif _is_in_use(path):
+        problem = "another process listens on it; stop it or choose another path"
+    if problem is not None:
+        raise SettingsError(f"cannot listen on {address} (--address): {problem}")
+
+
+def _is_in_use(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A process that accepts nothing may have a full queue, in which a blocking connection would wait.
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager

@@ -143,6 +143,20 @@ def test_an_address_in_use_is_reported_in_one_sentence(server_address: str, run_
     assert "Address already in use" in failure(run_server, "--address", server_address)
 
 
+def test_a_unix_socket_in_use_is_left_to_its_server(
+    start_server: StartServer, run_server: RunServer, tmp_path: Path
+) -> None:
+    server = start_server("--address", f"unix:{tmp_path}/pool.sock")
+    assert "another process listens on it" in failure(run_server, "--address", server.address)
+    assert limits(server).max_batch_size == 64
+
+
+def test_a_path_on_which_no_socket_can_be_is_reported(run_server: RunServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "there is no folder" in failure(run_server, "--address", f"unix:{tmp_path}/missing/pool.sock")
+    assert "the path is not that of a socket" in failure(run_server, "--address", f"unix:{tmp_path}/file")
+
+
 def test_flags_override_the_environment_which_overrides_the_file(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("max_batch_size = 3\nmax_queue_items = 30\nmax_image_pixels = 300\n")
