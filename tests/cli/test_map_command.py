@@ -147,7 +147,7 @@ def test_rows_keep_the_files_order_when_files_fail(command: Command, tmp_path: P
         "torn.npy": "this .npy file cannot be read",
         "missing.jpg": "No such file or directory",
         "other.npy": "its result is (5,) float32 but the first file's is (3,) float32, and all rows of an array must "
-        "agree; use a global or adaptive operator for images of different sizes",
+        "agree; for images of different sizes, use a global or adaptive operator",
         "gone.npy": "No such file or directory",
     }
     assert (report["rows"], report["arrays"]) == (3, {"features": "(3,) float32"})

@@ -110,7 +110,7 @@ class Journal:
             if row_type != RowType.of(array):
                 reason = (
                     f"its result is {RowType.of(array)} but the first file's is {row_type}, and all rows of an array "
-                    "must agree; use a global or adaptive operator for images of different sizes"
+                    "must agree; for images of different sizes, use a global or adaptive operator"
                 )
                 self.add_failure(path, stamp, reason)
                 return
