@@ -46,9 +46,9 @@ def decoding_children(service: Service) -> list[psutil.Process]:
     ]
 
 
-def holds_an_image(service: Service) -> bool:
-    """Return True if the server has an image in memory that it shares with a child."""
-    for descriptor in list(Path(f"/proc/{service.process.pid}/fd").iterdir()):
+def holds_an_image(server: int) -> bool:
+    """Return True if a server process has an image in memory that it shares with a child."""
+    for descriptor in list(Path(f"/proc/{server}/fd").iterdir()):
         # The server may close it meanwhile.
         with suppress(FileNotFoundError):
             if os.readlink(descriptor).startswith("/memfd:image"):
@@ -66,7 +66,7 @@ def test_a_client_retries_an_image_whose_child_was_killed_from_outside(
             (child,) = decoding_children(service)
             child.suspend()
             result = caller.submit(client.pool, photograph, MaxPool2d(16))
-            while not holds_an_image(service):
+            while not holds_an_image(child.ppid()):
                 assert not result.done()
             child.kill()
             assert np.asarray(result.result()).shape == (3, 37, 32)
