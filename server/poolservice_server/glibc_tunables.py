@@ -2,7 +2,7 @@
 
 By default each thread allocates from an arena of its own, and no other thread reuses the memory that it frees there. A
 server that had decoded large images kept 135 MB, and keeps 2 MB with one arena; at most it needed 606 MB, and needs 372
-MB with one. Python's global lock lets one thread at a time allocate anyway, apart from kernels.
+MB with one. Threads seldom wait for the arena: all but the kernels allocate while they hold Python's global lock.
 
 Huge pages, the other setting that glibc reads at this time, are not used: they halve the time in which gRPC copies a
 message of 60 MB, but while the kernel searches for memory for them, health checks waited up to 650 ms instead of 200.

@@ -33,8 +33,8 @@ import children
 import timeline_client
 import timeline_loads
 from load import load_average
+from timeline_figure import Panel, draw
 from timeline_loads import Clock, Load, Measured
-from timeline_picture import Panel, draw
 from timeline_spans import Intervals, Recorder, Recording, Step, both, fraction, outside
 
 SERVER = str(Path(__file__).with_name("timeline_server.py"))
@@ -101,7 +101,7 @@ def command(
     load: Annotated[
         list[str] | None, typer.Option(help="pool-100kb, map-2kb, ...; may be repeated. Default: all; see --list.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="The picture: a .png or .svg file.")] = Path("timeline.png"),
+    output: Annotated[Path, typer.Option(help="The figure: a .png or .svg file.")] = Path("timeline.png"),
     list_loads: Annotated[bool, typer.Option("--list", help="Show the loads and do nothing.")] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Write the fractions to this file as JSON.")] = None,
 ) -> None:

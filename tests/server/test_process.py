@@ -39,7 +39,7 @@ def test_the_ready_line_names_version_device_and_address(start_server: StartServ
     assert int(port) > 0
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
 def test_a_server_runs_with_one_arena_of_the_allocator(start_server: StartServer) -> None:
     environment = psutil.Process(start_server("--workers", "2").process.pid).children()[0].environ()
     assert "glibc.malloc.arena_max=1" in environment["GLIBC_TUNABLES"]

@@ -61,7 +61,7 @@ def test_an_operator_without_an_estimate_is_an_internal_error_that_names_it(shap
     class SoftPool2d(MaxPool2d):
         operator = "soft_pool"
 
-    with pytest.raises(NotImplementedError, match="the operator soft_pool has no estimate"):
+    with pytest.raises(LookupError, match="the operator soft_pool has no estimate"):
         stage_cost(PoolStage((SoftPool2d(3),)), shape, FLOAT32)
 
 

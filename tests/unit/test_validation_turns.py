@@ -110,5 +110,15 @@ async def test_a_caller_whose_waiting_requests_take_too_much_memory_is_refused()
     await asyncio.gather(first, waits, other)
     with pytest.raises(QueueFull, match="retry in"):
         await large
-    # Requests that were validated take no memory any more.
+    # What has been validated takes no memory any more.
     await asyncio.gather(*(turns.run("many", busy, _MAX_BYTES // 2) for _ in range(2)))
+
+
+async def test_a_caller_that_fills_the_memory_leaves_their_share_to_others() -> None:
+    turns = ValidationTurns(_MAX_BYTES)
+    size = _MAX_BYTES // 8
+    many = [asyncio.ensure_future(turns.run("many", busy, size)) for _ in range(10)]
+    one = [asyncio.ensure_future(turns.run("one", busy, size)) for _ in range(3)]
+    outcomes = await asyncio.gather(*many, return_exceptions=True)
+    assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False] * 8 + [True] * 2
+    await asyncio.gather(*one)

@@ -168,7 +168,8 @@ class BlockingMap:
                 known, the time left.
             timeout: seconds for each item from when it is first sent, retries included. It starts again when the server
                 refuses the item because its queue is full or the caller has reached a quota; then `map` slows down.
-                Such items fail if no item succeeds for this time. Default: the client's timeout.
+                Such items fail if the server has refused items for this time and no item has succeeded meanwhile.
+                Default: the client's timeout.
             output: as in `pool`.
             normalize: as in `pool`.
             dtype: as in `pool`.

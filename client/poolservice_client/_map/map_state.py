@@ -43,8 +43,8 @@ class InFlight:
     Args:
         options: the options of the map.
         timeout: seconds that an item has from when it is first sent; None for no limit. If the server refuses an item
-            and says when to send it again, the item counts as not sent yet, unless no item of the map has succeeded for
-            so long.
+            and says when to send it again, the item counts as not sent yet, unless the server has refused items for so
+            long and none has succeeded meanwhile.
         retries: the client's retry policy; None if items fail with their first error.
 
     Attributes:

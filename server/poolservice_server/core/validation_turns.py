@@ -29,6 +29,12 @@ class _Validation(asyncio.Future[Any]):
     validate: Callable[[], Any]
 
 
+class _Waiting(deque[_Validation]):
+    """The validations of one caller that wait, and the memory that their requests take."""
+
+    nbytes = 0
+
+
 class ValidationTurns:
     """Runs validations on the event loop, for a short time in each iteration.
 
@@ -37,8 +43,9 @@ class ValidationTurns:
     another caller's first.
 
     Args:
-        max_bytes: the most memory that waiting requests may take. A caller that has no other request waiting may exceed
-            it, so that no caller shuts out the others.
+        max_bytes: the memory from which the waiting requests of a caller are limited to an equal share of it, so that
+            no caller shuts out the others. All callers together take at most twice as much, apart from one request of
+            any size for each caller.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -47,7 +54,7 @@ class ValidationTurns:
         # Seconds of validation in this loop iteration.
         self._seconds = 0.0
         # By caller, in the order of their turns.
-        self._waiting: dict[str, deque[_Validation]] = {}
+        self._waiting: dict[str, _Waiting] = {}
 
     async def run(self, caller: str, validate: Callable[[], _T], nbytes: int) -> _T:
         """Return what `validate` returns, or raise what it raises: immediately, or when it is the caller's turn.
@@ -58,7 +65,7 @@ class ValidationTurns:
             nbytes: the size of its message, which stays in memory while it waits.
 
         Raises:
-            QueueFull: the waiting requests would take more than `max_bytes`.
+            QueueFull: the waiting requests would take more than `max_bytes`, and the caller's more than its share.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting and self._seconds < _MAX_SECONDS:
@@ -72,13 +79,16 @@ class ValidationTurns:
         nbytes += _OVERHEAD_BYTES
         waiting = self._waiting.get(caller)
         if waiting is None:
-            waiting = self._waiting[caller] = deque()
+            waiting = self._waiting[caller] = _Waiting()
         elif self._nbytes + nbytes > self._max_bytes:
-            raise QueueFull(_RETRY_AFTER_SECONDS)
+            share = self._max_bytes / len(self._waiting)
+            if waiting.nbytes + nbytes > share:
+                raise QueueFull(_RETRY_AFTER_SECONDS)
         validation = _Validation(loop=loop)
         validation.validate = validate
         validation.nbytes = nbytes
         waiting.append(validation)
+        waiting.nbytes += nbytes
         self._nbytes += nbytes
         result: _T = await validation
         return result
@@ -90,6 +100,7 @@ class ValidationTurns:
             caller, waiting = next(iter(self._waiting.items()))
             del self._waiting[caller]
             validation = waiting.popleft()
+            waiting.nbytes -= validation.nbytes
             self._nbytes -= validation.nbytes
             _settle(validation)
             if waiting:

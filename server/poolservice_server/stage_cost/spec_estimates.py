@@ -42,10 +42,10 @@ def spec_estimate(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, un
     With `unit_scale` the planes are uint8 or uint16 that stand for 0 to 1.
 
     Raises:
-        NotImplementedError: the operator has no estimate. A guess would admit its requests as if they cost little.
+        LookupError: the operator has no estimate. A guess would admit its requests as if they cost little.
     """
     if spec.operator not in ESTIMATES:
-        raise NotImplementedError(
+        raise LookupError(
             f"the operator {spec.operator} has no estimate: add it to ESTIMATES in stage_cost/spec_estimates.py"
         )
     whole = sizes_of(spec, shape, dtype)

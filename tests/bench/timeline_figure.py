@@ -1,4 +1,4 @@
-"""The picture of a timeline: for each load, a panel of one second and a panel of a few milliseconds of it."""
+"""The figure of a timeline: for each load, a panel of one second and a panel of a few milliseconds of it."""
 
 import io
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Panel(NamedTuple):
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Write the picture to a file whose name ends with .png or .svg."""
+    """Write the figure to a file whose name ends with .png or .svg."""
     figure = Figure(figsize=(13, 1.95 * len(panels) + 0.5), dpi=75, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(3, 2))
@@ -50,7 +50,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
         return
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    # A picture of few colors takes a third of the bytes with a palette.
+    # A figure of few colors takes a third of the bytes with a palette.
     Image.open(file).convert("RGB").quantize(_PNG_COLORS).save(path, optimize=True)
 
 
