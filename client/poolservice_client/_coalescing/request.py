@@ -76,7 +76,8 @@ def _keep_freed_memory() -> None:
     By default glibc returns a block of more than 128 KB to the system when it is freed, and the kernel fills the next
     one with zeros, page by page. That doubles the client's CPU time for a message of 1 MiB. glibc stops for blocks up
     to the size of the largest one that was ever freed (M_MMAP_THRESHOLD in mallopt(3)), so one is freed here. Its pages
-    are never touched, so it costs no memory. glibc then keeps at most twice its size.
+    are never touched, so it costs no memory. glibc then keeps at most twice its size, as in any program that has once
+    freed an array of 8 MiB. A library must not change more of its host's allocator, such as the settings of mallopt(3).
     """
     bytes(_RELEASED_BYTES)
 
