@@ -28,6 +28,7 @@ VALUES: dict[int, Callable[[Random], Any]] = {
     FieldDescriptor.TYPE_ENUM: lambda random: random.choice((0, 1, 2, 9, 127, 128, -1)),
     FieldDescriptor.TYPE_BOOL: lambda random: random.random() < 0.5,
     FieldDescriptor.TYPE_DOUBLE: lambda random: random.choice((0.0, -0.0, 0.5, float("nan"), float("inf"))),
+    FieldDescriptor.TYPE_FLOAT: lambda random: random.choice((0.0, -0.0, 0.5, float("nan"), float("inf"))),
     FieldDescriptor.TYPE_STRING: lambda random: random.choice(TEXTS),
     FieldDescriptor.TYPE_BYTES: lambda random: random.randbytes(random.choice((0, 1, 8, 127, 128, 20_000))),
 }
@@ -102,6 +103,8 @@ def _encode_known(field: FieldDescriptor, random: Random) -> bytes:
         return _delimited(field.number, random.choice((value.encode(), value.encode(), b"\xff")), random)
     if field.type == FieldDescriptor.TYPE_DOUBLE:
         return _key(field.number, FIXED64) + struct.pack("<d", value)
+    if field.type == FieldDescriptor.TYPE_FLOAT:
+        return _key(field.number, FIXED32) + struct.pack("<f", value)
     if field.is_repeated and random.random() < 0.8:
         packed = (_padded_varint(VALUES[field.type](random), random) for _ in range(random.choice((0, 1, 3, 30))))
         return _delimited(field.number, b"".join(packed), random)

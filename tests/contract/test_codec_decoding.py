@@ -59,7 +59,9 @@ def read_response(raw: bytes | memoryview) -> pb.PoolResponse:
         )
         for result in response.results
     ]
-    return pb.PoolResponse(execution=response.execution, results=results)
+    return pb.PoolResponse(
+        execution=response.execution, results=results, classes=response.classes, region=response.region
+    )
 
 
 def parse_response(view: memoryview | None) -> pb.PoolResponse | None:
@@ -194,6 +196,34 @@ def test_the_data_of_a_request_written_by_protobuf_is_not_copied(random: Random,
     assert codec.decode_request(raw).data.obj is raw
 
 
+def test_the_fields_behind_the_payload_are_part_of_the_head() -> None:
+    request = pb.PoolRequest(
+        specs=[pb.PoolSpec(spatial_dims=2)],
+        tensor=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[1, 2, 2], data=b"payload payload."),
+        backbone="mobilenet",
+        tap="features",
+        classification=pb.Classification(top=3, classes=range(100)),
+    )
+    raw = request.SerializeToString()
+    # The second one has a layout that the codec knows.
+    for decoded in (codec.decode_request(raw), codec.decode_request(raw)):
+        assert bytes(decoded.data) == b"payload payload."
+        assert decoded.data.obj is raw
+        request.tensor.ClearField("data")
+        assert decoded.head == request.SerializeToString()
+    other = raw.replace(b"mobilenet", b"resnet_50")
+    assert codec.parse_head(codec.decode_request(other).head).backbone == "resnet_50"
+
+
+def test_fields_behind_the_payload_count_to_the_limit_of_the_head() -> None:
+    def request(size: int) -> bytes:
+        return pb.PoolRequest(image=pb.Image(data=bytes(100_000)), backbone="x" * size).SerializeToString()
+
+    assert len(codec.decode_request(request(codec.MAX_HEAD_BYTES - 20)).head) <= codec.MAX_HEAD_BYTES
+    with pytest.raises(InvalidRequest, match="everything but the payload's bytes must take at most 16384 bytes"):
+        codec.decode_request(request(codec.MAX_HEAD_BYTES))
+
+
 def test_the_data_of_every_message_type_is_a_view_of_it() -> None:
     tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 300, 300], data=bytes(90_000))
     request = pb.PoolRequest(specs=[pb.PoolSpec(spatial_dims=2)], tensor=tensor)
@@ -204,6 +234,9 @@ def test_the_data_of_every_message_type_is_a_view_of_it() -> None:
     assert [decoded.data.obj for decoded in codec.decode_batch_request(batch)] == [batch, batch]
     stream_request = codec.encode_stream_request(7, raw)
     assert codec.decode_stream_request(stream_request)[1].data.obj is stream_request
+    request.backbone = "mobilenet"
+    raw = request.SerializeToString()
+    assert codec.decode_request(raw).data.obj is raw
     for raw in (response.SerializeToString(), codec.encode_batch_response([(Status(), response.SerializeToString())])):
         view = memoryview(raw) if raw.startswith(b"\x12") else codec.decode_batch_response(raw)[0][1]
         assert view is not None

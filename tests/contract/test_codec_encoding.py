@@ -60,7 +60,8 @@ def test_responses_are_written_as_by_protobuf(random: Random, random_message: An
         )
         for result in response.results
     ]
-    assert codec.encode_response(response.execution, results) == raw
+    region = response.region if response.HasField("region") else None
+    assert codec.encode_response(response.execution, results, response.classes, region) == raw
 
 
 @given(random=RANDOMS)

@@ -32,9 +32,13 @@ def test_payload_bytes_come_last_in_their_message() -> None:
 
 @pytest.mark.parametrize(
     ("message", "fields"),
-    [(pb.PoolRequest, ["tensor", "image"]), (pb.PoolResult, ["tensor", "image"]), (pb.PoolStreamRequest, ["request"])],
+    [
+        (pb.PoolRequest, ["tensor", "image", "backbone", "tap", "classification"]),
+        (pb.PoolResult, ["tensor", "image"]),
+        (pb.PoolStreamRequest, ["request"]),
+    ],
 )
-def test_messages_with_payload_bytes_come_last_in_their_parent(
+def test_only_known_fields_are_behind_the_payload_bytes_in_their_parent(
     message: type[pb.PoolRequest], fields: list[str]
 ) -> None:
     assert [field.name for field in message.DESCRIPTOR.fields][-len(fields) :] == fields

@@ -166,9 +166,14 @@ def _message(random: Random) -> bytes:
     request = pool_pb2.PoolRequest(
         specs=[to_message(GlobalMaxPool2d())],
         tensor=pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_FLOAT32, shape=_PAYLOAD.shape, data=_PAYLOAD.tobytes()),
-    ).SerializeToString()
-    length = len(request) if random.random() < 0.8 else random.choice((0, 1, 2**31, 2**32 - 1, 70_000_000))
-    return struct.pack(">BL", random.choice((0, 0, 0, 1, 255)), length) + request
+    )
+    if random.random() < 0.3:
+        request.backbone = random.choice(("", "unknown", "\x1b\n", "x" * 5000))
+        request.tap = random.choice(("", "features", "x" * 5000))
+        request.classification.CopyFrom(pool_pb2.Classification(top=random.choice((0, 1, 2**32 - 1))))
+    raw = request.SerializeToString()
+    length = len(raw) if random.random() < 0.8 else random.choice((0, 1, 2**31, 2**32 - 1, 70_000_000))
+    return struct.pack(">BL", random.choice((0, 0, 0, 1, 255)), length) + raw
 
 
 def _any_frame(random: Random) -> bytes:

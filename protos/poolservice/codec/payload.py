@@ -23,12 +23,14 @@ _SHAPE_TAG = field_tag(pool_pb2.Tensor, "shape")
 class Layout(NamedTuple):
     """The prefix of a message, which is everything in front of its payload bytes, and what was read from it.
 
-    Another message of the same length and with the same prefix has the same kind and head, so it need not be parsed.
+    Another message of the same length, with the same prefix and the same suffix behind the payload, has the same kind
+    and head, so it need not be parsed.
     """
 
     prefix: bytes
     kind: PayloadKind
     head: bytes
+    suffix: bytes = b""
 
 
 class LayoutCache(dict[int, Layout]):

@@ -1,4 +1,7 @@
-"""PoolRequest on the wire: a small head and the payload bytes."""
+"""PoolRequest on the wire: a small head and the payload bytes.
+
+The fields of the head are in front of the payload, except those of a backbone, which are behind it.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,8 +26,8 @@ from poolservice.codec.wire import (
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 
-#: The limit of a request's head: specs, output options and shape. Sixteen specs with every parameter take at most
-#: 1.5 KiB.
+#: The limit of a request's head: specs, output options, shape, backbone and classes. Sixteen specs with every parameter
+#: take at most 1.5 KiB.
 MAX_HEAD_BYTES = 16 * 1024
 
 _SPECS_TAG = field_tag(pool_pb2.PoolRequest, "specs")
@@ -33,11 +36,15 @@ _TENSOR_TAG = field_tag(pool_pb2.PoolRequest, "tensor")
 _IMAGE_TAG = field_tag(pool_pb2.PoolRequest, "image")
 _KINDS: dict[int, PayloadKind] = {_TENSOR_TAG: "tensor", _IMAGE_TAG: "image"}
 _PAYLOAD_TAGS = {kind: tag for tag, kind in _KINDS.items()}
+# The fields behind the payload, in protobuf's order.
+_TRAILING_TAGS = tuple(field_tag(pool_pb2.PoolRequest, name) for name in ("backbone", "tap", "classification"))
 
 #: The fields of a PoolRequest that hold the payload bytes.
 REQUEST_PAYLOAD_FIELDS = PayloadFields({_TENSOR_TAG >> 3: payload.TENSOR_FIELDS, _IMAGE_TAG >> 3: payload.IMAGE_FIELDS})
 
 _LAYOUTS = payload.LayoutCache()
+# The layouts of requests with fields behind the payload. The others are found without comparing a suffix.
+_LAYOUTS_WITH_SUFFIX = payload.LayoutCache()
 
 
 class Request(NamedTuple):
@@ -101,14 +108,19 @@ class RequestEncoder:
         message = head.tensor if kind == "tensor" else head.image
         if message.data:
             raise ValueError("the head of a request must not hold data; give it to encode()")
+        start = pool_pb2.PoolRequest(specs=head.specs)
+        if head.HasField("output"):
+            start.output.CopyFrom(head.output)
         rest = pool_pb2.PoolRequest()
         rest.CopyFrom(head)
-        rest.ClearField(kind)
-        self._rest = rest.SerializeToString(deterministic=True)
+        for field in ("specs", "output", kind):
+            rest.ClearField(field)
+        self._start = start.SerializeToString(deterministic=True)
+        self._suffix = rest.SerializeToString(deterministic=True)
         self._kind: PayloadKind = kind
         self._payload_head = message.SerializeToString(deterministic=True)
         # Tensors of one shape have one size, so the last prefix nearly always fits the next request.
-        self._last_prefix = 0, self._encode_prefix(0)
+        self._last = 0, self._encode_prefix(0), self._suffix
 
     def encode(self, data: Buffer) -> bytes:
         """Write the message, byte for byte as protobuf would write it.
@@ -130,17 +142,17 @@ class RequestEncoder:
         Raises:
             InvalidRequest: the message would exceed protobuf's limit of 2 GiB.
         """
-        size = sum(map(size_of, pieces))
-        last_size, prefix = self._last_prefix
+        size = size_of(pieces[0]) if len(pieces) == 1 else sum(map(size_of, pieces))
+        last_size, prefix, suffix = self._last
         if size != last_size:
             prefix = self._encode_prefix(size)
-            self._last_prefix = size, prefix
-        return join((prefix, *pieces), size)
+            self._last = size, prefix, suffix
+        return join((prefix, *pieces, suffix), size)
 
     def _encode_prefix(self, size: int) -> bytes:
         tag = _PAYLOAD_TAGS[self._kind]
-        prefix = self._rest + payload.encode_prefix(tag, self._kind, self._payload_head, size)
-        if len(prefix) + size > MAX_MESSAGE_BYTES:
+        prefix = self._start + payload.encode_prefix(tag, self._kind, self._payload_head, size)
+        if len(prefix) + size + len(self._suffix) > MAX_MESSAGE_BYTES:
             raise InvalidRequest(f"{size} bytes of payload do not fit into one message, which holds 2 GiB at most")
         return prefix
 
@@ -157,7 +169,7 @@ def split_parsed_request(message: pool_pb2.PoolRequest) -> Request:
 
 
 def split_request(message: bytes | memoryview) -> Request:
-    """Split a message that protobuf wrote: fields in order, lengths as short as possible, the payload last.
+    """Split a message that protobuf wrote: fields in order, lengths as short as possible.
 
     Raises:
         UnusualLayout, IndexError: the message has another layout. It may still be valid.
@@ -178,11 +190,46 @@ def split_request(message: bytes | memoryview) -> Request:
     length_start = at + 1
     size, start = read_varint(message, length_start)
     if start + size != end:
-        raise UnusualLayout
+        return _split_with_suffix(message, kind, length_start, start, start + size)
     head_stop, data_start = payload.find_data(kind, message, start, end)
     head = b"".join((message[:length_start], encode_varint(head_stop - start), message[start:head_stop]))
     _LAYOUTS.remember(end, payload.Layout(bytes(message[:data_start]), kind, head))
     return Request(head, memoryview(message)[data_start:])
+
+
+def _split_with_suffix(
+    message: bytes | memoryview, kind: PayloadKind, length_start: int, start: int, stop: int
+) -> Request:
+    """Split a message with fields behind its payload.
+
+    Args:
+        message: the encoded message.
+        kind: the kind of its payload.
+        length_start: the position of the payload's length.
+        start: the position of the payload.
+        stop: the position behind it.
+
+    Raises:
+        UnusualLayout, IndexError: the message has another layout, or a head of more than MAX_HEAD_BYTES.
+    """
+    end = len(message)
+    layout = _LAYOUTS_WITH_SUFFIX.get(end)
+    if layout is not None and message[: len(layout.prefix)] == layout.prefix and message[stop:] == layout.suffix:
+        return Request(layout.head, memoryview(message)[len(layout.prefix) : stop])
+    at = stop
+    for tag in _TRAILING_TAGS:
+        if at < end and message[at] == tag:
+            size, field_start = read_varint(message, at + 1)
+            at = field_start + size
+    if at != end:
+        raise UnusualLayout
+    head_stop, data_start = payload.find_data(kind, message, start, stop)
+    if head_stop + end - stop > MAX_HEAD_BYTES:
+        raise UnusualLayout
+    suffix = bytes(message[stop:])
+    head = b"".join((message[:length_start], encode_varint(head_stop - start), message[start:head_stop], suffix))
+    _LAYOUTS_WITH_SUFFIX.remember(end, payload.Layout(bytes(message[:data_start]), kind, head, suffix))
+    return Request(head, memoryview(message)[data_start:stop])
 
 
 def check_overhead(message: bytes | memoryview, payload_fields: PayloadFields, limit: int) -> None:

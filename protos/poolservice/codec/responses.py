@@ -1,4 +1,7 @@
-"""PoolResponse on the wire: its execution, and for each spec a small head and the payload bytes of the result."""
+"""PoolResponse on the wire: its execution, and for each spec a small head and the payload bytes of the result.
+
+The classes and the region of a backbone follow.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,6 +25,7 @@ from poolservice.v1 import pool_pb2
 
 _EXECUTION_TAG = field_tag(pool_pb2.PoolResponse, "execution")
 _RESULTS_TAG = field_tag(pool_pb2.PoolResponse, "results")
+_TRAILING_TAGS = tuple(field_tag(pool_pb2.PoolResponse, name) for name in ("classes", "region"))
 _INDICES_TAG = field_tag(pool_pb2.PoolResult, "indices")
 _TENSOR_TAG = field_tag(pool_pb2.PoolResult, "tensor")
 _IMAGE_TAG = field_tag(pool_pb2.PoolResult, "image")
@@ -64,19 +68,35 @@ class Result(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A PoolResponse: its execution, and one result per spec in the order of the specs."""
+    """A PoolResponse.
+
+    Attributes:
+        execution: where the request ran and where its time went.
+        results: one result per spec in the order of the specs; without specs, the output of a backbone.
+        classes: the classes that the request asks for.
+        region: the part of the image that a backbone saw.
+    """
 
     execution: pool_pb2.Execution
     results: list[Result]
+    classes: Sequence[pool_pb2.ClassScore] = ()
+    region: pool_pb2.ImageRegion | None = None
 
 
-def encode_response(execution: pool_pb2.Execution, results: Sequence[Result]) -> bytes:
+def encode_response(
+    execution: pool_pb2.Execution,
+    results: Sequence[Result],
+    classes: Sequence[pool_pb2.ClassScore] = (),
+    region: pool_pb2.ImageRegion | None = None,
+) -> bytes:
     """Write a PoolResponse, byte for byte as protobuf would write it. Each value is copied once.
 
     Args:
         execution: where the request ran and where its time went.
         results: the results in the order of the specs. Their data must be contiguous, and their heads laid out as
             protobuf writes them.
+        classes: the classes that the request asks for.
+        region: the part of the image that a backbone saw.
     """
     encoded_execution = execution.SerializeToString(deterministic=True)
     pieces: list[Buffer] = [_ENCODED_EXECUTION_TAG, encode_varint(len(encoded_execution)), encoded_execution]
@@ -93,6 +113,8 @@ def encode_response(execution: pool_pb2.Execution, results: Sequence[Result]) ->
         value_prefix = payload.encode_prefix(_VALUE_TAGS[value.kind], value.kind, value.head, size)
         length = encode_varint(len(indices_prefix) + indices_size + len(value_prefix) + size)
         pieces += (_ENCODED_RESULTS_TAG, length, indices_prefix, indices.data, value_prefix, value.data)
+    if classes or region is not None:
+        pieces.append(pool_pb2.PoolResponse(classes=classes, region=region).SerializeToString(deterministic=True))
     return join(pieces, nbytes)
 
 
@@ -137,16 +159,32 @@ def _split_response(message: bytes | memoryview) -> Response:
         execution = pool_pb2.Execution.FromString(bytes(view[start:at]))
     else:
         execution = pool_pb2.Execution()
-    results = []
+    results: list[Result] = []
     while at < end:
         if message[at] != _RESULTS_TAG:
-            raise UnusualLayout
+            return Response(execution, results, *_parse_trailing_fields(view[at:]))
         size, start = read_varint(message, at + 1)
         at = start + size
         if at > end:
             raise UnusualLayout
         results.append(_split_result(view, start, at))
     return Response(execution, results)
+
+
+def _parse_trailing_fields(view: memoryview) -> tuple[Sequence[pool_pb2.ClassScore], pool_pb2.ImageRegion | None]:
+    """Return the classes and the region of a response, whose fields `view` starts with."""
+    if view[0] not in _TRAILING_TAGS:
+        raise UnusualLayout
+    rest = pool_pb2.PoolResponse.FromString(bytes(view))
+    if rest.results or rest.HasField("execution"):
+        raise UnusualLayout
+    return _trailing_fields(rest)
+
+
+def _trailing_fields(
+    message: pool_pb2.PoolResponse,
+) -> tuple[Sequence[pool_pb2.ClassScore], pool_pb2.ImageRegion | None]:
+    return message.classes, message.region if message.HasField("region") else None
 
 
 def _split_result(view: memoryview, at: int, stop: int) -> Result:
@@ -195,7 +233,7 @@ def _parse_response(message: bytes) -> Response:
         value = _split_parsed_value(kind, result.tensor if kind == "tensor" else result.image)
         indices = _split_parsed_value("tensor", result.indices) if result.HasField("indices") else None
         results.append(Result(value, indices))
-    return Response(parsed.execution, results)
+    return Response(parsed.execution, results, *_trailing_fields(parsed))
 
 
 def _split_parsed_value(kind: PayloadKind, message: pool_pb2.Tensor | pool_pb2.Image) -> Value:

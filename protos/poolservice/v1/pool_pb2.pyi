@@ -4,7 +4,8 @@ isort:skip_file
 The contract of poolservice: images or tensors in; pooled tensors, images or feature vectors out.
 
 Rules of this file: fields are only added, and a removed field is reserved. The field that holds a payload's
-bytes comes last in its message, so that a message can be written as a small prefix followed by the bytes.
+bytes comes last in its message, or has only a few small fields behind it, so that a message can be written as a
+small prefix, the bytes and a small suffix.
 """
 
 import builtins
@@ -166,6 +167,54 @@ DEVICE_STATE_SUSPENDED: DeviceState.ValueType  # 2
 """The device failed. It is probed from time to time; batches run on other devices meanwhile."""
 global___DeviceState = DeviceState
 
+class _BackboneOutputKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _BackboneOutputKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_BackboneOutputKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    BACKBONE_OUTPUT_KIND_UNSPECIFIED: _BackboneOutputKind.ValueType  # 0
+    """Not set; never sent."""
+    BACKBONE_OUTPUT_KIND_FEATURE_MAP: _BackboneOutputKind.ValueType  # 1
+    """A feature map (C, H, W), which specs pool."""
+    BACKBONE_OUTPUT_KIND_VECTOR: _BackboneOutputKind.ValueType  # 2
+    """A vector (D,)."""
+
+class BackboneOutputKind(_BackboneOutputKind, metaclass=_BackboneOutputKindEnumTypeWrapper):
+    """What an output of a backbone is."""
+
+BACKBONE_OUTPUT_KIND_UNSPECIFIED: BackboneOutputKind.ValueType  # 0
+"""Not set; never sent."""
+BACKBONE_OUTPUT_KIND_FEATURE_MAP: BackboneOutputKind.ValueType  # 1
+"""A feature map (C, H, W), which specs pool."""
+BACKBONE_OUTPUT_KIND_VECTOR: BackboneOutputKind.ValueType  # 2
+"""A vector (D,)."""
+global___BackboneOutputKind = BackboneOutputKind
+
+class _BackboneState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _BackboneStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_BackboneState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    BACKBONE_STATE_UNSPECIFIED: _BackboneState.ValueType  # 0
+    """Not set; never sent."""
+    BACKBONE_STATE_SERVING: _BackboneState.ValueType  # 1
+    """The backbone serves."""
+    BACKBONE_STATE_BROKEN: _BackboneState.ValueType  # 2
+    """Its files are missing or wrong, and the server was told to start without it."""
+
+class BackboneState(_BackboneState, metaclass=_BackboneStateEnumTypeWrapper):
+    """Whether a backbone can be used."""
+
+BACKBONE_STATE_UNSPECIFIED: BackboneState.ValueType  # 0
+"""Not set; never sent."""
+BACKBONE_STATE_SERVING: BackboneState.ValueType  # 1
+"""The backbone serves."""
+BACKBONE_STATE_BROKEN: BackboneState.ValueType  # 2
+"""Its files are missing or wrong, and the server was told to start without it."""
+global___BackboneState = BackboneState
+
 @typing.final
 class Tensor(google.protobuf.message.Message):
     """A dense tensor."""
@@ -201,8 +250,8 @@ class Image(google.protobuf.message.Message):
     """An encoded image file: JPEG, PNG, WebP, BMP, TIFF or GIF as input, PNG as output.
 
     An input image is decoded to a float32 tensor (channels, height, width) in [0, 1]. Only the first frame is
-    decoded, and its EXIF orientation is applied. A value of 8 bits is divided by 255; one of 16 bits in a grayscale PNG or
-    TIFF by 65535. Of 16-bit colors only the high byte is used.
+    decoded, and its EXIF orientation is applied. A value of 8 bits is divided by 255; one of 16 bits in a grayscale PNG
+    or TIFF by 65535. Of 16-bit colors only the high byte is used, as of all 16-bit values with a backbone.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -649,6 +698,36 @@ class OutputOptions(google.protobuf.message.Message):
 global___OutputOptions = OutputOptions
 
 @typing.final
+class Classification(google.protobuf.message.Message):
+    """The classes to return of a backbone with a classification head: those with the highest scores, and chosen ones."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOP_FIELD_NUMBER: builtins.int
+    CLASSES_FIELD_NUMBER: builtins.int
+    ACTIVATION_MAPS_FIELD_NUMBER: builtins.int
+    top: builtins.int
+    """The number of classes with the highest scores, 0 to 100, highest first. Default: 0."""
+    activation_maps: builtins.bool
+    """Also return a class activation map for each class. Default: false."""
+    @property
+    def classes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Classes to return behind those, by their index: at most 100, each once. A class that `top` has selected already is
+        not returned a second time.
+        """
+
+    def __init__(
+        self,
+        *,
+        top: builtins.int = ...,
+        classes: collections.abc.Iterable[builtins.int] | None = ...,
+        activation_maps: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activation_maps", b"activation_maps", "classes", b"classes", "top", b"top"]) -> None: ...
+
+global___Classification = Classification
+
+@typing.final
 class PoolRequest(google.protobuf.message.Message):
     """One payload and the specs to pool it with."""
 
@@ -658,9 +737,19 @@ class PoolRequest(google.protobuf.message.Message):
     OUTPUT_FIELD_NUMBER: builtins.int
     TENSOR_FIELD_NUMBER: builtins.int
     IMAGE_FIELD_NUMBER: builtins.int
+    BACKBONE_FIELD_NUMBER: builtins.int
+    TAP_FIELD_NUMBER: builtins.int
+    CLASSIFICATION_FIELD_NUMBER: builtins.int
+    backbone: builtins.str
+    """The name of a backbone in GetServerInfoResponse.backbones. Default: none; the payload itself is pooled."""
+    tap: builtins.str
+    """The name of the backbone's output to pool, in BackboneInfo.outputs. Default: the backbone's default output."""
     @property
     def specs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PoolSpec]:
-        """1 to 16 specs. The results are returned in this order."""
+        """1 to 16 specs. The results are returned in this order. With a backbone, the specs pool the chosen output, and there
+        may be none: the result is then the output itself, or no result at all if `classification` is set. An output that
+        is a vector takes no specs.
+        """
 
     @property
     def output(self) -> global___OutputOptions:
@@ -668,11 +757,19 @@ class PoolRequest(google.protobuf.message.Message):
 
     @property
     def tensor(self) -> global___Tensor:
-        """A tensor."""
+        """A tensor. With a backbone: an input of the network that is preprocessed already, float32 of shape (C, H, W) or
+        (N, C, H, W) with the sizes of BackboneInfo.input_shape.
+        """
 
     @property
     def image(self) -> global___Image:
-        """An encoded image."""
+        """An encoded image. With a backbone: the server preprocesses the upright image as BackboneInfo.preprocessing says,
+        and color_mode must not be set.
+        """
+
+    @property
+    def classification(self) -> global___Classification:
+        """The classes to return. Only with a backbone that has labels, for an image or a tensor of one sample."""
 
     def __init__(
         self,
@@ -681,9 +778,12 @@ class PoolRequest(google.protobuf.message.Message):
         output: global___OutputOptions | None = ...,
         tensor: global___Tensor | None = ...,
         image: global___Image | None = ...,
+        backbone: builtins.str = ...,
+        tap: builtins.str = ...,
+        classification: global___Classification | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["image", b"image", "output", b"output", "payload", b"payload", "tensor", b"tensor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["image", b"image", "output", b"output", "payload", b"payload", "specs", b"specs", "tensor", b"tensor"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["classification", b"classification", "image", b"image", "output", b"output", "payload", b"payload", "tensor", b"tensor"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "classification", b"classification", "image", b"image", "output", b"output", "payload", b"payload", "specs", b"specs", "tap", b"tap", "tensor", b"tensor"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["payload", b"payload"]) -> typing.Literal["tensor", "image"] | None: ...
 
 global___PoolRequest = PoolRequest
@@ -735,6 +835,9 @@ class Execution(google.protobuf.message.Message):
     DECODE_MICROSECONDS_FIELD_NUMBER: builtins.int
     QUEUE_MICROSECONDS_FIELD_NUMBER: builtins.int
     COMPUTE_MICROSECONDS_FIELD_NUMBER: builtins.int
+    PREPROCESS_MICROSECONDS_FIELD_NUMBER: builtins.int
+    BACKBONE_MICROSECONDS_FIELD_NUMBER: builtins.int
+    BACKBONE_FINGERPRINT_FIELD_NUMBER: builtins.int
     device: builtins.str
     """The device that computed the results, as torch names it: "cpu", "cuda:0", "mps"."""
     batch_size: builtins.int
@@ -745,6 +848,14 @@ class Execution(google.protobuf.message.Message):
     """Time spent waiting for the device and for batch-mates, in microseconds."""
     compute_microseconds: builtins.int
     """Time spent computing the whole batch, copies to and from the device included, in microseconds."""
+    preprocess_microseconds: builtins.int
+    """Time spent resizing and cropping the image for a backbone, in microseconds. decode_microseconds does not include
+    it.
+    """
+    backbone_microseconds: builtins.int
+    """The part of compute_microseconds in which the backbone ran. A GPU's copies and pooling count to it."""
+    backbone_fingerprint: builtins.str
+    """The fingerprint of the backbone: BackboneInfo.fingerprint. Empty without a backbone."""
     def __init__(
         self,
         *,
@@ -753,10 +864,85 @@ class Execution(google.protobuf.message.Message):
         decode_microseconds: builtins.int = ...,
         queue_microseconds: builtins.int = ...,
         compute_microseconds: builtins.int = ...,
+        preprocess_microseconds: builtins.int = ...,
+        backbone_microseconds: builtins.int = ...,
+        backbone_fingerprint: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "compute_microseconds", b"compute_microseconds", "decode_microseconds", b"decode_microseconds", "device", b"device", "queue_microseconds", b"queue_microseconds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbone_fingerprint", b"backbone_fingerprint", "backbone_microseconds", b"backbone_microseconds", "batch_size", b"batch_size", "compute_microseconds", b"compute_microseconds", "decode_microseconds", b"decode_microseconds", "device", b"device", "preprocess_microseconds", b"preprocess_microseconds", "queue_microseconds", b"queue_microseconds"]) -> None: ...
 
 global___Execution = Execution
+
+@typing.final
+class ClassScore(google.protobuf.message.Message):
+    """A class of a backbone's classification head, and its score for the payload."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    LOGIT_FIELD_NUMBER: builtins.int
+    PROBABILITY_FIELD_NUMBER: builtins.int
+    ACTIVATION_MAP_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """The index of the class, from 0."""
+    label: builtins.str
+    """The name of the class."""
+    logit: builtins.float
+    """The score that the head computes: the logit."""
+    probability: builtins.float
+    """The softmax of the logits of all classes."""
+    @property
+    def activation_map(self) -> global___Tensor:
+        """If activation_maps is set: float32 of shape (H, W), the sizes of the head's feature map. With a head that averages
+        the feature map, the mean of the map plus the bias of the class is the logit.
+        Source: Zhou et al., "Learning Deep Features for Discriminative Localization", 2016.
+        """
+
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        label: builtins.str = ...,
+        logit: builtins.float = ...,
+        probability: builtins.float = ...,
+        activation_map: global___Tensor | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["activation_map", b"activation_map"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activation_map", b"activation_map", "index", b"index", "label", b"label", "logit", b"logit", "probability", b"probability"]) -> None: ...
+
+global___ClassScore = ClassScore
+
+@typing.final
+class ImageRegion(google.protobuf.message.Message):
+    """A rectangle of an image, in pixels of the upright image, counted from its top left corner. It may extend beyond the
+    image, where preprocessing pads it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: builtins.int
+    TOP_FIELD_NUMBER: builtins.int
+    RIGHT_FIELD_NUMBER: builtins.int
+    BOTTOM_FIELD_NUMBER: builtins.int
+    left: builtins.float
+    """The left edge."""
+    top: builtins.float
+    """The top edge."""
+    right: builtins.float
+    """The right edge."""
+    bottom: builtins.float
+    """The bottom edge."""
+    def __init__(
+        self,
+        *,
+        left: builtins.float = ...,
+        top: builtins.float = ...,
+        right: builtins.float = ...,
+        bottom: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bottom", b"bottom", "left", b"left", "right", b"right", "top", b"top"]) -> None: ...
+
+global___ImageRegion = ImageRegion
 
 @typing.final
 class PoolResponse(google.protobuf.message.Message):
@@ -766,22 +952,36 @@ class PoolResponse(google.protobuf.message.Message):
 
     EXECUTION_FIELD_NUMBER: builtins.int
     RESULTS_FIELD_NUMBER: builtins.int
+    CLASSES_FIELD_NUMBER: builtins.int
+    REGION_FIELD_NUMBER: builtins.int
     @property
     def execution(self) -> global___Execution:
         """Where the request ran and where its time went."""
 
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PoolResult]:
-        """One result per spec, in the order of the specs."""
+        """One result per spec, in the order of the specs. With a backbone and no specs: the output itself."""
+
+    @property
+    def classes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ClassScore]:
+        """The classes that the request asks for, each once: first those of `top`, then the others of `classes` in their
+        order.
+        """
+
+    @property
+    def region(self) -> global___ImageRegion:
+        """The part of the image that the backbone saw, and that its feature maps cover. Set for an image with a backbone."""
 
     def __init__(
         self,
         *,
         execution: global___Execution | None = ...,
         results: collections.abc.Iterable[global___PoolResult] | None = ...,
+        classes: collections.abc.Iterable[global___ClassScore] | None = ...,
+        region: global___ImageRegion | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["execution", b"execution"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["execution", b"execution", "results", b"results"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["execution", b"execution", "region", b"region"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["classes", b"classes", "execution", b"execution", "region", b"region", "results", b"results"]) -> None: ...
 
 global___PoolResponse = PoolResponse
 
@@ -1079,6 +1279,142 @@ class DeviceInfo(google.protobuf.message.Message):
 global___DeviceInfo = DeviceInfo
 
 @typing.final
+class BackboneOutputInfo(google.protobuf.message.Message):
+    """An output of a backbone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    SHAPE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name, for PoolRequest.tap."""
+    kind: global___BackboneOutputKind.ValueType
+    """Whether it is a feature map or a vector."""
+    @property
+    def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The shape for one sample: (C, H, W) or (D,)."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        kind: global___BackboneOutputKind.ValueType = ...,
+        shape: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "name", b"name", "shape", b"shape"]) -> None: ...
+
+global___BackboneOutputInfo = BackboneOutputInfo
+
+@typing.final
+class PreprocessingInfo(google.protobuf.message.Message):
+    """A value of a backbone's preprocessing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The key in the backbone's file, such as "resize" or "mean"."""
+    value: builtins.str
+    """The value as text."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "value", b"value"]) -> None: ...
+
+global___PreprocessingInfo = PreprocessingInfo
+
+@typing.final
+class BackboneInfo(google.protobuf.message.Message):
+    """A backbone network of the server."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    LICENCE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    FINGERPRINT_FIELD_NUMBER: builtins.int
+    INPUT_SHAPE_FIELD_NUMBER: builtins.int
+    PREPROCESSING_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    DEFAULT_OUTPUT_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    ENGINES_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name, for PoolRequest.backbone."""
+    description: builtins.str
+    """What it is, in one sentence."""
+    licence: builtins.str
+    """The licence of its weights."""
+    source: builtins.str
+    """Where it comes from."""
+    fingerprint: builtins.str
+    """Identifies the model, its preprocessing and its outputs: equal fingerprints give equal features, within the
+    tolerance of the device's arithmetic.
+    """
+    default_output: builtins.str
+    """The output that is used if a request names none."""
+    memory_bytes: builtins.int
+    """The memory that its weights and activations take, in bytes, measured at start."""
+    seconds: builtins.float
+    """The time of one sample at start, in seconds, on the preferred device."""
+    state: global___BackboneState.ValueType
+    """Whether it serves."""
+    reason: builtins.str
+    """Why it does not serve. Empty if it does."""
+    @property
+    def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The shape of one preprocessed sample: (C, H, W)."""
+
+    @property
+    def preprocessing(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PreprocessingInfo]:
+        """How an image becomes such a sample, step by step."""
+
+    @property
+    def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BackboneOutputInfo]:
+        """The outputs."""
+
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The names of the classes, by index. Empty without a classification head."""
+
+    @property
+    def engines(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The engine and the device that run it, such as "onnxruntime on cpu". With a GPU, the CPU's engine follows."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        licence: builtins.str = ...,
+        source: builtins.str = ...,
+        fingerprint: builtins.str = ...,
+        input_shape: collections.abc.Iterable[builtins.int] | None = ...,
+        preprocessing: collections.abc.Iterable[global___PreprocessingInfo] | None = ...,
+        outputs: collections.abc.Iterable[global___BackboneOutputInfo] | None = ...,
+        default_output: builtins.str = ...,
+        labels: collections.abc.Iterable[builtins.str] | None = ...,
+        engines: collections.abc.Iterable[builtins.str] | None = ...,
+        memory_bytes: builtins.int = ...,
+        seconds: builtins.float = ...,
+        state: global___BackboneState.ValueType = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_output", b"default_output", "description", b"description", "engines", b"engines", "fingerprint", b"fingerprint", "input_shape", b"input_shape", "labels", b"labels", "licence", b"licence", "memory_bytes", b"memory_bytes", "name", b"name", "outputs", b"outputs", "preprocessing", b"preprocessing", "reason", b"reason", "seconds", b"seconds", "source", b"source", "state", b"state"]) -> None: ...
+
+global___BackboneInfo = BackboneInfo
+
+@typing.final
 class GetServerInfoResponse(google.protobuf.message.Message):
     """A description of the server."""
 
@@ -1093,6 +1429,7 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     DEVICES_FIELD_NUMBER: builtins.int
     WORKER_FIELD_NUMBER: builtins.int
     WORKERS_FIELD_NUMBER: builtins.int
+    BACKBONES_FIELD_NUMBER: builtins.int
     version: builtins.str
     """The version of poolservice."""
     torch_version: builtins.str
@@ -1121,6 +1458,10 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DeviceInfo]:
         """The devices, the preferred one first."""
 
+    @property
+    def backbones(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BackboneInfo]:
+        """The backbones."""
+
     def __init__(
         self,
         *,
@@ -1133,8 +1474,9 @@ class GetServerInfoResponse(google.protobuf.message.Message):
         devices: collections.abc.Iterable[global___DeviceInfo] | None = ...,
         worker: builtins.int = ...,
         workers: builtins.int = ...,
+        backbones: collections.abc.Iterable[global___BackboneInfo] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["limits", b"limits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["devices", b"devices", "dtypes", b"dtypes", "image_formats", b"image_formats", "limits", b"limits", "operators", b"operators", "torch_version", b"torch_version", "version", b"version", "worker", b"worker", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbones", b"backbones", "devices", b"devices", "dtypes", b"dtypes", "image_formats", b"image_formats", "limits", b"limits", "operators", b"operators", "torch_version", b"torch_version", "version", b"version", "worker", b"worker", "workers", b"workers"]) -> None: ...
 
 global___GetServerInfoResponse = GetServerInfoResponse

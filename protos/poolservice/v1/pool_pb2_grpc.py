@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PoolServiceStub(object):
-    """Pools feature maps and images. Each channel is pooled independently.
+    """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
+    pooled independently.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -73,7 +74,8 @@ class PoolServiceStub(object):
 
 
 class PoolServiceServicer(object):
-    """Pools feature maps and images. Each channel is pooled independently.
+    """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
+    pooled independently.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -153,7 +155,8 @@ def add_PoolServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PoolService(object):
-    """Pools feature maps and images. Each channel is pooled independently.
+    """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
+    pooled independently.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:

@@ -4,7 +4,8 @@ isort:skip_file
 The contract of poolservice: images or tensors in; pooled tensors, images or feature vectors out.
 
 Rules of this file: fields are only added, and a removed field is reserved. The field that holds a payload's
-bytes comes last in its message, so that a message can be written as a small prefix followed by the bytes.
+bytes comes last in its message, or has only a few small fields behind it, so that a message can be written as a
+small prefix, the bytes and a small suffix.
 """
 
 import abc
@@ -22,7 +23,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class PoolServiceStub:
-    """Pools feature maps and images. Each channel is pooled independently.
+    """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
+    pooled independently.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -70,7 +72,8 @@ class PoolServiceStub:
     """Describes the server: version, operators, data types, image formats, limits, devices."""
 
 class PoolServiceAsyncStub:
-    """Pools feature maps and images. Each channel is pooled independently.
+    """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
+    pooled independently.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -117,7 +120,8 @@ class PoolServiceAsyncStub:
     """Describes the server: version, operators, data types, image formats, limits, devices."""
 
 class PoolServiceServicer(metaclass=abc.ABCMeta):
-    """Pools feature maps and images. Each channel is pooled independently.
+    """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
+    pooled independently.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
