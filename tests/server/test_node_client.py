@@ -1,5 +1,6 @@
 """A client in Node.js, which has nothing but pool.proto and its own gRPC library, gets the results of torch."""
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -38,9 +39,12 @@ def _output(*command: str, cwd: Path = NODE) -> str:
 def node() -> str:
     """The path of node, after the client's packages were installed for the current state of the lock file."""
     node, npm = _require("node"), _require("npm")
-    installed = NODE / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < (NODE / "package-lock.json").stat().st_mtime:
-        _output(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+    wanted, installed = NODE / "package-lock.json", NODE / "node_modules" / ".package-lock.json"
+    with wanted.open() as lock:
+        # Two processes that run tests must not install at the same time.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+            _output(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
     return node
 
 

@@ -1,6 +1,7 @@
 """The parser of the command line, whose errors are one sentence each."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+import json
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from inspect import getdoc
 from typing import Any, NoReturn
@@ -11,6 +12,12 @@ from poolservice_server.settings.errors import SettingsError, did_you_mean
 
 
 class _Parser(ArgumentParser):
+    def add_argument(self, *names: Any, **options: Any) -> Action:
+        """Add a flag; a flag that may be repeated shows the type of one of its values in --help."""
+        if "metavar" in options:
+            options["metavar"] = options["metavar"].removeprefix("tuple[").removesuffix(",...]")
+        return super().add_argument(*names, **options)
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Namespace:  # type: ignore[override]
         """Parse the arguments; suggest the nearest flag for an unknown one."""
         parsed: Namespace
@@ -20,6 +27,11 @@ class _Parser(ArgumentParser):
             flags = [name for name in self._option_string_actions if name.startswith("--")]
             suggestion = did_you_mean(flag, flags, prefix="--")
             raise SettingsError(f"unknown argument {flag}{suggestion} (poolservice-server --help lists the flags)")
+        for name, values in vars(parsed).items():
+            # Of a flag that may be repeated. pydantic-settings would split each value at its commas, brackets and
+            # quotes, which paths may have. It takes JSON as it is.
+            if isinstance(values, list):
+                setattr(parsed, name, "none" if values == ["none"] else json.dumps(values))
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -40,5 +52,9 @@ def flags_source(settings: type[BaseSettings], arguments: Sequence[str]) -> "Cli
         allow_abbrev=False,
     )
     return CliSettingsSource(
-        settings, cli_parse_args=list(arguments), root_parser=parser, parse_args_method=_Parser.parse_args
+        settings,
+        cli_parse_args=list(arguments),
+        root_parser=parser,
+        parse_args_method=_Parser.parse_args,
+        add_argument_method=_Parser.add_argument,
     )

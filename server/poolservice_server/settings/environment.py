@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
@@ -35,16 +35,24 @@ def variable_of(setting: str) -> str:
 
 
 class EnvironmentSource(PydanticBaseSettingsSource):
-    """The settings that the environment has, as strings."""
+    """The settings that the environment has: strings, and lists of strings, which the character of PATH separates."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the value of one setting, or None; its name; and that the value needs no decoding."""
-        return os.environ.get(variable_of(field_name)), field_name, False
+        value = os.environ.get(variable_of(field_name))
+        if value is not None and _is_list(field):
+            return [one for one in value.split(os.pathsep) if one], field_name, False
+        return value, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Return the settings that the environment has."""
-        names = {name: variable_of(name) for name in self.settings_cls.model_fields}
-        return {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
+        fields = self.settings_cls.model_fields
+        values = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return any(get_origin(one) is tuple for one in get_args(field.annotation))
 
 
 def unknown_variables(settings: Iterable[str]) -> list[str]:

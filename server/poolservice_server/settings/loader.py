@@ -49,6 +49,8 @@ def _sentence(problem: Any, sources: Mapping[str, str]) -> str:
         suggestion = did_you_mean(name, Settings.model_fields)
         return f"{name}{source} is not a setting{suggestion} (poolservice-server --help lists the settings)"
     rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    if problem["type"] == "path_type":
+        rule = "must be a path"
     if not name:
         return str(rule)
     return f"{name}{source} (--{name.replace('_', '-')}, {variable_of(name)}): {rule}; got {problem['input']!r}"

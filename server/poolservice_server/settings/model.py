@@ -1,5 +1,6 @@
 """The settings: names, types, defaults, limits and help texts."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Literal, Self
@@ -21,6 +22,8 @@ class Settings(BaseSettings):
     Each flag is also an environment variable: --max-batch-size is POOLSERVICE_MAX_BATCH_SIZE. Only --address has
     another name, POOLSERVICE_LISTEN, because POOLSERVICE_ADDRESS tells clients where to find a server. Each flag is
     also a key of the settings file: max_batch_size. Flags override the environment, which overrides the file.
+
+    `poolservice-server backbone --help` describes the commands that make, check and list the folders of backbones.
     """
 
     model_config = SettingsConfigDict(
@@ -183,6 +186,33 @@ class Settings(BaseSettings):
         le=86_400.0,
         description="Time in seconds that accepted requests have to finish after SIGTERM or Ctrl-C, at most a day",
     )
+    backbone: tuple[Path, ...] | None = Field(
+        default=None,
+        description="Folder of a backbone, which has a backbone.toml. May be repeated; a list in the settings file; in "
+        f"the environment, separated by {os.pathsep}; none: no such folder",
+    )
+    backbones: Path | None = Field(
+        default=None,
+        description="Folder whose subfolders are backbones, if they have a backbone.toml. Names that begin with a dot "
+        "are skipped; none: no such folder",
+    )
+    skip_broken_backbones: bool = Field(
+        default=False,
+        description="Start without the backbones whose files are missing or wrong, and report them in GetServerInfo. "
+        "Without it, the server refuses to start",
+    )
+    allow_code_models: bool = Field(
+        default=False,
+        description="Load backbones that can run any code: .pt2 programs, and architectures of modules other than "
+        "poolservice and timm. Only for folders that you trust like the server's own code",
+    )
+    backbone_threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Number of threads that compute one run of a backbone on the CPU; at most as many runs at a time "
+        "as fit the worker's share of the cores. 0: the number that is fastest when the server starts",
+    )
     tls_certificate: Path | None = Field(
         default=None, description="The server's certificate chain in PEM, which needs its key; none: no TLS"
     )
@@ -261,6 +291,15 @@ class Settings(BaseSettings):
     def _has_port(cls, value: str | None) -> str | None:
         if value and not _has_port(value):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:9090 or [::1]:9090")
+        return value
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _is_list_of_folders(cls, value: object) -> object:
+        if value is not None and not (
+            isinstance(value, list | tuple) and all(path and isinstance(path, str | Path) for path in value)
+        ):
+            raise ValueError('must be a list of folders, such as ["/models/first", "/models/second"]')
         return value
 
     @field_validator("decode_isolation")
