@@ -2,13 +2,22 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import structlog
 
-from poolservice_server.backend.device import Device, DeviceFailed, DeviceOutOfMemory, DeviceState
-from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult, Stop
+from poolservice_server.backbone_stage import BackboneInput
+from poolservice_server.backend.device import (
+    Device,
+    DeviceFailed,
+    DeviceOutOfMemory,
+    DeviceState,
+    Payload,
+    Result,
+    Stage,
+)
+from poolservice_server.pool_stage import BatchKey, PoolStage, Stop
 
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +46,7 @@ class CircuitBreaker:
         clock: returns the time in seconds.
 
     Attributes:
+        device: the device.
         name, payloads, out_of_memory, failures, suspensions, probes: as in `policy.DeviceCounts`.
     """
 
@@ -47,7 +57,7 @@ class CircuitBreaker:
         self.failures = 0
         self.suspensions = 0
         self.probes = 0
-        self._device = device
+        self.device = device
         self._clock = clock
         self._lock = threading.Lock()
         self._reason = ""
@@ -59,7 +69,7 @@ class CircuitBreaker:
     @property
     def state(self) -> DeviceState:
         """The current state of the device."""
-        return DeviceState(self.name, self._device.description, bool(self._reason), self._reason)
+        return DeviceState(self.name, self.device.description, bool(self._reason), self._reason)
 
     def is_available(self) -> bool:
         """Return True if the device accepts batches. This probes a suspended device if its interval has passed."""
@@ -72,7 +82,7 @@ class CircuitBreaker:
                 return False
             self._probing = True
             self.probes += 1
-        correct = self._device.probe()
+        correct = self.device.probe()
         with self._lock:
             self._probing = False
             if correct:
@@ -85,7 +95,7 @@ class CircuitBreaker:
             _log.warning("device computes correctly again, resuming it", device=self.name)
         return correct
 
-    def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop) -> list[tuple[SpecResult, ...]]:
+    def run(self, stage: Stage, payloads: Sequence[Payload], stop: Stop) -> Sequence[Result]:
         """Run a batch. If the device fails, run it once more; if it fails again, suspend the device.
 
         Raises:
@@ -95,7 +105,7 @@ class CircuitBreaker:
             Exception: any other error is the fault of a payload.
         """
         try:
-            results = self._device.run(stage, payloads, stop)
+            results = _run(self.device, stage, payloads, stop)
         except DeviceOutOfMemory:
             self._handle_out_of_memory()
             raise
@@ -133,11 +143,11 @@ class CircuitBreaker:
         with self._lock:
             self._memory_limits.pop(key, None)
 
-    def _run_again(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop) -> list[tuple[SpecResult, ...]]:
+    def _run_again(self, stage: Stage, payloads: Sequence[Payload], stop: Stop) -> Sequence[Result]:
         with self._lock:
             self.failures += 1
         try:
-            return self._device.run(stage, payloads, stop)
+            return _run(self.device, stage, payloads, stop)
         except DeviceOutOfMemory:
             self._handle_out_of_memory()
             raise
@@ -150,7 +160,7 @@ class CircuitBreaker:
     def _handle_out_of_memory(self) -> None:
         with self._lock:
             self.out_of_memory += 1
-        self._device.free_memory()
+        self.device.free_memory()
 
     def _suspend(self, reason: str) -> None:
         with self._lock:
@@ -160,3 +170,9 @@ class CircuitBreaker:
             self._probe_at = self._clock() + self._probe_seconds
             self.suspensions += 1
         _log.error("device failed twice, suspending it", device=self.name, reason=self._reason)
+
+
+def _run(device: Device, stage: Stage, payloads: Sequence[Payload], stop: Stop) -> Sequence[Result]:
+    if isinstance(stage, PoolStage):
+        return device.run(stage, cast("Sequence[np.ndarray]", payloads), stop)
+    return device.run_backbone(stage, cast("Sequence[BackboneInput]", payloads), stop)

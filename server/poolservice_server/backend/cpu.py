@@ -1,12 +1,16 @@
 """The CPU as a device."""
 
 import platform
+import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from poolservice_server import allocator
+from poolservice_server.backbone_stage import BackboneInput, BackboneResult, BackboneStage
 from poolservice_server.backend import probe
 from poolservice_server.backend.device import DeviceOutOfMemory
 from poolservice_server.backend.stacking import split, stack
@@ -14,10 +18,18 @@ from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
 from poolservice_server.stop import Stop, WorkStopped, never
 
+if TYPE_CHECKING:
+    from poolservice_server.backbones.engines.network import Network
+
 # Payloads of up to this many bytes in all are stacked and pooled together. For small payloads the calls into torch and
 # numpy are most of the cost. Beyond this size the planes no longer stay in the caches between the passes over them,
 # and stacking costs more than it saves.
 _STACKED_BYTES = 2**20
+
+# The memory of this process in pages, on Linux.
+_MEMORY_COUNTS = Path("/proc/self/statm")
+
+_OUT_OF_MEMORY = "the machine is out of memory"
 
 
 class CpuDevice:
@@ -30,6 +42,8 @@ class CpuDevice:
 
     def __init__(self) -> None:
         self.description = _processor_name()
+        self.torch_device = torch.device("cpu")
+        self.networks: dict[str, Network] = {}
         torch.set_num_threads(1)
 
     def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
@@ -41,11 +55,25 @@ class CpuDevice:
         except MemoryError:
             pass
         except RuntimeError as error:
-            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            if not _is_out_of_memory(error):
                 raise
         # Raised outside the handlers, because the traceback of the original error holds the tensors of the batch, and
         # with them the memory that a smaller batch needs.
-        raise DeviceOutOfMemory("the machine is out of memory")
+        raise DeviceOutOfMemory(_OUT_OF_MEMORY)
+
+    def run_backbone(
+        self, stage: BackboneStage, payloads: Sequence[BackboneInput], stop: Stop = never
+    ) -> list[BackboneResult]:
+        """Run the payloads one by one."""
+        network = self.networks[stage.backbone]
+        try:
+            return [network.run_on_array(stage, payload, stop) for payload in payloads]
+        except MemoryError:
+            pass
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        raise DeviceOutOfMemory(_OUT_OF_MEMORY)
 
     def probe(self) -> bool:
         """Return True if a known result is computed correctly."""
@@ -53,6 +81,18 @@ class CpuDevice:
 
     def free_memory(self) -> None:
         """Do nothing: torch does not cache CPU memory."""
+
+    def used_bytes(self) -> int:
+        """Return the resident memory of this process, without files and without what it could return to the kernel."""
+        if not _MEMORY_COUNTS.is_file():
+            return 0
+        allocator.trim()
+        resident, shared = _MEMORY_COUNTS.read_text().split()[1:3]
+        return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def _groups(payloads: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:

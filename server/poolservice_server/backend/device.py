@@ -1,24 +1,38 @@
 """The interface of a device, its errors, and what the backend reports about it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
+from poolservice_server.backbone_stage import BackboneInput, BackboneResult, BackboneStage
 from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.stop import Stop, never
+
+if TYPE_CHECKING:
+    from poolservice_server.backbones.engines.network import Network
+
+#: What a device runs.
+Stage = PoolStage | BackboneStage
+
+#: What a request gives a device: planes, or the samples for a backbone.
+Payload = np.ndarray | BackboneInput
+
+#: The result of a payload: of each spec of a PoolStage, or of a BackboneStage.
+Result = tuple[SpecResult, ...] | BackboneResult
 
 
 class DeviceResult(NamedTuple):
     """The result of one payload.
 
     Attributes:
-        result: the result of each spec of the stage.
+        result: a tuple with the SpecResult of each spec of a PoolStage, or the BackboneResult of a BackboneStage.
         device: the name of the device that ran it.
         batch_size: the number of payloads that ran in the same batch on the device.
     """
 
-    result: tuple[SpecResult, ...]
+    result: Any
     device: str
     batch_size: int
 
@@ -51,9 +65,13 @@ class Device(Protocol):
     """As torch names it: "cpu", "cuda:0", "mps"."""
     description: str
     """The model name of the GPU or the CPU."""
+    torch_device: torch.device
+    """Where torch keeps the tensors of this device."""
+    networks: "dict[str, Network]"
+    """The backbones that this device runs, by name."""
 
     def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
-        """Run a batch.
+        """Run a batch of pooling.
 
         Args:
             stage: the stage to run.
@@ -71,10 +89,23 @@ class Device(Protocol):
         """
         ...
 
+    def run_backbone(
+        self, stage: BackboneStage, payloads: Sequence[BackboneInput], stop: Stop = never
+    ) -> list[BackboneResult]:
+        """Run a batch of one of `networks`, whose samples have one shape and dtype. Errors are as for `run`."""
+        ...
+
     def probe(self) -> bool:
         """Return True if the device computes a known result correctly; never raise."""
         ...
 
     def free_memory(self) -> None:
         """Release the memory that torch caches."""
+        ...
+
+    def used_bytes(self) -> int:
+        """Return the memory that this process uses on the device, or 0 if it is unknown.
+
+        On a CUDA GPU, it is the peak since the previous call.
+        """
         ...

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
+from poolservice_server.backbone_stage import BackboneResult, BackboneStage
 from poolservice_server.backend.circuit_breaker import CircuitBreaker
 from poolservice_server.backend.device import (
     Device,
@@ -14,6 +16,8 @@ from poolservice_server.backend.device import (
     DeviceResult,
     DeviceState,
     NoDevice,
+    Payload,
+    Result,
 )
 from poolservice_server.pool_stage import BatchKey, SpecResult
 from poolservice_server.stop import Stop, WorkStopped, never
@@ -51,10 +55,10 @@ class DeviceCounts:
 
 
 class Backend:
-    """Runs each batch on the first available device. Thread-safe.
+    """Runs each batch on the first available device; a backbone, on the first that has it. Thread-safe.
 
-    - A batch that exceeds the device's memory or `max_batch_bytes` is halved, down to the planes of a single payload.
-      The backend remembers the size that fits per batch key, and lets it grow back slowly.
+    - A batch that exceeds the device's memory or `max_batch_bytes` is halved, down to the planes or samples of a single
+      payload. The backend remembers the size that fits per batch key, and lets it grow back slowly.
     - A device that fails twice in a row is suspended, and the next device runs its batches. It is probed at growing
       intervals and used again once it computes a known result correctly.
     - A batch that fails for another reason is bisected down to the payload at fault. That payload is tried once on
@@ -74,14 +78,15 @@ class Backend:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._devices = tuple(CircuitBreaker(device, clock) for device in devices)
+        self._of_backbones: dict[str, tuple[CircuitBreaker, ...]] = {}
         self._max_batch_bytes = max_batch_bytes
 
-    def run(self, key: BatchKey, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[Outcome]:
+    def run(self, key: BatchKey, payloads: Sequence[Payload], stop: Stop = never) -> list[Outcome]:
         """Run a batch.
 
         Args:
             key: the stage, and the payloads' spatial shape and dtype.
-            payloads: planes (P, *spatial) of that shape and dtype, any strides.
+            payloads: planes (P, *spatial) of that shape and dtype, any strides, or inputs of the backbone.
             stop: returns True once nobody waits for any of the results.
 
         Returns:
@@ -90,7 +95,21 @@ class Backend:
         Raises:
             WorkStopped: the work ended early, because `stop` returned True. This is no fault of a device or a payload.
         """
-        return self._run(key, payloads, self._devices, stop)
+        stage = key.stage
+        devices = self._of_backbones[stage.backbone] if isinstance(stage, BackboneStage) else self._devices
+        return self._run(key, payloads, devices, stop)
+
+    def add_backbone(self, name: str) -> None:
+        """Run a backbone on those devices that have a network of this name now."""
+        self._of_backbones[name] = tuple(one for one in self._devices if name in one.device.networks)
+
+    def batches_backbone(self, name: str) -> bool:
+        """Return True if a device that gains by batches would run the backbone now: a GPU that is not suspended."""
+        return any(one.name != "cpu" and not one.state.suspended for one in self._of_backbones[name])
+
+    def device(self, name: str) -> Device:
+        """Return a device by its name, for work that must not run on another one."""
+        return next(one.device for one in self._devices if one.name == name)
 
     def concurrency(self, cores: int) -> int:
         """Return how many batches to run concurrently: one per core on the CPU, one per overlapping step on a GPU."""
@@ -115,7 +134,7 @@ class Backend:
         }
 
     def _run(
-        self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker], stop: Stop
+        self, key: BatchKey, payloads: Sequence[Payload], devices: Sequence[CircuitBreaker], stop: Stop
     ) -> list[Outcome]:
         index = _first_available(devices)
         if index is None:
@@ -157,7 +176,7 @@ class Backend:
         return limit
 
     def _run_halves(
-        self, key: BatchKey, payloads: Sequence[np.ndarray], devices: Sequence[CircuitBreaker], stop: Stop
+        self, key: BatchKey, payloads: Sequence[Payload], devices: Sequence[CircuitBreaker], stop: Stop
     ) -> list[Outcome]:
         if stop():
             raise WorkStopped
@@ -192,7 +211,7 @@ def _first_available(devices: Sequence[CircuitBreaker]) -> int | None:
     return None
 
 
-def _can_be_halved(payloads: Sequence[np.ndarray]) -> bool:
+def _can_be_halved(payloads: Sequence[Payload]) -> bool:
     """Return True if there are several payloads, or several planes in the only one."""
     return len(payloads) > 1 or len(payloads[0]) > 1
 
@@ -200,7 +219,19 @@ def _can_be_halved(payloads: Sequence[np.ndarray]) -> bool:
 def _join(first: DeviceResult, second: DeviceResult) -> DeviceResult:
     """Return the result of a payload from the results of its first and its second half."""
     device = first.device if first.device == second.device else f"{first.device}+{second.device}"
-    return DeviceResult(tuple(_concatenate(*pair) for pair in zip(first.result, second.result, strict=True)), device, 1)
+    return DeviceResult(_joined(first.result, second.result), device, 1)
+
+
+def _joined(first: Result, second: Result) -> Result:
+    # Classes are for a single sample, which has no halves.
+    if isinstance(first, BackboneResult) and isinstance(second, BackboneResult):
+        seconds = first.backbone_seconds + second.backbone_seconds
+        return BackboneResult(_joined_specs(first.specs, second.specs), None, seconds)
+    return _joined_specs(cast("tuple[SpecResult, ...]", first), cast("tuple[SpecResult, ...]", second))
+
+
+def _joined_specs(first: tuple[SpecResult, ...], second: tuple[SpecResult, ...]) -> tuple[SpecResult, ...]:
+    return tuple(_concatenate(*pair) for pair in zip(first, second, strict=True))
 
 
 def _concatenate(first: SpecResult, second: SpecResult) -> SpecResult:

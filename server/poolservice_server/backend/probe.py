@@ -1,10 +1,15 @@
 """The probe: a stage with a known result, which shows whether a device computes correctly."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from poolservice.specs import AvgPool2d, MaxPool2d
 from poolservice_server.backend.device import Device
-from poolservice_server.pool_stage import PoolStage
+from poolservice_server.pool_stage import PoolStage, SpecResult
+
+if TYPE_CHECKING:
+    from poolservice_server.backbones.engines.network import KnownResult
 
 # With indices, torch computes the maximum on every device; without, a numpy kernel would on the CPU.
 _STAGE = PoolStage((MaxPool2d(2, return_indices=True), AvgPool2d(2)))
@@ -23,13 +28,33 @@ _MAXIMA = _FIRST_VALUES + 5
 _MEANS = _FIRST_VALUES + 2.5
 _POSITIONS = (_MAXIMA % 16).astype(np.int64)
 
+# The largest error of a network's values relative to the largest of them. Half precision and other kernels round
+# differently; a device that computes wrongly is far beyond that.
+_TOLERANCE = 0.01
+
 
 def computes_correctly(device: Device) -> bool:
-    """Return True if `device` computes the known result; never raise."""
+    """Return True if `device` computes the known results, of pooling and of each of its backbones; never raise."""
     try:
-        ((maxima, means),) = device.run(_STAGE, [_PLANES])
+        (pooled,) = device.run(_STAGE, [_PLANES])
+        return _is_correct(pooled) and all(
+            _is_correct_for_network(device, network.known_result) for network in device.networks.values()
+        )
     except Exception:  # noqa: BLE001 - whatever the error is, the device does not work
         return False
+
+
+def _is_correct_for_network(device: Device, known: "KnownResult | None") -> bool:
+    """Return True if the device computes the result of the first run again; a network without one was not run yet."""
+    if known is None:
+        return True
+    (result,) = device.run_backbone(known.stage, [known.payload])
+    error = np.abs(result.specs[0].values - known.values).max()
+    return bool(error <= _TOLERANCE * np.abs(known.values).max())
+
+
+def _is_correct(pooled: tuple[SpecResult, ...]) -> bool:
+    maxima, means = pooled
     return (
         np.array_equal(maxima.values, _MAXIMA)
         and maxima.indices is not None

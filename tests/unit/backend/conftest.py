@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from poolservice.specs import GlobalMaxPool1d
-from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, DeviceResult
+from poolservice_server.backbone_stage import BackboneInput, BackboneResult, BackboneStage
+from poolservice_server.backbones.engines.network import Network
+from poolservice_server.backend.backbone_batch import BackboneBatch
+from poolservice_server.backend.device import DeviceFailed, DeviceOutOfMemory, DeviceResult, Payload
 from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 from poolservice_server.stop import Stop, WorkStopped, never
 
@@ -37,10 +41,29 @@ class FakeDevice:
     batches: list[list[int]] = field(default_factory=list)
     probes: int = 0
     freed: int = 0
+    torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    networks: dict[str, Network] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, stage: PoolStage, payloads: Sequence[np.ndarray], stop: Stop = never) -> list[tuple[SpecResult, ...]]:
         assert stage == KEY.stage
+        self._start(payloads, stop)
+        if any((payload == POISON).any() for payload in payloads):
+            raise Poisoned("a poisoned payload")
+        return [
+            (SpecResult(payload * 2, np.arange(len(payload))[:, None]), SpecResult(payload + 1)) for payload in payloads
+        ]
+
+    def run_backbone(
+        self, stage: BackboneStage, payloads: Sequence[BackboneInput], stop: Stop = never
+    ) -> list[BackboneResult]:
+        """Compute as a GPU does, with torch tensors for the whole batch, in the CPU's memory."""
+        self._start(payloads, stop)
+        batch = BackboneBatch(self.networks[stage.backbone], stage, payloads)
+        tensors = batch.compute(torch.from_numpy(np.concatenate([payload.samples for payload in payloads])))
+        return batch.results(tensors, 0.001)
+
+    def _start(self, payloads: Sequence[Payload], stop: Stop) -> None:
         with self.lock:
             self.batches.append([len(payload) for payload in payloads])
             number = len(self.batches)
@@ -52,11 +75,6 @@ class FakeDevice:
             raise DeviceOutOfMemory("the fake GPU is out of memory")
         if self.fails_every and number % self.fails_every == 0:
             raise DeviceFailed("the fake GPU fell off the bus")
-        if any((payload == POISON).any() for payload in payloads):
-            raise Poisoned("a poisoned payload")
-        return [
-            (SpecResult(payload * 2, np.arange(len(payload))[:, None]), SpecResult(payload + 1)) for payload in payloads
-        ]
 
     def probe(self) -> bool:
         self.probes += 1
@@ -64,6 +82,9 @@ class FakeDevice:
 
     def free_memory(self) -> None:
         self.freed += 1
+
+    def used_bytes(self) -> int:
+        return 0
 
 
 class Clock:
