@@ -18,11 +18,12 @@ _T = TypeVar("_T")
 _MIB = 2**20
 
 #: The bound of each cache in bytes, by the cache's name; the caches of a process take no more than their sum. The
-#: first three consist of small objects, which Python's garbage collector visits at each full collection: 300,000 of
+#: first four consist of small objects, which Python's garbage collector visits at each full collection: 300,000 of
 #: them, about 30 MiB, stop the event loop for 0.2 s on a busy machine.
 MAX_BYTES = {
-    "heads": 4 * _MIB,
+    "heads": 7 * _MIB // 2,
     "image_plans": 2 * _MIB,
+    "backbone_plans": _MIB // 2,
     "kernels": 6 * _MIB,
     "gather_indices": 8 * _MIB,
     "windows": _MIB,

@@ -12,6 +12,7 @@ WorkStopped       CANCELLED            nobody waits for the response any more
 NoDevice          UNAVAILABLE
 Unauthenticated   UNAUTHENTICATED
 DecoderEnded      UNAVAILABLE          the process that decoded the image was ended from outside, or the server stops
+BackboneFailed    INTERNAL             the message is the reason, such as a network that gives NaN
 any other         INTERNAL             an id that is also in the log; never a traceback or a path
 """
 
@@ -26,6 +27,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
+from poolservice_server.backbone_stage import BackboneFailed
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull, QuotaExceeded
 from poolservice_server.images import DecoderEnded
@@ -89,6 +91,7 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         NoDevice: code_pb2.UNAVAILABLE,
         Unauthenticated: code_pb2.UNAUTHENTICATED,
         DecoderEnded: code_pb2.UNAVAILABLE,
+        BackboneFailed: code_pb2.INTERNAL,
     }
 )
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of calls, batches, devices, caches and files."""
+"""Prometheus metrics of calls, batches, devices, backbones, caches and files."""
 
 import logging
 import time
@@ -12,9 +12,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from poolservice_server.backbone_metrics import BackboneMetrics
+from poolservice_server.backbones.backbone import Backbones
 from poolservice_server.backend import Backend
 from poolservice_server.batcher import Batcher
 from poolservice_server.cache import caches
+from poolservice_server.core.backbone_counts import BackboneCounts
 from poolservice_server.file_watch import FileWatch
 
 _log = structlog.get_logger(__name__)
@@ -235,6 +238,8 @@ def register(
     watch: FileWatch,
     *,
     unsent_bytes: Callable[[], int],
+    backbones: Backbones,
+    backbone_counts: BackboneCounts,
 ) -> None:
     """Add all metrics but those of calls, which `CallMetrics` adds.
 
@@ -244,9 +249,12 @@ def register(
         backend: its devices are shown.
         watch: its counters are shown.
         unsent_bytes: returns the memory of the responses that are built and not sent yet.
+        backbones: their memory is shown.
+        backbone_counts: the counters of the backbones.
     """
     registry.register(BatcherMetrics(batcher, unsent_bytes))
     registry.register(DeviceMetrics(backend))
+    registry.register(BackboneMetrics(backbones, backbone_counts))
     registry.register(CacheMetrics())
     registry.register(FileMetrics(watch))
     # The process's resident memory, CPU time, start time and open files.

@@ -5,12 +5,15 @@ Request validation builds these, so nothing here imports torch. `poolservice_ser
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from poolservice.specs import PoolSpec
 from poolservice_server.stop import Stop, WorkStopped
+
+if TYPE_CHECKING:
+    from poolservice_server.backbone_stage import BackboneStage
 
 __all__ = ["BatchKey", "PoolStage", "SpecResult", "Stop", "WorkStopped"]
 
@@ -41,19 +44,19 @@ class PoolStage:
 
 
 class BatchKey:
-    """The requests that may be batched together: equal stages over planes of equal spatial shape and dtype.
+    """The requests that may be batched together: equal stages over payloads of equal spatial shape and dtype.
 
     The hash is computed once, because a key is looked up several times per request.
 
     Attributes:
         stage: what the device computes.
-        spatial: the spatial shape of the planes.
-        dtype: the dtype of the planes.
+        spatial: the spatial shape of the planes, or of a backbone's samples.
+        dtype: the dtype of the planes or samples.
     """
 
     __slots__ = ("_hash", "dtype", "spatial", "stage")
 
-    def __init__(self, stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, stage: "PoolStage | BackboneStage", spatial: tuple[int, ...], dtype: np.dtype) -> None:
         self.stage = stage
         self.spatial = spatial
         self.dtype = dtype

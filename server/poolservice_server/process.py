@@ -16,6 +16,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from poolservice_server import allocator, batch_log, images, log, metrics, metrics_server, server_info
+from poolservice_server.backbones.backbone import Backbones
+from poolservice_server.backbones.loading import load_backbones
 from poolservice_server.backend import Backend, choose_backend, torch_version
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import Batcher, Quotas
@@ -80,9 +82,10 @@ def run(settings: Settings, worker: Worker | None = None) -> None:
         )
     except NoDevice as error:
         raise SettingsError(f"{error} (--device, --require-gpu)") from None
+    backbones = load_backbones(settings, backend, cores=_cores(settings))
 
     async def serve() -> None:
-        await ServingProcess(settings, backend, worker).serve()
+        await ServingProcess(settings, backend, backbones, worker).serve()
 
     with asyncio.Runner(loop_factory=EventLoop) as runner:
         try:
@@ -108,6 +111,11 @@ def _end_process(status: int) -> None:
     os._exit(status)
 
 
+def _cores(settings: Settings) -> int:
+    """Return the number of cores of this process, its share if there are several workers."""
+    return max(1, usable_cpus() // settings.workers)
+
+
 class ServerEnded(Exception):
     """gRPC's server ended by itself. Its leftover state can crash the process, so a new process must serve."""
 
@@ -115,8 +123,8 @@ class ServerEnded(Exception):
 class ServingProcess:
     """The parts of one serving process, and their life from start to stop. Create it in the running event loop."""
 
-    def __init__(self, settings: Settings, backend: Backend, worker: Worker) -> None:
-        cpus = max(1, usable_cpus() // settings.workers)
+    def __init__(self, settings: Settings, backend: Backend, backbones: Backbones, worker: Worker) -> None:
+        cpus = _cores(settings)
         self._settings = settings
         self._worker = worker
         self._backend = backend
@@ -146,7 +154,7 @@ class ServingProcess:
         service = PoolService(
             self._batcher,
             self._image_threads,
-            server_info.responder(settings, backend, worker=worker.number),
+            server_info.responder(settings, backend, worker=worker.number, backbones=backbones),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
             max_queue_bytes=settings.max_queue_bytes,
@@ -154,13 +162,28 @@ class ServingProcess:
             max_request_seconds=settings.max_request_seconds,
             seconds_per_step=calibrate(),
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
+            backbones=backbones,
+            batches_backbone=backend.batches_backbone,
         )
         self._registry = CollectorRegistry()
         self._watch = FileWatch()
         self._server = GrpcServer(
-            settings, service, metrics.CallMetrics(self._registry), self._watch, shared_port=self._is_supervised
+            settings,
+            service,
+            metrics.CallMetrics(self._registry),
+            self._watch,
+            backbones,
+            shared_port=self._is_supervised,
         )
-        metrics.register(self._registry, self._batcher, backend, self._watch, unsent_bytes=service.unsent_bytes)
+        metrics.register(
+            self._registry,
+            self._batcher,
+            backend,
+            self._watch,
+            unsent_bytes=service.unsent_bytes,
+            backbones=backbones,
+            backbone_counts=service.backbone_counts,
+        )
         self._stop = asyncio.Event()
 
     @property

@@ -1,4 +1,4 @@
-"""The response to GetServerInfo: version, operators, limits, and the devices' current states."""
+"""The response to GetServerInfo: version, operators, limits, backbones, and the devices' current states."""
 
 import inspect
 from collections.abc import Callable
@@ -9,22 +9,31 @@ from poolservice.dtypes import NUMPY_DTYPES
 from poolservice.specs import LAYERS, OPERATORS, PoolSpec
 from poolservice.v1 import pool_pb2
 from poolservice_server import images
+from poolservice_server.backbones.backbone import NO_BACKBONES, Backbone, Backbones, BrokenBackbone
 from poolservice_server.backend import Backend, torch_version
 from poolservice_server.core.plan import MAX_SPECS
 from poolservice_server.core.service import MAX_BATCH_ITEMS
 from poolservice_server.settings import Settings
 
+_OUTPUT_KINDS = {
+    "map": pool_pb2.BACKBONE_OUTPUT_KIND_FEATURE_MAP,
+    "vector": pool_pb2.BACKBONE_OUTPUT_KIND_VECTOR,
+}
+
 # Parameters that take one value for all dimensions or one per dimension. Others have their Python type.
 _SIZES = {"kernel_size", "stride", "padding", "dilation"}
 
 
-def responder(settings: Settings, backend: Backend, *, worker: int) -> Callable[[], pool_pb2.GetServerInfoResponse]:
+def responder(
+    settings: Settings, backend: Backend, *, worker: int, backbones: Backbones = NO_BACKBONES
+) -> Callable[[], pool_pb2.GetServerInfoResponse]:
     """Return a function that returns the response to GetServerInfo; the parts that never change are built only once.
 
     Args:
         settings: the server's settings.
         backend: its devices.
         worker: the number of this process among the workers.
+        backbones: its backbones.
     """
     unchanging = pool_pb2.GetServerInfoResponse(
         version=__version__,
@@ -49,6 +58,7 @@ def responder(settings: Settings, backend: Backend, *, worker: int) -> Callable[
         ),
         worker=worker,
         workers=settings.workers,
+        backbones=[*map(_backbone, backbones.serving.values()), *map(_broken_backbone, backbones.broken)],
     )
 
     def respond() -> pool_pb2.GetServerInfoResponse:
@@ -91,3 +101,53 @@ def _parameter(layer: type[PoolSpec], field: "Field[object]") -> pool_pb2.Parame
     if field.default is not MISSING:
         parameter.default_value = "kernel_size" if field.name == "stride" else str(field.default)
     return parameter
+
+
+def _backbone(backbone: Backbone) -> pool_pb2.BackboneInfo:
+    return pool_pb2.BackboneInfo(
+        name=backbone.name,
+        description=backbone.description,
+        licence=backbone.licence,
+        source=backbone.source,
+        fingerprint=backbone.fingerprint,
+        input_shape=backbone.input_shape,
+        preprocessing=_preprocessing(backbone),
+        outputs=[
+            pool_pb2.BackboneOutputInfo(name=name, kind=_OUTPUT_KINDS[output.kind], shape=output.shape)
+            for name, output in backbone.outputs.items()
+        ],
+        default_output=backbone.default_output,
+        labels=backbone.labels,
+        engines=backbone.engines,
+        memory_bytes=backbone.memory_bytes,
+        seconds=backbone.seconds,
+        state=pool_pb2.BACKBONE_STATE_SERVING,
+    )
+
+
+def _broken_backbone(broken: BrokenBackbone) -> pool_pb2.BackboneInfo:
+    return pool_pb2.BackboneInfo(name=broken.name, state=pool_pb2.BACKBONE_STATE_BROKEN, reason=broken.reason)
+
+
+def _preprocessing(backbone: Backbone) -> list[pool_pb2.PreprocessingInfo]:
+    """Return every value that turns an image into an input, in the order of the steps."""
+    values = {
+        "color_mode": backbone.input.color_mode,
+        **dict(backbone.preprocessing),
+        "channel_order": backbone.input.channel_order,
+    }
+    if values["size"] is None:
+        if backbone.preprocessing.resize == "squash":
+            values["size"] = (backbone.input.height, backbone.input.width)
+        else:
+            del values["size"]
+    return [pool_pb2.PreprocessingInfo(name=name, value=_as_text(value)) for name, value in values.items()]
+
+
+def _as_text(value: object) -> str:
+    """Return a value as in backbone.toml, without quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_as_text, value))}]"
+    return str(value)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from tests.backbones.core.fake_network import backbone, backbones
 
 from poolservice.dtypes import wire_dtype
 from poolservice.errors import InvalidRequest
@@ -27,8 +28,10 @@ from poolservice.specs import (
 from poolservice.v1 import pool_pb2
 from poolservice_server import cache
 from poolservice_server.cache import Cache, cached, caches, clear_caches, size_of
+from poolservice_server.core.backbone_head import BackboneHead
+from poolservice_server.core.backbone_plan import BackbonePlans
 from poolservice_server.core.output_options import OutputOptions
-from poolservice_server.core.plan import plan_image, read_head
+from poolservice_server.core.plan import Head, plan_image, read_head
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import run_on_arrays
 
@@ -101,7 +104,16 @@ def images() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("hostile", [long_rows, small_planes, rows_of_indices, heads, images])
+def tensors_for_a_backbone() -> Iterator[None]:
+    plans = BackbonePlans(backbones(backbone()), 1e-9)
+    specs = (MaxPool2d(2), AvgPool2d(2))
+    for samples in itertools.count(1):
+        wanted = BackboneHead("net", "", None, (samples, 3, 8, 8), np.dtype(np.float32))
+        plans.plan(Head(specs, OutputOptions("tensor", False, False), None, backbone=wanted), wanted)
+        yield
+
+
+@pytest.mark.parametrize("hostile", [long_rows, small_planes, rows_of_indices, heads, images, tensors_for_a_backbone])
 def test_caches_stay_within_their_bytes_for_keys_that_never_repeat(hostile: Callable[[], Iterator[None]]) -> None:
     calls = hostile()
     # What is allocated once is not counted.

@@ -159,8 +159,8 @@ class Batcher:
     async def prepare_and_run(self, request: Request, permit: Permit, executor: Executor) -> Completed:
         """Prepare a request's payload on a thread of `executor`, then run it.
 
-        A request that gains nothing from batching runs on the thread that prepared it, whose processor has the payload
-        in its caches. Any other is submitted when it is prepared.
+        A request that gains nothing from batching, or must not be batched, runs on the thread that prepared it, whose
+        processor has the payload in its caches. Any other is submitted when it is prepared.
 
         Args:
             request: what to run; its payload is a callable that gets `Stop` and returns the payload for the runner.
@@ -173,7 +173,9 @@ class Batcher:
         """
         entry = self._accept(Preparation, request, permit, self._clock())
         entry.executor = executor
-        entry.is_unbatched = not self._max_batch_delay and not self._inline_policy.gains_from_batching(request.nbytes)
+        entry.is_unbatched = request.is_unbatched or not (
+            self._max_batch_delay or self._inline_policy.gains_from_batching(request.nbytes)
+        )
         self._preparations.add(entry)
         self._deadlines.watch(entry.get_loop(), request.deadline)
         completed = await entry

@@ -17,6 +17,8 @@ class Request(NamedTuple):
         caller: who sent the request. Requests of different callers are served fairly.
         seconds: how long the runner takes for this request, estimated before any request with its key has run.
         prepare_seconds: how long its preparation takes, estimated.
+        is_unbatched: whether the thread that prepares the payload must run it, too, by itself. `Batcher.submit` ignores
+            it.
     """
 
     key: Hashable
@@ -26,6 +28,7 @@ class Request(NamedTuple):
     caller: str = ""
     seconds: float = 0.0
     prepare_seconds: float = 0.0
+    is_unbatched: bool = False
 
 
 class Completed(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs import PoolSpec
 from poolservice.v1 import pool_pb2
 
 OutputFormat = Literal["tensor", "image", "features"]
@@ -66,24 +65,30 @@ def read_output_options(message: pool_pb2.OutputOptions) -> OutputOptions:
 
 
 def sent_form(
-    output: OutputOptions, spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, has_batch_dimension: bool
+    output: OutputOptions,
+    source: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *,
+    dims: int,
+    has_batch_dimension: bool,
 ) -> tuple[tuple[int, ...], np.dtype]:
     """Return the shape and dtype in which a result is sent; for a PNG image, those before encoding.
 
     Args:
         output: the form that the request wants.
-        spec: the spec of the result.
+        source: the name of the layer or of the backbone's output that gives the result, for errors.
         shape: the shape of the result.
         dtype: the dtype of the result.
+        dims: the number of dimensions that are pooled.
         has_batch_dimension: whether the first dimension counts the samples of a batch.
 
     Raises:
         InvalidRequest: the result cannot be sent in that form.
     """
     floating = dtype.kind not in "iu"
-    layer = type(spec).__name__
     if output.format == "image":
-        _check_image(spec, shape, dtype, has_batch_dimension=has_batch_dimension)
+        _check_image(source, shape, dtype, dims=dims, has_batch_dimension=has_batch_dimension)
     elif output.format == "features":
         shape = (shape[0], math.prod(shape[1:])) if has_batch_dimension else (math.prod(shape),)
         if output.l2_normalize and not floating:
@@ -92,23 +97,22 @@ def sent_form(
     if output.float16:
         if not floating:
             raise InvalidRequest(
-                f"FLOAT16 narrows floating results; {layer} gives {dtype.name}, leave dtype out",
+                f"FLOAT16 narrows floating results; {source} gives {dtype.name}, leave dtype out",
                 field="output.dtype",
             )
         dtype = _FLOAT16
     return shape, dtype
 
 
-def _check_image(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, has_batch_dimension: bool) -> None:
+def _check_image(source: str, shape: tuple[int, ...], dtype: np.dtype, *, dims: int, has_batch_dimension: bool) -> None:
     """Refuse (InvalidRequest) a result that cannot be a PNG image."""
-    layer = type(spec).__name__
     if len(shape) != 3 or has_batch_dimension or shape[0] not in IMAGE_CHANNELS:
-        dims = "" if spec.spatial_dims == 2 else f", which pools {spec.spatial_dims}-D,"
+        pools = "" if dims == 2 else f", which pools {dims}-D,"
         raise InvalidRequest(
-            f"IMAGE takes an unbatched 2-D result of 1, 3 or 4 channels; {layer}{dims} gives {list(shape)}",
+            f"IMAGE takes an unbatched 2-D result of 1, 3 or 4 channels; {source}{pools} gives {list(shape)}",
             field="output.format",
         )
     if dtype.kind in "iu" and dtype != np.uint8:
-        raise InvalidRequest(f"IMAGE takes floats or uint8; {layer} gives {dtype.name}", field="output.format")
+        raise InvalidRequest(f"IMAGE takes floats or uint8; {source} gives {dtype.name}", field="output.format")
     if 0 in shape:
-        raise InvalidRequest(f"IMAGE needs at least one pixel; {layer} gives {list(shape)}", field="output.format")
+        raise InvalidRequest(f"IMAGE needs at least one pixel; {source} gives {list(shape)}", field="output.format")

@@ -18,9 +18,10 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, from_message
 from poolservice.v1 import pool_pb2
 from poolservice_server.cache import Cache, cached
-from poolservice_server.core.encoding_cost import encoding_cost
-from poolservice_server.core.output_options import IMAGE_CHANNELS, OutputOptions, read_output_options, sent_form
-from poolservice_server.core.response_builder import ResponseBuilder, ResultFormat
+from poolservice_server.core.backbone_head import BackboneHead, read_backbone
+from poolservice_server.core.output_options import IMAGE_CHANNELS, OutputOptions, read_output_options
+from poolservice_server.core.response_builder import ResponseBuilder
+from poolservice_server.core.results_plan import PlannedResult, plan_results
 from poolservice_server.images import ColorMode
 from poolservice_server.operator_shapes import output_shape, result_dtype
 from poolservice_server.pool_stage import BatchKey, PoolStage
@@ -28,15 +29,15 @@ from poolservice_server.stage_cost import Cost, stage_cost
 
 MAX_SPECS = 16
 
+#: Encoding that takes more steps, about a millisecond, runs on a thread.
+MAX_INLINE_STEPS = 1e6
+
 _FLOAT32 = np.dtype(np.float32)
 
 _LAYOUT_HINT = "; if these are images with their channels last, (H, W, C), move the channels to the front"
 
 # Usual heads are far shorter. Longer ones are validated each time instead of being cached.
 _MAX_CACHED_HEAD = 4096
-
-# Encoding that takes more steps, about a millisecond, runs on a thread.
-_MAX_INLINE_STEPS = 1e6
 
 _COLOR_MODES: Mapping[int, ColorMode] = MappingProxyType(
     {
@@ -96,9 +97,11 @@ class Head:
     Attributes:
         specs: the pooling specs.
         output: the form of the results.
-        tensor_plan: the plan if the payload is a tensor; None if it is an image, whose size is in its file.
+        tensor_plan: the plan if the payload is a tensor to pool; None if it is an image, whose size is in its file, or
+            if it goes through a backbone.
         color_mode: the channels that an image is decoded to.
         takes_interleaved: whether an image is pooled as fast if its channels are interleaved in memory.
+        backbone: what the request asks of a backbone; None without one.
     """
 
     specs: tuple[PoolSpec, ...]
@@ -106,6 +109,7 @@ class Head:
     tensor_plan: Plan | None
     color_mode: ColorMode = "RGB"
     takes_interleaved: bool = False
+    backbone: BackboneHead | None = None
 
 
 def read_head(head: bytes) -> Head:
@@ -132,7 +136,8 @@ _HEADS = cast("Cache[Head]", _read_cached_head)
 
 def _read_head(head: bytes) -> Head:
     message = codec.parse_head(head)
-    specs = _specs(message)
+    backbone = read_backbone(message)
+    specs = _specs(message, minimum=0 if backbone else 1)
     output = read_output_options(message.output)
     payload = message.WhichOneof("payload")
     if payload == "tensor":
@@ -141,9 +146,13 @@ def _read_head(head: bytes) -> Head:
         for index, size in enumerate(shape):
             if size < 0:
                 raise InvalidRequest(f"must be at least 0; got {size}", field=f"tensor.shape[{index}]")
+        if backbone:
+            return Head(specs, output, None, backbone=backbone._replace(shape=shape, dtype=dtype))
         return Head(specs, output, plan_tensor(specs, output, shape, dtype))
     if payload is None:
         raise InvalidRequest("is required: a tensor or an image", field="payload")
+    if backbone:
+        return Head(specs, output, None, backbone=backbone)
     color_mode = _COLOR_MODES.get(message.image.color_mode)
     if color_mode is None:
         raise InvalidRequest("must be COLOR_MODE_RGB, _GRAY or _RGBA", field="image.color_mode")
@@ -193,45 +202,42 @@ def _plan(
             f"and specs[{other}] pools {specs[other].spatial_dims}; send them in separate requests",
             field="specs",
         )
-    formats = []
-    result_bytes = response_bytes = 0
-    encoding_steps = 0.0
-    encoding_bytes = kept_bytes = 0
-    for index, spec in enumerate(specs):
-        result_shape = _result_shape(spec, shape, path=f"specs[{index}].{spec.operator}", payload=payload)
-        natural_dtype = result_dtype(spec, pooled_dtype)
-        sent_shape, sent_dtype = sent_form(
-            output, spec, result_shape, natural_dtype, has_batch_dimension=len(shape) == dims + 2
-        )
-        formats.append(ResultFormat.create(result_shape, sent_shape, sent_dtype))
-        elements = math.prod(result_shape)
-        indices_bytes = elements * 8 if getattr(spec, "return_indices", False) else 0
-        result_bytes += elements * natural_dtype.itemsize + indices_bytes
-        response_bytes += elements * (1 if output.format == "image" else sent_dtype.itemsize) + indices_bytes
-        encoding = encoding_cost(output, elements, natural_dtype, sent_dtype)
-        encoding_steps += encoding.steps
-        encoding_bytes = max(encoding_bytes, kept_bytes + encoding.temporary_bytes)
-        kept_bytes += encoding.kept_bytes
+    results = plan_results(
+        output,
+        [
+            PlannedResult(
+                type(spec).__name__,
+                dims,
+                result_shape(spec, shape, path=f"specs[{index}].{spec.operator}", payload=payload),
+                result_dtype(spec, pooled_dtype),
+                bool(getattr(spec, "return_indices", False)),
+            )
+            for index, spec in enumerate(specs)
+        ],
+        has_batch_dimension=len(shape) == dims + 2,
+    )
     spatial = shape[-dims:]
     planes_shape = (math.prod(shape[:-dims]), *spatial)
     run_steps, run_bytes = stage_cost(stage, planes_shape, dtype)
     payload_bytes = math.prod(shape) * dtype.itemsize
-    # The results are encoded one after the other, then the response is assembled from them.
-    encoding_bytes = result_bytes + max(encoding_bytes, kept_bytes + response_bytes)
     return Plan(
         shape=shape,
         dtype=dtype,
         planes_shape=planes_shape,
         payload_bytes=payload_bytes,
         batch_key=BatchKey(stage, spatial, dtype),
-        response_builder=ResponseBuilder(output, formats, on_thread=encoding_steps > _MAX_INLINE_STEPS),
-        nbytes=payload_bytes + result_bytes,
+        response_builder=ResponseBuilder(output, results.formats, on_thread=results.encoding_steps > MAX_INLINE_STEPS),
+        nbytes=payload_bytes + results.result_bytes,
         run_steps=run_steps,
-        cost=Cost(run_steps + encoding_steps, payload_bytes + max(run_bytes, encoding_bytes), response_bytes),
+        cost=Cost(
+            run_steps + results.encoding_steps,
+            payload_bytes + max(run_bytes, results.peak_bytes),
+            results.response_bytes,
+        ),
     )
 
 
-def _result_shape(spec: PoolSpec, shape: tuple[int, ...], *, path: str, payload: str) -> tuple[int, ...]:
+def result_shape(spec: PoolSpec, shape: tuple[int, ...], *, path: str, payload: str) -> tuple[int, ...]:
     """Return the shape of a spec's result.
 
     Args:
@@ -253,9 +259,9 @@ def _may_be_channels_last(shape: tuple[int, ...]) -> bool:
     return len(shape) in (3, 4) and shape[-1] in IMAGE_CHANNELS and shape[-3] not in IMAGE_CHANNELS
 
 
-def _specs(message: pool_pb2.PoolRequest) -> tuple[PoolSpec, ...]:
-    if not 1 <= len(message.specs) <= MAX_SPECS:
-        raise InvalidRequest(f"must be 1 to {MAX_SPECS} specs; got {len(message.specs)}", field="specs")
+def _specs(message: pool_pb2.PoolRequest, *, minimum: int) -> tuple[PoolSpec, ...]:
+    if not minimum <= len(message.specs) <= MAX_SPECS:
+        raise InvalidRequest(f"must be {minimum} to {MAX_SPECS} specs; got {len(message.specs)}", field="specs")
     specs = []
     for index, spec in enumerate(message.specs):
         try:

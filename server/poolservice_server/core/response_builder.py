@@ -62,15 +62,19 @@ class ResponseBuilder:
         output: the form of the results.
         formats: how the result of each spec is sent.
         on_thread: whether encoding takes so long that it must not run on the event loop.
+
+    Attributes:
+        formats: how the result of each spec is sent.
+        on_thread: True if encoding takes so long, or writes images or large results.
     """
 
-    __slots__ = ("_formats", "_on_thread", "_output")
+    __slots__ = ("_output", "formats", "on_thread")
 
     def __init__(self, output: OutputOptions, formats: Sequence[ResultFormat], *, on_thread: bool) -> None:
         self._output = output
-        self._formats = tuple(formats)
-        nbytes = sum(one.nbytes for one in self._formats)
-        self._on_thread = on_thread or output.format == "image" or nbytes > MAX_INLINE_BYTES
+        self.formats = tuple(formats)
+        nbytes = sum(one.nbytes for one in self.formats)
+        self.on_thread = on_thread or output.format == "image" or nbytes > MAX_INLINE_BYTES
 
     async def build(self, completed: Completed, executor: Executor) -> bytes:
         """Return the encoded PoolResponse.
@@ -79,26 +83,17 @@ class ResponseBuilder:
             completed: the request's outcome; its result has a `SpecResult` for each spec.
             executor: where PNG images and large results are encoded, which takes milliseconds.
         """
-        if self._on_thread:
+        if self.on_thread:
             return await asyncio.get_running_loop().run_in_executor(executor, self.encode, completed)
         return self.encode(completed)
 
     def encode(self, completed: Completed) -> bytes:
         """Return the encoded PoolResponse, encoded on the calling thread."""
-        results = [
-            self._result(result_format, pooled)
-            for result_format, pooled in zip(self._formats, completed.result, strict=True)
-        ]
-        execution = pool_pb2.Execution(
-            device=completed.device,
-            batch_size=completed.batch_size,
-            decode_microseconds=round(completed.prepare_seconds * 1e6),
-            queue_microseconds=round(completed.queue_seconds * 1e6),
-            compute_microseconds=round(completed.compute_seconds * 1e6),
-        )
-        return codec.encode_response(execution, results)
+        results = [self.result(*pair) for pair in zip(self.formats, completed.result, strict=True)]
+        return codec.encode_response(execution_of(completed), results)
 
-    def _result(self, result_format: ResultFormat, pooled: SpecResult) -> codec.Result:
+    def result(self, result_format: ResultFormat, pooled: SpecResult) -> codec.Result:
+        """Return a result in the form in which it is sent."""
         indices = None
         if pooled.indices is not None:
             indices = codec.Value("tensor", result_format.indices_head, _buffer(pooled.indices))
@@ -113,6 +108,17 @@ class ResponseBuilder:
             with np.errstate(over="ignore"):
                 values = values.astype(result_format.sent_dtype)
         return codec.Result(codec.Value("tensor", result_format.head, _buffer(values)), indices)
+
+
+def execution_of(completed: Completed) -> pool_pb2.Execution:
+    """Return where a request ran and where its time went; its preparation counts as decoding."""
+    return pool_pb2.Execution(
+        device=completed.device,
+        batch_size=completed.batch_size,
+        decode_microseconds=round(completed.prepare_seconds * 1e6),
+        queue_microseconds=round(completed.queue_seconds * 1e6),
+        compute_microseconds=round(completed.compute_seconds * 1e6),
+    )
 
 
 def _png(planes: np.ndarray) -> codec.Value:

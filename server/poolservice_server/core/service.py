@@ -6,24 +6,25 @@ A caller that leaves cancels the coroutine.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import NamedTuple, TypeVarTuple
+from typing import TypeVarTuple
 
 from google.rpc import status_pb2
 
 from poolservice import codec
-from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 from poolservice_server import images
-from poolservice_server.batcher import Batcher, Request
+from poolservice_server.backbones.backbone import NO_BACKBONES, Backbones
+from poolservice_server.batcher import Batcher
+from poolservice_server.core.backbone_counts import BackboneCounts
+from poolservice_server.core.call import Call
 from poolservice_server.core.flow_control import FlowControl
-from poolservice_server.core.plan import known_head, read_head
 from poolservice_server.core.request_limits import RequestLimits
+from poolservice_server.core.responder import Responder
 from poolservice_server.core.response_builder import MAX_INLINE_BYTES
-from poolservice_server.core.scanned_image import ImageRequest
-from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponse, UnsentResponses
-from poolservice_server.core.validation_turns import ValidationTurns
+from poolservice_server.core.unsent_responses import UnsentResponse, UnsentResponses
 from poolservice_server.error_status import to_status
+
+__all__ = ["MAX_BATCH_ITEMS", "Call", "PoolService"]
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -33,22 +34,6 @@ MAX_BATCH_ITEMS = 1024
 _STARTED_AT_ONCE = 64
 
 _OK = status_pb2.Status()
-
-
-class Call(NamedTuple):
-    """One call.
-
-    Attributes:
-        message: the encoded request message.
-        deadline: when the caller stops waiting, in seconds of time.monotonic; None means never.
-        caller: who calls: the name of a token, the identity of a client certificate, or the address of a connection.
-        hold: receives the large responses of the call, or of its requests. Release them when the response is sent.
-    """
-
-    message: bytes
-    deadline: float | None = None
-    caller: str = ""
-    hold: Callable[[UnsentResponse], None] = UnsentResponse.release
 
 
 class PoolService:
@@ -65,6 +50,9 @@ class PoolService:
         max_request_seconds: the limit of a request's estimated work.
         seconds_per_step: the time of one step of the estimates on this machine.
         decode: decodes a scanned image on one of the image threads.
+        backbones: the backbones.
+        batches_backbone: returns True if the requests for a backbone of this name are batched now. Otherwise the
+            image thread that prepares a request runs it, too.
     """
 
     def __init__(
@@ -80,19 +68,28 @@ class PoolService:
         max_request_seconds: float,
         seconds_per_step: float,
         decode: images.Decode = images.decode_scanned,
+        backbones: Backbones = NO_BACKBONES,
+        batches_backbone: Callable[[str], bool] = lambda _name: False,
     ) -> None:
-        self._batcher = batcher
         self._image_threads = image_threads
         self._info = info
         self._limits = RequestLimits(max_message_bytes, max_request_seconds, seconds_per_step)
-        self._max_image_pixels = max_image_pixels
-        self._seconds_per_step = seconds_per_step
-        self._decode = decode
-        self._turns = ValidationTurns(max_queue_bytes // 4)
         self._unsent = UnsentResponses(
             max_bytes=max_queue_bytes // 2,
             max_caller_bytes=max_unread_bytes or max_queue_bytes // 4,
             count=batcher.count_unsent,
+        )
+        self._responder = Responder(
+            batcher,
+            image_threads,
+            self._limits,
+            self._unsent,
+            max_image_pixels=max_image_pixels,
+            max_queue_bytes=max_queue_bytes,
+            seconds_per_step=seconds_per_step,
+            decode=decode,
+            backbones=backbones,
+            batches_backbone=batches_backbone,
         )
 
     def unread_responses_exceed_half_the_queue(self) -> bool:
@@ -103,10 +100,15 @@ class PoolService:
         """Return the memory of the large responses that are built and not sent yet."""
         return self._unsent.nbytes
 
+    @property
+    def backbone_counts(self) -> BackboneCounts:
+        """Counts of what the backbones have computed."""
+        return self._responder.backbone_counts
+
     def pool(self, call: Call) -> Awaitable[bytes]:
         """Respond to a PoolRequest with a PoolResponse."""
         self._limits.check_message(call.message)
-        return self._respond(codec.decode_request(call.message), call)
+        return self._responder.respond(codec.decode_request(call.message), call)
 
     async def pool_batch(self, call: Call) -> bytes:
         """Respond to a PoolBatchRequest with a PoolBatchResponse, in which each request has its own outcome."""
@@ -172,7 +174,7 @@ class PoolService:
                 async for message in messages:
                     self._limits.check_message(message)
                     correlation_id, request = codec.decode_stream_request(message)
-                    response_bytes = await self._expected_response_bytes(request, caller)
+                    response_bytes = await self._responder.expected_response_bytes(request, caller)
                     nbytes = len(message) + response_bytes
                     await flow_control.acquire(nbytes)
                     responses.create_task(respond(correlation_id, request, nbytes, response_bytes))
@@ -197,78 +199,12 @@ class PoolService:
 
     async def _outcome(self, request: codec.Request, call: Call) -> tuple[status_pb2.Status, bytes | None]:
         try:
-            return _OK, await self._respond(request, call)
+            return _OK, await self._responder.respond(request, call)
         except Exception as error:  # noqa: BLE001 - one of many requests has its own outcome, whatever it is
             return to_status(error), None
-
-    async def _respond(self, request: codec.Request, call: Call) -> bytes:
-        head = known_head(request.head)
-        if head is None:
-            head = await self._turns.run(call.caller, partial(read_head, request.head), _kept_bytes(request))
-        plan = head.tensor_plan
-        if plan is None:
-            scan = partial(ImageRequest, head, request.data, max_pixels=self._max_image_pixels, decode=self._decode)
-            image = await self._turns.run(call.caller, scan, _kept_bytes(request))
-            return await self._respond_to_image(image, call)
-        planes = plan.planes_of(request.data)
-        seconds = self._limits.seconds(plan.cost)
-        to_run = Request(
-            plan.batch_key,
-            planes,
-            plan.nbytes,
-            call.deadline,
-            call.caller,
-            plan.run_steps * self._seconds_per_step,
-        )
-        if plan.cost.response_bytes > UNCOUNTED_BYTES:
-            self._unsent.check(call.caller, plan.cost.response_bytes)
-        # The permit reserves the memory until the response is ready; a large response then counts as unsent.
-        with self._batcher.reserve(plan.cost.peak_bytes, call.caller, seconds) as permit:
-            completed = await self._batcher.submit(to_run, permit)
-            return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
-
-    async def _respond_to_image(self, image: ImageRequest, call: Call) -> bytes:
-        plan = image.plan
-        seconds = self._limits.seconds(image.cost)
-        request = Request(
-            plan.batch_key,
-            image.decode,
-            plan.nbytes,
-            call.deadline,
-            call.caller,
-            plan.run_steps * self._seconds_per_step,
-            image.decode_steps * self._seconds_per_step,
-        )
-        self._unsent.check(call.caller, plan.cost.response_bytes)
-        # The permit reserves the memory from before the decoding until the response is ready.
-        with self._batcher.reserve(image.cost.peak_bytes, call.caller, seconds) as permit:
-            completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
-            return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
-
-    async def _expected_response_bytes(self, request: codec.Request, caller: str) -> int:
-        """Return the size of a response as far as it is known before the payload is read: that of a valid tensor's."""
-        head = known_head(request.head)
-        if head is None:
-            try:
-                head = await self._turns.run(caller, partial(read_head, request.head), _kept_bytes(request))
-            except InvalidRequest:
-                # The request has an error as its own outcome.
-                return 0
-        return 0 if head.tensor_plan is None else head.tensor_plan.cost.response_bytes
 
     async def _encode(self, nbytes: int, encode: Callable[[*Arguments], bytes], *arguments: *Arguments) -> bytes:
         """Encode a message that contains responses of `nbytes`; copying large ones must not run on the event loop."""
         if nbytes > MAX_INLINE_BYTES:
             return await asyncio.get_running_loop().run_in_executor(self._image_threads, encode, *arguments)
         return encode(*arguments)
-
-    def _hold(self, response: bytes, call: Call) -> bytes:
-        """Count a response as unsent, unless it is small."""
-        if len(response) > UNCOUNTED_BYTES:
-            call.hold(self._unsent.add(call.caller, len(response)))
-        return response
-
-
-def _kept_bytes(request: codec.Request) -> int:
-    """Return the size of a request's message, or of its part of a batch."""
-    return len(request.head) + request.data.nbytes

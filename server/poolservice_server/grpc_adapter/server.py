@@ -4,6 +4,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from poolservice_server.backbones.backbone import NO_BACKBONES, Backbones
 from poolservice_server.core.service import PoolService
 from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.active_calls import ActiveCalls
@@ -28,6 +29,7 @@ class GrpcServer:
         service: the core.
         metrics: counts the calls.
         watch: reads the token file and the TLS files again when they change.
+        backbones: each has a health status of its own under the name "backbone/NAME".
         shared_port: True if other worker processes listen on the same port.
 
     Raises:
@@ -35,11 +37,21 @@ class GrpcServer:
     """
 
     def __init__(
-        self, settings: Settings, service: PoolService, metrics: CallMetrics, watch: FileWatch, *, shared_port: bool
+        self,
+        settings: Settings,
+        service: PoolService,
+        metrics: CallMetrics,
+        watch: FileWatch,
+        backbones: Backbones = NO_BACKBONES,
+        *,
+        shared_port: bool,
     ) -> None:
         self._address = settings.address
         self._credentials = server_credentials(settings, watch)
         self._health = health.aio.HealthServicer()
+        self._serving = (*_HEALTH_NAMES, *map(_health_name, backbones.serving))
+        # A broken folder may have the name of a backbone that serves.
+        self._broken = [_health_name(one.name) for one in backbones.broken if one.name not in backbones.serving]
         self._calls = ActiveCalls(
             receive_timeout=settings.receive_timeout,
             send_timeout=settings.send_timeout,
@@ -67,6 +79,8 @@ class GrpcServer:
         """
         self._address = self._listen()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        for name in self._broken:
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.start()
         return self._address
 
@@ -103,8 +117,12 @@ class GrpcServer:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in _HEALTH_NAMES:
+        for name in self._serving:
             await self._health.set(name, status)
+
+
+def _health_name(backbone: str) -> str:
+    return f"backbone/{backbone}"
 
 
 def _create_server(settings: Settings, calls: ActiveCalls, *, shared_port: bool) -> grpc.aio.Server:

@@ -4,8 +4,8 @@ One step is one nanosecond on the machine on which the coefficients were measure
 step takes on this one. `tests/bench/stage_cost.py` compares the estimates with measurements.
 
 Each module here mirrors a part of `pooling`: which algorithm pools planes of a shape, how many steps it takes, what it
-holds in memory. A stage that runs another model, such as a backbone before pooling, would add that model's steps
-and the bytes of its activations to those of its specs: one more module with a function that returns an `Estimate`.
+holds in memory. The time and the memory of a backbone are measured when the server starts; `core.backbone_plan` adds
+them to the estimate of the specs that pool its output.
 """
 
 import time

@@ -77,6 +77,20 @@ async def test_the_batcher_decides_whether_a_prepared_request_is_batched(
     await batcher.drain()
 
 
+async def test_a_request_that_must_not_be_batched_runs_on_the_thread_that_prepared_it(
+    runner: "Runner", threads: ThreadPoolExecutor
+) -> None:
+    # Every limit says that batching gains something.
+    batcher = Batcher(runner, max_batch_delay=60, **BATCHED)
+    permit = batcher.reserve(1000)
+    with permit:
+        request = Request("a", lambda _stop: threading.current_thread(), 1000, is_unbatched=True)
+        completed = await batcher.prepare_and_run(request, permit, threads)
+    assert runner.threads == [completed.result]
+    assert completed.batch_size == 1
+    await batcher.drain()
+
+
 async def test_prepared_requests_run_in_one_batch(runner: "Runner", submit: Submit) -> None:
     batcher = Batcher(runner, max_batch_size=2, max_batch_delay=60.0)
     outcomes = await asyncio.gather(submit(batcher, lambda: 1), submit(batcher, lambda: 2))
