@@ -22,6 +22,10 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:
         print(f"poolservice-server {__version__}")  # noqa: T201 - the command's output
         return 0
+    if sys.argv[1:2] == ["backbone"]:
+        from poolservice_server.backbones.command.app import main as backbone
+
+        return backbone(sys.argv[2:])
     restart_with_one_arena()
 
     # Imported here because these modules import the required packages.

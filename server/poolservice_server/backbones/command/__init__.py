@@ -1,0 +1,1 @@
+"""The command `poolservice-server backbone`: import, check and list backbones."""
