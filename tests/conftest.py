@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.backbones.models import TinyBackbone, tiny_backbone
 
 from poolservice_server.testing import Service, serve
 
@@ -38,6 +39,24 @@ _DEFAULT_FLAGS = ("--device", "cpu")
 def server_address() -> Iterator[str]:
     """Return the address of a real server on the CPU with default settings, which the whole test run shares."""
     with serve(*_DEFAULT_FLAGS) as service:
+        yield service.address
+
+
+@pytest.fixture(scope="session")
+def mobilenetv2(tmp_path_factory: pytest.TempPathFactory) -> TinyBackbone:
+    """Return a tiny backbone with the name, outputs and some labels of the one that the documents use.
+
+    The documents use labels of ImageNet and the outputs of an imported classifier: features and logits.
+    """
+    folder = tmp_path_factory.mktemp("backbones") / "mobilenetv2"
+    labels = ("tench", "goldfish", "brambling", "magpie", "tabby")
+    return tiny_backbone(folder, name="mobilenetv2", labels=labels, logits=True)
+
+
+@pytest.fixture(scope="session")
+def backbone_address(mobilenetv2: TinyBackbone) -> Iterator[str]:
+    """Return the address of a server like that of `server_address` with the backbone `mobilenetv2`."""
+    with serve(*_DEFAULT_FLAGS, "--backbone", str(mobilenetv2.path)) as service:
         yield service.address
 
 

@@ -47,11 +47,20 @@ from poolservice.specs import (
     MixedPool3d,
     PoolSpec,
 )
+from poolservice_client._backbone_info import BackboneInfo, BackboneOutputInfo, PreprocessingInfo
 from poolservice_client._clients.aio import AsyncPoolClient
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._map.map_item import MapItem
+from poolservice_client._response.explanation import Explanation, ImageRegion
 from poolservice_client._response.reader import Execution, PoolResponse
-from poolservice_client._server_info import DeviceInfo, Health, Limits, OperatorInfo, ParameterInfo, ServerInfo
+from poolservice_client._server_info import (
+    DeviceInfo,
+    Health,
+    Limits,
+    OperatorInfo,
+    ParameterInfo,
+    ServerInfo,
+)
 from poolservice_client._settings.credentials import TLS
 from poolservice_client._settings.retry_policy import RetryPolicy
 from poolservice_client._stats import ClientStats
@@ -77,10 +86,13 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BackboneInfo",
+    "BackboneOutputInfo",
     "ClientStats",
     "DeadlineExceeded",
     "DeviceInfo",
     "Execution",
+    "Explanation",
     "GlobalAvgPool1d",
     "GlobalAvgPool2d",
     "GlobalAvgPool3d",
@@ -91,6 +103,7 @@ __all__ = [
     "GlobalMinPool2d",
     "GlobalMinPool3d",
     "Health",
+    "ImageRegion",
     "InvalidRequest",
     "LPPool1d",
     "LPPool2d",
@@ -113,6 +126,7 @@ __all__ = [
     "PoolError",
     "PoolResponse",
     "PoolSpec",
+    "PreprocessingInfo",
     "RetryPolicy",
     "ServerError",
     "ServerInfo",

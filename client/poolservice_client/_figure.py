@@ -24,8 +24,8 @@ _DPI = 110
 # A feature map with more channels than an image is shown as tiles of its first channels, at most this many.
 _MAX_TILES = 16
 # Up to this many bars have their values written above them.
-_MAX_LABELLED_BARS = 12
-_RED, _GREEN, _BLUE, _GREY = "#d1495b", "#4c9f70", "#3f72af", "#999999"
+_MAX_LABELED_BARS = 12
+_RED, _GREEN, _BLUE, _GRAY = "#d1495b", "#4c9f70", "#3f72af", "#999999"
 
 
 class Panel(NamedTuple):
@@ -103,8 +103,8 @@ def _draw_planes(axes: "Axes", planes: np.ndarray, limits: tuple[float, float]) 
     low, high = limits
     imshow_options: dict[str, Any] = {"interpolation": "nearest", "aspect": "auto"}
     if planes.shape[0] in (3, 4):
-        colours = np.nan_to_num((planes - low) / (high - low)).clip(0, 1)
-        axes.imshow(np.moveaxis(colours, 0, -1), **imshow_options)
+        colors = np.nan_to_num((planes - low) / (high - low)).clip(0, 1)
+        axes.imshow(np.moveaxis(colors, 0, -1), **imshow_options)
     elif planes.shape[0] == 1:
         axes.imshow(planes[0], cmap="gray", vmin=low, vmax=high, **imshow_options)
     else:
@@ -134,15 +134,15 @@ def _grid(count: int) -> tuple[int, int]:
 
 
 def _draw_bars(axes: "Axes", values: np.ndarray) -> None:
-    """Draw one bar per channel; three or four channels get an image's colours."""
-    labelled = len(values) <= _MAX_LABELLED_BARS
-    colours = {3: [_RED, _GREEN, _BLUE], 4: [_RED, _GREEN, _BLUE, _GREY]}
-    width = 0.8 if labelled else 1.0
-    bars = axes.bar(np.arange(len(values)), values, color=colours.get(len(values), _GREEN), width=width)
-    if labelled:
+    """Draw one bar per channel; three or four channels get an image's colors."""
+    labeled = len(values) <= _MAX_LABELED_BARS
+    colors = {3: [_RED, _GREEN, _BLUE], 4: [_RED, _GREEN, _BLUE, _GRAY]}
+    width = 0.8 if labeled else 1.0
+    bars = axes.bar(np.arange(len(values)), values, color=colors.get(len(values), _GREEN), width=width)
+    if labeled:
         axes.bar_label(bars, fmt="%.3g" if len(values) < 5 else "%.2g", fontsize=8 if len(values) < 5 else 6, padding=2)
         axes.set_xlim(-1, len(values))
-        axes.set_xticks(np.arange(len(values)), "RGBA"[: len(values)] if len(values) in colours else None)
+        axes.set_xticks(np.arange(len(values)), "RGBA"[: len(values)] if len(values) in colors else None)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.margins(y=0.12)
     axes.set_xlabel("channel", fontsize=7)

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from poolservice.dtypes import NUMPY_DTYPES
 from poolservice.v1 import pool_pb2
+from poolservice_client._backbone_info import BackboneInfo, BackboneOutputInfo, PreprocessingInfo
 from poolservice_client._response.reader import unreadable_response
 
 
@@ -121,6 +123,7 @@ class ServerInfo:
         devices: the devices, the preferred one first.
         worker: the number of the worker process that responded, counted from 0.
         workers: the number of worker processes.
+        backbones: its backbones.
     """
 
     version: str
@@ -132,6 +135,7 @@ class ServerInfo:
     devices: tuple[DeviceInfo, ...]
     worker: int
     workers: int
+    backbones: tuple[BackboneInfo, ...] = ()
 
 
 def read_server_info(message: bytes) -> ServerInfo:
@@ -156,6 +160,7 @@ def read_server_info(message: bytes) -> ServerInfo:
         worker=info.worker,
         # A server that leaves the field out is a single process.
         workers=max(info.workers, 1),
+        backbones=tuple(_backbone(backbone) for backbone in info.backbones),
     )
 
 
@@ -187,5 +192,38 @@ def _operator(operator: pool_pb2.OperatorInfo) -> OperatorInfo:
 
 
 def _device(device: pool_pb2.DeviceInfo) -> DeviceInfo:
-    state = pool_pb2.DeviceState.Name(device.state) if device.state in pool_pb2.DeviceState.values() else "UNKNOWN"
-    return DeviceInfo(device.name, device.description, state.removeprefix("DEVICE_STATE_"), device.reason)
+    state = _enum_name(pool_pb2.DeviceState, device.state, "DEVICE_STATE_")
+    return DeviceInfo(device.name, device.description, state, device.reason)
+
+
+def _backbone(backbone: pool_pb2.BackboneInfo) -> BackboneInfo:
+    return BackboneInfo(
+        name=backbone.name,
+        description=backbone.description,
+        licence=backbone.licence,
+        source=backbone.source,
+        fingerprint=backbone.fingerprint,
+        input_shape=tuple(backbone.input_shape),
+        preprocessing=tuple(PreprocessingInfo(one.name, one.value) for one in backbone.preprocessing),
+        outputs=tuple(
+            BackboneOutputInfo(
+                one.name,
+                _enum_name(pool_pb2.BackboneOutputKind, one.kind, "BACKBONE_OUTPUT_KIND_"),
+                tuple(one.shape),
+            )
+            for one in backbone.outputs
+        ),
+        default_output=backbone.default_output,
+        labels=tuple(backbone.labels),
+        engines=tuple(backbone.engines),
+        memory_bytes=backbone.memory_bytes,
+        seconds=backbone.seconds,
+        state=_enum_name(pool_pb2.BackboneState, backbone.state, "BACKBONE_STATE_"),
+        reason=backbone.reason,
+    )
+
+
+def _enum_name(enum: Any, value: int, prefix: str) -> str:
+    """Return the name of a value without its prefix; "UNKNOWN" for a value of a newer server."""
+    name: str = enum.Name(value) if value in enum.values() else "UNKNOWN"
+    return name.removeprefix(prefix)

@@ -183,8 +183,8 @@ def tensor_response(
     ("response", "message"),
     [
         (b"\xff\xff\xff", "cannot be read"),
-        (b"", "1 specs were sent, but 0 results were received"),
-        (tensor_response(times=2), "1 specs were sent, but 2 results were received"),
+        (b"", "1 results were expected, but 0 were received"),
+        (tensor_response(times=2), "1 results were expected, but 2 were received"),
         (tensor_response(data=bytes(31)), r"a float32 tensor of shape \(2, 2, 2\) has 31 bytes"),
         (tensor_response(dtype=99), "DataType 99 is not a type that a tensor can have"),
         (tensor_response(shape=(-1, -2), data=b""), "shape"),

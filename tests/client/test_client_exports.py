@@ -14,10 +14,14 @@ def test_all_public_names_are_exported() -> None:
     assert len(layers) == 30
     assert set(poolservice_client.__all__) == layers | set(errors.__all__) | {
         "AsyncPoolClient",
+        "BackboneInfo",
+        "BackboneOutputInfo",
         "ClientStats",
         "DeviceInfo",
         "Execution",
+        "Explanation",
         "Health",
+        "ImageRegion",
         "Limits",
         "MapItem",
         "OperatorInfo",
@@ -25,6 +29,7 @@ def test_all_public_names_are_exported() -> None:
         "PoolClient",
         "PoolResponse",
         "PoolSpec",
+        "PreprocessingInfo",
         "RetryPolicy",
         "ServerInfo",
         "TLS",

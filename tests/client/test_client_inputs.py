@@ -113,17 +113,17 @@ def test_a_strided_memoryview(client: PoolClient, photograph: Path) -> None:
 def make_image(mode: str) -> Image.Image:
     """Return an image of the mode, with different gradients in its channels and some transparency."""
     ramp = np.linspace(0, 255, 24 * 16).reshape(16, 24).astype(np.uint8)
-    colour = Image.fromarray(np.dstack([ramp, ramp[::-1], ramp[:, ::-1], np.maximum(ramp, 100)]))
+    color = Image.fromarray(np.dstack([ramp, ramp[::-1], ramp[:, ::-1], np.maximum(ramp, 100)]))
     if mode in ("I;16", "I;16B", "I"):
         return Image.fromarray(ramp.astype(np.int32) * 257).convert(mode)
     if mode == "La":
-        return colour.convert("LA").convert("La")
+        return color.convert("LA").convert("La")
     if mode == "PA":
-        return colour.convert("RGB").convert("P").convert("PA")
+        return color.convert("RGB").convert("P").convert("PA")
     return (
-        colour.convert("LAB" if mode == "LAB" else mode)
+        color.convert("LAB" if mode == "LAB" else mode)
         if mode in ("LA", "RGBA", "RGBa")
-        else (colour.convert("RGB").convert(mode))
+        else (color.convert("RGB").convert(mode))
     )
 
 
@@ -167,7 +167,7 @@ def test_a_rotated_pil_image_is_pooled_like_its_file(client: PoolClient) -> None
     np.testing.assert_array_equal(client.pool(Image.open(file), MaxPool2d(2)), from_bytes, strict=True)
 
 
-def test_a_transparent_colour_in_the_image_info_is_kept(client: PoolClient) -> None:
+def test_a_transparent_color_in_the_image_info_is_kept(client: PoolClient) -> None:
     image = make_image("RGB")
     image.info["transparency"] = image.getpixel((3, 3))
     y = client.pool(image, MaxPool2d(1), color_mode="RGBA")

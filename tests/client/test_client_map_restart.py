@@ -44,7 +44,7 @@ def restarting(start_server: Callable[..., Service], free_port: Callable[[], int
 
 
 def image(number: int) -> bytes:
-    """An image whose colour encodes its number."""
+    """An image whose color encodes its number."""
     file = io.BytesIO()
     Image.new("RGB", (24, 20), (number % 256, number // 256, 255 - number % 256)).save(file, "PNG")
     return file.getvalue()

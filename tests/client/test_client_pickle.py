@@ -105,14 +105,14 @@ def test_closing_a_copy_does_not_close_the_original(client: PoolClient) -> None:
     client.pool(X, MaxPool2d(2))
 
 
-class Labelled(PoolClient):
+class Labeled(PoolClient):
     """A client with an attribute of its own."""
 
     label = ""
 
 
 def test_a_subclass_keeps_its_attributes() -> None:
-    client = Labelled("localhost:1")
+    client = Labeled("localhost:1")
     client.label = "mine"
     assert pickle.loads(pickle.dumps(client)).label == "mine"
 

@@ -56,7 +56,7 @@ def test_a_list_of_one_spec_gives_a_list_of_one(client: PoolClient, specs: list[
     assert y.shape == (3, 1, 1)
 
 
-def test_features_are_flat_and_optionally_normalised(client: PoolClient) -> None:
+def test_features_are_flat_and_optionally_normalized(client: PoolClient) -> None:
     flat = client.pool(X, AvgPool2d(2), output="features")
     np.testing.assert_allclose(flat, F.avg_pool2d(torch.from_numpy(X), 2).numpy().reshape(-1), rtol=1e-6)
     unit = client.pool(X, AvgPool2d(2), output="features", normalize=True)

@@ -215,7 +215,7 @@ def test_maps_whose_form_is_known_at_run_time_only(client: PoolClient, items: bo
 
 def test_both_clients_have_the_same_signatures_and_docstrings() -> None:
     public = {name for name in dir(PoolClient) if not name.startswith("_") and callable(getattr(PoolClient, name))}
-    assert public == {"pool", "map", "pool_image", "server_info", "health", "stats", "close"}
+    assert public == {"pool", "map", "pool_image", "explain", "server_info", "health", "stats", "close"}
     # The docstrings and annotations of map differ: one returns a generator, the other an asynchronous generator.
     assert list(inspect.signature(PoolClient.map).parameters) == list(inspect.signature(AsyncPoolClient.map).parameters)
     for name in public - {"map"}:

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
-from poolservice_client._clients.aio_pool_method import AsyncPoolMethods
+from poolservice_client._clients.aio_image_methods import AsyncImages
+from poolservice_client._clients.aio_pool_method import AsyncPool
 from poolservice_client._clients.base import BaseClient, documented_as, with_own_methods
 from poolservice_client._clients.blocking import PoolClient
 from poolservice_client._coalescing import limits
@@ -27,7 +28,7 @@ from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, 
 
 
 @with_own_methods
-class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
+class AsyncPoolClient(AsyncPool, AsyncImages, AsyncMap, BaseClient):
     """An asyncio client of a pooling service, for any number of tasks of one event loop.
 
     It has the methods of PoolClient, to be awaited. It may be created before the event loop runs, and connects with
@@ -69,11 +70,11 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
         super()._open()
         own: AsyncTransport | None = self._own_transport
         self._transport = AsyncGrpcTransport(self._settings, self._counters) if own is None else own
-        # One for tensors and one for images, which take the server longer.
+        # One for each kind of calls, in the order of limits.kind_of: they take the server differently long.
         self._coalescers = (
             tuple(
                 AsyncCoalescer(self._transport, self._counters, self.address, of_kind)
-                for of_kind in (limits.TENSORS, limits.IMAGES)
+                for of_kind in (limits.TENSORS, limits.IMAGES, limits.BACKBONES)
             )
             if self._coalesce
             else None
@@ -81,7 +82,7 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
 
     @documented_as(PoolClient.server_info)
     async def server_info(self, *, timeout: float | None = None) -> ServerInfo:
-        """Return the server's version, operators, dtypes, image formats, limits and devices."""
+        """Return the server's version, operators, dtypes, image formats, limits, devices and backbones."""
         return read_server_info(
             await self._transport.call(SERVER_INFO, SERVER_INFO_REQUEST, self._settings.call_timeout(timeout))
         )
@@ -112,13 +113,9 @@ class AsyncPoolClient(AsyncPoolMethods, AsyncMap, BaseClient):
             payload = await reader_threads.run(query.payload_of, x) if is_slow(x) else query.payload_of(x)
             template = query.template_for(payload)
             seconds = self._settings.call_timeout(timeout)
-            if (
-                self._coalescers is not None
-                and query.output != "image"
-                and (nbytes := coalesced_bytes(template, payload))
-            ):
+            if self._coalescers is not None and (nbytes := coalesced_bytes(query, template, payload)):
                 call = PendingCall(query, template, payload.data, nbytes, seconds)
-                await self._coalescers[template.is_image].send(call)
+                await self._coalescers[limits.kind_of(query, template)].send(call)
                 return call.result(execution=execution)
             response = await self._transport.call(POOL, template.request(payload.data), seconds)
         except InvalidRequest as error:

@@ -6,7 +6,8 @@ from typing import Any, Self, Unpack
 
 from poolservice.errors import InvalidRequest
 from poolservice_client._clients.base import BaseClient, with_own_methods
-from poolservice_client._clients.blocking_pool_method import BlockingPoolMethods
+from poolservice_client._clients.blocking_image_methods import BlockingImages
+from poolservice_client._clients.blocking_pool_method import BlockingPool
 from poolservice_client._coalescing import limits
 from poolservice_client._coalescing.blocking import Coalescer
 from poolservice_client._coalescing.blocking_call import PendingCall
@@ -22,7 +23,7 @@ from poolservice_client._transport.methods import HEALTH, HEALTH_REQUEST, POOL, 
 
 
 @with_own_methods
-class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
+class PoolClient(BlockingPool, BlockingImages, BlockingMap, BaseClient):
     """A blocking client of a pooling service. Thread-safe: threads should share one client.
 
     The client connects with its first call. It can be pickled, for worker processes: the copy has the same settings,
@@ -38,7 +39,8 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
             64 MiB.
         coalesce: send small `pool` calls of several threads in one message: calls made while another one is running
             wait for at most 20 ms and share the next message. Two such messages may be in flight. Each call has its own
-            result, error and timeout. A call that is made while no other one is running never waits.
+            result, error and timeout. A call that is made while no other one is running never waits. Calls with a
+            backbone are coalesced once the client knows that it runs for at most 20 ms.
         transport: replaces gRPC; for tests.
         connections: the number of connections per address. Default: one per worker process of the server
             (--workers), which the client finds in the background from the second call on; one for a "dns:" address.
@@ -86,18 +88,18 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
         super()._open()
         own: Transport | None = self._own_transport
         self._transport = GrpcTransport(self._settings, self._counters) if own is None else own
-        # One for tensors and one for images, which take the server longer.
+        # One for each kind of calls, in the order of limits.kind_of: they take the server differently long.
         self._coalescers = (
             tuple(
                 Coalescer(self._transport, self._counters, self.address, of_kind)
-                for of_kind in (limits.TENSORS, limits.IMAGES)
+                for of_kind in (limits.TENSORS, limits.IMAGES, limits.BACKBONES)
             )
             if self._coalesce
             else None
         )
 
     def server_info(self, *, timeout: float | None = None) -> ServerInfo:
-        """Return the server's version, operators, dtypes, image formats, limits and devices.
+        """Return the server's version, operators, dtypes, image formats, limits, devices and backbones.
 
         Args:
             timeout: seconds until the call must end. Default: the client's timeout.
@@ -137,13 +139,9 @@ class PoolClient(BlockingPoolMethods, BlockingMap, BaseClient):
             payload = query.payload_of(x)
             template = query.template_for(payload)
             seconds = self._settings.call_timeout(timeout)
-            if (
-                self._coalescers is not None
-                and query.output != "image"
-                and (nbytes := coalesced_bytes(template, payload))
-            ):
+            if self._coalescers is not None and (nbytes := coalesced_bytes(query, template, payload)):
                 call = PendingCall(query, template, payload.data, nbytes, seconds)
-                self._coalescers[template.is_image].send(call)
+                self._coalescers[limits.kind_of(query, template)].send(call)
                 return call.result(execution=execution)
             response = self._transport.call(POOL, template.request(payload.data), seconds)
         except InvalidRequest as error:

@@ -15,8 +15,8 @@ class CallQueue(Generic[AnyCall]):
     """The calls of one client that wait, and the number of messages that they wait for.
 
     A message is sent immediately if no other one is in flight. While fewer than `DEPTH` are in flight, or fewer than
-    the client has connections, the next one is sent when it is full, or `OVERLAP_SECONDS` after the last one. Whatever
-    is in flight, no call waits longer than `MAX_WAIT_SECONDS`.
+    the client has connections, the next one is sent when it is full, or `OVERLAP_SECONDS` after the last one; for a
+    backbone, immediately. Whatever is in flight, no call waits longer than `MAX_WAIT_SECONDS`.
 
     A message whose response has arrived is no longer in flight, but it is `arriving` until its callers have had the
     chance to make their next calls. Until then only a full message may take its slot, so that those calls share one.
@@ -37,7 +37,7 @@ class CallQueue(Generic[AnyCall]):
         self.calls: deque[AnyCall] = deque()
         self.in_flight = 0
         self.arriving = 0
-        self._max_bytes, self._max_calls = message_limits
+        self._max_bytes, self._max_calls, self._waits_for_more = message_limits
         self._counters = counters
         self._nbytes = 0
         self._last_sent = 0.0
@@ -53,7 +53,11 @@ class CallQueue(Generic[AnyCall]):
         if not self.in_flight and not self.arriving:
             return 0.0
         latest = self.calls[0].created + limits.MAX_WAIT_SECONDS
-        return min(latest, self._last_sent + limits.OVERLAP_SECONDS) if self.has_slot else latest
+        return min(latest, self._last_sent + self._overlap_seconds) if self.has_slot else latest
+
+    @property
+    def _overlap_seconds(self) -> float:
+        return limits.OVERLAP_SECONDS if self._waits_for_more else 0.0
 
     @property
     def _depth(self) -> int:
@@ -78,7 +82,7 @@ class CallQueue(Generic[AnyCall]):
             return False
         if not self.in_flight and not self.arriving:
             return True
-        return now >= self._last_sent + limits.OVERLAP_SECONDS and self.has_slot
+        return now >= self._last_sent + self._overlap_seconds and self.has_slot
 
     def append(self, call: AnyCall) -> bool:
         """Add a call behind the others. Return True if the waiting calls fill a message."""

@@ -7,13 +7,14 @@ from poolservice.specs import PoolSpec
 from poolservice_client._map.aio_runner import map_async
 from poolservice_client._map.input_check import check_iterable
 from poolservice_client._map.map_item import MapItem
-from poolservice_client._map.options import MapKeywords, MapOptions, OnError
+from poolservice_client._map.options import MapBackboneKeywords, MapKeywords, MapOptions, OnError
 from poolservice_client._map.yielded_values import Results, progress_of
 from poolservice_client._request.layout import Layout
+from poolservice_client._request.options import ColorMode, Output
 from poolservice_client._request.payload import Poolable
-from poolservice_client._request.query import ColorMode, Output, PoolQuery
-from poolservice_client._response.static_types import ArraySpec, R, TensorSpec
-from poolservice_client._response.torch_tensors import Numpy, Returns, Torch
+from poolservice_client._request.query import PoolQuery
+from poolservice_client._response.static_types import Array, ArraySpec, R, TensorSpec
+from poolservice_client._response.torch_tensors import Numpy, Returns, Tensor, Torch
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.aio import AsyncTransport
 
@@ -121,11 +122,71 @@ class AsyncMap:
         returns: Returns = "numpy",
         **options: Unpack[MapKeywords],
     ) -> AsyncGenerator[Any, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
+        returns: Numpy = "numpy",
+        **options: Unpack[MapBackboneKeywords],
+    ) -> AsyncGenerator[Array, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[True],
+        returns: Numpy = "numpy",
+        **options: Unpack[MapBackboneKeywords],
+    ) -> AsyncGenerator[MapItem[Array], None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
+        returns: Torch,
+        **options: Unpack[MapBackboneKeywords],
+    ) -> AsyncGenerator[Tensor, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[True],
+        returns: Torch,
+        **options: Unpack[MapBackboneKeywords],
+    ) -> AsyncGenerator[MapItem[Tensor], None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: bool = False,
+        on_error: OnError | None = None,
+        returns: Returns = "numpy",
+        **options: Unpack[MapBackboneKeywords],
+    ) -> AsyncGenerator[Any, None]: ...
     def map(
         self,
         xs: Iterable[Any] | AsyncIterable[Any],
-        specs: PoolSpec[Any] | Sequence[PoolSpec[Any]],
+        specs: PoolSpec[Any] | Sequence[PoolSpec[Any]] | None = None,
         *,
+        backbone: str | None = None,
+        tap: str | None = None,
         items: bool = False,
         on_error: OnError | None = None,
         ordered: bool = True,
@@ -147,7 +208,14 @@ class AsyncMap:
         cancelled, or soon after a ``break``, when the event loop closes it.
         """
         query = PoolQuery.of(
-            specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode, layout=layout
+            specs,
+            output=output,
+            normalize=normalize,
+            dtype=dtype,
+            color_mode=color_mode,
+            layout=layout,
+            backbone=backbone,
+            tap=tap,
         )
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
         return map_async(

@@ -8,13 +8,14 @@ from poolservice_client._map.blocking_runner import map_blocking
 from poolservice_client._map.input_check import check_iterable
 from poolservice_client._map.map_item import MapItem
 from poolservice_client._map.open_maps import close_at_exit
-from poolservice_client._map.options import MapKeywords, MapOptions, OnError
+from poolservice_client._map.options import MapBackboneKeywords, MapKeywords, MapOptions, OnError
 from poolservice_client._map.yielded_values import Results, progress_of
 from poolservice_client._request.layout import Layout
+from poolservice_client._request.options import ColorMode, Output
 from poolservice_client._request.payload import Poolable
-from poolservice_client._request.query import ColorMode, Output, PoolQuery
-from poolservice_client._response.static_types import ArraySpec, R, TensorSpec
-from poolservice_client._response.torch_tensors import Numpy, Returns, Torch
+from poolservice_client._request.query import PoolQuery
+from poolservice_client._response.static_types import Array, ArraySpec, R, TensorSpec
+from poolservice_client._response.torch_tensors import Numpy, Returns, Tensor, Torch
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.blocking import Transport
 
@@ -122,11 +123,71 @@ class BlockingMap:
         returns: Returns = "numpy",
         **options: Unpack[MapKeywords],
     ) -> Generator[Any, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
+        returns: Numpy = "numpy",
+        **options: Unpack[MapBackboneKeywords],
+    ) -> Generator[Array, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[True],
+        returns: Numpy = "numpy",
+        **options: Unpack[MapBackboneKeywords],
+    ) -> Generator[MapItem[Array], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[False] = False,
+        on_error: OnError | None = None,
+        returns: Torch,
+        **options: Unpack[MapBackboneKeywords],
+    ) -> Generator[Tensor, None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: Literal[True],
+        returns: Torch,
+        **options: Unpack[MapBackboneKeywords],
+    ) -> Generator[MapItem[Tensor], None, None]: ...
+    @overload
+    def map(
+        self,
+        xs: Inputs,
+        specs: None = None,
+        *,
+        backbone: str,
+        items: bool = False,
+        on_error: OnError | None = None,
+        returns: Returns = "numpy",
+        **options: Unpack[MapBackboneKeywords],
+    ) -> Generator[Any, None, None]: ...
     def map(
         self,
         xs: Iterable[Any],
-        specs: PoolSpec[Any] | Sequence[PoolSpec[Any]],
+        specs: PoolSpec[Any] | Sequence[PoolSpec[Any]] | None = None,
         *,
+        backbone: str | None = None,
+        tap: str | None = None,
         items: bool = False,
         on_error: OnError | None = None,
         ordered: bool = True,
@@ -157,6 +218,8 @@ class BlockingMap:
                 items or 64 MiB that are not yet yielded. Each input is copied when it is read, so that an array may be
                 reused for the next input; a PIL image is not copied.
             specs: how to pool each input, as in `pool`.
+            backbone: as in `pool`. Messages then have few items.
+            tap: as in `pool`.
             items: whether to yield a MapItem for each input, with its index, input, result, error and execution. A
                 failed item then raises nothing.
             on_error: what to do about an item that failed if `items` is False: "raise" its PoolError in its place, or
@@ -189,7 +252,14 @@ class BlockingMap:
             Exception: what `xs` itself raises, after the results of everything that was read before.
         """
         query = PoolQuery.of(
-            specs, output=output, normalize=normalize, dtype=dtype, color_mode=color_mode, layout=layout
+            specs,
+            output=output,
+            normalize=normalize,
+            dtype=dtype,
+            color_mode=color_mode,
+            layout=layout,
+            backbone=backbone,
+            tap=tap,
         )
         options = MapOptions.of(ordered=ordered, in_flight=in_flight, on_error=on_error, items=items, returns=returns)
         return close_at_exit(

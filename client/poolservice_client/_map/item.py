@@ -78,7 +78,9 @@ class Item:
             payload = query.payload_of(x)
             self.template = query.template_for(payload)
             size = size_of(payload.data)
-            self.small = size <= (_SMALL_IMAGE if isinstance(payload, ImagePayload) else _SMALL_TENSOR)
+            self.small = query.may_share_messages and size <= (
+                _SMALL_IMAGE if isinstance(payload, ImagePayload) else _SMALL_TENSOR
+            )
             self.content = bytes(payload.data) if self.small else self.template.request(payload.data)
         except InvalidRequest as error:
             self.input_error = error

@@ -28,6 +28,9 @@ MAX_CALLS = 16
 _BUSY_BYTES, _BUSY_CALLS = 4 * 2**20, 4
 #: The limits of one message. Measured with tests/bench/map.py: larger messages are no faster.
 _STACK_ITEMS, _BATCH_ITEMS, _MESSAGE_BYTES = 256, 32, 2**20
+#: The items of a message with a backbone, which takes up to 20 ms for each of them: all of the `MAX_CALLS` messages
+#: must end long before their timeout.
+_BACKBONE_ITEMS = 8
 #: While this many messages of small items are being sent, the next one waits until it is full.
 _PARTIAL_MESSAGES = 2
 #: The default limits of the items that are read and not yet yielded. One item of any size is always allowed.
@@ -233,8 +236,15 @@ class InFlight:
         if not self._small:
             return False
         available = self._window.available
-        full = len(self._small) >= min(self._message_items, available) or self._small_bytes >= _MESSAGE_BYTES
+        full = len(self._small) >= min(self._full_items, available) or self._small_bytes >= _MESSAGE_BYTES
         return available >= 1 and (full or self._small_messages < _PARTIAL_MESSAGES)
+
+    @property
+    def _full_items(self) -> int:
+        """The number of small items that fill a message."""
+        template = self._small[0].template
+        has_backbone = template is not None and template.has_backbone
+        return min(_BACKBONE_ITEMS, self._message_items) if has_backbone else self._message_items
 
     def _message_of_small(self) -> Message:
         """Return a message of the oldest small items, stacked if at least half of them have the same template."""
@@ -246,7 +256,7 @@ class InFlight:
             and same_template > 1
             and min(self._message_items, len(self._small)) <= 2 * same_template
         )
-        limit = self._message_items if stacked else min(self._message_items, _BATCH_ITEMS, self._window.available)
+        limit = self._message_items if stacked else min(self._full_items, _BATCH_ITEMS, self._window.available)
         items: list[Item] = []
         others: list[Item] = []
         nbytes = 0

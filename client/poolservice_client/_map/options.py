@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias, cast
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.validation import integer
-from poolservice_client._request.query import PoolOptions
+from poolservice_client._request.options import BackboneOptions, PoolOptions
 from poolservice_client._response.torch_tensors import wants_torch
 from poolservice_client._suggestions import is_choice, suggestion
 
@@ -14,6 +14,14 @@ OnError: TypeAlias = Literal["raise", "skip"]
 
 class MapKeywords(PoolOptions, total=False):
     """The keywords of `map` that do not change the type of what it yields."""
+
+    ordered: bool
+    in_flight: int | None
+    progress: bool
+
+
+class MapBackboneKeywords(BackboneOptions, total=False):
+    """The keywords of `map` without specs, except `backbone`, that do not change the type of what it yields."""
 
     ordered: bool
     in_flight: int | None

@@ -1,4 +1,4 @@
-"""Input files: reading them, recognising .npy files, and naming the file in errors about it."""
+"""Input files: reading them, recognizing .npy files, and naming the file in errors about it."""
 
 import errno
 import io

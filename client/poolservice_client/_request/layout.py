@@ -2,19 +2,41 @@
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from poolservice.errors import InvalidRequest
+from poolservice.specs import PoolSpec
 from poolservice_client._request.payload import TensorPayload
+from poolservice_client._suggestions import suggestion
 
 Layout: TypeAlias = Literal["CHW", "HWC"]
 
-LAYOUTS = ("CHW", "HWC")
+_LAYOUTS = ("CHW", "HWC")
 
 # The channels of an image: gray, RGB and RGBA have 1, 3 and 4. Larger dimensions are heights and widths.
 _IMAGE_CHANNELS = (1, 3, 4)
+
+
+def check_layout(layout: object, specs: Sequence[PoolSpec]) -> str | None:
+    """Return the layout of the tensors for `specs` after checking it.
+
+    Raises:
+        InvalidRequest: it is not a layout, or not one for these specs.
+    """
+    if layout is None:
+        return None
+    if not isinstance(layout, str) or layout not in _LAYOUTS:
+        raise InvalidRequest(f'must be "CHW" or "HWC"; got {layout!r}{suggestion(layout, _LAYOUTS)}', field="layout")
+    for spec in specs:
+        if layout == "HWC" and spec.spatial_dims != 2:
+            raise InvalidRequest(
+                f'"HWC" is for 2-D specs; move the channels of a tensor for {type(spec).__name__} to the front',
+                field="layout",
+            )
+    return layout
 
 
 def channels_first(payload: TensorPayload) -> TensorPayload:

@@ -1,15 +1,20 @@
-"""Encoding PIL images losslessly for a request. Imported only when the caller passes a PIL image."""
+"""Encoding PIL images losslessly for a request, and the size of an encoded image.
+
+Imported only when the caller passes a PIL image or asks for an explanation.
+"""
 
 import io
+import warnings
 from typing import cast
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from poolservice.codec import Buffer
 from poolservice.errors import InvalidRequest
 
 # PNG stores these modes directly.
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
-# Other modes are converted to one that PNG stores, without losing colour.
+# Other modes are converted to one that PNG stores, without losing color.
 _CONVERTED_MODES = {
     "CMYK": "RGB",
     "YCbCr": "RGB",
@@ -27,6 +32,8 @@ _COMPRESS_LEVEL = 1
 # and 19 ms as PNG, for twice the bytes. BMP is faster on any network but a slow one, until the image is large.
 _BMP_MODES = frozenset({"L", "RGB"})
 _MAX_BMP_BYTES = 16 * 2**20
+# The EXIF orientations that exchange width and height.
+_TURNED = (5, 6, 7, 8)
 
 
 def encode(image: Image.Image) -> bytes:
@@ -49,9 +56,29 @@ def encode(image: Image.Image) -> bytes:
     ):
         upright.save(file, format="BMP")
     else:
-        # The service ignores colour profiles, so they are not sent.
+        # The service ignores color profiles, so they are not sent.
         upright.save(file, format="PNG", compress_level=_COMPRESS_LEVEL, icc_profile=None)
     return file.getvalue()
+
+
+def upright_size(data: Buffer) -> tuple[int, int]:
+    """Return (height, width) of an encoded image, after its EXIF orientation was applied.
+
+    Raises:
+        InvalidRequest: Pillow cannot read it.
+    """
+    try:
+        with warnings.catch_warnings():
+            # The server has accepted the number of pixels.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+        with image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidRequest(
+            f"the server reads this image, but Pillow here cannot read its size: {error}", field="x"
+        ) from error
 
 
 def _to_png_mode(image: Image.Image) -> Image.Image:
@@ -66,7 +93,7 @@ def _to_png_mode(image: Image.Image) -> Image.Image:
         if low >= 0 and high <= 65535:
             return image.convert("I;16")
         raise InvalidRequest(
-            f"a PIL image of mode I is sent as 16-bit grey, 0 to 65535; this one has {low} to {high}: send "
+            f"a PIL image of mode I is sent as 16-bit gray, 0 to 65535; this one has {low} to {high}: send "
             "numpy.asarray(image)[None] as a tensor",
             field="x",
         )

@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, cast
 
 import numpy as np
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import PoolSpec, to_message
 from poolservice.v1 import pool_pb2
-from poolservice_client._request.layout import LAYOUTS, Layout, channels_first, warn_if_channels_last
+from poolservice_client._request.backbone_arguments import Classification, check_backbone, check_samples
+from poolservice_client._request.backbone_time import BackboneTime
+from poolservice_client._request.layout import channels_first, check_layout, warn_if_channels_last
 from poolservice_client._request.payload import ImagePayload, Payload, TensorPayload, make_payload
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._request.wrong_spec import describe_wrong_spec
 from poolservice_client._suggestions import suggestion
-
-ColorMode: TypeAlias = Literal["RGB", "GRAY", "RGBA"]
-Output: TypeAlias = Literal["tensor", "features"]
 
 _OUTPUT_FORMATS: dict[object, pool_pb2.OutputFormat.ValueType] = {
     "tensor": pool_pb2.OUTPUT_FORMAT_TENSOR,
@@ -36,22 +35,6 @@ _MAX_CACHED_QUERIES = 256
 _MAX_TEMPLATES = 512
 
 
-class ImageOptions(TypedDict, total=False):
-    """The keyword arguments of `pool_image`."""
-
-    color_mode: ColorMode | None
-    layout: Layout | None
-    timeout: float | None
-
-
-class PoolOptions(ImageOptions, total=False):
-    """The keyword arguments of `pool`, except `execution` and `returns`."""
-
-    output: Output
-    normalize: bool
-    dtype: Literal["float16"] | None
-
-
 @dataclass(frozen=True, slots=True)
 class PoolQuery:
     """The validated specs and options of a call.
@@ -64,6 +47,10 @@ class PoolQuery:
         narrow: whether floating-point results are converted to float16.
         color_mode: the mode in which an image is decoded; None for the server's default.
         layout: the layout of tensors, "CHW" or "HWC"; None for "CHW" with a warning for tensors that look like "HWC".
+        backbone: the backbone that computes the feature map to pool; None if the input itself is pooled.
+        tap: the output of the backbone; None for its default one.
+        classification: the classes that are asked for, instead of a pooled output; None for none.
+        backbone_time: how long the backbone ran the last time.
     """
 
     specs: tuple[PoolSpec, ...]
@@ -73,6 +60,10 @@ class PoolQuery:
     narrow: bool
     color_mode: str | None
     layout: str | None
+    backbone: str | None = None
+    tap: str | None = None
+    classification: Classification | None = None
+    backbone_time: BackboneTime = field(default_factory=BackboneTime, init=False, repr=False, compare=False)
     _templates: dict[object, RequestTemplate] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
@@ -84,6 +75,9 @@ class PoolQuery:
         dtype: object = None,
         color_mode: object = None,
         layout: object = None,
+        backbone: object = None,
+        tap: object = None,
+        classification: Classification | None = None,
     ) -> "PoolQuery":
         """Validate the arguments of a call. Equal arguments give the same object, which keeps its templates.
 
@@ -92,10 +86,26 @@ class PoolQuery:
         """
         hashable_specs = tuple(specs) if isinstance(specs, list) else specs
         try:
-            return _cached_query(hashable_specs, output, normalize, dtype, color_mode, layout)
+            return _cached_query(
+                hashable_specs, output, normalize, dtype, color_mode, layout, backbone, tap, classification
+            )
         except TypeError:
             # An argument that cannot be hashed is invalid, and validating it gives the error.
-            return _make_query(hashable_specs, output, normalize, dtype, color_mode, layout)
+            return _make_query(
+                hashable_specs, output, normalize, dtype, color_mode, layout, backbone, tap, classification
+            )
+
+    @property
+    def may_share_messages(self) -> bool:
+        """Whether its requests may share a message with others: any without a backbone, and those with a fast one."""
+        return self.backbone is None or self.backbone_time.is_short
+
+    @property
+    def results(self) -> int:
+        """The number of results in a response."""
+        if self.specs or self.classification is not None:
+            return len(self.specs)
+        return 1
 
     def payload_of(self, x: Any) -> Payload:
         """Return the payload that is sent for `x`, a tensor with its channels first.
@@ -111,7 +121,8 @@ class PoolQuery:
         """Return the template of this query's requests with such a payload; the same object each time.
 
         Raises:
-            InvalidRequest: the query has a color mode, and the payload is a tensor.
+            InvalidRequest: the query has a color mode, and the payload is a tensor; or it has a backbone, and the
+                tensor is no preprocessed image.
         """
         if isinstance(payload, ImagePayload):
             key, dtype, shape = None, None, None
@@ -124,7 +135,10 @@ class PoolQuery:
                 raise InvalidRequest(
                     "is for images; a tensor is pooled in the channels that it has", field="color_mode"
                 )
-            if self.layout is None and shape is not None and all(spec.spatial_dims == 2 for spec in self.specs):
+            if self.backbone is not None:
+                if dtype is not None and shape is not None:
+                    check_samples(dtype, shape, one=self.classification is not None)
+            elif self.layout is None and shape is not None and all(spec.spatial_dims == 2 for spec in self.specs):
                 warn_if_channels_last(shape)
             if len(self._templates) >= _MAX_TEMPLATES:
                 self._templates.clear()
@@ -133,7 +147,13 @@ class PoolQuery:
         return template
 
     def _make_template(self, dtype: "np.dtype[Any] | None", shape: tuple[int, ...] | None) -> RequestTemplate:
-        head = pool_pb2.PoolRequest(specs=[to_message(spec) for spec in self.specs])
+        head = pool_pb2.PoolRequest(
+            specs=[to_message(spec) for spec in self.specs], backbone=self.backbone or "", tap=self.tap or ""
+        )
+        if self.classification is not None:
+            head.classification.top = self.classification.top
+            head.classification.classes.extend(self.classification.classes)
+            head.classification.activation_maps = self.classification.maps
         if self.output != "tensor":
             head.output.format = _OUTPUT_FORMATS[self.output]
             head.output.l2_normalize = self.normalize
@@ -143,12 +163,34 @@ class PoolQuery:
             head.image.color_mode = _COLOR_MODES[self.color_mode]
             head.image.SetInParent()
         dims = {spec.spatial_dims for spec in self.specs}
-        stackable_dims = dims.pop() if len(dims) == 1 and self.output != "image" else None
+        # A stack is one request, which the server runs on one thread. With a backbone, each sample takes milliseconds.
+        stackable = len(dims) == 1 and self.output != "image" and self.backbone is None
+        stackable_dims = dims.pop() if stackable else None
         return RequestTemplate(head, dtype, shape, stackable_dims)
 
 
+def explain_query(backbone: object, top: object, classes: Sequence[int], maps: object, layout: object) -> PoolQuery:
+    """Validate the arguments of `explain`. Equal arguments give the same object.
+
+    Raises:
+        InvalidRequest: an argument is invalid.
+    """
+    if backbone is None:
+        raise InvalidRequest('must be the name of a backbone, such as "mobilenetv2"; got None', field="backbone")
+    classification = Classification.of(top, classes, maps)
+    return PoolQuery.of([], output="tensor", layout=layout, backbone=backbone, classification=classification)
+
+
 def _make_query(
-    specs: object, output: object, normalize: object, dtype: object, color_mode: object, layout: object
+    specs: object,
+    output: object,
+    normalize: object,
+    dtype: object,
+    color_mode: object,
+    layout: object,
+    backbone: object,
+    tap: object,
+    classification: Classification | None,
 ) -> PoolQuery:
     if not isinstance(output, str) or output not in _OUTPUT_FORMATS:
         raise InvalidRequest(
@@ -159,26 +201,33 @@ def _make_query(
     if not isinstance(normalize, bool):
         raise InvalidRequest(f"must be True or False; got {normalize!r}", field="normalize")
     if normalize and output != "features":
-        raise InvalidRequest('only feature vectors are normalised: set output="features" too', field="normalize")
+        raise InvalidRequest('only feature vectors are normalized: set output="features" too', field="normalize")
     if not isinstance(color_mode, str | None) or color_mode not in _COLOR_MODES:
         raise InvalidRequest(
             f'must be "RGB", "GRAY" or "RGBA"; got {color_mode!r}{suggestion(color_mode, ("RGB", "GRAY", "RGBA"))}',
             field="color_mode",
         )
-    checked_specs = (specs,) if isinstance(specs, PoolSpec) else _check_specs(specs)
-    checked_layout = _check_layout(layout, checked_specs)
+    check_backbone(backbone, tap, color_mode)
+    if isinstance(specs, PoolSpec):
+        checked_specs: tuple[PoolSpec, ...] = (specs,)
+    else:
+        checked_specs = () if specs is None and backbone is not None else _check_specs(specs, backbone)
+    checked_layout = check_layout(layout, checked_specs)
     if output == "image":
         for number, spec in enumerate(checked_specs):
             if getattr(spec, "return_indices", False):
                 raise InvalidRequest("images have no indices; leave it out", field=f"specs[{number}].return_indices")
     return PoolQuery(
         checked_specs,
-        isinstance(specs, PoolSpec),
+        isinstance(specs, PoolSpec) or specs is None,
         output,
         normalize,
         dtype is not None and _is_float16(dtype),
         color_mode,
         checked_layout,
+        cast(str | None, backbone),
+        cast(str | None, tap),
+        classification,
     )
 
 
@@ -186,7 +235,7 @@ def _make_query(
 _cached_query = lru_cache(maxsize=_MAX_CACHED_QUERIES, typed=True)(_make_query)
 
 
-def _check_specs(specs: object) -> tuple[PoolSpec, ...]:
+def _check_specs(specs: object, backbone: object) -> tuple[PoolSpec, ...]:
     if isinstance(specs, Sequence) and not isinstance(specs, str):
         checked = tuple(specs)
         for number, spec in enumerate(checked):
@@ -194,26 +243,12 @@ def _check_specs(specs: object) -> tuple[PoolSpec, ...]:
                 raise InvalidRequest(
                     f"must be a spec such as MaxPool2d(2); got {describe_wrong_spec(spec)}", field=f"specs[{number}]"
                 )
-        if checked:
+        if checked or backbone is not None:
             return checked
         raise InvalidRequest("at least one is needed, such as MaxPool2d(2)", field="specs")
     raise InvalidRequest(
         f"must be a spec such as MaxPool2d(2), or a list of them; got {describe_wrong_spec(specs)}", field="specs"
     )
-
-
-def _check_layout(layout: object, specs: Sequence[PoolSpec]) -> str | None:
-    if layout is None:
-        return None
-    if not isinstance(layout, str) or layout not in LAYOUTS:
-        raise InvalidRequest(f'must be "CHW" or "HWC"; got {layout!r}{suggestion(layout, LAYOUTS)}', field="layout")
-    for spec in specs:
-        if layout == "HWC" and spec.spatial_dims != 2:
-            raise InvalidRequest(
-                f'"HWC" is for 2-D specs; move the channels of a tensor for {type(spec).__name__} to the front',
-                field="layout",
-            )
-    return layout
 
 
 def _is_float16(dtype: object) -> bool:

@@ -23,12 +23,23 @@ class RequestTemplate:
 
     Attributes:
         is_image: whether the payloads are images.
+        has_backbone: whether the requests run a backbone.
         can_stack: whether several tensors can be stacked into one request.
         rows: the N of tensors of shape (N, C, *); None for (C, *).
         response_bytes: the size of the latest response; 0 before the first one.
     """
 
-    __slots__ = ("_dtype", "_encoders", "_head", "_shape", "can_stack", "is_image", "response_bytes", "rows")
+    __slots__ = (
+        "_dtype",
+        "_encoders",
+        "_head",
+        "_shape",
+        "can_stack",
+        "has_backbone",
+        "is_image",
+        "response_bytes",
+        "rows",
+    )
 
     def __init__(
         self,
@@ -41,6 +52,7 @@ class RequestTemplate:
         self._dtype = dtype
         self._shape = shape
         self.is_image = shape is None
+        self.has_backbone = bool(head.backbone)
         self.response_bytes = 0
         self.rows: int | None = None
         self.can_stack = False

@@ -28,6 +28,11 @@ class Execution(NamedTuple):
         decode_microseconds: time spent decoding the image; 0 for a tensor.
         queue_microseconds: time spent in the queue, waiting for the device and for batch-mates.
         compute_microseconds: time spent computing the batch, including copies to and from the device.
+        preprocess_microseconds: time spent resizing and cropping the image for a backbone, which is not part of the
+            decoding; 0 without a backbone.
+        backbone_microseconds: the part of compute_microseconds in which the backbone ran; 0 without one.
+        backbone_fingerprint: identifies the backbone's model, preprocessing and outputs, so that features can be
+            traced to what made them; "" without a backbone.
     """
 
     device: str
@@ -35,6 +40,9 @@ class Execution(NamedTuple):
     decode_microseconds: int
     queue_microseconds: int
     compute_microseconds: int
+    preprocess_microseconds: int = 0
+    backbone_microseconds: int = 0
+    backbone_fingerprint: str = ""
 
 
 class PoolResponse(NamedTuple, Generic[T_co]):
@@ -64,7 +72,7 @@ def read_response(message: bytes | memoryview, query: PoolQuery, *, execution: b
     except (MalformedMessage, InvalidRequest) as error:
         raise unreadable_response(error) from None
     result = results[0] if query.single else results
-    return PoolResponse(result, _execution(response.execution)) if execution else result
+    return PoolResponse(result, read_execution(response.execution)) if execution else result
 
 
 def read_stacked_response(
@@ -89,12 +97,22 @@ def read_stacked_response(
         ]
     except (MalformedMessage, InvalidRequest) as error:
         raise unreadable_response(error) from None
-    reported = _execution(response.execution)
+    reported = read_execution(response.execution)
     # The server counted the stacked request as one request.
     execution = reported._replace(batch_size=reported.batch_size + count - 1)
     if query.single:
         return [PoolResponse(result, execution) for result in results_by_spec[0]]
     return [PoolResponse(list(results), execution) for results in zip(*results_by_spec, strict=True)]
+
+
+def read_tensor(message: pool_pb2.Tensor) -> NDArray[Any]:
+    """Return a Tensor message as an array that owns its memory.
+
+    Raises:
+        MalformedMessage, InvalidRequest: it is no valid tensor.
+    """
+    head = pool_pb2.Tensor(dtype=message.dtype, shape=message.shape)
+    return _array(Value("tensor", head.SerializeToString(deterministic=True), message.data))
 
 
 def unreadable_response(error: Exception) -> ServerError:
@@ -120,9 +138,22 @@ def _split(value: Value, count: int, rows: int | None) -> list[NDArray[Any]]:
     return [stacked[start : start + rows].copy() for start in range(0, count * rows, rows)]
 
 
+def note_backbone_time(execution: pool_pb2.Execution, query: PoolQuery) -> None:
+    """Note how long the backbone of the query ran, if it has one.
+
+    Raises:
+        MalformedMessage: the server ignored the backbone, as a server does that is too old to have any.
+    """
+    if query.backbone is not None:
+        if not execution.backbone_fingerprint:
+            raise MalformedMessage("the server ignored the backbone, so it is too old to have any; update the server")
+        query.backbone_time.microseconds = execution.backbone_microseconds
+
+
 def _check_result_count(response: Response, query: PoolQuery) -> None:
-    if len(response.results) != len(query.specs):
-        raise MalformedMessage(f"{len(query.specs)} specs were sent, but {len(response.results)} results were received")
+    note_backbone_time(response.execution, query)
+    if len(response.results) != query.results:
+        raise MalformedMessage(f"{query.results} results were expected, but {len(response.results)} were received")
 
 
 def _results(response: Response, query: PoolQuery) -> list[Any]:
@@ -132,6 +163,8 @@ def _results(response: Response, query: PoolQuery) -> list[Any]:
         from poolservice_client._response import pil_images
 
         return [pil_images.decode(_check_kind(result.value, "image").data) for result in response.results]
+    if not query.specs:
+        return [_array(_check_kind(result.value, "tensor")) for result in response.results]
     return [_arrays(result, spec) for result, spec in zip(response.results, query.specs, strict=True)]
 
 
@@ -179,11 +212,15 @@ def _check_kind(value: Value, kind: str) -> Value:
     return value
 
 
-def _execution(message: pool_pb2.Execution) -> Execution:
+def read_execution(message: pool_pb2.Execution) -> Execution:
+    """Return an Execution message as the SDK's class."""
     return Execution(
         message.device,
         message.batch_size,
         message.decode_microseconds,
         message.queue_microseconds,
         message.compute_microseconds,
+        message.preprocess_microseconds,
+        message.backbone_microseconds,
+        message.backbone_fingerprint,
     )

@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -157,6 +158,12 @@ class Settings:
         """Return the seconds that a call may take: `timeout`, or the client's if None; None if there is no limit."""
         seconds = self.timeout if timeout is None else _check_seconds(timeout, "timeout")
         return seconds if seconds < _MAX_TIMEOUT else None
+
+
+def remaining(seconds: float | None, started: float) -> float | None:
+    """Return the part of a timeout that is left of a call that started at a time of time.monotonic."""
+    # The transport takes no timeout of 0: its error then says that the timeout has passed.
+    return None if seconds is None else max(seconds - (time.monotonic() - started), 1e-3)
 
 
 def _check_seconds(value: float, field: str) -> float:

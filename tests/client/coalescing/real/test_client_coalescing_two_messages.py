@@ -125,7 +125,7 @@ async def test_each_call_ends_at_its_own_deadline(server: "HoldingServer", new_c
         assert await asyncio.gather(*calls[:3], calls[4], waiting) == [True] * 5
 
 
-async def test_a_refused_message_is_no_error_of_its_neighbours(server: "HoldingServer", new_caller: NewCaller) -> None:
+async def test_a_refused_message_is_no_error_of_its_neighbors(server: "HoldingServer", new_caller: NewCaller) -> None:
     async with new_caller(server.address) as caller:
         calls = await two_in_flight(caller, server)
         server.messages[1].release(REFUSED)
