@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from poolservice_client.__main__ import main
 
@@ -53,6 +55,20 @@ def command(offline: Command, server_address: str) -> Command:
         return offline(*arguments, **{"POOLSERVICE_ADDRESS": server_address, **keywords})
 
     return run
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    """Five images of different sizes in the folder of the test, as paths from there, for commands with a backbone."""
+    random = np.random.default_rng(0)
+    (tmp_path / "x").mkdir()
+    paths = []
+    for number in range(5):
+        path = Path("x") / f"{number}.png"
+        pixels = random.integers(0, 256, (40 + 7 * number, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / path)
+        paths.append(str(path))
+    return paths
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ def test_json_has_the_results_and_the_execution(command: Command, photograph: Pa
     assert report["figure"] is None
     assert set(report["execution"]) == {
         "device", "batch_size", "decode_microseconds", "queue_microseconds", "compute_microseconds",
+        "preprocess_microseconds", "backbone_microseconds", "backbone_fingerprint",
     }  # fmt: skip
     assert report["execution"]["batch_size"] == 1
     average, maximum = report["results"]
@@ -121,7 +122,7 @@ def test_arrays_of_every_dimension_and_their_indices(
         np.testing.assert_array_equal(arrays[f"max{dims}d_indices"], indices.numpy())
 
 
-def test_indices_are_summarised_as_values_are(command: Command, tmp_path: Path) -> None:
+def test_indices_are_summarized_as_values_are(command: Command, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(16, dtype=np.float32).reshape(1, 4, 4))
     arguments = ["pool", "x.npy", "--op", "max2d", "--kernel-size", 2, "--return-indices"]
     values, indices, _ = _stdout(command(*arguments)).splitlines()
@@ -151,7 +152,7 @@ def test_standard_input_takes_images_and_arrays(command: Command, photograph: Pa
     assert array.startswith("LPPool1d(norm_type=1.0, kernel_size=3)  (1, 2) float32  3 12\n")
 
 
-def test_features_can_be_normalised_and_converted_to_float16(command: Command, tmp_path: Path) -> None:
+def test_features_can_be_normalized_and_converted_to_float16(command: Command, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[[3.0]], [[4.0]]], dtype=np.float32))
     stdout = _stdout(command("pool", "x.npy", "--op", "gap2d", "--features", "--normalize", "--float16"))
     assert stdout.startswith("GlobalAvgPool2d()  (2,) float16  0.600098 0.799805\n")

@@ -84,7 +84,9 @@ def test_info_as_json(command: Command) -> None:
 def test_health_of_a_serving_server(command: Command, server_address: str) -> None:
     done = command("health")
     assert (done.returncode, done.stdout, done.stderr) == (SERVING, "SERVING\n", "")
-    assert json.loads(command("health", "--json").stdout) == {"address": server_address, "status": "SERVING"}
+    assert json.loads(command("health", "--json").stdout) == {
+        "address": server_address, "status": "SERVING", "broken_backbones": []
+    }  # fmt: skip
 
 
 def test_health_of_a_stopping_server(offline: Command, stopping_server: str) -> None:
@@ -163,7 +165,9 @@ def test_help_names_every_command_and_every_operator(offline: Command) -> None:
         assert name in pool
 
 
-@pytest.mark.parametrize("command", [[], ["pool"], ["map"], ["bench"], ["info"], ["health"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [[], ["pool"], ["map"], ["embed"], ["explain"], ["bench"], ["info"], ["health"]], ids=str
+)
 def test_help_cuts_nothing_in_a_narrow_terminal(offline: Command, command: list[str]) -> None:
     complete = offline(*command, "--help", COLUMNS="1000").stdout
     narrow = offline(*command, "--help", COLUMNS="40").stdout

@@ -14,19 +14,29 @@ import typer
 from numpy.typing import NDArray
 
 from poolservice.dtypes import DTYPE_NAMES
-from poolservice_client import AsyncPoolClient, ServerInfo
-from poolservice_client._cli import bench_report, exit_errors, input_data, operator_parser, sdk_errors, shared_options
+from poolservice_client import AsyncPoolClient, PoolClient, ServerInfo
+from poolservice_client._cli import (
+    backbone_choice,
+    bench_report,
+    exit_errors,
+    input_data,
+    operator_parser,
+    sdk_errors,
+    shared_options,
+)
+from poolservice_client._cli.backbone_choice import find_output
 from poolservice_client._cli.bench_report import Report, Workload
 from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.load_generator import Measurement, generate_load
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
-from poolservice_client._request.query import ColorMode
+from poolservice_client._request.options import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _CONCURRENCIES = (1, 8, 32)
 _SECONDS = 5.0
 _WARM_UP_SECONDS = 0.5
 _SHAPE = "3x224x224"
+_DEFAULT_OPS = ("gap2d",)
 
 #: The last paragraphs of `poolservice bench --help`.
 EPILOG = (
@@ -41,19 +51,22 @@ EPILOG = (
 def bench(
     context: typer.Context,
     server: shared_options.AddressArgument = None,
-    op: Ops = ["gap2d"],  # noqa: B006 - typer copies it
+    op: Ops = None,
     input_file: Annotated[
         str | None,
         typer.Option("--input", "-i", metavar="FILE", help="Send this image or .npy file instead of random values."),
     ] = None,
     shape: Annotated[
-        str | None, typer.Option(metavar="CxHxW", help=f"The random tensor's shape. Default: {_SHAPE}.")
+        str | None,
+        typer.Option(metavar="CxHxW", help=f"The random tensor's shape. Default: {_SHAPE}, or the backbone's input."),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(metavar="DTYPE", help=f"The random tensor's dtype: {', '.join(DTYPE_NAMES)}.")
     ] = None,
     *,
     parameters: Flags,
+    backbone: backbone_choice.Backbone = None,
+    tap: backbone_choice.Tap = None,
     color_mode: shared_options.Colors = None,
     features: Annotated[bool, typer.Option("--features", help="Request flat feature vectors, not tensors.")] = False,
     concurrency: Annotated[
@@ -86,11 +99,15 @@ def bench(
     if input_file is not None and (shape is not None or dtype is not None):
         raise UsageError("--shape and --dtype describe a random tensor; leave them out with --input")
     address = shared_options.one_address(context, server, address)
-    parsed = operator_parser.parse(op, parameters)
+    backbone_choice.check(backbone, tap, color_mode)
+    parsed = backbone_choice.operators(op or (_DEFAULT_OPS if backbone is None else ()), parameters, backbone)
     if input_file is not None:
         given = input_data.read(input_file, max_message_bytes)
         payload, name, source = given.payload, given.name, given.name
     else:
+        if shape is None and backbone is not None:
+            with PoolClient(address, timeout=timeout) as blocking:
+                shape = "x".join(map(str, find_output(blocking, backbone, tap).backbone.input_shape))
         payload = _random_tensor(shape or _SHAPE, dtype or "float32")
         name, source = f"{payload.shape} {payload.dtype.name}", f"--shape {shape or _SHAPE}"
     options = {
@@ -98,6 +115,8 @@ def bench(
         "color_mode": cast(ColorMode | None, color_mode and color_mode.value),
         # Only the time counts, so a warning about the order of the dimensions would be noise.
         "layout": "CHW",
+        "backbone": backbone,
+        "tap": tap,
     }
     workload = Workload(parsed, payload, name, options)
     rows = [Measurement(calls) for calls in concurrency or _CONCURRENCIES]
@@ -120,7 +139,7 @@ async def _measure(
     client: AsyncPoolClient, workload: Workload, rows: Sequence[Measurement], duration: float, warm_up: float
 ) -> tuple[ServerInfo, bool]:
     """Measure the rows in order; return the server's info, and False if the user interrupted the run."""
-    specs = [operator.spec for operator in workload.operators]
+    specs = operator_parser.specs_of(workload.operators)
     async with client:
         info = await client.server_info()
         # A request that always fails is reported once, not counted a thousand times.

@@ -57,7 +57,7 @@ class Workload(NamedTuple):
     @property
     def specs(self) -> list[str]:
         """The specs as they would be written in Python."""
-        return [repr(operator.spec) for operator in self.operators]
+        return [operator.layer for operator in self.operators]
 
 
 class Report(NamedTuple):
@@ -107,7 +107,8 @@ def print_report(report: Report) -> None:
     print_table(_COLUMNS, map(_cells, report.rows))
     typer.echo()
     print_text(
-        "p50 to rest are milliseconds; decode, queue, compute and rest are means and add up to the mean latency."
+        "p50 to rest are milliseconds; decode, queue, compute and rest are means and add up to the mean latency. "
+        "decode includes resizing and cropping for a backbone."
     )
     for row in report.rows:
         for name, count in row.errors.most_common():

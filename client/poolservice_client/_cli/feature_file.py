@@ -160,5 +160,5 @@ def _column_names(operators: Sequence[Operator]) -> Iterator[str]:
     single = len(operators) == 1
     for operator, name in zip(operators, array_names(operators), strict=True):
         yield "features" if single else name
-        if getattr(operator.spec, "return_indices", False):
+        if operator.returns_indices:
             yield "indices" if single else f"{name}_indices"

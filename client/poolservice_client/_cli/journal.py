@@ -74,7 +74,7 @@ class Journal:
 
         Args:
             output: the file that the run will write.
-            job: the operators and options; must be JSON-serializable.
+            job: the operators and options, and the backbone with its fingerprint; must be JSON-serializable.
             names: the names of the columns.
             inputs: the files.
             restart: whether to discard an existing journal.
@@ -268,11 +268,18 @@ class Journal:
 
 def _check_job(folder: Path, existing: Mapping[str, Any], job: Mapping[str, Any]) -> None:
     for name, value in job.items():
-        if existing.get(name) != value:
+        if existing.get(name) == value:
+            continue
+        if name == "fingerprint":
             raise UsageError(
-                f"{folder} belongs to another command, with {name} = {_as_text(existing.get(name))}, not "
-                f"{_as_text(value)}; run that command again to resume it, or give --restart to start over"
+                f"the rows in {folder} were made by another model or preprocessing: the fingerprint of "
+                f"{job['backbone']} was {existing.get(name)} and is now {value}, and features of both cannot be "
+                "compared; resume with a server that has the earlier one, or give --restart to start over"
             )
+        raise UsageError(
+            f"{folder} belongs to another command, with {name} = {_as_text(existing.get(name))}, not "
+            f"{_as_text(value)}; run that command again to resume it, or give --restart to start over"
+        )
 
 
 def _as_text(value: Any) -> str:

@@ -29,7 +29,8 @@ class Measurement:
         seconds: the duration of the run, until its last response.
         busy_cores: this process's CPU time per second.
         latencies: the latency of each successful call, in milliseconds.
-        decode, queue, compute: the milliseconds in each response's Execution.
+        decode, queue, compute: the milliseconds in each response's Execution; decode includes the preprocessing for a
+            backbone.
         batch_sizes: the batch size in each response's Execution.
         devices: the number of responses that each device computed.
         errors: the number of failed calls by the error's class.
@@ -70,7 +71,7 @@ class Measurement:
     def record_success(self, milliseconds: float, execution: Execution) -> None:
         """Record a successful call."""
         self.latencies.append(milliseconds)
-        self.decode.append(execution.decode_microseconds / 1e3)
+        self.decode.append((execution.decode_microseconds + execution.preprocess_microseconds) / 1e3)
         self.queue.append(execution.queue_microseconds / 1e3)
         self.compute.append(execution.compute_microseconds / 1e3)
         self.batch_sizes.append(execution.batch_size)

@@ -29,15 +29,25 @@ def run(
     specs: Sequence[Any],
     options: dict[str, Any],
     journal: Journal,
+    fingerprint: str | None,
     *,
     max_file_bytes: int,
     quiet: bool,
 ) -> None:
     """Pool the files that are not done yet and write the results to the journal.
 
+    Args:
+        client: makes the calls.
+        specs: how to pool.
+        options: the keywords of `client.map`.
+        journal: the files, and their results.
+        fingerprint: that of the backbone that makes all rows; None without a backbone.
+        max_file_bytes: the size of the largest file that is sent.
+        quiet: whether to show no progress bar.
+
     Raises:
-        CommandError: the service is unavailable or rejects the caller, or the journal cannot be written; it has the
-            finished files.
+        CommandError: the service is unavailable, rejects the caller or has another backbone than before, or the journal
+            cannot be written; it has the finished files.
         typer.Exit: the user pressed Ctrl-C.
     """
     inputs = _Inputs(journal.work.pending, max_file_bytes)
@@ -52,6 +62,13 @@ def run(
                     raise CommandError(
                         f"{sdk_errors.describe(service_error)}; {journal.saved:,} of {journal.total:,} files are "
                         f"done; {resume_hint}"
+                    )
+                if item.execution is not None and fingerprint not in (None, item.execution.backbone_fingerprint):
+                    journal.checkpoint()
+                    raise CommandError(
+                        f"the server's backbone {options['backbone']} has changed: its fingerprint was {fingerprint} "
+                        f"and is now {item.execution.backbone_fingerprint}, and features of both cannot be compared; "
+                        f"{journal.saved:,} of {journal.total:,} files are done, in {journal.folder}"
                     )
                 if item.error is not None:
                     journal.add_failure(path, stamp, _reason(item.error, path))
@@ -75,6 +92,9 @@ def run(
 def _service_error(client: PoolClient, error: PoolError) -> PoolError | None:
     """Return the error of the service that would also fail all further files; None if only this file failed."""
     if isinstance(error, Unavailable | Unauthenticated | Overloaded):
+        return error
+    if isinstance(error, InvalidRequest) and error.field in ("backbone", "tap"):
+        # The server had it when the run began, so it was restarted without it.
         return error
     if isinstance(error, DeadlineExceeded):
         # Either this file takes too long, or the service no longer responds.

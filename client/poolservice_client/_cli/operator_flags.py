@@ -29,7 +29,7 @@ def _complete_operator(incomplete: str) -> list[str]:
 
 #: `--op`, which may be repeated.
 Ops = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         metavar="OPERATOR",
         help="The operator: max2d, or with parameters of its own, max2d:stride=1. Repeat for more results.",

@@ -66,21 +66,41 @@ class Operator(NamedTuple):
 
     Attributes:
         name: the preferred name.
-        spec: the spec that is sent.
+        spec: the spec that is sent; None for the output of a backbone, without any pooling.
         text: the operator as the user wrote it, with its own parameters.
         own_parameters: the names of those parameters.
     """
 
     name: str
-    spec: PoolSpec
+    spec: PoolSpec | None
     text: str
     own_parameters: frozenset[str]
+
+    @property
+    def layer(self) -> str:
+        """The layer as it would be written in Python."""
+        return "the output itself" if self.spec is None else repr(self.spec)
+
+    @property
+    def spatial_dims(self) -> int:
+        """The number of spatial dimensions that it pools."""
+        return 2 if self.spec is None else self.spec.spatial_dims
+
+    @property
+    def returns_indices(self) -> bool:
+        """Whether the result has indices."""
+        return bool(getattr(self.spec, "return_indices", False))
 
     def source_of(self, parameter: str | None) -> str:
         """Return where the user wrote a parameter, with the operator or as a flag; None stands for the operator."""
         if parameter is None:
             return f"--op {self.text}"
         return _source(self.name, self.text, parameter, own=parameter in self.own_parameters)
+
+
+def specs_of(operators: Sequence[Operator]) -> list[PoolSpec]:
+    """Return the specs to send: none for the output of a backbone itself."""
+    return [operator.spec for operator in operators if operator.spec is not None]
 
 
 def array_names(operators: Sequence[Operator]) -> list[str]:

@@ -10,19 +10,17 @@ import typer
 from numpy.typing import NDArray
 
 from poolservice_client import Execution, PoolClient
-from poolservice_client._cli import dependencies, input_data, operator_parser, sdk_errors, shared_options
+from poolservice_client._cli import backbone_choice, input_data, operator_parser, sdk_errors, shared_options
 from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._cli.input_data import InputData
-from poolservice_client._cli.message_text import escape, join_or
+from poolservice_client._cli.message_text import escape
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._cli.operator_parser import Operator
-from poolservice_client._cli.pool_output import OutputFile, check_folder
+from poolservice_client._cli.pool_output import OutputFile, check_figure
 from poolservice_client._cli.result_summary import ROWS_NOTE, Result
 from poolservice_client._request.layout import Layout
-from poolservice_client._request.query import ColorMode
+from poolservice_client._request.options import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
-
-_FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 #: The last paragraphs of `poolservice pool --help`.
 EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operator_parser.FAMILIES)};
@@ -54,7 +52,7 @@ class _Report(NamedTuple):
 @takes_parameters
 def pool(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image or an .npy file; - reads standard input.")],
-    op: Ops,
+    op: Ops = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -67,6 +65,8 @@ def pool(
     ] = None,
     *,
     parameters: Flags,
+    backbone: backbone_choice.Backbone = None,
+    tap: backbone_choice.Tap = None,
     color_mode: shared_options.Colors = None,
     layout: shared_options.LayoutOption = None,
     features: Annotated[bool, typer.Option("--features", help="Request flat feature vectors, not tensors.")] = False,
@@ -85,15 +85,18 @@ def pool(
 
     Print each result's shape, dtype and values; of more than 16 values, the minimum, mean and maximum.
     """
-    parsed = operator_parser.parse(op, parameters)
+    backbone_choice.check(backbone, tap, color_mode)
+    parsed = backbone_choice.operators(op, parameters, backbone)
     output_file = OutputFile.of(output, parsed) if output else None
     as_image = output_file is not None and output_file.suffix == ".png"
     if normalize and not features:
         raise UsageError("--normalize is for feature vectors; give --features too")
     if as_image and (features or float16):
         raise UsageError(f"-o {output}: --features and --float16 do not apply to an image; write an .npy or .npz file")
+    if as_image and backbone is not None:
+        raise UsageError(f"-o {output}: a backbone returns no image; write an .npy or .npz file")
     if figure:
-        _check_figure(figure)
+        check_figure("--figure", figure)
     given = input_data.read(image, max_message_bytes)
     mode = cast(ColorMode | None, color_mode and color_mode.value)
     channels = cast(Layout | None, layout and layout.value)
@@ -110,6 +113,8 @@ def pool(
                 "dtype": "float16" if float16 else None,
                 "color_mode": mode,
                 "layout": channels,
+                "backbone": backbone,
+                "tap": tap,
             }
             results, execution = _pool_tensors(client, given, parsed, options)
     paths = output_file.write(results) if output_file else None
@@ -128,8 +133,7 @@ def pool(
 def _pool_images(
     client: PoolClient, given: InputData, parsed: Sequence[Operator], mode: ColorMode | None, layout: Layout | None
 ) -> list[Result]:
-    specs = [operator.spec for operator in parsed]
-    images = client.pool_image(given.payload, specs, color_mode=mode, layout=layout)
+    images = client.pool_image(given.payload, operator_parser.specs_of(parsed), color_mode=mode, layout=layout)
     return [
         Result(operator, input_data.channels_first(np.asarray(image)), None, image)
         for operator, image in zip(parsed, images, strict=True)
@@ -139,8 +143,7 @@ def _pool_images(
 def _pool_tensors(
     client: PoolClient, given: InputData, parsed: Sequence[Operator], options: dict[str, Any]
 ) -> tuple[list[Result], Execution]:
-    specs = [operator.spec for operator in parsed]
-    pooled, execution = client.pool(given.payload, specs, execution=True, **options)
+    pooled, execution = client.pool(given.payload, operator_parser.specs_of(parsed), execution=True, **options)
     results = []
     for operator, result in zip(parsed, pooled, strict=True):
         values, indices = result if isinstance(result, tuple) else (result, None)
@@ -148,23 +151,15 @@ def _pool_tensors(
     return results, execution
 
 
-def _check_figure(path: Path) -> None:
-    """Check that the figure can be drawn, before any request is sent."""
-    if path.suffix.lower() not in _FIGURE_SUFFIXES:
-        raise UsageError(f"--figure {path}: the file's name must end in {join_or(_FIGURE_SUFFIXES)}")
-    check_folder(f"--figure {path}", path)
-    dependencies.require("--figure", "matplotlib.figure")
-
-
 def _draw(path: Path, given: InputData, results: Sequence[Result], before: NDArray[Any], *, features: bool) -> None:
     from poolservice_client import _figure
 
-    panels = [_figure.Panel(escape(Path(given.name).name), before, results[0].operator.spec.spatial_dims)]
+    panels = [_figure.Panel(escape(Path(given.name).name), before, results[0].operator.spatial_dims)]
     for result in results:
         # A pooled image has values in 0..255, the input's panel in [0, 1].
         values = result.values if result.image is None else result.values / np.float32(255)
-        dims = 0 if features else result.operator.spec.spatial_dims
-        panels.append(_figure.Panel(repr(result.operator.spec), values, dims, before.shape))
+        dims = 0 if features or values.ndim < 2 else result.operator.spatial_dims
+        panels.append(_figure.Panel(result.operator.layer, values, dims, before.shape))
     try:
         with naming(path):
             _figure.save(path, panels, limits=(0.0, 1.0) if given.is_image else None)
@@ -188,7 +183,7 @@ def _print(report: _Report) -> None:
     summaries = [result.summaries() for result in report.results]
     name_width, type_width = (max(len(line[column]) for lines in summaries for line in lines) for column in (0, 1))
     for number, (result, lines) in enumerate(zip(report.results, summaries, strict=True)):
-        note = f"; {ROWS_NOTE}" if report.given.is_image and result.operator.spec.spatial_dims == 1 else ""
+        note = f"; {ROWS_NOTE}" if report.given.is_image and result.operator.spatial_dims == 1 else ""
         arrow = f"  -> {report.paths[number]}" if report.paths else ""
         for name, array_type, summary in lines:
             typer.echo(escape(f"{name.ljust(name_width)}  {array_type.ljust(type_width)}  {summary}{note}{arrow}"))
@@ -200,3 +195,9 @@ def _print(report: _Report) -> None:
             f"{execution.decode_microseconds / 1000:.1f} ms, queued {execution.queue_microseconds / 1000:.1f} ms, "
             f"computed in {execution.compute_microseconds / 1000:.1f} ms"
         )
+        if execution.backbone_fingerprint:
+            typer.echo(
+                f"the backbone with the fingerprint {escape(execution.backbone_fingerprint)}: preprocessed in "
+                f"{execution.preprocess_microseconds / 1000:.1f} ms, run in "
+                f"{execution.backbone_microseconds / 1000:.1f} ms"
+            )

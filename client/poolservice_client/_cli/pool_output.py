@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from poolservice_client._cli import dependencies
 from poolservice_client._cli.exit_errors import UsageError, naming
 from poolservice_client._cli.message_text import join_or
 from poolservice_client._cli.operator_parser import Operator, array_names
 from poolservice_client._cli.result_summary import Result
 
 _SUFFIXES = (".png", ".npy", ".npz")
+_FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class OutputFile:
             raise UsageError(f"-o {path}: the file's name must end in {join_or(_SUFFIXES)}")
         check_folder(f"-o {path}", path)
         output = cls(path)
-        if output.suffix != ".npz" and any(getattr(op.spec, "return_indices", False) for op in operators):
+        if output.suffix != ".npz" and any(op.returns_indices for op in operators):
             raise UsageError(f"-o {path}: values and indices need two arrays; write to an .npz file")
-        if output.suffix == ".png" and (wrong := next((op for op in operators if op.spec.spatial_dims != 2), None)):
+        if output.suffix == ".png" and (wrong := next((op for op in operators if op.spatial_dims != 2), None)):
             raise UsageError(f"-o {path}: {wrong.name} does not return an image; write to an .npy or .npz file")
         if output.suffix == ".npy" and len(operators) > 1:
             raise UsageError(f"-o {path}: {len(operators)} results do not fit one array; write to an .npz file")
@@ -85,6 +87,19 @@ def check_folder(option: str, path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise UsageError(f"{option}: there is no folder {path.parent}")
+
+
+def check_figure(option: str, path: Path) -> None:
+    """Check that a figure can be drawn, before any request is sent.
+
+    Raises:
+        UsageError: the suffix is not supported, or the folder does not exist; the message names `option`.
+        CommandError: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in _FIGURE_SUFFIXES:
+        raise UsageError(f"{option} {path}: the file's name must end in {join_or(_FIGURE_SUFFIXES)}")
+    check_folder(f"{option} {path}", path)
+    dependencies.require(option, "matplotlib.figure")
 
 
 def _arrays(results: Sequence[Result]) -> dict[str, Any]:

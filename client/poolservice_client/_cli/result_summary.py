@@ -42,7 +42,7 @@ class Result(NamedTuple):
 
     def summaries(self) -> list[tuple[str, str, str]]:
         """Return a name, the type and a summary for the values, and for the indices if there are any."""
-        arrays = [(repr(self.operator.spec), self.values)]
+        arrays = [(self.operator.layer, self.values)]
         if self.indices is not None:
             arrays.append(("  indices", self.indices))
         return [(name, f"{array.shape} {array.dtype.name}", _summary(array)) for name, array in arrays]
@@ -52,7 +52,7 @@ class Result(NamedTuple):
         low, mean, high = _statistics(self.values)
         summary: dict[str, Any] = {
             "operator": self.operator.name,
-            "spec": repr(self.operator.spec),
+            "spec": self.operator.layer,
             "shape": list(self.shape),
             "dtype": self.values.dtype.name,
             "min": _json_number(low),

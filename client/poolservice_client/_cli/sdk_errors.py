@@ -30,6 +30,10 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
         "dtype": "--float16",
         "layout": "--layout",
         "output": "-o",
+        "backbone": "--backbone",
+        "tap": "--tap",
+        "top": "--top",
+        "classes": "--class",
     }
 )
 _SPEC_FIELD = re.compile(r"specs\[(\d+)\](?:\.(\w+))?")
@@ -51,7 +55,9 @@ _REPLACEMENTS = (
 def describe(error: PoolError) -> str:
     """Return the message for an error, with the option's name if the error is about one."""
     if isinstance(error, InvalidRequest) and error.field:
-        option = _SETTINGS.get(error.field) or _OPTIONS.get(error.field, error.field)
+        # classes[0] is the first --class, whose value is in the reason.
+        field = "classes" if error.field.startswith("classes[") else error.field
+        option = _SETTINGS.get(field) or _OPTIONS.get(field, field)
         return f"{option}: {reason(error)}"
     text = translate(str(error))
     if isinstance(error, Unauthenticated) and TOKEN_VARIABLE not in text:
@@ -100,7 +106,9 @@ def translated_errors(operators: Sequence[Operator], input_name: str, output: ob
         if is_usage_error(error):
             raise
         if spec_field := _SPEC_FIELD.fullmatch(error.field):
-            source = operators[int(spec_field[1])].source_of(spec_field[2])
+            # The number of dimensions is a part of the operator's name.
+            parameter = None if spec_field[2] == "spatial_dims" else spec_field[2]
+            source = operators[int(spec_field[1])].source_of(parameter)
             raise CommandError(f"{source}: {reason(error)}") from None
         if error.field.partition(".")[0] == "x":
             raise CommandError(f"{input_name}: {reason(error)}") from None
