@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from poolservice_client import GlobalAvgPool2d, PoolClient
+from poolservice_client import GlobalAvgPool2d, PoolClient, PoolError
 
 
 def folder_to_features(folder: str, output: str) -> int:
-    """Write the normalised channel means of all JPEG files below `folder`, and return their number.
+    """Write the normalized channel means of all JPEG files below `folder`, and return their number.
 
     Raises:
         PoolError: an image cannot be pooled, or the server is unavailable.
@@ -35,4 +35,7 @@ def main(folder: str = "photos", output: str = "features.npz") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    try:
+        main(*sys.argv[1:3])
+    except (OSError, PoolError) as error:
+        sys.exit(f"{error}")

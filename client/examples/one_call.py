@@ -8,7 +8,7 @@ localhost:50051. Without an argument, the image is photo.jpg in the current fold
 
 import sys
 
-from poolservice_client import GlobalAvgPool2d, MaxPool2d, PoolClient
+from poolservice_client import GlobalAvgPool2d, MaxPool2d, PoolClient, PoolError
 
 
 def main(path: str) -> None:
@@ -20,4 +20,7 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "photo.jpg")
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "photo.jpg")
+    except (OSError, PoolError) as error:
+        sys.exit(f"{error}")

@@ -1,12 +1,14 @@
 """Add features to a Ray Data dataset of image paths.
 
-    python ray_data.py 'photos/*.jpg' features
+    python ray_data.py 'photos/*.jpg' features --backbone mobilenetv2
 
 Needs a running server (`poolservice-server`) and Ray (`pip install 'ray[data]'`). By default, the images are those of
-photos/ in the current folder and the Parquet files are written to the folder features/. If Ray is missing, the program
-says so and maps the paths in one batch in this process, without a file.
+photos/ in the current folder, their features are the means of their channels, and the Parquet files are written to the
+folder features/. If Ray is missing, the program says so and maps the paths in one batch in this process, without a
+file.
 """
 
+import argparse
 import glob
 import os
 import sys
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolservice_client import GlobalAvgPool2d, PoolClient
+from poolservice_client import GlobalAvgPool2d, PoolClient, PoolError
 
 Batch = dict[str, NDArray[Any]]
 
@@ -26,16 +28,19 @@ class AddFeatures:
     Ray creates one object per actor, so each actor has one client.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, backbone: str | None = None) -> None:
         self.client = PoolClient(address)
+        self.backbone = backbone
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with a float16 vector for each path."""
-        vectors = self.client.map(batch["path"], GlobalAvgPool2d(), output="features", dtype="float16")
+        vectors = self.client.map(
+            batch["path"], GlobalAvgPool2d(), backbone=self.backbone, output="features", dtype="float16"
+        )
         return {**batch, "features": np.stack(list(vectors))}
 
 
-def main(pattern: str = "photos/*.jpg", output: str = "features") -> None:
+def main(pattern: str = "photos/*.jpg", output: str = "features", backbone: str | None = None) -> None:
     """Write the features of all matching images."""
     # Absolute, because the actors may run in another folder.
     paths = sorted(os.path.abspath(path) for path in glob.glob(pattern))
@@ -45,12 +50,22 @@ def main(pattern: str = "photos/*.jpg", output: str = "features") -> None:
         import ray
     except ImportError:
         print("Ray is not installed (pip install 'ray[data]'), so the paths are mapped in this process.")
-        print(f"features of shape {AddFeatures()({'path': np.array(paths)})['features'].shape}")
+        added = AddFeatures(backbone=backbone)({"path": np.array(paths)})
+        print(f"features of shape {added['features'].shape}")
         return
     dataset = ray.data.from_items([{"path": path} for path in paths])
-    dataset.map_batches(AddFeatures, concurrency=2, batch_size=256).write_parquet(output)
+    dataset.map_batches(
+        AddFeatures, fn_constructor_kwargs={"backbone": backbone}, concurrency=2, batch_size=256
+    ).write_parquet(output)
     print(f"{len(paths)} images -> {output}/")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    parser = argparse.ArgumentParser(description="Add features to a Ray Data dataset of image paths.")
+    parser.add_argument("pattern", nargs="?", default="photos/*.jpg")
+    parser.add_argument("output", nargs="?", default="features")
+    parser.add_argument("--backbone", help="a backbone of the server with a feature map as its default output")
+    try:
+        main(**vars(parser.parse_args()))
+    except (OSError, PoolError) as error:
+        sys.exit(f"{error}")

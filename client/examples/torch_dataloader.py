@@ -1,12 +1,12 @@
 """Read images through a torch DataLoader whose worker processes fetch features from the service.
 
-    python torch_dataloader.py photo.jpg other.jpg
+    python torch_dataloader.py photo.jpg other.jpg --backbone mobilenetv2
 
 Needs a running server (`poolservice-server`) and torch. Without arguments, all images are photo.jpg in the current
-folder.
+folder, and their features are the means of their channels.
 """
 
-import sys
+import argparse
 from collections.abc import Sequence
 
 import torch
@@ -16,10 +16,11 @@ from poolservice_client import GlobalAvgPool2d, PoolClient
 
 
 class FeatureDataset(Dataset[torch.Tensor]):
-    """The channel means of images, one vector per path."""
+    """The features of images, one vector per path: the means of a backbone's feature map, or else of the image."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], backbone: str | None = None) -> None:
         self.paths = paths
+        self.backbone = backbone
         self._client: PoolClient | None = None
 
     def __len__(self) -> int:
@@ -35,15 +36,20 @@ class FeatureDataset(Dataset[torch.Tensor]):
             # Created here and not in __init__, so that each worker process has its own client.
             self._client = PoolClient()
         paths = [self.paths[index] for index in indices]
-        return list(self._client.map(paths, GlobalAvgPool2d(), output="features", returns="torch"))
+        rows = self._client.map(paths, GlobalAvgPool2d(), backbone=self.backbone, output="features", returns="torch")
+        return list(rows)
 
 
-def main(paths: Sequence[str]) -> None:
+def main(paths: Sequence[str], backbone: str | None = None) -> None:
     """Print the shape of each batch."""
-    loader = DataLoader(FeatureDataset(paths), batch_size=8, num_workers=2)
+    loader = DataLoader(FeatureDataset(paths, backbone), batch_size=8, num_workers=2)
     for batch in loader:
         print(tuple(batch.shape))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["photo.jpg"] * 40)
+    parser = argparse.ArgumentParser(description="Read images through a torch DataLoader.")
+    parser.add_argument("paths", nargs="*", default=["photo.jpg"] * 40)
+    parser.add_argument("--backbone", help="a backbone of the server with a feature map as its default output")
+    arguments = parser.parse_args()
+    main(arguments.paths, arguments.backbone)

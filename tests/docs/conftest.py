@@ -31,7 +31,7 @@ def readers_folder(prepared_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def readers_environment(server_address: str) -> dict[str, str]:
+def readers_environment(backbone_address: str) -> dict[str, str]:
     """The environment in which documents are tried.
 
     The documents assume a server at the default port. Tests cannot use a fixed port, so POOLSERVICE_ADDRESS stands for
@@ -39,4 +39,4 @@ def readers_environment(server_address: str) -> dict[str, str]:
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("POOLSERVICE_")}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    return {**inherited, "POOLSERVICE_ADDRESS": server_address, "PATH": path, "MPLBACKEND": "agg"}
+    return {**inherited, "POOLSERVICE_ADDRESS": backbone_address, "PATH": path, "MPLBACKEND": "agg"}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
 
@@ -60,7 +61,44 @@ def test_an_example_runs_with_its_defaults(
     assert "Traceback" not in done.stderr
 
 
-def test_folder_to_features_writes_normalised_rows(
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["similar_images", "--backbone", "resnet"], "backbone: there is no backbone resnet"),
+        (["similar_images", "broken"], "none of the images in broken can be read"),
+        (["similar_images", "photos", "missing.jpg"], "missing.jpg"),
+        (["linear_probe", "--backbone", "resnet"], "backbone: there is no backbone resnet"),
+        (["linear_probe", "labeled"], "broken.jpg"),
+        (["linear_probe", "missing"], "missing"),
+        (["folder_to_features", "broken"], "broken.jpg"),
+        (["one_call", "missing.jpg"], "missing.jpg"),
+        (["ray_data", "--backbone", "resnet"], "backbone: there is no backbone resnet"),
+    ],
+    ids=str,
+)
+def test_an_example_that_fails_prints_one_sentence(
+    arguments: list[str], sentence: str, readers_folder: Path, readers_environment: dict[str, str]
+) -> None:
+    for folder in ("broken", "labeled/cats", "labeled/dogs"):
+        (readers_folder / folder).mkdir(parents=True)
+        for number in range(4):
+            (readers_folder / folder / f"{number}-broken.jpg").write_bytes(b"no image")
+    name, *rest = arguments
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *rest],
+        cwd=readers_folder,
+        env=readers_environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert sentence in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_folder_to_features_writes_normalized_rows(
     load_example: Callable[[str], ModuleType], readers_folder: Path
 ) -> None:
     load_example("folder_to_features").main("photos", "out.npz")
@@ -75,6 +113,46 @@ def test_the_dataset_returns_batches(load_example: Callable[[str], ModuleType]) 
     first, second = dataset.__getitems__([0, 2])
     assert isinstance(first, torch.Tensor)
     assert torch.equal(dataset[1], second)
+
+
+def test_the_dataset_has_features_of_a_backbone(load_example: Callable[[str], ModuleType]) -> None:
+    dataset = load_example("torch_dataloader").FeatureDataset(["photo.jpg", "photos/0.jpg"], "mobilenetv2")
+    assert [tuple(vector.shape) for vector in dataset.__getitems__([0, 1])] == [(16,), (16,)]
+
+
+def test_the_ray_class_adds_features_of_a_backbone(load_example: Callable[[str], ModuleType]) -> None:
+    added = load_example("ray_data").AddFeatures(backbone="mobilenetv2")({"path": np.array(["photo.jpg"])})
+    assert added["features"].shape == (1, 16)
+
+
+def test_similar_images_are_found_and_drawn(
+    load_example: Callable[[str], ModuleType], readers_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, color in (("red", (250, 10, 10)), ("dark", (5, 5, 20)), ("reddish", (220, 30, 20))):
+        Image.new("RGB", (64, 48), color).save(readers_folder / "photos" / f"{name}.jpg")
+    (readers_folder / "photos" / "broken.jpg").write_bytes(b"no image")
+    load_example("similar_images").main("photos", "photos/red.jpg", None, 2, "nearest.png")
+    stdout, stderr = capsys.readouterr()
+    lines = stdout.splitlines()
+    assert lines[0] == "6 images by mobilenetv2; the nearest to photos/red.jpg:"
+    assert [line.split()[1] for line in lines[1:]] == ["photos/red.jpg", "photos/reddish.jpg"]
+    assert stderr == "photos/broken.jpg cannot be read\n"
+    with Image.open(readers_folder / "nearest.png") as figure:
+        assert figure.width > 2 * figure.height
+
+
+def test_the_linear_probe_separates_two_classes(
+    load_example: Callable[[str], ModuleType], readers_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load_example("linear_probe")
+    (readers_folder / "labeled").mkdir()
+    example.draw_examples(readers_folder / "labeled", count=8)
+    dataset = example.read_folder(readers_folder / "labeled")
+    assert (dataset.classes, dataset.labels.tolist()) == (["bright", "dark"], [0] * 8 + [1] * 8)
+    example.main("labeled", "mobilenetv2")
+    assert capsys.readouterr().out == "2 classes, 16 images: accuracy 100.0% on 4 images\n"
+    with pytest.raises(SystemExit, match="needs a folder of images for each of at least two classes"):
+        example.main("photos", None)
 
 
 def test_the_ray_class_adds_a_column(load_example: Callable[[str], ModuleType]) -> None:
