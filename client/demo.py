@@ -1,7 +1,9 @@
-"""The demonstration behind `make demo`: pool a photograph with a real server and compare with torch.
+"""The demonstration behind `make demo`: use a real server, and compare its results with torch.
 
 Starts a server on a free port, pools a photograph through the SDK, checks every result against torch, draws the figure
-of the README, and stops the server. This file is not part of the package because it needs torch and matplotlib.
+of the README, and stops the server. If the weights of a real network are installed, the server also serves that: it
+names what is in photographs, shows where, and finds similar ones. This file is not part of the package because it needs
+torch and matplotlib.
 """
 
 import time
@@ -16,6 +18,8 @@ from matplotlib.cbook import get_sample_data
 from numpy.typing import NDArray
 from PIL import Image
 
+import demo_backbone
+import demo_figure
 from poolservice_client import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -35,22 +39,47 @@ _KERNEL = 16
 
 
 def demo(
-    figure: Annotated[Path, typer.Option(help="The file of the before-and-after figure.")] = _ROOT / "build/demo.png",
+    figure: Annotated[Path, typer.Option(help="The file of the figure.")] = _ROOT / "build/demo.png",
+    packages: Annotated[
+        Path, typer.Option(help="The folder in which the weights and photographs are installed.")
+    ] = _ROOT / ".venv/demo",
+    backbone: Annotated[
+        Path, typer.Option(help="The folder of the backbone, which is made of the weights if it does not exist.")
+    ] = _ROOT / "build/backbones/mobilenetv2",
 ) -> None:
-    """Pool a photograph with a server that this program starts, and check the results."""
+    """Use a server that this program starts, and check the results."""
     started = time.monotonic()
     photo = Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    has_backbone = _has_backbone(packages, backbone)
     typer.echo("starting a server on a free port ...")
-    with serve() as service, PoolClient(service.address) as client:
+    flags = ("--backbone", str(backbone)) if has_backbone else ()
+    with serve(*flags) as service, PoolClient(service.address) as client:
         info = client.server_info()
         typer.echo(f"poolservice {info.version} serves at {service.address} on {info.devices[0].name}\n")
         panels = [*_pool_photograph(client, photo), _pool_feature_map(client, photo)]
         _show_translation_invariance(client, photo)
+        if has_backbone:
+            paths = demo_backbone.photographs(packages)
+            reference = demo_backbone.Reference(backbone)
+            seen = demo_backbone.explain(client, reference, paths)
+            neighbors = demo_backbone.find_neighbors(client, reference, paths)
     typer.echo("the server has stopped")
     figure.parent.mkdir(parents=True, exist_ok=True)
-    save(figure, panels, limits=(0.0, 1.0))
-    typer.echo(f"before and after: {figure}")
+    if has_backbone:
+        demo_figure.save(figure, panels[:6], seen, neighbors)
+    else:
+        save(figure, panels, limits=(0.0, 1.0))
+    typer.echo(f"figure: {figure}")
     typer.echo(f"done in {time.monotonic() - started:.1f} s; every result was checked against torch")
+
+
+def _has_backbone(packages: Path, backbone: Path) -> bool:
+    try:
+        demo_backbone.import_backbone(packages, backbone)
+    except demo_backbone.NoBackboneError as error:
+        typer.echo(f"going on without a real network: {error}")
+        return False
+    return True
 
 
 def _pool_photograph(client: PoolClient, photo: Path) -> list[Panel]:
