@@ -1,8 +1,6 @@
 """The services that `make bench-peers` compares, each with its client, behind one interface."""
 
 import asyncio
-import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ import children
 from children import Server
 from http_client import http_calls
 from jobs import Job, make_jobs, tensor_request
-from load import Measurement, calls_to, closed_loop
+from load import Measurement, calls_to, closed_loop, closed_loop_of_threads
 from poolservice import codec
 from poolservice.specs import GlobalAvgPool2d, PoolSpec, from_message
 from poolservice_client import AsyncPoolClient, PoolClient
@@ -20,8 +18,6 @@ from poolservice_client import AsyncPoolClient, PoolClient
 TUNED, PLAIN, MOSEC, RAW = "tuned", "plain", "mosec", "raw"
 SDK, COALESCED = "SDK", "coalesced"
 SDK_THREADS, COALESCED_THREADS = "SDK threads", "coalesced threads"
-
-_WARM_UP_SECONDS = 0.15
 
 # The path of mosec's only route.
 _MOSEC_PATH = "/inference"
@@ -154,46 +150,13 @@ def _sdk(*, coalesce: bool) -> Measure:
 
 def _sdk_threads(*, coalesce: bool) -> Measure:
     async def measure(server: Server, job: PeerJob, callers: int, seconds: float) -> Measurement:
-        return await asyncio.to_thread(_closed_loop_of_threads, server, job, callers, seconds, coalesce)
+        with PoolClient(server.address, coalesce=coalesce) as client:
+            return await asyncio.to_thread(
+                closed_loop_of_threads,
+                server,
+                lambda: client.pool(job.payload, job.spec),
+                concurrency=callers,
+                seconds=seconds,
+            )
 
     return measure
-
-
-def _closed_loop_of_threads(server: Server, job: PeerJob, callers: int, seconds: float, coalesce: bool) -> Measurement:
-    with PoolClient(server.address, coalesce=coalesce) as client:
-
-        def keep_calling(seconds: float) -> list[float]:
-            latencies: list[float] = []
-            stop = time.perf_counter() + seconds
-
-            def caller() -> None:
-                while (began := time.perf_counter()) < stop:
-                    client.pool(job.payload, job.spec)
-                    latencies.append(time.perf_counter() - began)
-
-            threads = [threading.Thread(target=caller) for _ in range(callers)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            return latencies
-
-        keep_calling(_WARM_UP_SECONDS)
-        server.reset_peak_memory()
-        began, server_before, client_before = time.perf_counter(), _cpu_seconds(server), time.process_time()
-        latencies = keep_calling(seconds)
-        elapsed = time.perf_counter() - began
-        client_used, server_used = time.process_time() - client_before, _cpu_seconds(server) - server_before
-    return _measurement(server, latencies, elapsed, server_used, client_used)
-
-
-def _cpu_seconds(server: Server) -> float:
-    return sum(server.cpu_seconds().values())
-
-
-def _measurement(server: Server, latencies: Sequence[float], elapsed: float, used: float, client: float) -> Measurement:
-    done = len(latencies)
-    p50, p99 = np.percentile(latencies, (50, 99))
-    return Measurement(
-        done / elapsed, p50 * 1e3, p99 * 1e3, used / done * 1e6, client / done * 1e6, server.peak_memory_bytes() / 1e6
-    )

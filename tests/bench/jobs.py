@@ -61,12 +61,12 @@ def make_jobs() -> list[Job]:
     ]
 
 
-def photograph(width: int, height: int) -> bytes:
+def photograph(width: int, height: int, *, quality: int = 85) -> bytes:
     """Return a real photograph as a JPEG file of the given size in pixels."""
     with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as image:
         part = image.crop((0, 0, image.width, round(image.width * height / width)))
         file = io.BytesIO()
-        part.resize((width, height)).save(file, "JPEG", quality=85)
+        part.resize((width, height)).save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 

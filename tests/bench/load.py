@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -66,10 +67,50 @@ async def closed_loop(
     elapsed = time.perf_counter() - started
     client = time.process_time() - client_before
     used = sum(server.cpu_seconds().values()) - server_before
+    return measurement(latencies, elapsed, used, client, server.peak_memory_bytes())
+
+
+def closed_loop_of_threads(
+    server: Server, call: Callable[[], object], *, concurrency: int, seconds: float
+) -> Measurement:
+    """Keep `concurrency` threads calling for `seconds`."""
+    keep_calling(call, concurrency, _WARM_UP_SECONDS)
+    server.reset_peak_memory()
+    server_before, client_before = sum(server.cpu_seconds().values()), time.process_time()
+    started = time.perf_counter()
+    latencies = keep_calling(call, concurrency, seconds)
+    elapsed = time.perf_counter() - started
+    client = time.process_time() - client_before
+    used = sum(server.cpu_seconds().values()) - server_before
+    return measurement(latencies, elapsed, used, client, server.peak_memory_bytes())
+
+
+def keep_calling(call: Callable[[], object], threads: int, seconds: float) -> list[float]:
+    """Let each of so many threads call again and again for `seconds`; return the latencies of all calls."""
+    latencies: list[float] = []
+    stop = time.perf_counter() + seconds
+
+    def caller() -> None:
+        while (began := time.perf_counter()) < stop:
+            call()
+            latencies.append(time.perf_counter() - began)
+
+    callers = [threading.Thread(target=caller) for _ in range(threads)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    return latencies
+
+
+def measurement(
+    latencies: Sequence[float], elapsed: float, server_seconds: float, client_seconds: float, peak_bytes: int
+) -> Measurement:
+    """Return the measurement of the calls of `elapsed` seconds."""
     done = len(latencies)
     p50, p99 = np.percentile(latencies, (50, 99))
     return Measurement(
-        done / elapsed, p50 * 1e3, p99 * 1e3, used / done * 1e6, client / done * 1e6, server.peak_memory_bytes() / 1e6
+        done / elapsed, p50 * 1e3, p99 * 1e3, server_seconds / done * 1e6, client_seconds / done * 1e6, peak_bytes / 1e6
     )
 
 

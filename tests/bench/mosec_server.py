@@ -1,18 +1,12 @@
 """A mosec server for one benchmark job: raw bytes in, torch, raw bytes out, with dynamic batching.
 
 python tests/bench/mosec_server.py max2x2|mean|image [--shape C,H,W] [--batch N] [--processes N]
-
-mosec's program in Rust speaks HTTP and collects the batches; processes with torch compute them.
 """
 
 import io
 import os
-import socket
-import sys
-import threading
-import time
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import mosec
 import numpy as np
@@ -21,12 +15,12 @@ import torch.nn.functional as F
 import typer
 from PIL import Image
 
+import mosec_service
+
 # The shortest time that mosec allows. A batch waits that long for further requests, unless it is full.
 _MAX_WAIT_MILLISECONDS = 1
-_TIMEOUT_MILLISECONDS = 60_000
-_RETRY_SECONDS = 0.02
 
-_OPERATOR, _SHAPE, _READY_PORT = "MOSEC_SERVER_OPERATOR", "MOSEC_SERVER_SHAPE", "MOSEC_SERVER_READY_PORT"
+_OPERATOR, _SHAPE = "MOSEC_SERVER_OPERATOR", "MOSEC_SERVER_SHAPE"
 
 
 class PoolWorker(mosec.Worker):
@@ -42,7 +36,7 @@ class PoolWorker(mosec.Worker):
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         self._operator = os.environ[_OPERATOR]
         self._shape = tuple(int(size) for size in os.environ[_SHAPE].split(",") if size)
-        socket.create_connection(("127.0.0.1", int(os.environ[_READY_PORT]))).close()
+        mosec_service.announce_ready()
 
     def deserialize(self, data: bytes) -> torch.Tensor:
         """Return the tensor of a request's body."""
@@ -79,36 +73,13 @@ def command(
     processes: Annotated[int, typer.Option(help="Processes that compute.")] = len(os.sched_getaffinity(0)),
 ) -> None:
     """Serve on a free port."""
-    # mosec cannot choose a port itself.
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    # mosec reads the command line, too.
-    sys.argv[1:] = ["--address", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    sys.argv += ["--timeout", str(_TIMEOUT_MILLISECONDS)]
-    with socket.create_server(("127.0.0.1", 0)) as ready:
-        os.environ |= {_OPERATOR: operator, _SHAPE: shape, _READY_PORT: str(ready.getsockname()[1])}
-        server: Any = mosec.Server()
-        server.append_worker(PoolWorker, num=processes, max_batch_size=batch, max_wait_time=_MAX_WAIT_MILLISECONDS)
-        threading.Thread(target=_announce, args=(ready, processes, port), daemon=True).start()
-        server.run()
-
-
-def _announce(ready: socket.socket, processes: int, port: int) -> None:
-    """Print the address once every process has imported torch, and the program in Rust listens."""
-    for _ in range(processes):
-        connection, _ = ready.accept()
-        connection.close()
-    while not _listens(port):
-        time.sleep(_RETRY_SECONDS)
-    print(f"mosec server at 127.0.0.1:{port}", flush=True)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True
+    os.environ |= {_OPERATOR: operator, _SHAPE: shape}
+    mosec_service.serve(
+        lambda server: server.append_worker(
+            PoolWorker, num=processes, max_batch_size=batch, max_wait_time=_MAX_WAIT_MILLISECONDS
+        ),
+        processes,
+    )
 
 
 if __name__ == "__main__":

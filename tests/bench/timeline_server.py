@@ -25,7 +25,7 @@ def record(recorder: Recorder, file: Path) -> None:
     from poolservice import codec
     from poolservice_server import process
     from poolservice_server.backend import Backend
-    from poolservice_server.core import service
+    from poolservice_server.core import responder, service
     from poolservice_server.core.plan import Plan
     from poolservice_server.core.request_limits import RequestLimits
     from poolservice_server.core.response_builder import ResponseBuilder
@@ -35,7 +35,7 @@ def record(recorder: Recorder, file: Path) -> None:
     recorder.mark_calls(Step.REQUEST_RECEIVED, Step.RESPONSE_SENT, service.PoolService, "pool_batch")
     _mark_stream(recorder, codec)
     recorder.time_calls(Step.SERVER_DECODE, codec, "decode_request", "decode_batch_request", "decode_stream_request")
-    recorder.time_calls(Step.SERVER_DECODE, service, "known_head", "read_head")
+    recorder.time_calls(Step.SERVER_DECODE, responder, "known_head", "read_head")
     recorder.time_calls(Step.SERVER_DECODE, RequestLimits, "check_message", "seconds")
     recorder.time_calls(Step.SERVER_DECODE, Plan, "planes_of")
     recorder.time_calls(Step.SERVER_COMPUTE, Backend, "run")
