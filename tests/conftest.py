@@ -5,14 +5,16 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.backbones.models import TinyBackbone, tiny_backbone
 
 from poolservice_server.testing import Service, serve
+
+if TYPE_CHECKING:
+    from tests.backbones.models import TinyBackbone
 
 # A shell that runs tests in the background ignores Ctrl-C, and the processes that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -43,18 +45,21 @@ def server_address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mobilenetv2(tmp_path_factory: pytest.TempPathFactory) -> TinyBackbone:
+def mobilenetv2(tmp_path_factory: pytest.TempPathFactory) -> "TinyBackbone":
     """Return a tiny backbone with the name, outputs and some labels of the one that the documents use.
 
     The documents use labels of ImageNet and the outputs of an imported classifier: features and logits.
     """
+    # onnx needs a newer protobuf than the oldest supported grpcio, with which other tests run.
+    from tests.backbones.models import tiny_backbone
+
     folder = tmp_path_factory.mktemp("backbones") / "mobilenetv2"
     labels = ("tench", "goldfish", "brambling", "magpie", "tabby")
     return tiny_backbone(folder, name="mobilenetv2", labels=labels, logits=True)
 
 
 @pytest.fixture(scope="session")
-def backbone_address(mobilenetv2: TinyBackbone) -> Iterator[str]:
+def backbone_address(mobilenetv2: "TinyBackbone") -> Iterator[str]:
     """Return the address of a server like that of `server_address` with the backbone `mobilenetv2`."""
     with serve(*_DEFAULT_FLAGS, "--backbone", str(mobilenetv2.path)) as service:
         yield service.address
