@@ -11,6 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from poolservice import codec
+from poolservice.codec import requests
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2 as pb
 
@@ -213,6 +214,20 @@ def test_the_fields_behind_the_payload_are_part_of_the_head() -> None:
         assert decoded.head == request.SerializeToString()
     other = raw.replace(b"mobilenet", b"resnet_50")
     assert codec.parse_head(codec.decode_request(other).head).backbone == "resnet_50"
+
+
+@pytest.mark.parametrize("fields", [{}, {"backbone": "net"}])
+def test_large_heads_take_no_memory_in_the_codec(fields: dict[str, Any]) -> None:
+    def request(specs: int) -> bytes:
+        tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 4], data=b"abcd")
+        spec = pb.PoolSpec(spatial_dims=1, max_pool=pb.MaxPool(kernel_size=[1] * 100))
+        return pb.PoolRequest(specs=[spec] * specs, tensor=tensor, **fields).SerializeToString()
+
+    layouts = requests._LAYOUTS_WITH_SUFFIX if fields else requests._LAYOUTS
+    small, large = request(2), request(30)
+    assert [bytes(codec.decode_request(raw).data) for raw in (small, large)] == [b"abcd", b"abcd"]
+    assert len(small) in layouts
+    assert len(large) not in layouts
 
 
 def test_fields_behind_the_payload_count_to_the_limit_of_the_head() -> None:

@@ -40,10 +40,12 @@ class LayoutCache(dict[int, Layout]):
     """
 
     _MAX_LAYOUTS = 256
+    # Sixteen specs with every parameter take 1.5 KiB. Callers choose the layouts, so a layout must not be larger.
+    _MAX_BYTES = 2048
 
     def remember(self, length: int, layout: Layout) -> None:
         """Keep the layout of a tensor. Image files vary in length, so their layouts would hardly be used again."""
-        if layout.kind == "tensor":
+        if layout.kind == "tensor" and len(layout.prefix) + len(layout.suffix) <= self._MAX_BYTES:
             if len(self) >= self._MAX_LAYOUTS:
                 self.clear()
             self[length] = layout

@@ -202,7 +202,7 @@ class _BackboneStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     BACKBONE_STATE_SERVING: _BackboneState.ValueType  # 1
     """The backbone serves."""
     BACKBONE_STATE_BROKEN: _BackboneState.ValueType  # 2
-    """Its files are missing or wrong, and the server was told to start without it."""
+    """Its files are missing or wrong, and the server started without it."""
 
 class BackboneState(_BackboneState, metaclass=_BackboneStateEnumTypeWrapper):
     """Whether a backbone can be used."""
@@ -212,7 +212,7 @@ BACKBONE_STATE_UNSPECIFIED: BackboneState.ValueType  # 0
 BACKBONE_STATE_SERVING: BackboneState.ValueType  # 1
 """The backbone serves."""
 BACKBONE_STATE_BROKEN: BackboneState.ValueType  # 2
-"""Its files are missing or wrong, and the server was told to start without it."""
+"""Its files are missing or wrong, and the server started without it."""
 global___BackboneState = BackboneState
 
 @typing.final

@@ -18,7 +18,7 @@ from poolservice_server.batcher import Completed
 from poolservice_server.core.backbone_counts import BackboneCounts
 from poolservice_server.core.backbone_head import BackboneHead
 from poolservice_server.core.backbone_plan import BackbonePlan, BackbonePlans
-from poolservice_server.core.backbone_response import Preparation, encode_response
+from poolservice_server.core.backbone_response import PreprocessedImage, encode_response
 from poolservice_server.core.plan import Head
 from poolservice_server.images import CHANNELS, Decode
 from poolservice_server.images.decode_cost import decode_cost
@@ -121,9 +121,7 @@ class BackboneRequest(ABC):
             executor: where PNG images and large results are encoded.
         """
         self._requests.counts.count(self._backbone.name, self.plan.samples_shape[0], completed)
-        encode = partial(
-            encode_response, self.plan.response_builder, self._backbone, completed, self._preparation(completed)
-        )
+        encode = partial(encode_response, self.plan.response_builder, self._backbone, completed, self._image())
         if self.plan.response_builder.on_thread:
             return await asyncio.get_running_loop().run_in_executor(executor, encode)
         return encode()
@@ -132,9 +130,9 @@ class BackboneRequest(ABC):
         """Count the request, for which the network could give no result."""
         self._requests.counts.failures[self._backbone.name] += 1
 
-    @abstractmethod
-    def _preparation(self, completed: Completed) -> Preparation:
-        """Return how the payload was prepared."""
+    def _image(self) -> PreprocessedImage | None:
+        """Return what the response says about the image that was prepared; None for a tensor."""
+        return None
 
 
 class BackboneImage(BackboneRequest):
@@ -178,13 +176,11 @@ class BackboneImage(BackboneRequest):
             raise WorkStopped
         return BackboneInput(samples, self.plan.specs, self.plan.classes)
 
-    def _preparation(self, completed: Completed) -> Preparation:
+    def _image(self) -> PreprocessedImage:
         backbone = self._backbone
         height, width = self._scan.header.upright
-        return Preparation(
-            completed.prepare_seconds - self._preprocess_seconds,
-            self._preprocess_seconds,
-            region(width, height, backbone.input, backbone.preprocessing),
+        return PreprocessedImage(
+            self._preprocess_seconds, region(width, height, backbone.input, backbone.preprocessing)
         )
 
 
@@ -229,6 +225,3 @@ class BackboneTensor(BackboneRequest):
         # They can be anywhere in the message, and engines may read them with instructions that need aligned memory.
         samples = np.require(self._samples, requirements="A")
         return BackboneInput(samples, self.plan.specs, self.plan.classes)
-
-    def _preparation(self, completed: Completed) -> Preparation:
-        return Preparation(0.0, 0.0, None)

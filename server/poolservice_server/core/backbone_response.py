@@ -12,22 +12,20 @@ from poolservice_server.batcher import Completed
 from poolservice_server.core.response_builder import ResponseBuilder, execution_of
 
 
-class Preparation(NamedTuple):
-    """How a payload was prepared.
+class PreprocessedImage(NamedTuple):
+    """What the response says about an image.
 
     Attributes:
-        decode_seconds: the time that decoding took.
-        preprocess_seconds: the time that resizing and cropping took.
-        region: left, top, right and bottom of the part of the image that the backbone saw; None for a tensor.
+        seconds: the time that resizing and cropping took.
+        region: left, top, right and bottom of the part of the image that the backbone saw.
     """
 
-    decode_seconds: float
-    preprocess_seconds: float
-    region: tuple[float, float, float, float] | None
+    seconds: float
+    region: tuple[float, float, float, float]
 
 
 def encode_response(
-    builder: ResponseBuilder, backbone: Backbone, completed: Completed, preparation: Preparation
+    builder: ResponseBuilder, backbone: Backbone, completed: Completed, image: PreprocessedImage | None
 ) -> bytes:
     """Return the encoded PoolResponse.
 
@@ -35,17 +33,20 @@ def encode_response(
         builder: builds the results.
         backbone: the backbone that ran.
         completed: the request's outcome; its result is a `BackboneResult`.
-        preparation: how the payload was prepared.
+        image: the image, which was decoded and preprocessed in the time of its preparation; None for a tensor.
     """
     result: BackboneResult = completed.result
     execution = execution_of(completed)
-    execution.decode_microseconds = round(preparation.decode_seconds * 1e6)
-    execution.preprocess_microseconds = round(preparation.preprocess_seconds * 1e6)
     execution.backbone_microseconds = round(result.backbone_seconds * 1e6)
     execution.backbone_fingerprint = backbone.fingerprint
     region = None
-    if preparation.region is not None:
-        left, top, right, bottom = preparation.region
+    if image is None:
+        # The preparation of a tensor is the check of its values.
+        execution.decode_microseconds = 0
+    else:
+        execution.decode_microseconds = round((completed.prepare_seconds - image.seconds) * 1e6)
+        execution.preprocess_microseconds = round(image.seconds * 1e6)
+        left, top, right, bottom = image.region
         region = pool_pb2.ImageRegion(left=left, top=top, right=right, bottom=bottom)
     classes = () if result.classes is None else _class_scores(result.classes, backbone.labels)
     results = [builder.result(*pair) for pair in zip(builder.formats, result.specs, strict=True)]

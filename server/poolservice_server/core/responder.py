@@ -96,7 +96,7 @@ class Responder:
         # The permit reserves the memory until the response is ready; a large response then counts as unsent.
         with self._batcher.reserve(plan.cost.peak_bytes, call.caller, seconds) as permit:
             completed = await self._batcher.submit(to_run, permit)
-            return self._hold(await plan.response_builder.build(completed, self._image_threads), call)
+            return self.hold(await plan.response_builder.build(completed, self._image_threads), call)
 
     async def expected_response_bytes(self, request: codec.Request, caller: str) -> int:
         """Return the size of a response as far as it is known before the payload is read: that of a valid tensor's."""
@@ -137,9 +137,9 @@ class Responder:
                 if isinstance(to_prepare, BackboneRequest):
                     to_prepare.count_failure()
                 raise
-            return self._hold(await to_prepare.build(completed, self._image_threads), call)
+            return self.hold(await to_prepare.build(completed, self._image_threads), call)
 
-    def _hold(self, response: bytes, call: Call) -> bytes:
+    def hold(self, response: bytes, call: Call) -> bytes:
         """Count a response as unsent, unless it is small."""
         if len(response) > UNCOUNTED_BYTES:
             call.hold(self._unsent.add(call.caller, len(response)))

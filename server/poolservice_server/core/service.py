@@ -195,7 +195,10 @@ class PoolService:
     async def server_info(self, call: Call) -> bytes:
         """Respond to a GetServerInfoRequest, which has no fields, with a GetServerInfoResponse."""
         self._limits.check_message(call.message)
-        return self._info().SerializeToString()
+        response = self._info().SerializeToString()
+        # The labels of backbones make it large, and a caller may leave thousands of such responses unread.
+        self._unsent.check(call.caller, len(response))
+        return self._responder.hold(response, call)
 
     async def _outcome(self, request: codec.Request, call: Call) -> tuple[status_pb2.Status, bytes | None]:
         try:

@@ -44,7 +44,7 @@ class ValidationTurns:
 
     Args:
         max_bytes: the memory from which the waiting requests of a caller are limited to an equal share of it, so that
-            no caller shuts out the others. All callers together take at most twice as much, apart from one request of
+            no caller can exclude the others. All callers together take at most twice as much, apart from one request of
             any size for each caller.
     """
 

@@ -33,7 +33,12 @@ def serve(network: FakeNetwork, image_threads: ThreadPoolExecutor) -> Serve:
     `batcher` is a batcher or its arguments.
     """
 
-    def serve(*, batcher: Batcher | dict[str, Any] | None = None, **changes: Any) -> PoolService:
+    def serve(
+        *,
+        batcher: Batcher | dict[str, Any] | None = None,
+        info: Callable[[], pb.GetServerInfoResponse] = pb.GetServerInfoResponse,
+        **changes: Any,
+    ) -> PoolService:
         arguments: dict[str, Any] = {
             "max_message_bytes": 2**26,
             "max_image_pixels": 2**20,
@@ -46,6 +51,6 @@ def serve(network: FakeNetwork, image_threads: ThreadPoolExecutor) -> Serve:
         }
         if not isinstance(batcher, Batcher):
             batcher = Batcher(network, **({"inline_bytes": 2**20} | (batcher or {})))
-        return PoolService(batcher, image_threads, pb.GetServerInfoResponse, **arguments)
+        return PoolService(batcher, image_threads, info, **arguments)
 
     return serve

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from tests.backbones.core.fake_network import LABELS, backbone, backbones
@@ -13,6 +14,8 @@ from poolservice_server.backbone_metrics import BackboneMetrics
 from poolservice_server.backbones.backbone import BrokenBackbone
 from poolservice_server.backend import choose_backend
 from poolservice_server.core.service import Call, PoolService
+from poolservice_server.core.unsent_responses import UnsentResponse
+from poolservice_server.error_status import UnreadResponses
 from poolservice_server.server_info import responder
 from poolservice_server.settings import Settings
 
@@ -51,6 +54,21 @@ def test_server_info_has_every_value_of_the_preprocessing() -> None:
     assert (values["color_mode"], values["channel_order"]) == ("RGB", "RGB")
     assert (values["resize"], values["antialias"], values["size"]) == ("squash", "true", "[8, 8]")
     assert values["mean"] == "[0.485, 0.456, 0.406]"
+
+
+async def test_unread_descriptions_with_many_labels_count_to_the_limit_of_their_caller(serve: Serve) -> None:
+    described = pb.GetServerInfoResponse(backbones=[pb.BackboneInfo(labels=[f"class {n}" for n in range(10_000)])])
+    service = serve(info=lambda: described, max_unread_bytes=400_000)
+    held: list[UnsentResponse] = []
+    response = await service.server_info(Call(b"", caller="reads nothing", hold=held.append))
+    assert pb.GetServerInfoResponse.FromString(response) == described
+    assert service.unsent_bytes() >= len(response)
+    with pytest.raises(UnreadResponses):
+        await service.server_info(Call(b"", caller="reads nothing", hold=held.append))
+    await service.server_info(Call(b"", caller="another", hold=held.append))
+    for one in held:
+        one.release()
+    assert service.unsent_bytes() == 0
 
 
 async def test_metrics_count_samples_and_the_time_of_a_batch_once(serve: Serve) -> None:

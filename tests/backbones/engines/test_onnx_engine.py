@@ -185,9 +185,7 @@ def test_an_error_of_a_run_becomes_an_error_of_the_engine(write: Write) -> None:
     assert caught.value.__context__ is None
 
 
-def test_onnxruntime_is_told_to_use_the_given_threads_without_spinning(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_onnxruntime_uses_the_given_threads_without_spinning(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     options: list[onnxruntime.SessionOptions] = []
     open_session = onnxruntime.InferenceSession
 

@@ -59,6 +59,15 @@ def test_an_activation_in_place_does_not_change_the_output_before_it() -> None:
     np.testing.assert_array_equal(after, np.maximum(expected, 0))
 
 
+def test_only_modules_that_a_run_wanted_have_hooks() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten())
+    engine = TorchEngine(network, CPU)
+    samples = np.ones((1, 3, 8, 8), np.float32)
+    for _ in range(2):
+        engine.run(samples, ["1", ""])
+        assert [len(module._forward_hooks) for module in network] == [0, 1, 0]
+
+
 class Timm(nn.Module):
     """A network with the methods of timm's networks."""
 

@@ -149,6 +149,7 @@ class Loader:
                 )
             check_shapes(folder, [(engine, one.outputs) for engine, (one, _) in zip(engines, measured, strict=True)])
         except BaseException:
+            # Whatever ends the load, also Ctrl-C, no device may keep a network that does not serve.
             for device in self._devices:
                 network = device.networks.pop(manifest.name, None)
                 if network is not None:
@@ -179,6 +180,7 @@ class Loader:
         try:
             device.networks[name] = network = Network(folder, engine, device.torch_device, self._budget)
         except BaseException:
+            # No device has it yet, so nobody else would close it.
             engine.close()
             raise
         measured = warm_up(folder, network, device)
