@@ -83,6 +83,15 @@ def test_a_state_dict_becomes_an_onnx_file_and_torch_weights(backbone: Command, 
     assert (manifest.preprocessing.size, manifest.preprocessing.filter) == (73, "bilinear")
 
 
+def test_an_exported_model_names_no_files_of_this_machine(backbone: Command, tmp_path: Path) -> None:
+    # Otherwise the fingerprint of the same weights would depend on where poolservice is installed.
+    torch.save(_network().state_dict(), tmp_path / "w.pth")
+    assert backbone("import", tmp_path / "w.pth", "--architecture", "tiny", "-o", tmp_path / "t").status == 0
+    model = (tmp_path / "t" / "model.onnx").read_bytes()
+    assert b".py" not in model
+    assert b"poolservice_server" not in model
+
+
 def test_the_weights_of_a_checkpoint_are_found(backbone: Command, tmp_path: Path) -> None:
     wrapped = {f"module.{name}": tensor.half() for name, tensor in _network().state_dict().items()}
     checkpoint = {"epoch": 3, "state_dict": wrapped, "optimizer": {"lr": 0.1}}

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import Message
 from torch import nn
 
 from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.foreign_text import quote
 
 _INPUT = "input"
+
+_NOTES = ("metadata_props", "doc_string")
 
 
 class _WithModuleOutputs(nn.Module):
@@ -90,4 +93,20 @@ def export_onnx(network: nn.Module, modules: Sequence[str], shape: tuple[int, in
         logger.setLevel(level)
     if program is None:
         raise AssertionError("torch.onnx.export returns a program with dynamo=True")
-    return program.model_proto
+    model = program.model_proto
+    _remove_notes(model)
+    return model
+
+
+def _remove_notes(message: Message) -> None:
+    """Remove the exporter's notes from a model.
+
+    They hold the paths of this machine's Python files. With them, the same network would have another hash and another
+    fingerprint on each machine.
+    """
+    for field, value in message.ListFields():
+        if field.name in _NOTES:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for inner in (value,) if isinstance(value, Message) else value:
+                _remove_notes(inner)
