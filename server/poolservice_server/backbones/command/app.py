@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _report(reason: str, status: int) -> int:
-    # Names in files of strangers may contain control characters.
+    # A downloaded file may contain names with control characters.
     print(f"poolservice-server backbone: {printable(reason)}", file=sys.stderr)  # noqa: T201 - the command's output
     return status
 

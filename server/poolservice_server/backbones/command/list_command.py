@@ -7,6 +7,7 @@ import typer
 
 from poolservice_server.backbones.command.table import print_table
 from poolservice_server.backbones.folder import BackboneFolder, BrokenFolder, read_folder
+from poolservice_server.backbones.folder_files import backbones_in
 from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.backbones.installation import missing_packages
 from poolservice_server.backbones.manifest import FILE_NAME
@@ -38,8 +39,7 @@ def _backbones_in(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise ImportFailed(f"{folder}: there is no such folder")
-    # The server does not read hidden folders either.
-    found = sorted(path.parent for path in folder.glob(f"[!.]*/{FILE_NAME}"))
+    found = backbones_in(folder)
     if not found:
         raise ImportFailed(f"{folder}: has no subfolder with a {FILE_NAME}; make one with: backbone import")
     return found
