@@ -19,6 +19,7 @@ from poolservice_server.backbones.engines.architectures import Architecture
 from poolservice_server.backbones.engines.architectures import table as architectures
 from poolservice_server.backbones.folder import read_folder
 from poolservice_server.backbones.importing import state_dict
+from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.backbones.importing.state_dict import convert_state_dict
 
 
@@ -226,10 +227,24 @@ def test_an_activation_in_place_does_not_change_another_output(backbone: Command
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_conversion_ends_when_its_time_is_over(
-    backbone: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The time that is left follows from the size of the file, and is shorter than the start of a process.
+def test_a_conversion_ends_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_dict, "_MIN_SECONDS", 0)
+    # The child process can never read this file, because nobody writes to the pipe.
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(ImportFailed, match=r"w\.pth: was not converted within 0 s"):
+        convert_state_dict(tmp_path / "w.pth", tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(), (10**9, 0)])
+def test_a_last_layer_of_a_wrong_shape_takes_no_memory(
+    backbone: Command, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    save_file({**_network().state_dict(), "fc.weight": torch.ones(shape)}, tmp_path / "w.safetensors")
+    error = _error(backbone, tmp_path / "w.safetensors")
+    assert error.endswith(f"is no state dict of tiny: fc.weight has the shape {shape} instead of (10, 6)")
+
+
+def test_an_error_of_writing_is_not_called_damage(tmp_path: Path) -> None:
     torch.save(_network().state_dict(), tmp_path / "w.pth")
-    assert _error(backbone, tmp_path / "w.pth").endswith("w.pth: was not converted within 0 s")
+    with pytest.raises(ImportFailed, match=r"the process that converts it ended with status 1: .*No such file"):
+        convert_state_dict(tmp_path / "w.pth", tmp_path / "missing" / "w.safetensors")

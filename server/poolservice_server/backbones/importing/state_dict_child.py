@@ -35,23 +35,30 @@ def main() -> int:
 
     _limit(memory_bytes)
     try:
-        loaded = torch.load(source, map_location="cpu", weights_only=True)
-        save_file(_tensors(loaded, torch.Tensor), target)
+        save_file(_tensors(_loaded(source), torch.Tensor), target)
     except pickle.UnpicklingError as error:
         report["error"] = _pickle_reason(str(error))
     except (MemoryError, RuntimeError) as error:
         report["error"] = _runtime_reason(error, memory_bytes)
     except _Unusable as error:
         report["error"] = str(error)
-    # A damaged file can make the unpickler raise anything.
-    except Exception:  # noqa: BLE001
-        report["error"] = _DAMAGED
     print(json.dumps(report))  # noqa: T201 - the result for the parent process
     return 0
 
 
 class _Unusable(Exception):
     pass
+
+
+def _loaded(source: str) -> object:
+    import torch
+
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, MemoryError, RuntimeError):
+        raise
+    except Exception:  # noqa: BLE001 - a damaged file can make the unpickler raise anything
+        raise _Unusable(_DAMAGED) from None
 
 
 def _leave_network() -> bool:

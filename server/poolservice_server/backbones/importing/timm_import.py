@@ -14,7 +14,13 @@ from poolservice_server.backbones.importing.network_run import test_images
 from poolservice_server.backbones.importing.options import ImportOptions
 from poolservice_server.backbones.importing.output_choice import FEATURES, LOGITS
 from poolservice_server.backbones.importing.presets import Preset
-from poolservice_server.backbones.importing.torch_import import load_weights, read_tensors, write_network
+from poolservice_server.backbones.importing.torch_import import (
+    WrongWeights,
+    class_arguments,
+    load_weights,
+    read_tensors,
+    write_network,
+)
 from poolservice_server.foreign_text import quote
 from poolservice_server.settings.errors import did_you_mean
 
@@ -40,13 +46,17 @@ def import_timm(name: str, weights: Path, target: Path, options: ImportOptions) 
         raise ImportFailed(f"timm has no network {quote(architecture)}{did_you_mean(architecture, known)}")
     tensors, notes = read_tensors(weights)
     # The full name also selects the preprocessing of these weights.
-    network: nn.Module = timm.create_model(name, pretrained=False)
+    network: Any = timm.create_model(name, pretrained=False)
     arguments: dict[str, Any] = {}
-    classes = _classes(network, tensors)
-    if classes is not None:
-        arguments = {"num_classes": classes}
-        network = timm.create_model(name, pretrained=False, **arguments)
-    load_weights(network, tensors, f"{weights}: does not fit timm's {architecture}")
+    try:
+        weight = f"{network.default_cfg.get('classifier')}.weight"
+        # Some networks have several classifiers, or none.
+        if weight in tensors and weight in network.state_dict():
+            arguments = class_arguments(network, weight, tensors)
+            network = timm.create_model(name, pretrained=False, **arguments)
+        load_weights(network, tensors)
+    except WrongWeights as error:
+        raise ImportFailed(f"{weights}: does not fit timm's {architecture}: {error}") from None
     config = timm.data.resolve_model_data_config(network)
     size = options.image_size or (int(config["input_size"][1]), int(config["input_size"][2]))
     shape = (int(config["input_size"][0]), *size)
@@ -71,13 +81,6 @@ def _timm() -> Any:
     except RuntimeError as error:
         # torchvision, which timm imports, raises this if it was built for another torch.
         raise ImportFailed(f"timm cannot be imported: {quote(str(error))}") from None
-
-
-def _classes(network: Any, tensors: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of the weights; None if the network has no single classifier."""
-    classifier = network.default_cfg.get("classifier")
-    weight = tensors.get(f"{classifier}.weight")
-    return None if weight is None else len(weight)
 
 
 def timm_preset(config: Mapping[str, Any], size: tuple[int, int], name: str) -> Preset:

@@ -28,6 +28,10 @@ from poolservice_server.settings.errors import did_you_mean
 _WEIGHTS_FILE = "model.safetensors"
 
 
+class WrongWeights(Exception):
+    """A file has other tensors than the network. The message says which."""
+
+
 def import_state_dict(path: Path, architecture: str, target: Path, options: ImportOptions) -> ImportedBackbone:
     """Make a backbone's folder, with an ONNX file and torch weights, of the weights of a known architecture.
 
@@ -47,14 +51,13 @@ def import_state_dict(path: Path, architecture: str, target: Path, options: Impo
             f"{did_you_mean(architecture, ARCHITECTURES)}"
         )
     tensors, notes = read_tensors(path)
-    weight = tensors.get(f"{known.last_layer}.weight")
-    if weight is None:
-        raise ImportFailed(
-            f"{path}: is no state dict of {architecture}: it has no {known.last_layer}.weight{_fitting(tensors)}"
-        )
-    arguments = {"num_classes": len(weight)}
-    network = known.build(**arguments)
-    load_weights(network, tensors, f"{path}: is no state dict of {architecture}", _fitting(tensors))
+    try:
+        with torch.device("meta"):
+            arguments = class_arguments(known.build(), f"{known.last_layer}.weight", tensors)
+        network = known.build(**arguments)
+        load_weights(network, tensors)
+    except WrongWeights as error:
+        raise ImportFailed(f"{path}: is no state dict of {architecture}: {error}{_fitting(tensors)}") from None
     size = options.image_size or (known.input_size, known.input_size)
     imported = write_network(
         network,
@@ -97,11 +100,32 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], list[str]]:
             raise ImportFailed(f"{path}: is no safetensors file: {quote(str(error))}") from None
 
 
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], complaint: str, hint: str = "") -> None:
+def class_arguments(network: nn.Module, weight: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the argument that builds a network again with as many classes as the weights have.
+
+    Args:
+        network: the network with any number of classes.
+        weight: the name of the weight of its last layer.
+        tensors: the weights.
+
+    Raises:
+        WrongWeights: the last layer has no weight, or takes another number of features. Without this check, a small
+            file could name so many classes that the network fills the memory.
+    """
+    found = tensors.get(weight)
+    if found is None:
+        raise WrongWeights(f"it has no {weight}")
+    expected = network.get_parameter(weight).shape
+    if found.shape[1:] != expected[1:] or found.dim() != len(expected):
+        raise _wrong_shape(weight, found.shape, expected)
+    return {"num_classes": len(found)}
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load weights that must fit exactly, and put the network into evaluation mode.
 
     Raises:
-        ImportFailed: a parameter is missing, unknown or of another shape.
+        WrongWeights: a parameter is missing, unknown or of another shape.
     """
     expected = network.state_dict()
     missing = [name for name in expected if name not in tensors and not name.endswith("num_batches_tracked")]
@@ -112,15 +136,16 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], complaint: s
             for verb, noun, names in (("lacks", "tensor", missing), ("has", "unknown tensor", unknown))
             if names
         ]
-        raise ImportFailed(f"{complaint}: {' and '.join(problems)}{hint}")
+        raise WrongWeights(" and ".join(problems))
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            raise ImportFailed(
-                f"{complaint}: {name} has the shape {tuple(tensor.shape)} instead of "
-                f"{tuple(expected[name].shape)}{hint}"
-            )
+            raise _wrong_shape(name, tensor.shape, expected[name].shape)
     network.load_state_dict(tensors, strict=False)
     network.eval()
+
+
+def _wrong_shape(name: str, found: torch.Size, expected: torch.Size) -> WrongWeights:
+    return WrongWeights(f"{quote(name)} has the shape {tuple(found)} instead of {tuple(expected)}")
 
 
 def write_network(
@@ -184,7 +209,8 @@ def _fitting(tensors: Mapping[str, Tensor]) -> str:
     shapes = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     for name, architecture in ARCHITECTURES.items():
         weight = shapes.get(f"{architecture.last_layer}.weight")
-        if weight is None:
+        # None, or a number without a shape.
+        if not weight:
             continue
         with torch.device("meta"):
             expected = architecture.build(num_classes=weight[0]).state_dict()
