@@ -116,3 +116,23 @@ def test_without_timm_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "timm", None)
     error = backbone("import", "timm:tiny_net", "--weights", weights, "-o", tmp_path / "t").error
     assert error == "timm:NAME needs timm, which is not installed; install it with: pip install timm"
+
+
+def test_a_crop_fraction_overrides_the_one_of_timm(
+    backbone: Command, tmp_path: Path, weights: Path, timm: dict[str, Any]
+) -> None:
+    timm["crop_mode"] = "squash"
+    flags = ("--weights", weights, "-o", tmp_path / "t", "--crop-fraction", "0.5")
+    done = backbone("import", "timm:tiny_net", *flags)
+    assert done.status == 0, done.stderr
+    assert read_folder(tmp_path / "t", allow_code_models=False).manifest.preprocessing.size == (128, 128)
+
+
+@pytest.mark.usefixtures("timm")
+def test_weights_of_another_network_are_refused(backbone: Command, tmp_path: Path) -> None:
+    torch.save({**_TimmNetwork(7).state_dict(), "head.fc.weight": torch.ones(7, 5)}, tmp_path / "w.pth")
+    done = backbone("import", "timm:tiny_net", "--weights", tmp_path / "w.pth", "-o", tmp_path / "t")
+    assert done.status == 2
+    assert done.error == (
+        f"{tmp_path}/w.pth: does not fit timm's tiny_net: head.fc.weight has the shape (7, 5) instead of (1000, 6)"
+    )

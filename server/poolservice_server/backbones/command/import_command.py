@@ -11,8 +11,12 @@ from poolservice_server.backbones.installation import missing_packages
 from poolservice_server.backbones.labels import LABEL_SETS
 from poolservice_server.backbones.manifest_values import LARGEST_SIDE
 
+# The parameters that the list of tensors depends on.
+_OF_LIST = frozenset({"model", "input_size", "every"})
+
 
 def import_(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -85,6 +89,7 @@ def import_(
     """Make a backbone's folder from a model file. Nothing is downloaded."""
     if problem := missing_packages():
         raise ImportFailed(problem)
+    _check_flags(context, makes_folder=folder is not None)
     sizes = _sides("--input-size", input_size)
     image_size = (sizes[0], sizes[-1]) if sizes else None
     if folder is None:
@@ -125,6 +130,19 @@ def import_(
         image_size=image_size,
     )
     print_imported(import_model(model, folder, options, architecture=architecture, weights=weights))
+
+
+def _check_flags(context: typer.Context, *, makes_folder: bool) -> None:
+    """Refuse flags that would have no effect."""
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if makes_folder and name == "every":
+            raise ImportFailed("--all lists the tensors of a file, and -o makes a folder; leave one of them out")
+        if not makes_folder and name not in _OF_LIST:
+            raise ImportFailed(f"{parameter.opts[0]} is about a new folder; name the folder with -o DIR")
 
 
 def _list_tensors(model: str, image_size: tuple[int, int] | None, *, every: bool) -> None:

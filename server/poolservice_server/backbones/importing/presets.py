@@ -1,7 +1,7 @@
 """Preprocessing that published weights share, and the flags that change it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -83,7 +83,7 @@ PRESETS: Mapping[str, Preset] = {
 
 @dataclass(frozen=True, slots=True)
 class PreprocessingFlags:
-    """The flags about preprocessing; None where a flag is not given.
+    """The flags about preprocessing; None or nothing where a flag is not given.
 
     Attributes:
         preset: the name of a preset.
@@ -95,14 +95,7 @@ class PreprocessingFlags:
     preset: str | None = None
     crop_fraction: float | None = None
     channel_order: str | None = None
-    fields: Mapping[str, Any] | None = None
-
-    @property
-    def any_given(self) -> bool:
-        """Return True if a flag is given."""
-        return any(value is not None for value in (self.preset, self.crop_fraction, self.channel_order)) or bool(
-            self.fields
-        )
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def preprocessing_of(
@@ -119,7 +112,7 @@ def preprocessing_of(
         ImportFailed: the preprocessing is not known, or flags are wrong.
     """
     name = flags.preset
-    if name is None and known is None and not flags.any_given:
+    if known is None and flags == PreprocessingFlags():
         raise ImportFailed(
             "a model file does not say how its images were prepared, and wrong preprocessing gives wrong features: "
             f"name it with --preprocessing, one of {', '.join(PRESETS)}, or with --size, --filter, --mean and --std"
@@ -132,15 +125,10 @@ def preprocessing_of(
         raise ImportFailed(f"--crop-fraction must be {LEAST_FRACTION} or more; got {flags.crop_fraction}")
     preset = PRESETS[name] if name is not None else known or PRESETS["unit"]
     channels, height, width = shape
-    fields = {**preset.fields, **(flags.fields or {})}
+    fields = {**preset.fields, **flags.fields}
     if channels == 1:
         fields = {key: _gray(value) if key in ("mean", "std") else value for key, value in fields.items()}
-    if fields.get("resize") == "none" or (flags.fields or {}).get("resize"):
-        # The size of the preset belongs to the resize of the preset.
-        fields["size"] = (flags.fields or {}).get("size")
-    if fields.get("size") is None and fields.get("resize", "shortest") in ("shortest", "longest"):
-        # torchvision and timm floor the side, too.
-        fields["size"] = int(min(height, width) / (flags.crop_fraction or preset.crop_fraction))
+    fields["size"] = _size(flags, preset, fields.get("resize", "shortest"), height, width)
     fields = {key: value for key, value in fields.items() if value is not None}
     order = flags.channel_order or preset.channel_order
     try:
@@ -158,6 +146,26 @@ def preprocessing_of(
     except ValidationError as error:
         table = Input if error.title == Input.__name__ else Preprocessing
         raise ImportFailed(f"preprocessing: {explain(error, table)}") from None
+
+
+def _size(
+    flags: PreprocessingFlags, preset: Preset, resize: str, height: int, width: int
+) -> int | tuple[int, int] | None:
+    """Return the size to which images are resized; None if they are not, or to that of the input (height, width)."""
+    fraction = flags.crop_fraction
+    if fraction is not None and resize == "none":
+        raise ImportFailed("--crop-fraction needs images that are resized, and the resize is none")
+    if fraction is not None and "size" in flags.fields:
+        raise ImportFailed("--crop-fraction and --size both state the size of resized images; leave one of them out")
+    # The size of the preset belongs to the resize of the preset.
+    known = None if resize == "none" or "resize" in flags.fields else preset.fields.get("size")
+    size: int | tuple[int, int] | None = flags.fields.get("size", known)
+    # torchvision and timm floor the sides, too.
+    if fraction is not None and (resize == "squash" or isinstance(size, tuple)):
+        return int(height / fraction), int(width / fraction)
+    if fraction is not None or (size is None and resize in ("shortest", "longest")):
+        return int(min(height, width) / (fraction or preset.crop_fraction))
+    return size
 
 
 def _gray(values: tuple[float, ...]) -> tuple[float, ...]:
