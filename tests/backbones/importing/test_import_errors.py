@@ -164,6 +164,69 @@ def test_flags_that_belong_to_another_kind_of_model(backbone: Command, tmp_path:
     assert "--weights belongs to" in _error(backbone, model, tmp_path, "--weights", "w.pth")
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--labels", "imagenet-1k"), ("--preprocessing", "timm"), ("--name", "a"), ("--weights", "w.pth")],
+)
+def test_a_list_of_tensors_refuses_the_flags_of_a_new_folder(
+    backbone: Command, tmp_path: Path, flag: str, value: str
+) -> None:
+    done = backbone("import", write_onnx(tmp_path / "x.onnx"), flag, value)
+    assert (done.status, done.stdout) == (2, "")
+    assert done.error == f"{flag} is about a new folder; name the folder with -o DIR"
+
+
+def test_a_new_folder_and_a_list_of_tensors_exclude_each_other(backbone: Command, tmp_path: Path) -> None:
+    model = write_onnx(tmp_path / "x.onnx")
+    error = _error(backbone, model, tmp_path, "--preprocessing", "timm", "--all")
+    assert error == "--all lists the tensors of a file, and -o makes a folder; leave one of them out"
+
+
+@pytest.mark.parametrize("flags", [("--size", "40"), ("--resize", "none")])
+def test_a_crop_fraction_without_effect_is_refused(backbone: Command, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    error = _error(backbone, write_onnx(tmp_path / "x.onnx"), tmp_path, "--crop-fraction", "0.9", *flags)
+    assert error.startswith("--crop-fraction ")
+
+
+def test_an_output_that_has_another_shape_than_the_file_says(backbone: Command, tmp_path: Path) -> None:
+    # The shape is computed from the values of the image, so no analysis of the graph can find it.
+    nodes = [
+        *CONVOLUTION,
+        node("ReduceMax", ["pixels"], "largest", keepdims=0),
+        node("Sub", ["largest", "largest"], "zero"),
+        node("Cast", ["zero"], "nothing", to=TensorProto.INT64),
+        node("Add", ["nothing", "sizes"], "computed"),
+        node("Reshape", ["map", "computed"], "out"),
+    ]
+    constants = {"sizes": np.array([-1, 512], np.int64)}
+    model = write_onnx(tmp_path / "x.onnx", nodes, constants=constants, outputs={"out": ("N", 8, 8, 8)})
+    error = _error(backbone, model, tmp_path)
+    assert error == "the output out has the shape (N, 512), but the file says (N, 8, 8, 8)"
+
+
+def test_an_input_that_is_larger_than_any_network(backbone: Command, tmp_path: Path) -> None:
+    model = write_onnx(tmp_path / "x.onnx", input=("N", 3, 1 << 40, 1 << 40))
+    assert backbone("import", model).error.endswith("but its sides must be at most 8192")
+
+
+def _nested_functions(path: Path, depth: int) -> Path:
+    """Write a model with functions of which each calls the next one twice."""
+    model = onnx.load(str(write_onnx(path, domains={"local": 1})))
+    for level in range(depth):
+        inner = {"op_type": f"f{level + 1}", "domain": "local"} if level < depth - 1 else {"op_type": "Identity"}
+        nodes = [onnx.helper.make_node(inputs=[a], outputs=[b], **inner) for a, b in (("a", "b"), ("b", "c"))]
+        model.functions.append(onnx.helper.make_function("local", f"f{level}", ["a"], ["c"], nodes, model.opset_import))
+    model.graph.node.insert(0, node("f0", ["pixels"], "same", domain="local"))
+    model.graph.node[1].input[0] = "same"
+    onnx.save(model, str(path))
+    return path
+
+
+def test_functions_that_multiply_are_refused_before_they_are_inlined(backbone: Command, tmp_path: Path) -> None:
+    error = _error(backbone, _nested_functions(tmp_path / "x.onnx", 60), tmp_path)
+    assert "x.onnx: its functions, inlined, have more than 100000 operators" in error
+
+
 def test_labels_without_a_head(backbone: Command, tmp_path: Path) -> None:
     model = write_onnx(tmp_path / "x.onnx", CONVOLUTION, outputs={"map": ("N", 8, 8, 8)})
     flags = ("--preprocessing", "timm", "--labels", "imagenet-1k")

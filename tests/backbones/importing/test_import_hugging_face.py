@@ -11,6 +11,7 @@ from tests.backbones.importing.conftest import Command
 from tests.backbones.importing.graphs import CHANNELS, CONVOLUTION, HEAD, SIZE, node, write_onnx
 
 from poolservice_server.backbones.folder import read_folder
+from poolservice_server.backbones.importing import hugging_face
 from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.backbones.importing.image_processor import read_processor
 
@@ -223,3 +224,25 @@ def test_a_folder_that_lacks_a_file(backbone: Command, tmp_path: Path) -> None:
         assert "is no JSON" in backbone("import", folder, "-o", tmp_path / "t").error
     (folder / "preprocessor_config.json").unlink()
     assert "has no preprocessor_config.json" in backbone("import", folder, "-o", tmp_path / "t").error
+
+
+def test_a_crop_fraction_overrides_the_size_of_the_image_processor(backbone: Command, tmp_path: Path) -> None:
+    processor = {
+        **VALUES,
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": SIZE},
+        "crop_size": {"height": SIZE, "width": SIZE},
+        "resample": 3,
+    }
+    folder = _folder(tmp_path / "hf", processor)
+    write_onnx(folder / "model.onnx")
+    done = backbone("import", folder, "-o", tmp_path / "t", "--crop-fraction", "0.5")
+    assert done.status == 0, done.stderr
+    assert read_folder(tmp_path / "t", allow_code_models=False).manifest.preprocessing.size == 2 * SIZE
+
+
+def test_a_file_of_settings_has_a_limit(backbone: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hugging_face, "_MAX_JSON_BYTES", 100)
+    folder = _folder(tmp_path / "hf", {**VIT, "comment": "x" * 100})
+    done = backbone("import", folder, "-o", tmp_path / "t")
+    assert done.error == f"{folder}/preprocessor_config.json: must have at most 100 bytes"

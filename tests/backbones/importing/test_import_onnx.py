@@ -231,3 +231,32 @@ def test_a_failed_import_leaves_nothing_behind(backbone: Command, tmp_path: Path
     assert done.status == 2
     assert done.error.startswith("name")
     assert list((tmp_path / "backbones").iterdir()) == []
+
+
+def test_functions_are_inlined(backbone: Command, tmp_path: Path) -> None:
+    model = onnx.load(str(write_onnx(tmp_path / "model.onnx", domains={"local": 1})))
+    identity = onnx.helper.make_node("Identity", ["a"], ["b"])
+    model.functions.append(onnx.helper.make_function("local", "same", ["a"], ["b"], [identity], model.opset_import))
+    model.graph.node.insert(0, node("same", ["pixels"], "copy", domain="local"))
+    model.graph.node[1].input[0] = "copy"
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    done = backbone("import", tmp_path / "model.onnx", "-o", tmp_path / "t", *PRESET)
+    assert done.status == 0, done.stderr
+    assert not onnx.load(str(tmp_path / "t" / "model.onnx")).functions
+
+
+def test_tensors_that_are_sequences_are_not_outputs(backbone: Command, tmp_path: Path) -> None:
+    nodes = [*CONVOLUTION, *HEAD, node("SplitToSequence", ["map", "split"], "parts", axis=1)]
+    model = write_onnx(tmp_path / "model.onnx", nodes, constants={"split": np.array([3, 5], np.int64)})
+    done = backbone("import", model, "-o", tmp_path / "t", *PRESET)
+    assert done.status == 0, done.stderr
+    assert list(read_folder(tmp_path / "t", allow_code_models=False).manifest.outputs) == ["features", "logits"]
+
+
+def test_many_outputs_get_different_names(backbone: Command, tmp_path: Path) -> None:
+    names = ["é" * (number + 1) for number in range(3)]
+    nodes = [*CONVOLUTION, *(node("Relu", ["map"], name) for name in names)]
+    model = write_onnx(tmp_path / "model.onnx", nodes, outputs=dict.fromkeys(names, ("N", CHANNELS, 8, 8)))
+    assert backbone("import", model, "-o", tmp_path / "t", *PRESET).status == 0
+    found = read_folder(tmp_path / "t", allow_code_models=False).manifest.outputs
+    assert list(found) == ["features", "output", "output-2"]

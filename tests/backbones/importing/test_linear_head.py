@@ -107,3 +107,14 @@ def test_the_averages_that_scale_a_map_are_no_head(backbone: Command, tmp_path: 
     model = write_onnx(tmp_path / "model.onnx", [*CONVOLUTION, *scaled], outputs={"out": ("N", CHANNELS, 8, 8)})
     done = backbone("import", model)
     assert "out     map   8 x 8 x 8  Relu     the default choice, an output of the file" in done.stdout
+
+
+def test_a_head_without_classes_is_no_head(backbone: Command, tmp_path: Path) -> None:
+    head = [*FLAT, node("Gemm", ["vector", "none", "nothing"], "logits", transB=1)]
+    constants = {"none": np.zeros((0, CHANNELS), np.float32), "nothing": np.zeros(0, np.float32)}
+    model = write_onnx(
+        tmp_path / "model.onnx", [*CONVOLUTION, *head], constants=constants, outputs={"logits": ("N", 0)}
+    )
+    done = backbone("import", model, "-o", tmp_path / "tiny", *PRESET)
+    assert done.status == 0, done.stderr
+    assert read_folder(tmp_path / "tiny", allow_code_models=False).head is None

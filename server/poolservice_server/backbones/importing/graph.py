@@ -5,9 +5,11 @@ from typing import Literal, NamedTuple
 import onnx
 from onnx import TensorProto, helper
 
+from poolservice_server.backbones.engines.engine import first_line
 from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.backbones.importing.session import measured_shapes
 from poolservice_server.backbones.importing.shapes import TensorUse, use_of
+from poolservice_server.backbones.manifest_values import LARGEST_SIDE
 from poolservice_server.foreign_text import quote
 
 _BATCH = "N"
@@ -90,7 +92,7 @@ class Graph:
         try:
             inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
         except onnx.shape_inference.InferenceError as error:
-            raise ImportFailed(f"the graph is inconsistent: {quote(str(error).splitlines()[0])}") from None
+            raise ImportFailed(f"the graph is inconsistent: {quote(first_line(error))}") from None
         values = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
         shapes = {
             name: tuple(dim.dim_value for dim in values[name].shape.dim)
@@ -160,6 +162,8 @@ def _prepare_input(graph: onnx.GraphProto, image_size: tuple[int, int] | None) -
 
 
 def _static_size(sides: list[int | None], image_size: tuple[int, int] | None, shape: str) -> tuple[int, int]:
+    if any(side is not None and side > LARGEST_SIDE for side in sides):
+        raise ImportFailed(f"the input's shape is {shape}, but its sides must be at most {LARGEST_SIDE}")
     if image_size is None:
         height, width = sides
         if not height or not width:

@@ -12,9 +12,10 @@ from poolservice_server.backbones.importing.model_file import read_model
 from poolservice_server.backbones.importing.options import ImportOptions
 from poolservice_server.backbones.importing.output_choice import choose
 from poolservice_server.backbones.importing.presets import preprocessing_of
-from poolservice_server.foreign_text import quote
 
 _PROCESSOR, _CONFIG = "preprocessor_config.json", "config.json"
+# Far more than the names of many thousand classes need.
+_MAX_JSON_BYTES = 16 << 20
 _MODELS = ("onnx/model.onnx", "model.onnx", "onnx/vision_model.onnx", "vision_model.onnx")
 
 
@@ -75,13 +76,17 @@ def _labels(folder: Path) -> tuple[str, ...]:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(_MAX_JSON_BYTES + 1)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImportFailed(f"{path}: cannot be read: {quote(str(error))}") from None
+    except OSError as error:
+        raise ImportFailed(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > _MAX_JSON_BYTES:
+        raise ImportFailed(f"{path}: must have at most {_MAX_JSON_BYTES} bytes")
     try:
-        contents = json.loads(text)
+        # json.loads would guess the encoding of bytes.
+        contents = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise ImportFailed(f"{path}: is no JSON: {error}") from None
     if not isinstance(contents, dict):

@@ -79,6 +79,7 @@ def write_backbone(
         graph.add_output(head.feature_map)
         tensors += [head.feature_map, head.logits]
     run = NetworkRun(_with_output(graph, head), graph.input.name, graph.input.shape, list(dict.fromkeys(tensors)))
+    _check_shapes(graph, run)
     if head is not None and not _is_right(head, graph, run, notes):
         head = None
     head_output = _head_output(head, graph, outputs)
@@ -115,6 +116,20 @@ def write_backbone(
     if not options.licence or not options.source:
         notes.append("--licence and --source are not given; clients see them in server_info")
     return ImportedBackbone(target, *image, tuple(outputs), classes, tuple(notes))
+
+
+def _check_shapes(graph: Graph, run: NetworkRun) -> None:
+    """Compare the shapes with those of a run: a file may state wrong shapes for its outputs."""
+    for tensor, values in run.outputs.items():
+        stated, found = graph.shapes.get(tensor), values.shape[1:]
+        if stated is not None and stated != found:
+            raise ImportFailed(
+                f"the output {quote(tensor)} has the shape {_of_batch(found)}, but the file says {_of_batch(stated)}"
+            )
+
+
+def _of_batch(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(map(str, ('N', *shape)))})"
 
 
 def _labels(options: ImportOptions, classes: int, known: Sequence[str]) -> Sequence[str]:

@@ -57,7 +57,7 @@ def find_linear_head(graph: Graph) -> LinearHead | None:
         logits = node.output[0]
         if node.op_type == "MatMul":
             logits, bias = _added_bias(_behind_reshapes(logits, consumers), consumers, constants, len(weight))
-        if len(bias) == len(weight):
+        if 0 < len(weight) == len(bias):
             return LinearHead(pooling.input[0], logits, weight.astype(np.float32), bias.astype(np.float32))
     return None
 

@@ -1,5 +1,6 @@
 """Chooses the outputs of a backbone among the tensors of its graph."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -56,8 +57,9 @@ def candidates(graph: Graph, *, every: bool = False) -> list[Candidate]:
         every: whether to return every such tensor. By default: the last feature map of each height and width, the last
             token grid, the last vector, and the outputs of the graph.
     """
+    outputs = frozenset(graph.outputs)
     found = [
-        Candidate(tensor, use, graph.makers[tensor].op_type, tensor in graph.outputs)
+        Candidate(tensor, use, graph.makers[tensor].op_type, tensor in outputs)
         for tensor in graph.shapes
         if (use := graph.use_of(tensor)) is not None
     ]
@@ -66,7 +68,7 @@ def candidates(graph: Graph, *, every: bool = False) -> list[Candidate]:
     last = {_positions(candidate.use): candidate.tensor for candidate in found}
     # A map as large as the image is the image itself, or close to it.
     last.pop(graph.input.shape[1:], None)
-    shown = {default_tensor(graph), *graph.outputs, *last.values()}
+    shown = {default_tensor(graph), *outputs, *last.values()}
     return [one for one in found if one.tensor in shown]
 
 
@@ -88,7 +90,7 @@ def default_tensor(graph: Graph) -> str | None:
     uses = {tensor: use for tensor in graph.shapes if (use := graph.use_of(tensor)) is not None}
     with_positions = [tensor for tensor, use in uses.items() if use.kind != "vector"]
     of_graph = [tensor for tensor in graph.outputs if tensor in uses]
-    for choice in ([tensor for tensor in of_graph if tensor in with_positions], with_positions[-1:], of_graph):
+    for choice in ([one for one in of_graph if uses[one].kind != "vector"], with_positions[-1:], of_graph):
         if choice:
             return choice[0]
     return None
@@ -144,7 +146,8 @@ def _default_names(graph: Graph) -> list[tuple[str, str]]:
 
 def _free_name(tensor: str, taken: set[str]) -> str:
     base = re.sub(r"[^A-Za-z0-9._-]+", "_", tensor).lstrip("._-")[:60] or "output"
-    return next(name for number in range(1, 1000) if (name := base if number == 1 else f"{base}-{number}") not in taken)
+    names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _checked_use(graph: Graph, tensor: str) -> TensorUse:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from poolservice_server.backbones.engines.engine import first_line
 from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.foreign_text import quote
 
@@ -29,24 +31,23 @@ class Session:
         self._input_name = input_name
         try:
             self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        # onnxruntime's exceptions have no common public base.
-        except Exception as error:  # noqa: BLE001
-            raise ImportFailed(f"onnxruntime cannot load the network: {_first_line(error)}") from None
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common public base
+            raise ImportFailed(f"onnxruntime cannot load the network: {_reason(error)}") from None
 
-    def run(self, images: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return outputs for images (N, C, H, W).
+    def run(self, images: np.ndarray, tensors: Sequence[str]) -> dict[str, Any]:
+        """Return outputs for images (N, C, H, W). Those that are no tensors are lists or dictionaries.
 
         Raises:
             ImportFailed: the network does not run with this number of images.
         """
         try:
             outputs = self._session.run(tensors, {self._input_name: images})
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common public base
             raise ImportFailed(
                 f"the network does not run with a batch of {len(images)} images of shape {images.shape[1:]}: "
-                f"{_first_line(error)}; export it with a dynamic batch size"
+                f"{_reason(error)}; export it with a dynamic batch size"
             ) from None
-        return dict(zip(tensors, map(np.asarray, outputs), strict=True))
+        return dict(zip(tensors, outputs, strict=True))
 
 
 def measured_shapes(
@@ -69,9 +70,13 @@ def measured_shapes(
     # onnxruntime infers the types.
     with_outputs.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
     outputs = Session(with_outputs, input_name).run(np.zeros((1, *shape), np.float32), tensors)
-    return {name: output.shape for name, output in outputs.items() if output.dtype == np.float32}
+    return {
+        name: output.shape
+        for name, output in outputs.items()
+        if isinstance(output, np.ndarray) and output.dtype == np.float32
+    }
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     # The message starts with the name of the library, and the number and the name of a status.
-    return quote(_STATUS.sub("", (str(error) or type(error).__name__).splitlines()[0]), 200)
+    return quote(_STATUS.sub("", first_line(error)))

@@ -11,6 +11,7 @@ import torch
 from google.protobuf.message import Message
 from torch import nn
 
+from poolservice_server.backbones.engines.engine import first_line
 from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.foreign_text import quote
 
@@ -85,10 +86,7 @@ def export_onnx(network: nn.Module, modules: Sequence[str], shape: tuple[int, in
                 external_data=False,
             )
     except Exception as error:  # noqa: BLE001 - torch's exporter has no common base of its errors
-        reason = str(error).strip().splitlines()
-        raise ImportFailed(
-            f"torch cannot export the network to ONNX: {quote(reason[0] if reason else type(error).__name__)}"
-        ) from None
+        raise ImportFailed(f"torch cannot export the network to ONNX: {quote(first_line(error))}") from None
     finally:
         logger.setLevel(level)
     if program is None:
