@@ -22,6 +22,7 @@ from poolservice_server.settings.errors import did_you_mean
 
 __all__ = [
     "FILE_NAME",
+    "MODELS",
     "SCHEMA",
     "File",
     "Head",
@@ -39,6 +40,9 @@ __all__ = [
 FILE_NAME = "backbone.toml"
 
 SCHEMA = 1
+
+#: The tables of the models that a folder can have. They are the same network, for different engines.
+MODELS = ("onnx", "torch", "program")
 
 
 class Manifest(Table):
@@ -63,7 +67,7 @@ class Manifest(Table):
 
     def model_files(self) -> Iterator[tuple[str, File]]:
         """Yield the key and the file of each file of a model."""
-        for key in ("onnx", "torch", "program"):
+        for key in MODELS:
             if (file := getattr(self, key)) is not None:
                 yield key, file
         if self.onnx:

@@ -10,7 +10,7 @@ from poolservice_server.backbones.folder import BackboneFolder, BrokenFolder, re
 from poolservice_server.backbones.folder_files import backbones_in
 from poolservice_server.backbones.importing.errors import ImportFailed
 from poolservice_server.backbones.installation import missing_packages
-from poolservice_server.backbones.manifest import FILE_NAME
+from poolservice_server.backbones.manifest import FILE_NAME, MODELS
 
 _HEADINGS = ("name", "input", "outputs", "classes", "MB", "fingerprint", "state")
 
@@ -47,7 +47,7 @@ def _backbones_in(folder: Path) -> list[Path]:
 
 def _row(backbone: BackboneFolder) -> tuple[str, ...]:
     manifest = backbone.manifest
-    engines = [name for name in ("onnx", "torch", "program") if getattr(manifest, name) is not None]
+    engines = [name for name in MODELS if getattr(manifest, name) is not None]
     return (
         manifest.name,
         f"{manifest.input.height}x{manifest.input.width} {manifest.input.color_mode}",

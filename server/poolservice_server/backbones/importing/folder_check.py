@@ -15,6 +15,7 @@ from poolservice_server.backbones.engines.loading import Loader, check_shapes
 from poolservice_server.backbones.engines.network import Network
 from poolservice_server.backbones.folder import BackboneFolder
 from poolservice_server.backbones.importing.network_run import relative_difference
+from poolservice_server.backbones.manifest import MODELS
 from poolservice_server.backbones.preprocessing import normalized, region, to_samples
 from poolservice_server.backend import choose_backend
 from poolservice_server.backend.device import Device
@@ -22,7 +23,6 @@ from poolservice_server.cpu_count import usable_cpus
 
 _IMAGE_HEIGHT, _IMAGE_WIDTH = 480, 640
 _SECONDS = 1.0
-_MODELS = ("onnx", "torch", "program")
 
 
 class EngineRun(NamedTuple):
@@ -90,11 +90,11 @@ def _load_models(
     devices = [backend.device(state.name) for state in backend.devices()]
     loader = Loader(backend, threads=1, cores=usable_cpus(), allow_code_models=allow_code_models)
     models = []
-    for model in _MODELS:
+    for model in MODELS:
         if getattr(manifest, model) is None:
             continue
         # The engine is chosen among the models that the folder has; so each is loaded alone.
-        others = {other: None for other in _MODELS if other != model}
+        others = {other: None for other in MODELS if other != model}
         backbone = loader.load(replace(folder, manifest=manifest.model_copy(update=others)))
         models.append((", ".join(backbone.engines), backbone.outputs))
         for device in devices:
