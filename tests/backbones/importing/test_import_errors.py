@@ -223,7 +223,7 @@ def _nested_functions(path: Path, depth: int) -> Path:
 
 
 def test_functions_that_multiply_are_refused_before_they_are_inlined(backbone: Command, tmp_path: Path) -> None:
-    error = _error(backbone, _nested_functions(tmp_path / "x.onnx", 60), tmp_path)
+    error = _error(backbone, _nested_functions(tmp_path / "x.onnx", 20), tmp_path)
     assert "x.onnx: its functions, inlined, have more than 100000 operators" in error
 
 

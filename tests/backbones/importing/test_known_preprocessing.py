@@ -74,3 +74,16 @@ def test_image_processors_of_hugging_face(pipeline: str, config: dict[str, Any])
     values = {"image_mean": list(expected.mean), "image_std": list(expected.std)}
     rules = read_processor({"image_processor_type": pipeline.partition(",")[0], **config, **values})
     _check(pipeline, rules.preset, rules.image_size)
+
+
+def test_another_resize_does_not_keep_the_size_of_the_preset() -> None:
+    known = Preset("a network", 0.5, {"resize": "shortest", "size": 300})
+    _, preprocessing = preprocessing_of(PreprocessingFlags(fields={"resize": "squash"}), (3, 224, 192), known)
+    assert preprocessing.size is None
+
+
+@pytest.mark.parametrize(("size", "expected"), [(300, 384), ((300, 300), (448, 384))])
+def test_a_crop_fraction_replaces_each_side_of_the_known_size(size: object, expected: object) -> None:
+    known = Preset("a network", 0.9, {"resize": "shortest", "size": size})
+    _, preprocessing = preprocessing_of(PreprocessingFlags(crop_fraction=0.5), (3, 224, 192), known)
+    assert preprocessing.size == expected
