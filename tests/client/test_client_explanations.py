@@ -1,6 +1,7 @@
 """What `explain` sends, reads and computes, and the arguments that it refuses."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,13 +66,19 @@ def test_heatmaps_are_interpolated_like_torch_where_the_network_saw_the_image(se
     np.testing.assert_allclose(heatmaps[:, :, 10:30], expected, rtol=1e-5, atol=1e-6)
     assert np.isnan(heatmaps[:, :, :10]).all()
     assert np.isnan(heatmaps[:, :, 30:]).all()
-    # The region keeps its place in a smaller picture of the image.
+    # The region keeps its place if the whole image is smaller.
     smaller = explanation.heatmaps((10, 20))
     assert smaller.shape == (2, 10, 20)
     assert np.isnan(smaller[0, 0]).tolist() == [True] * 5 + [False] * 10 + [True] * 5
-    for wrong in ((0, 4), 5, (1, 2, 3), "big"):
-        with pytest.raises(InvalidRequest, match="height, width"):
-            explanation.heatmaps(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4, 0), 5, (1, 2, 3), "big"])
+def test_the_size_of_heatmaps_is_a_pair_of_positive_ints(serve: Serve, size: Any) -> None:
+    with PoolClient(serve(Recorder(explained([[1]], [[2]])))) as client:
+        explanation = client.explain(image(), backbone="tiny")
+    with pytest.raises(InvalidRequest, match="height, width") as raised:
+        explanation.heatmaps(size)
+    assert raised.value.field == "size"
 
 
 def test_only_one_sample_is_explained_at_a_time(serve: Serve) -> None:
@@ -130,6 +137,8 @@ def test_classes_without_maps(serve: Serve) -> None:
         ({"backbone": None}, "backbone"),
         ({"backbone": ""}, "backbone"),
         ({"top": -1}, "top"),
+        ({"top": 101}, "top"),
+        ({"top": 10**5000}, "top"),
         ({"top": 2.5}, "top"),
         ({"top": True}, "top"),
         ({"top": 0}, "top"),
@@ -162,17 +171,42 @@ def _with_int_maps() -> pool_pb2.PoolResponse:
     return response
 
 
+def _with_region(left: float, top: float, right: float, bottom: float) -> pool_pb2.PoolResponse:
+    response = explained([[1]], [[2]])
+    response.region.CopyFrom(pool_pb2.ImageRegion(left=left, top=top, right=right, bottom=bottom))
+    return response
+
+
 @pytest.mark.parametrize(
     "response",
     [
         pooled(),
+        explained([[1]], [[2]], [[3]], [[4]], labels=("a", "b", "c", "d")),
         explained([[1]], [[1, 2]]),
         explained([1], [2]),
         explained([[]], [[]]),
+        explained(np.zeros((1, 8193)), np.zeros((1, 8193))),
         _without_region(),
+        _with_region(10, 0, 10, 20),
+        _with_region(10, 20, 30, 20),
+        _with_region(0, 0, math.inf, 20),
+        _with_region(0, math.nan, 40, 20),
         _with_int_maps(),
     ],
-    ids=["no classes", "unequal maps", "flat maps", "empty maps", "no region", "integers"],
+    ids=[
+        "no classes",
+        "more classes",
+        "unequal maps",
+        "flat maps",
+        "empty maps",
+        "large maps",
+        "no region",
+        "no width",
+        "no height",
+        "infinite region",
+        "NaN region",
+        "integers",
+    ],
 )
 def test_an_explanation_that_cannot_be_read_is_a_server_error(serve: Serve, response: pool_pb2.PoolResponse) -> None:
     with (
@@ -180,6 +214,14 @@ def test_an_explanation_that_cannot_be_read_is_a_server_error(serve: Serve, resp
         pytest.raises(ServerError, match="response cannot be read"),
     ):
         client.explain(image(), backbone="tiny")
+
+
+def test_a_response_without_any_class_is_a_server_error(serve: Serve) -> None:
+    with (
+        PoolClient(serve(Recorder(pooled()))) as client,
+        pytest.raises(ServerError, match="it has 0 classes, not those that were asked for"),
+    ):
+        client.explain(image(), backbone="tiny", maps=False)
 
 
 def test_an_explanation_of_other_bytes_is_a_server_error(serve: Callable[[Any], str]) -> None:

@@ -11,6 +11,8 @@ from poolservice.specs.validation import integer, shown
 
 # An error about a name that many classes have gives this number of their indices.
 _SHOWN_INDICES = 4
+# By the contract, a request has at most this number of classes with the highest scores.
+_MAX_TOP = 100
 
 
 class Classification(NamedTuple):
@@ -34,8 +36,8 @@ class Classification(NamedTuple):
             InvalidRequest: an argument is invalid, or no class is asked for.
         """
         count = integer("top", top)
-        if count < 0:
-            raise InvalidRequest(f"must be 0 or more; got {count}", field="top")
+        if not 0 <= count <= _MAX_TOP:
+            raise InvalidRequest(f"must be 0 to {_MAX_TOP}; got {shown(count)}", field="top")
         if not isinstance(maps, bool):
             raise InvalidRequest(f"must be True or False; got {shown(maps)}", field="maps")
         if not count and not classes:

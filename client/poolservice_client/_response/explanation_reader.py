@@ -13,6 +13,9 @@ from poolservice_client._response.explanation import Explanation, ImageRegion
 from poolservice_client._response.reader import note_backbone_time, read_execution, read_tensor, unreadable_response
 from poolservice_client._response.status import printable
 
+# No backbone takes larger images, and no map is larger than its image. The memory of `heatmaps` grows with the sides.
+_LARGEST_SIDE = 8192
+
 
 def read_explanation(message: bytes, query: PoolQuery, payload: Payload) -> Explanation:
     """Return the explanation in an encoded PoolResponse.
@@ -29,6 +32,7 @@ def read_explanation(message: bytes, query: PoolQuery, payload: Payload) -> Expl
     try:
         response = decode_response(message)
         note_backbone_time(response.execution, query)
+        _check_class_count(response, query)
         maps = _maps(response, query)
         region = _region(response, payload)
     except (MalformedMessage, InvalidRequest) as error:
@@ -45,12 +49,24 @@ def read_explanation(message: bytes, query: PoolQuery, payload: Payload) -> Expl
     )
 
 
+def _check_class_count(response: Response, query: PoolQuery) -> None:
+    asked = query.classification
+    if asked is None or not 1 <= len(response.classes) <= asked.top + len(asked.classes):
+        raise MalformedMessage(f"it has {len(response.classes)} classes, not those that were asked for")
+
+
 def _maps(response: Response, query: PoolQuery) -> NDArray[np.float32] | None:
     if query.classification is None or not query.classification.maps:
         return None
     maps = [read_tensor(one.activation_map) for one in response.classes]
     shapes = {(one.dtype.name, one.shape) for one in maps}
-    if len(shapes) != 1 or maps[0].dtype != np.float32 or maps[0].ndim != 2 or not maps[0].size:
+    if (
+        len(shapes) != 1
+        or maps[0].dtype != np.float32
+        or maps[0].ndim != 2
+        or not maps[0].size
+        or max(maps[0].shape) > _LARGEST_SIDE
+    ):
         raise MalformedMessage(f"the activation maps have the types {sorted(map(str, shapes))}")
     return np.stack(maps)
 
