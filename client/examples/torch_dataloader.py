@@ -7,12 +7,13 @@ folder, and their features are the means of their channels.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from poolservice_client import GlobalAvgPool2d, PoolClient
+from poolservice_client import GlobalAvgPool2d, PoolClient, PoolError
 
 
 class FeatureDataset(Dataset[torch.Tensor]):
@@ -42,6 +43,9 @@ class FeatureDataset(Dataset[torch.Tensor]):
 
 def main(paths: Sequence[str], backbone: str | None = None) -> None:
     """Print the shape of each batch."""
+    with PoolClient() as client:
+        # A wrong backbone fails here with one sentence. In a worker process, the DataLoader would add tracebacks to it.
+        client.pool(paths[0], GlobalAvgPool2d(), backbone=backbone)
     loader = DataLoader(FeatureDataset(paths, backbone), batch_size=8, num_workers=2)
     for batch in loader:
         print(tuple(batch.shape))
@@ -51,5 +55,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Read images through a torch DataLoader.")
     parser.add_argument("paths", nargs="*", default=["photo.jpg"] * 40)
     parser.add_argument("--backbone", help="a backbone of the server with a feature map as its default output")
-    arguments = parser.parse_args()
-    main(arguments.paths, arguments.backbone)
+    try:
+        main(**vars(parser.parse_args()))
+    except (OSError, PoolError) as error:
+        sys.exit(f"{error}")

@@ -73,6 +73,8 @@ def test_an_example_runs_with_its_defaults(
         (["folder_to_features", "broken"], "broken.jpg"),
         (["one_call", "missing.jpg"], "missing.jpg"),
         (["ray_data", "--backbone", "resnet"], "backbone: there is no backbone resnet"),
+        (["torch_dataloader", "--backbone", "resnet"], "backbone: there is no backbone resnet"),
+        (["torch_dataloader", "missing.jpg"], "missing.jpg"),
     ],
     ids=str,
 )
