@@ -66,7 +66,7 @@ def kind_of(query: PoolQuery, template: RequestTemplate) -> int:
 
 def coalesced_bytes(query: PoolQuery, template: RequestTemplate, payload: Payload) -> int:
     """Return a call's share of the size limit of a message, in bytes; 0 if it needs a message of its own."""
-    if query.output == "image" or (query.backbone is not None and not query.backbone_time.is_short):
+    if query.output == "image" or not query.may_share_messages:
         return 0
     nbytes = payload.nbytes or 1
     if nbytes < template.response_bytes:
