@@ -121,6 +121,12 @@ def client(server_address: str) -> Iterator[PoolClient]:
         yield client
 
 
+@pytest.fixture
+def backbone_client(backbone_address: str) -> Iterator[PoolClient]:
+    with PoolClient(backbone_address) as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Returns a port on which nothing listens, for a server that restarts at the same address or serves metrics."""
