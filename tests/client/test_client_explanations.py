@@ -69,6 +69,8 @@ def test_heatmaps_are_interpolated_like_torch_where_the_network_saw_the_image(se
     # The region keeps its place if the whole image is smaller.
     smaller = explanation.heatmaps((10, 20))
     assert smaller.shape == (2, 10, 20)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[None], (10, 10), mode="bilinear")[0].numpy()
+    np.testing.assert_allclose(smaller[:, :, 5:15], expected, rtol=1e-5, atol=1e-6)
     assert np.isnan(smaller[0, 0]).tolist() == [True] * 5 + [False] * 10 + [True] * 5
 
 
@@ -79,6 +81,14 @@ def test_the_size_of_heatmaps_is_a_pair_of_positive_ints(serve: Serve, size: Any
     with pytest.raises(InvalidRequest, match="height, width") as raised:
         explanation.heatmaps(size)
     assert raised.value.field == "size"
+
+
+def test_the_indices_of_classes_may_be_an_array(serve: Serve) -> None:
+    recorder = Recorder(explained([[1]], [[2]]))
+    with PoolClient(serve(recorder)) as client:
+        classes: Any = np.array([5, 6])
+        client.explain(image(), backbone="tiny", top=0, classes=classes)
+    assert recorder.requests[0].classification.classes == [5, 6]
 
 
 def test_only_one_sample_is_explained_at_a_time(serve: Serve) -> None:
@@ -164,16 +174,22 @@ def _without_region() -> pool_pb2.PoolResponse:
     return response
 
 
-def _with_int_maps() -> pool_pb2.PoolResponse:
+def _with_maps_of(dtype: pool_pb2.DataType.ValueType) -> pool_pb2.PoolResponse:
     response = explained([[1]], [[2]])
     for one in response.classes:
-        one.activation_map.dtype = pool_pb2.DATA_TYPE_INT32
+        one.activation_map.dtype = dtype
     return response
 
 
 def _with_region(left: float, top: float, right: float, bottom: float) -> pool_pb2.PoolResponse:
     response = explained([[1]], [[2]])
     response.region.CopyFrom(pool_pb2.ImageRegion(left=left, top=top, right=right, bottom=bottom))
+    return response
+
+
+def _with_scores(logit: float, probability: float) -> pool_pb2.PoolResponse:
+    response = explained([[1]], [[2]])
+    response.classes[1].logit, response.classes[1].probability = logit, probability
     return response
 
 
@@ -191,7 +207,11 @@ def _with_region(left: float, top: float, right: float, bottom: float) -> pool_p
         _with_region(10, 20, 30, 20),
         _with_region(0, 0, math.inf, 20),
         _with_region(0, math.nan, 40, 20),
-        _with_int_maps(),
+        _with_maps_of(pool_pb2.DATA_TYPE_INT32),
+        _with_maps_of(pool_pb2.DATA_TYPE_UNSPECIFIED),
+        explained([[1]], [[math.inf]]),
+        _with_scores(math.nan, 0.5),
+        _with_scores(1, math.inf),
     ],
     ids=[
         "no classes",
@@ -206,6 +226,10 @@ def _with_region(left: float, top: float, right: float, bottom: float) -> pool_p
         "infinite region",
         "NaN region",
         "integers",
+        "no dtype",
+        "infinite map",
+        "NaN logit",
+        "infinite probability",
     ],
 )
 def test_an_explanation_that_cannot_be_read_is_a_server_error(serve: Serve, response: pool_pb2.PoolResponse) -> None:

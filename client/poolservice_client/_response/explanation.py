@@ -106,7 +106,7 @@ def _interpolation(pixels: int, start: float, stop: float, values: int) -> NDArr
     centers = np.arange(pixels) + 0.5
     # The center of the first value is at 0, that of the last one at values - 1. Beyond them, the edge continues.
     position = np.clip((centers - start) / (stop - start) * values - 0.5, 0, values - 1)
-    lower = np.minimum(position.astype(np.int64), max(values - 2, 0))
+    lower = position.astype(np.int64)
     upper = np.minimum(lower + 1, values - 1)
     weights = np.zeros((pixels, values))
     row = np.arange(pixels)

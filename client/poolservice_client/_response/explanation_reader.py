@@ -32,7 +32,7 @@ def read_explanation(message: bytes, query: PoolQuery, payload: Payload) -> Expl
     try:
         response = decode_response(message)
         note_backbone_time(response.execution, query)
-        _check_class_count(response, query)
+        _check_classes(response, query)
         maps = _maps(response, query)
         region = _region(response, payload)
     except (MalformedMessage, InvalidRequest) as error:
@@ -49,10 +49,13 @@ def read_explanation(message: bytes, query: PoolQuery, payload: Payload) -> Expl
     )
 
 
-def _check_class_count(response: Response, query: PoolQuery) -> None:
+def _check_classes(response: Response, query: PoolQuery) -> None:
     asked = query.classification
     if asked is None or not 1 <= len(response.classes) <= asked.top + len(asked.classes):
         raise MalformedMessage(f"it has {len(response.classes)} classes, not those that were asked for")
+    # A server reports a network that overflows as an error.
+    if not all(math.isfinite(one.logit) and math.isfinite(one.probability) for one in response.classes):
+        raise MalformedMessage("a score is NaN or infinite")
 
 
 def _maps(response: Response, query: PoolQuery) -> NDArray[np.float32] | None:
@@ -68,7 +71,10 @@ def _maps(response: Response, query: PoolQuery) -> NDArray[np.float32] | None:
         or max(maps[0].shape) > _LARGEST_SIDE
     ):
         raise MalformedMessage(f"the activation maps have the types {sorted(map(str, shapes))}")
-    return np.stack(maps)
+    stacked = np.stack(maps)
+    if not np.isfinite(stacked).all():
+        raise MalformedMessage("an activation map has NaN or infinite values")
+    return stacked
 
 
 def _region(response: Response, payload: Payload) -> ImageRegion:
