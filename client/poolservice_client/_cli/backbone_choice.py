@@ -10,6 +10,7 @@ from poolservice_client._backbone_info import find_backbone
 from poolservice_client._cli import operator_parser
 from poolservice_client._cli.exit_errors import CommandError, UsageError
 from poolservice_client._cli.operator_parser import Operator
+from poolservice_client._response.status import printable
 
 Backbone = Annotated[
     str | None,
@@ -82,5 +83,5 @@ def find_output(client: PoolClient, backbone: str, tap: str | None) -> ChosenOut
     for output in info.outputs:
         if output.name == name:
             return ChosenOutput(info, output)
-    names = ", ".join(output.name for output in info.outputs)
+    names = printable(", ".join(output.name for output in info.outputs))
     raise CommandError(f"--tap {name}: {backbone} has no output of this name; it has {names}")
