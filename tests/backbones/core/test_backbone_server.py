@@ -48,8 +48,8 @@ def png(width: int, height: int, color: int) -> bytes:
     return file.getvalue()
 
 
-def request(color: int, **fields: object) -> pb.PoolRequest:
-    return pb.PoolRequest(specs=[MEAN], backbone="tiny", image=pb.Image(data=png(50, 40, color)), **fields)  # type: ignore[arg-type]
+def request(color: int, **fields: Any) -> pb.PoolRequest:
+    return pb.PoolRequest(specs=[MEAN], backbone="tiny", image=pb.Image(data=png(50, 40, color)), **fields)
 
 
 def metric(served: Served, name: str) -> float:

@@ -6,9 +6,11 @@ Only the GPU is a fake one, whose tensors are in the CPU's memory.
 
 import asyncio
 import io
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,6 +28,7 @@ from poolservice_server.backend.device import DeviceFailed
 from poolservice_server.backend.stacking import stack
 from poolservice_server.batcher import Batcher
 from poolservice_server.core.service import Call, PoolService
+from poolservice_server.pool_stage import BatchKey
 from poolservice_server.pooling.interop import to_tensor
 from poolservice_server.stop import Stop, never
 
@@ -75,7 +78,13 @@ async def test_every_response_is_right_when_a_gpu_dies_under_load(write: Write) 
     backbones = load([folder], [], backend, threads=1, cores=2, allow_code_models=True, skip_broken=False)
     assert backbones.serving["tiny"].engines == ("torch on cuda:0", "onnxruntime on cpu")
     gpu.batches, gpu.limit = 0, LAST_BATCH
-    batcher = Batcher(backend.run, max_batch_size=8, threads=3, prepare_threads=2, inline_bytes=0)
+    ran_on: set[threading.Thread] = set()
+
+    def run(key: BatchKey, payloads: Sequence[Any], stop: Stop) -> list[Any]:
+        ran_on.add(threading.current_thread())
+        return backend.run(key, payloads, stop)
+
+    batcher = Batcher(run, max_batch_size=8, threads=3, prepare_threads=2, inline_bytes=backend.inline_bytes)
     devices: Counter[str] = Counter()
 
     with ThreadPoolExecutor(3) as image_threads:
@@ -110,5 +119,6 @@ async def test_every_response_is_right_when_a_gpu_dies_under_load(write: Write) 
     assert devices.keys() == {"cuda:0", "cpu"}
     assert devices.total() == CALLS
     assert backend.devices()[0].suspended
+    assert threading.current_thread() not in ran_on
     # Calls to come are not batched, because the CPU gains nothing by that.
     assert not backend.batches_backbone("tiny")
