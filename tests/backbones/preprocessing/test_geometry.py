@@ -31,11 +31,18 @@ INPUT = Input(height=224, width=224)
         ((640, 480), {"resize": "squash"}, (224, 224)),
         ((640, 480), {"resize": "squash", "size": (235, 240)}, (240, 235)),
         ((640, 480), {"resize": "none"}, (640, 480)),
+        # timm divides by 576 / 224, which is rounded: the quotient is 227.49999999999997 instead of 227.5.
+        ((585, 576), {"size": 224, "rounding": "round"}, (227, 224)),
     ],
 )
 def test_the_resized_size(image: tuple[int, int], preprocessing: dict[str, Any], resized: tuple[int, int]) -> None:
     columns, rows = geometry(*image, INPUT, Preprocessing(**preprocessing))
     assert (columns.resized, rows.resized) == resized
+
+
+def test_without_a_size_an_image_is_squashed_to_the_width_and_height_of_the_input() -> None:
+    columns, rows = geometry(640, 480, Input(height=100, width=200), Preprocessing(resize="squash"))
+    assert (columns.resized, rows.resized) == (200, 100)
 
 
 @pytest.mark.parametrize(
@@ -79,17 +86,26 @@ def test_the_region_is_where_the_pixels_of_a_sample_come_from() -> None:
     assert abs(samples[0, 0, 0, -1] - (40 + right - 1.5)) <= 1
 
 
-@pytest.mark.parametrize("image", [(1, 1), (5000, 5000), (7000, 256), (256, 7000)])
+@pytest.mark.parametrize("image", [(1, 1), (5000, 5000), (7168, 256), (256, 7168)])
 def test_images_of_usual_shapes_are_accepted(image: tuple[int, int]) -> None:
     check_size(*image, INPUT, Preprocessing(size=256))
 
 
-@pytest.mark.parametrize("image", [(1, 10_000), (10_000, 1), (256, 7169)])
+@pytest.mark.parametrize("image", [(1, 10_000), (10_000, 1), (256, 7169), (7169, 256)])
 def test_an_image_that_resizing_would_make_too_long_is_refused_with_both_sizes(image: tuple[int, int]) -> None:
     with pytest.raises(InvalidRequest, match=r"is too elongated: .* the limit is 7168 x 7168") as raised:
         check_size(*image, INPUT, Preprocessing(size=256))
     assert raised.value.field == "image.data"
     assert f"{image[0]} x {image[1]}" in raised.value.reason
+
+
+def test_each_side_of_a_resized_image_has_the_limit_of_its_own_side_of_the_input() -> None:
+    backbone_input, preprocessing = Input(height=10, width=20), Preprocessing(size=20)
+    check_size(640, 20, backbone_input, preprocessing)
+    check_size(20, 320, backbone_input, preprocessing)
+    for image in ((641, 20), (20, 321)):
+        with pytest.raises(InvalidRequest, match="the limit is 640 x 320"):
+            check_size(*image, backbone_input, preprocessing)
 
 
 def test_an_image_of_which_resizing_would_leave_nothing_is_refused() -> None:
