@@ -195,6 +195,31 @@ def test_work_stops_before_the_next_piece_once_nobody_waits(
     assert next(calls, None) is None
 
 
+@pytest.mark.parametrize(
+    ("side", "resized", "options", "least"),
+    [
+        # The memory of a piece is limited to 8 MiB, of 64 MB of pixels as Pillow stores them.
+        (4000, 100, {"filter": "nearest"}, 7),
+        # So is its time: two pieces for each of three planes.
+        (50, 1024, {"filter": "bicubic", "antialias": False}, 6),
+    ],
+    ids=["memory", "time"],
+)
+def test_a_large_image_is_resized_in_several_pieces(
+    side: int, resized: int, options: dict[str, Any], least: int
+) -> None:
+    calls = []
+
+    def stop() -> bool:
+        calls.append(True)
+        return False
+
+    planes = np.broadcast_to(np.uint8(7), (3, side, side))
+    preprocessing = Preprocessing(resize="squash", **options)
+    to_samples(planes, Input(height=resized, width=resized), preprocessing, stop)
+    assert len(calls) >= least
+
+
 def test_pillow_resizes_in_the_expected_order() -> None:
     # If a new version of Pillow changes the order, `pillow_passes` needs another rule.
     seed = random.Random(3)
