@@ -100,6 +100,17 @@ def test_each_device_has_the_engine_that_suits_it(
     assert backbones.serving["tiny"].engines == expected
 
 
+def test_torch_takes_the_module_of_an_output_and_onnxruntime_its_tensor(write: Write) -> None:
+    tiny, folder = write(engines=("onnx", "torch"))
+    devices = [FakeGpu(), CpuDevice()]
+    load_on(devices, change(folder, embedding={"module": "embedding.1"}))
+    samples = np.full((1, 3, 32, 32), 200, np.uint8)
+    expected = tiny.numpy_reference(tiny.normalized(samples))["embedding"]
+    for device in devices:
+        (result,) = device.run_backbone(BackboneStage("tiny", "embedding"), [BackboneInput(samples, ())])
+        np.testing.assert_allclose(result.specs[0].values, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_backbone_that_no_gpu_can_run_is_an_error_if_a_gpu_is_required(write: Write) -> None:
     _, folder = write()
     with pytest.raises(

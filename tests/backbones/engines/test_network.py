@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from poolservice_server.backbones.engines.core_budget import CoreBudget
 from poolservice_server.backbones.engines.engine import Engine
 from poolservice_server.backbones.engines.network import Network
 from poolservice_server.backbones.folder import BackboneFolder
+from poolservice_server.backbones.linear import Linear
 from poolservice_server.backend.backbone_batch import BackboneBatch
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.stop import WorkStopped, never
@@ -87,6 +89,16 @@ def test_gray_samples_of_a_network_with_one_channel(load: Load, images: np.ndarr
     gray = images[:, :1]
     expected = expected_output(backbone, "features", gray)
     np.testing.assert_allclose(run(network, "features", gray).specs[0].values, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_each_output_of_samples_that_are_not_square(load: Load, output: str) -> None:
+    backbone, network = load(input=(3, 32, 48))
+    samples = np.random.default_rng(5).integers(0, 256, (2, 3, 32, 48), np.uint8)
+    expected = expected_output(backbone, output, samples)
+    values = run(network, output, samples).specs[0].values
+    assert values.shape == expected.shape
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_samples_that_the_caller_normalized_give_the_same(load: Load, images: np.ndarray) -> None:
@@ -183,6 +195,9 @@ class TestClasses:
         np.testing.assert_array_equal(chosen_classes(scores, ClassChoice(0, (4, 0, 4))), [4, 0])
         np.testing.assert_array_equal(chosen_classes(scores, ClassChoice(2, (3, 2))), [1, 3, 2])
         np.testing.assert_array_equal(chosen_classes(scores, ClassChoice(9)), [1, 3, 4, 2, 0])
+        # numpy sorts longer arrays by other algorithms than short ones.
+        many = np.tile(np.array([1, 2], np.float32), 500)
+        np.testing.assert_array_equal(chosen_classes(many, ClassChoice(100)), range(1, 201, 2))
 
     def test_large_logits_do_not_overflow(self, load: Load, images: np.ndarray) -> None:
         backbone, network = load()
@@ -213,6 +228,19 @@ class TestFailures:
         result = run(network, "features", np.full((1, 3, 32, 32), 1e37, np.float32))
         with np.errstate(over="ignore"):
             assert np.isinf(result.specs[0].values.sum())
+
+    def test_logits_that_overflow_fail_with_the_reason(
+        self, write: Callable[..., tuple[TinyBackbone, BackboneFolder]], images: np.ndarray
+    ) -> None:
+        _, folder = write()
+        assert folder.head is not None
+        folder = replace(folder, head=Linear(np.full_like(folder.head.weight, 1e38), folder.head.bias))
+        engine = open_engine(folder, CpuDevice(), threads=1, allow_code_models=False)
+        assert engine is not None
+        network = Network(folder, engine, torch.device("cpu"), CoreBudget(1))
+        payload = BackboneInput(images[:1] + np.float32(10), (), ClassChoice(5))
+        with pytest.raises(BackboneFailed, match="the logits of this input are too large for float32"):
+            network.run_on_array(BackboneStage("tiny", "features"), payload, never)
 
     def test_work_stops_between_two_samples(self, load: Load, images: np.ndarray) -> None:
         _, network = load()
