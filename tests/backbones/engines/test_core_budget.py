@@ -30,8 +30,11 @@ def test_runs_never_use_more_threads_than_there_are_cores(cores: int, threads: l
         # Each run has its cores or waits for them before the first one ends.
         while len(running) + budget.waiting < len(wanted):
             pass
-        for _ in wanted:
+        for left in reversed(range(len(wanted))):
             end_one.release()
+            # The runs that start now are counted before the next one ends.
+            while len(running) + budget.waiting != left:
+                pass
         for future in futures:
             future.result(30)
     assert max(sums) == cores
@@ -60,6 +63,22 @@ def test_a_run_on_all_cores_is_not_overtaken_for_ever() -> None:
     wide.join(30)
     narrow.join(30)
     assert order == ["wide", "narrow"]
+
+
+def test_all_runs_that_fit_start_when_a_run_on_several_cores_ends() -> None:
+    budget, together = CoreBudget(2), threading.Barrier(2, timeout=30)
+
+    def run() -> None:
+        with budget.take(1):
+            together.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        with budget.take(2):
+            futures = [pool.submit(run) for _ in range(2)]
+            while budget.waiting < 2:
+                pass
+        for future in futures:
+            future.result(30)
 
 
 def test_a_run_that_fails_gives_its_cores_back() -> None:

@@ -1,6 +1,8 @@
 """A backbone on the CPU and in a batch of tensors: outputs, pooling, classes and class activation maps."""
 
+import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,15 +32,17 @@ OUTPUTS = ["features", "embedding", "channels_last", "tokens", "projected", "whi
 
 
 class CountingEngine:
-    """Counts the runs of an engine."""
+    """Counts the runs of an engine, and keeps the tensors that they want."""
 
     def __init__(self, engine: Engine) -> None:
         self.name, self.tensors, self.threads, self.close = engine.name, engine.tensors, engine.threads, engine.close
         self.runs = 0
+        self.wanted: list[Sequence[str]] = []
         self._engine = engine
 
     def run(self, samples: Any, tensors: Sequence[str]) -> list[Any]:
         self.runs += 1
+        self.wanted.append(tensors)
         return self._engine.run(samples, tensors)
 
 
@@ -82,6 +86,21 @@ def test_each_output_of_a_batch_equals_the_network_in_numpy(
     first, second = run_batch(network, output, [BackboneInput(images[:2], ()), BackboneInput(images[2:], ())])
     values = np.concatenate((first.specs[0].values, second.specs[0].values))
     np.testing.assert_allclose(values, expected_output(backbone, output, images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_times_of_all_samples_add_up(load: Load, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, network = load()
+    seconds = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+    assert run(network, "features", images).backbone_seconds == len(images)
+
+
+def test_the_engine_computes_a_tensor_of_several_outputs_once(load: Load, images: np.ndarray) -> None:
+    _, network = load()
+    network.engine = counting = CountingEngine(network.engine)
+    payload = BackboneInput(images[:1], (), ClassChoice(1))
+    network.run_on_array(BackboneStage("tiny", "projected"), payload, never)
+    assert counting.wanted == [["features"]]
 
 
 def test_gray_samples_of_a_network_with_one_channel(load: Load, images: np.ndarray) -> None:

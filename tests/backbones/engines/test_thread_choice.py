@@ -22,7 +22,7 @@ class FakeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, threads: int, waits: int, clock: FakeClock) -> None:
+    def __init__(self, threads: int, waits: float, clock: FakeClock) -> None:
         self.tensors: Sequence[str] = ("features",)
         self.threads = threads
         self.closed = False
@@ -37,8 +37,12 @@ class FakeEngine:
         self.closed = True
 
 
-@pytest.mark.parametrize(("single_waits", "wide_waits", "chosen"), [(1, 0, 2), (0, 1, 1), (0, 0, 1)])
-def test_the_faster_engine_is_chosen_and_the_other_closed(single_waits: int, wide_waits: int, chosen: int) -> None:
+@pytest.mark.parametrize(
+    ("single_waits", "wide_waits", "chosen"), [(1, 0, 2), (0, 1, 1), (0, 0, 1), (0.05, 0, 1), (0.15, 0, 2)]
+)
+def test_an_engine_that_is_clearly_faster_is_chosen_and_the_other_closed(
+    single_waits: float, wide_waits: float, chosen: int
+) -> None:
     clock = FakeClock()
     single, wide = FakeEngine(1, single_waits, clock), FakeEngine(2, wide_waits, clock)
     sample = np.zeros((1, 3, 4, 4), np.float32)
