@@ -129,6 +129,21 @@ async def test_a_preparation_learns_that_its_caller_has_left(
     assert batcher.snapshot().stopped == 1
 
 
+async def test_the_run_of_an_unbatched_request_stops_when_its_caller_leaves(
+    stoppable: StoppableRunner, all_released: "AllReleased"
+) -> None:
+    batcher = Batcher(stoppable, threads=1)
+    with ThreadPoolExecutor(2) as threads, batcher.reserve(10) as permit:
+        unbatched = Request("a", lambda _stop: None, 10, is_unbatched=True)
+        task = asyncio.ensure_future(batcher.prepare_and_run(unbatched, permit, threads))
+        await stoppable.wait_for_start()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await all_released(batcher)
+    assert stoppable.ended == ["stopped"]
+
+
 def test_stopped_work_is_never_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert to_status(WorkStopped()).code == 1
     assert capsys.readouterr().out == ""
