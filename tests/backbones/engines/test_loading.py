@@ -16,6 +16,7 @@ from tests.backbones.models import TinyBackbone
 from poolservice_server.backbone_stage import BackboneInput, BackboneResult, BackboneStage
 from poolservice_server.backbones.backbone import Backbones, BrokenBackbone
 from poolservice_server.backbones.engines.loading import load
+from poolservice_server.backbones.engines.onnx_engine import OnnxEngine
 from poolservice_server.backbones.folder import BackboneFolder
 from poolservice_server.backbones.linear import Linear
 from poolservice_server.backend import Backend
@@ -111,6 +112,36 @@ def test_torch_takes_the_module_of_an_output_and_onnxruntime_its_tensor(write: W
         np.testing.assert_allclose(result.specs[0].values, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_models_whose_outputs_have_different_shapes_are_refused(write: Write) -> None:
+    _, folder = write(engines=("onnx", "torch"))
+    devices = [FakeGpu(), CpuDevice()]
+    with pytest.raises(SettingsError, match=r"different shapes \(torch on cuda:0, onnxruntime on cpu\)"):
+        load_on(devices, change(folder, channels_last={"module": "hidden.1"}))
+    assert [device.networks for device in devices] == [{}, {}]
+
+
+def test_the_memory_of_a_backbone_is_that_on_the_preferred_device(write: Write) -> None:
+    class Hungry(FakeGpu):
+        used = 0
+
+        def used_bytes(self) -> int:
+            self.used += 2**40
+            return self.used
+
+    _, folder = write(engines=("torch",))
+    backbones, _ = load_on([Hungry(), CpuDevice()], folder)
+    assert backbones.serving["tiny"].memory_bytes >= 2**40
+
+
+def test_the_engine_of_a_backbone_that_cannot_run_is_closed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[OnnxEngine] = []
+    monkeypatch.setattr(OnnxEngine, "close", lambda engine: closed.append(engine))
+    _, folder = write()
+    with pytest.raises(SettingsError):
+        load_on([CpuDevice()], change(folder, embedding={"tensor": "pool5"}))
+    assert len(closed) == 1
+
+
 def test_a_backbone_that_no_gpu_can_run_is_an_error_if_a_gpu_is_required(write: Write) -> None:
     _, folder = write()
     with pytest.raises(
@@ -199,6 +230,38 @@ def test_a_network_that_gives_nan_for_any_image_is_refused(write: Write) -> None
     _, folder = write(nan_below=10)
     with pytest.raises(SettingsError, match=r"the network cannot run a test image on cpu: .* gives NaN or infinity"):
         load_on([CpuDevice()], folder)
+
+
+def test_a_head_whose_logits_overflow_is_refused(write: Write) -> None:
+    _, folder = write()
+    assert folder.head is not None
+    wrong = replace(folder, head=Linear(np.full_like(folder.head.weight, 3e38), folder.head.bias))
+    with pytest.raises(SettingsError, match="cannot run a test image on cpu: the logits of this input are too large"):
+        load_on([CpuDevice()], wrong)
+
+
+def test_a_network_that_runs_no_batches_is_refused_on_a_gpu(write: Write) -> None:
+    class WithoutBatches(FakeGpu):
+        def run_backbone(
+            self, stage: BackboneStage, payloads: Sequence[BackboneInput], stop: Stop = never
+        ) -> list[BackboneResult]:
+            if len(payloads) > 1:
+                raise RuntimeError("got 2 samples, expected 1")
+            return super().run_backbone(stage, payloads, stop)
+
+    _, folder = write(engines=("torch",))
+    with pytest.raises(SettingsError, match="cannot run a test image on cuda:0: got 2 samples, expected 1"):
+        load_on([WithoutBatches()], folder)
+
+
+def test_the_memory_of_a_backbone_covers_a_sample_and_its_largest_output(write: Write) -> None:
+    class Silent(CpuDevice):
+        def used_bytes(self) -> int:
+            return 0
+
+    _, folder = write()
+    backbones, _ = load_on([Silent()], folder)
+    assert backbones.serving["tiny"].memory_bytes == 4 * (3 * 32 * 32) + 4 * (16 * 8 * 8)
 
 
 def test_a_file_that_changes_while_the_server_starts_is_refused(write: Write) -> None:
