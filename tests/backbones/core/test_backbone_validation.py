@@ -136,11 +136,12 @@ async def test_a_tensor_without_samples_is_refused(serve: Serve) -> None:
     assert (await refusal(serve(), request(shape=(0, 3, 8, 8)))).reason == "must have at least one sample"
 
 
-async def test_a_tensor_of_another_size_than_its_shape_is_refused(serve: Serve) -> None:
+@pytest.mark.parametrize("size", [12, 767, 769, 1536])
+async def test_a_tensor_of_another_size_than_its_shape_is_refused(serve: Serve, size: int) -> None:
     wrong = request()
-    wrong.tensor.data = bytes(12)
+    wrong.tensor.data = bytes(size)
     error = await refusal(serve(), wrong)
-    assert (error.field, error.reason) == ("tensor.data", "has 12 bytes; shape [3, 8, 8] of float32 takes 768")
+    assert (error.field, error.reason) == ("tensor.data", f"has {size} bytes; shape [3, 8, 8] of float32 takes 768")
 
 
 async def test_a_tensor_that_declares_more_samples_than_any_machine_holds_is_refused(serve: Serve) -> None:
