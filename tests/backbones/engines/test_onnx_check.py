@@ -101,11 +101,15 @@ def test_a_file_that_is_no_model_is_refused(data: bytes) -> None:
             "the operator PythonOp, which can load",
         ),
         (
+            helper.make_node("PythonOpGrad", ["x"], ["inner"], domain="com.microsoft"),
+            "the operator PythonOpGrad, which can load",
+        ),
+        (
             helper.make_node("Constant", [], ["inner"], value=external("weights.bin")),
             "an attribute of the operator Constant in another file",
         ),
     ],
-    ids=["custom domain", "torch's domain", "EPContext", "PythonOp", "external constant"],
+    ids=["custom domain", "torch's domain", "EPContext", "PythonOp", "PythonOpGrad", "external constant"],
 )
 def test_an_operator_that_could_do_anything_is_refused_wherever_it_is(
     wrap: Callable[[onnx.NodeProto], onnx.ModelProto], node: onnx.NodeProto, message: str
@@ -137,6 +141,12 @@ def test_a_function_of_a_custom_domain_is_refused() -> None:
 )
 def test_an_unknown_opset_is_refused(opsets: dict[str, int], message: str) -> None:
     assert message in refusal(model_of(opsets=opsets))
+
+
+def test_an_unknown_opset_of_a_function_is_refused() -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    function = helper.make_function("com.microsoft", "f", ["x"], ["y"], [node], [helper.make_opsetid("", 999)])
+    assert "needs version 999 of the operators of ai.onnx" in refusal(model_of(functions=(function,)))
 
 
 def test_training_information_is_refused() -> None:
@@ -174,6 +184,21 @@ def test_external_data_that_the_manifest_does_not_list_is_refused(location: str,
 def test_external_data_beyond_the_end_of_its_file_is_refused(entries: dict[str, str]) -> None:
     model = model_of(initializers=(external("weights.bin", **entries),))
     assert "of weights.bin, which has 16 bytes" in refusal(model, {"weights.bin": 16})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [TensorProto(), external("weights.bin")],
+        onnx.SparseTensorProto(values=external("weights.bin")),
+        onnx.SparseTensorProto(indices=external("weights.bin")),
+        [onnx.SparseTensorProto(), onnx.SparseTensorProto(values=external("weights.bin"))],
+    ],
+    ids=["tensors", "values of a sparse tensor", "indices of a sparse tensor", "sparse tensors"],
+)
+def test_external_data_of_any_attribute_is_refused(value: object) -> None:
+    model = model_of(helper.make_node("Constant", [], ["y"], value=value))
+    assert "keeps an attribute of the operator Constant in another file" in refusal(model, {"weights.bin": 16})
 
 
 def test_external_data_of_a_sparse_tensor_is_refused() -> None:
