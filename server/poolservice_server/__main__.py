@@ -7,18 +7,25 @@ from poolservice import __version__
 from poolservice_server.glibc_tunables import restart_with_one_arena
 
 _REQUIRED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
+# The doctor itself says that the others are missing.
+_DOCTOR_REQUIRED = ("pydantic_settings", "structlog")
 
 _USAGE_ERROR = 2
 
 
 def main() -> int:
     """Run the server until SIGTERM or SIGINT; return the exit status."""
-    missing = [name for name in _REQUIRED if find_spec(name) is None]
+    is_doctor = sys.argv[1:2] == ["doctor"]
+    missing = [name for name in (_DOCTOR_REQUIRED if is_doctor else _REQUIRED) if find_spec(name) is None]
     if missing:
         return _fail(
             f"the server needs {', '.join(missing)}; install poolservice with its server extra, in a clone of the "
             "repository with: pip install '.[server]'"
         )
+    if is_doctor:
+        from poolservice_server.doctor.command import main as doctor
+
+        return doctor(sys.argv[2:])
     if sys.argv[1:] == ["--version"]:
         print(f"poolservice-server {__version__}")  # noqa: T201 - the command's output
         return 0

@@ -13,12 +13,12 @@ def usable_cpus(cgroup: Path = _CGROUP) -> int:
         cgroup: the mount point of the control groups, version 2 or 1.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(cgroup)
+    quota = cpu_quota(cgroup)
     return cpus if quota is None else max(1, min(cpus, round(quota)))
 
 
-def _quota(cgroup: Path) -> float | None:
-    """Return the CPU quota in cores, or None without one."""
+def cpu_quota(cgroup: Path = _CGROUP) -> float | None:
+    """Return the container's CPU quota in cores, or None without one."""
     try:
         allowed, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):

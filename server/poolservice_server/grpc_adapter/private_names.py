@@ -9,7 +9,7 @@ To use another private name, add a row; a test compares the table with the sourc
 import inspect
 import types
 from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 #: The first release of grpcio that has all names. Before it, grpc.aio has no registered methods.
 FIRST_VERSION = (1, 84)
@@ -18,6 +18,9 @@ FIRST_VERSION = (1, 84)
 TESTED_VERSIONS = ("1.71.2", "1.84.0", "1.85.3")
 
 User = Literal["multi_accept_server", "merging_event_loop"]
+
+#: All users of private names.
+USERS: tuple[User, ...] = get_args(User)
 
 _CYGRPC = "grpc._cython.cygrpc"
 _SERVER = "grpc.aio._server"

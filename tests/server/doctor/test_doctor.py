@@ -1,0 +1,288 @@
+"""`poolservice-server doctor` finds each planted problem, says what to do, and has an exit status for scripts."""
+
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+from tests.backbones.models import TinyBackbone
+from tests.server.doctor.conftest import Doctor
+
+NOW = datetime.now(UTC)
+SECRET = "correct-horse-battery-staple"
+
+
+def tls_flags(folder: Path, certificate: trustme.LeafCert, key: trustme.LeafCert | None = None) -> list[str]:
+    chain = b"".join(one.bytes() for one in certificate.cert_chain_pems)
+    (folder / "certificate.pem").write_bytes(chain)
+    (folder / "key.pem").write_bytes((key or certificate).private_key_pem.bytes())
+    (folder / "key.pem").chmod(0o600)
+    return ["--tls-certificate", str(folder / "certificate.pem"), "--tls-key", str(folder / "key.pem")]
+
+
+def token_file(folder: Path, mode: int = 0o600, content: str = f"{SECRET} alice\n") -> str:
+    path = folder / "tokens"
+    path.write_text(content)
+    path.chmod(mode)
+    return str(path)
+
+
+@contextmanager
+def open_files(limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_healthy_machine_has_no_problem(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
+    report = doctor(*tls_flags(tmp_path, authority.issue_cert("localhost")), "--auth-token-file", token_file(tmp_path))
+    assert report.problems == []
+    assert report.status == 0
+
+
+def test_a_port_that_another_process_uses_is_a_problem(doctor: Doctor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        report = doctor("--address", address)
+        metrics = doctor("--metrics-address", address)
+    (sentence,) = report.problems
+    assert sentence.startswith(
+        f"cannot listen on {address} (--address): Address already in use: process {os.getpid()} ("
+    )
+    assert sentence.endswith("listens there; stop it, or choose another port")
+    assert report.status == 1
+    assert f"cannot listen on {address} (--metrics-address)" in metrics.problems[0]
+
+
+def test_an_address_of_another_machine_is_a_problem(doctor: Doctor) -> None:
+    # Reserved for documentation (RFC 5737).
+    report = doctor("--address", "203.0.113.1:50051", "--insecure")
+    assert report.problems == [
+        "cannot listen on 203.0.113.1:50051 (--address): Cannot assign requested address: 203.0.113.1 is no address of "
+        "this machine; use 0.0.0.0 for all of its addresses"
+    ]
+    assert report.status == 1
+
+
+def test_a_server_that_is_open_to_others_is_a_problem_and_with_insecure_a_warning(doctor: Doctor) -> None:
+    report = doctor("--address", "0.0.0.0:0")
+    assert report.status == 1
+    assert "is open to other machines, and the traffic is not encrypted" in report.problems[0]
+    intended = doctor("--address", "0.0.0.0:0", "--insecure")
+    assert intended.status == 0
+    assert any("serving without protection because of --insecure" in one for one in intended.warnings)
+
+
+def test_an_expired_certificate_is_a_problem(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
+    expired = authority.issue_cert("localhost", not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=2))
+    report = doctor(*tls_flags(tmp_path, expired))
+    (sentence,) = report.problems
+    assert f"certificate.pem expired on {NOW - timedelta(days=2):%Y-%m-%d}" in sentence
+    assert "renew it" in sentence
+    assert report.status == 1
+
+
+def test_a_certificate_that_expires_soon_is_a_warning(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
+    report = doctor(*tls_flags(tmp_path, authority.issue_cert("localhost", not_after=NOW + timedelta(days=3))))
+    assert any("in less than 14 days; renew it" in one for one in report.warnings)
+    assert report.status == 0
+
+
+def test_a_certificate_of_the_future_is_a_problem(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
+    report = doctor(*tls_flags(tmp_path, authority.issue_cert("localhost", not_before=NOW + timedelta(days=2))))
+    (sentence,) = report.problems
+    assert "correct the clock, or wait" in sentence
+    assert report.status == 1
+
+
+def test_the_key_of_another_certificate_is_a_problem(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
+    report = doctor(*tls_flags(tmp_path, authority.issue_cert("localhost"), authority.issue_cert("localhost")))
+    (sentence,) = report.problems
+    assert "is not the key of --tls-certificate" in sentence
+    assert report.status == 1
+
+
+def test_a_chain_in_the_wrong_order_is_a_problem(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
+    flags = tls_flags(tmp_path, authority.issue_cert("localhost"))
+    with (tmp_path / "certificate.pem").open("ab") as file:
+        file.write(trustme.CA(organization_name="another").cert_pem.bytes())
+    report = doctor(*flags)
+    (sentence,) = report.problems
+    assert "certificate 2 in --tls-certificate" in sentence
+    assert "did not issue certificate 1" in sentence
+    assert report.status == 1
+
+
+def test_a_client_ca_that_is_no_ca_is_a_problem(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
+    client = authority.issue_cert("client")
+    (tmp_path / "ca.pem").write_bytes(client.cert_chain_pems[0].bytes())
+    flags = tls_flags(tmp_path, authority.issue_cert("localhost"))
+    report = doctor(*flags, "--tls-client-ca", str(tmp_path / "ca.pem"))
+    (sentence,) = report.problems
+    assert "has no certificate of a CA" in sentence
+    assert report.status == 1
+
+
+def test_a_token_file_that_others_can_write_is_a_problem(doctor: Doctor, tmp_path: Path) -> None:
+    path = token_file(tmp_path, 0o666)
+    report = doctor("--auth-token-file", path)
+    assert report.problems == [
+        f"every user of this machine can write to --auth-token-file {path} (mode 666), and so let themselves in; run: "
+        f"chmod 600 {path}"
+    ]
+    assert report.status == 1
+    assert SECRET not in report.text
+
+
+def test_a_token_file_that_others_can_read_is_a_warning(doctor: Doctor, tmp_path: Path) -> None:
+    path = token_file(tmp_path, 0o644)
+    report = doctor("--auth-token-file", path)
+    assert f"every user of this machine can read --auth-token-file {path} (mode 644); run: chmod 600 {path}" in (
+        report.warnings
+    )
+    assert report.status == 0
+
+
+def test_a_token_file_without_tokens_is_a_problem(doctor: Doctor, tmp_path: Path) -> None:
+    report = doctor("--auth-token-file", token_file(tmp_path, content="# none yet\n"))
+    (sentence,) = report.problems
+    assert sentence.endswith("contains no token; write one per line")
+    assert report.status == 1
+
+
+def test_a_device_that_is_missing_is_a_problem(doctor: Doctor) -> None:
+    report = doctor("--device", "cuda:99")
+    (sentence,) = report.problems
+    assert sentence.endswith("(--device, --require-gpu)")
+    assert report.status == 1
+
+
+def test_too_few_open_files_are_a_problem(doctor: Doctor) -> None:
+    with open_files(512):
+        report = doctor("--max-connections", "1000")
+    (sentence,) = report.problems
+    assert sentence.startswith("a process may open 512 files, and --max-connections 1000 needs 1064")
+    assert "ulimit -n 1064" in sentence
+    assert report.status == 1
+
+
+def test_a_damaged_backbone_is_a_problem(doctor: Doctor, tmp_path: Path, mobilenetv2: TinyBackbone) -> None:
+    folder = tmp_path / "backbone"
+    shutil.copytree(mobilenetv2.path, folder)
+    assert doctor("--backbone", str(folder)).status == 0
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    report = doctor("--backbone", str(folder))
+    assert any(str(folder / "model.onnx") in one for one in report.problems)
+    assert report.status == 1
+
+
+def test_a_missing_package_is_a_problem(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    report = doctor()
+    assert any(
+        one.startswith("the server needs uvloop; install poolservice with its server") for one in report.problems
+    )
+    assert report.status == 1
+
+
+def test_an_untested_grpcio_is_a_warning(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolservice_server.grpc_adapter.private_names.TESTED_VERSIONS", ("1.70.0",))
+    assert any("but the tests ran with 1.70.0" in one for one in doctor().warnings)
+
+
+def test_variables_that_are_unknown_or_slow_are_warnings(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLSERVICE_WORKES", "2")
+    monkeypatch.setenv("GRPC_TRACE", "all")
+    monkeypatch.setenv("http_proxy", f"http://alice:{SECRET}@proxy:3128")
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    report = doctor()
+    text = "\n".join(report.warnings)
+    assert "POOLSERVICE_WORKES is not a setting and has no effect; did you mean POOLSERVICE_WORKERS?" in text
+    assert "the variable GRPC_TRACE makes gRPC log its internals" in text
+    assert "the variable http_proxy names a proxy" in text
+    assert SECRET not in report.text
+    assert report.status == 0
+
+
+def test_a_temporary_folder_that_is_missing_is_a_warning(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/missing")
+    assert any("TMPDIR names /missing" in one for one in doctor().warnings)
+
+
+def test_more_workers_than_cores_are_a_warning(doctor: Doctor) -> None:
+    assert any("256 workers share" in one for one in doctor("--workers", "256", "--max-queue-bytes", "1").warnings)
+
+
+def test_ten_problems_at_once_are_all_found(tmp_path: Path, authority: trustme.CA) -> None:
+    expired = authority.issue_cert("localhost", not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=2))
+    flags = tls_flags(tmp_path, expired)
+    (tmp_path / "key.pem").chmod(0o644)
+    (tmp_path / "ca.pem").write_bytes(authority.issue_cert("client").cert_chain_pems[0].bytes())
+    (tmp_path / "settings.toml").write_text('device = "cuda:99"\nmax_connections = 30000\ninsecure = true\n')
+    flags += ["--config", str(tmp_path / "settings.toml"), "--tls-client-ca", str(tmp_path / "ca.pem")]
+    flags += ["--auth-token-file", token_file(tmp_path, 0o666), "--max-queue-bytes", str(2**60)]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        flags += ["--address", address, "--metrics-address", address, "--backbone", str(tmp_path / "missing")]
+        done = subprocess.run(
+            [sys.executable, "-m", "poolservice_server", "doctor", "--json", *flags],
+            env={**os.environ, "POOLSERVICE_WORKES": "2", "TMPDIR": "/missing"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    found = [(one["state"], one["check"]) for one in report["findings"] if one["state"] != "ok"]
+    assert sorted(found) == sorted(
+        [
+            ("problem", "addresses"),
+            ("problem", "addresses"),
+            ("problem", "backbones"),
+            ("problem", "certificates"),
+            ("problem", "certificates"),
+            ("problem", "device"),
+            ("problem", "files"),
+            ("problem", "memory"),
+            ("problem", "secrets"),
+            ("warning", "environment"),
+            ("warning", "secrets"),
+            ("warning", "temporary files"),
+        ]
+    )
+    assert SECRET not in done.stdout
+
+
+def test_a_wrong_setting_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    from poolservice_server.doctor.command import main
+
+    assert main(["--workers", "none-at-all"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("poolservice-server doctor: workers (--workers, POOLSERVICE_WORKERS): must be")
+
+
+def test_lines_for_people_end_with_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    from poolservice_server.doctor.command import main
+
+    assert main(["--device", "cpu", "--address", "127.0.0.1:0", "--backbone", "/missing"]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("problem  backbones ") for line in lines)
+    assert last.startswith("1 problem, ")
