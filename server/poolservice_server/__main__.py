@@ -33,6 +33,10 @@ def main() -> int:
         from poolservice_server.backbones.command.app import main as backbone
 
         return backbone(sys.argv[2:])
+    if sys.argv[1:2] == ["tune"]:
+        from poolservice_server.tune.command import main as tune
+
+        return tune(sys.argv[2:])
     restart_with_one_arena()
 
     # Imported here because these modules import the required packages.

@@ -1,14 +1,15 @@
 """What the commands `doctor` and `tune` share: flags of the server among their own, and errors of one sentence."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
 
 from poolservice_server.backbones.folder_files import printable
 
-_USAGE_ERROR, _INTERRUPTED = 2, 130
+#: Exit statuses.
+USAGE_ERROR, INTERRUPTED = 2, 130
 
 # click's ClickException. Recent releases of typer contain click and older ones depend on it, so it cannot be imported
 # from the same place in both.
@@ -28,27 +29,27 @@ def make_app(name: str, command: Callable[..., None], *, epilog: str) -> typer.T
     return app
 
 
-def run(app: typer.Typer, name: str, arguments: Sequence[str], *, errors: tuple[type[Exception], ...]) -> int:
+def run(app: typer.Typer, name: str, arguments: Sequence[str], statuses: Mapping[type[Exception], int]) -> int:
     """Run a subcommand; return its exit status.
 
     Args:
         app: its command line.
         name: its name.
         arguments: the arguments behind its name.
-        errors: the errors of wrong usage, whose message is one sentence.
+        statuses: the exit status of each expected error, whose message is one sentence.
     """
     try:
         return app(list(arguments), prog_name=f"poolservice-server {name}", standalone_mode=False) or 0
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except _ClickException as error:
-        return report(name, _click_sentence(error))
-    except errors as error:
-        return report(name, str(error))
+        return _report(name, _click_sentence(error), USAGE_ERROR)
+    except tuple(statuses) as error:
+        return _report(name, str(error), statuses[type(error)])
 
 
-def report(name: str, reason: str, status: int = _USAGE_ERROR) -> int:
-    """Print an error, with control characters escaped; return the exit status."""
+def _report(name: str, reason: str, status: int) -> int:
+    # What a file or a caller wrote may have control characters.
     print(f"poolservice-server {name}: {printable(reason)}", file=sys.stderr)  # noqa: T201 - the command's output
     return status
 

@@ -13,7 +13,7 @@ from poolservice_server.doctor.checks import findings
 from poolservice_server.doctor.finding import Finding
 from poolservice_server.doctor.machine import Machine
 from poolservice_server.settings import SettingsError, load
-from poolservice_server.subcommand import make_app, run
+from poolservice_server.subcommand import USAGE_ERROR, make_app, run
 
 _NAME = "doctor"
 
@@ -53,7 +53,7 @@ app = make_app(
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return the exit status. An error is one sentence on stderr."""
-    return run(app, _NAME, arguments, errors=(SettingsError,))
+    return run(app, _NAME, arguments, {SettingsError: USAGE_ERROR})
 
 
 def _shown(found: Iterable[Finding], *, as_json: bool) -> Iterable[Finding]:

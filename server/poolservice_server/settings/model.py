@@ -23,8 +23,9 @@ class Settings(BaseSettings):
     another name, POOLSERVICE_LISTEN, because POOLSERVICE_ADDRESS tells clients where to find a server. Each flag is
     also a key of the settings file: max_batch_size. Flags override the environment, which overrides the file.
 
-    `poolservice-server backbone --help` describes the commands that make, check and list the folders of backbones, and
-    `poolservice-server doctor --help` the one that checks this machine and these settings.
+    `poolservice-server backbone --help` describes the commands that make, check and list the folders of backbones,
+    `poolservice-server doctor --help` the one that checks this machine and these settings, and `poolservice-server
+    tune --help` the one that measures which settings suit it.
     """
 
     model_config = SettingsConfigDict(

@@ -1,0 +1,1 @@
+"""`poolservice-server tune`: measures which settings suit this machine and the jobs of its user."""
