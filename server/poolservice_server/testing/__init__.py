@@ -127,9 +127,15 @@ def _start(command: Sequence[str], env: Mapping[str, str], log: Path) -> Service
         )
     stdout = cast(IO[str], process.stdout)
     started = time.monotonic()
-    with selectors.DefaultSelector() as selector:
-        selector.register(stdout, selectors.EVENT_READ)
-        ready_line = stdout.readline().strip() if selector.select(START_SECONDS) else ""
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            ready_line = stdout.readline().strip() if selector.select(START_SECONDS) else ""
+    except BaseException:
+        # Ctrl-C does not reach the process, which is in a group of its own.
+        _kill(process)
+        stdout.close()
+        raise
     if not ready_line:
         status = _kill(process)
         stdout.close()

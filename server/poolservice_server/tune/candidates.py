@@ -21,6 +21,11 @@ TUNED = (
 _MEBIBYTE = 2**20
 
 
+def number_text(value: float) -> str:
+    """Return the value of a setting as a settings file has it."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 class Situation(NamedTuple):
     """What the choice of values depends on.
 
@@ -54,7 +59,6 @@ def values_to_try(name: str, settings: Settings, chosen: Changes, situation: Sit
     if name == "workers" and on_cpu and not settings.address.startswith("unix:") and not settings.require_gpu:
         values = {1, 2, max(1, cores // 2), cores} if cores > 1 else set()
     elif name == "threads":
-        # On a GPU, 0 means 3.
         values = {max(1, share // 2), 2 * share, 4 * share} if on_cpu else {2, 4, 6}
     elif name == "decode_threads" and any(job.is_image for job in jobs):
         values = {max(1, share // 2), 2 * share, 4 * share}
@@ -67,6 +71,8 @@ def values_to_try(name: str, settings: Settings, chosen: Changes, situation: Sit
         values = {size * _MEBIBYTE for size in (4, 16, 64, 256) if size * _MEBIBYTE // 4 < total}
     elif name == "max_batch_delay" and may_batch:
         values = {0.0, 0.001, 0.004}
-    # 0 means the share of the cores.
-    same = {current} if current or name not in ("threads", "decode_threads") else {0, share}
+    same = {current}
+    if not current and name in ("threads", "decode_threads"):
+        # 0 means the share of the cores, and the threads of a GPU are 3.
+        same = {0, share if on_cpu or name == "decode_threads" else 3}
     return sorted(values - same)

@@ -4,12 +4,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from poolservice.dtypes import DTYPE_NAMES
 from poolservice_server.backbones.manifest_file import explain
 from poolservice_server.backbones.manifest_tables import Table
-from poolservice_server.backbones.manifest_values import Number, Side, Text, Whole, rule
+from poolservice_server.backbones.manifest_values import Number, Text, Whole, pair_of_sides, rule
 from poolservice_server.foreign_text import quote
 from poolservice_server.tune.spec_text import parse_spec
 
@@ -28,7 +28,7 @@ class JobTable(Table):
         default=None, max_length=5, description="the shape of a tensor with random values: (C, *) or (N, C, *)"
     )
     dtype: Text = Field(default="float32", description="the dtype of the tensor")
-    image: tuple[Side, Side] | None = Field(
+    image: Annotated[tuple[int, int] | None, BeforeValidator(pair_of_sides)] = Field(
         default=None, description="width and height of an image that is generated, in the place of a shape"
     )
     image_file: Text | None = Field(

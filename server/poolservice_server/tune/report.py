@@ -1,13 +1,17 @@
 """The report of a search: for people as tables, for programs as JSON."""
 
+import statistics
 from collections.abc import Iterator, Sequence
 
 from poolservice_server.doctor.machine import size_text
 from poolservice_server.settings import Settings
-from poolservice_server.tune.candidates import TUNED
+from poolservice_server.tune.candidates import TUNED, number_text
 from poolservice_server.tune.comparison import Gain, Measurements
 from poolservice_server.tune.job import Job
 from poolservice_server.tune.search import Outcome, Trial
+
+# More noise than this hides gains that are worth a setting.
+_MUCH_NOISE = 0.05
 
 
 def as_json(outcome: Outcome, settings: Settings, jobs: Sequence[Job]) -> dict[str, object]:
@@ -59,6 +63,9 @@ def _evidence(outcome: Outcome, jobs: Sequence[Job]) -> Iterator[str]:
 def _settings(outcome: Outcome, settings: Settings) -> Iterator[str]:
     if outcome.not_tried:
         yield f"not tried, because the time was too short (--seconds): {', '.join(outcome.not_tried)}"
+    noises = [trial.gain.noise for trial in outcome.trials if trial.gain is not None]
+    if noises and (noise := statistics.median(noises)) > _MUCH_NOISE:
+        yield f"the measurements vary much (noise {noise:.0%}): stop other programs on this machine, and repeat them"
     if not outcome.chosen:
         yield "use your own settings: nothing that was tried is better by more than the noise"
     elif outcome.confirmed is None:
@@ -68,9 +75,9 @@ def _settings(outcome: Outcome, settings: Settings) -> Iterator[str]:
     for name in TUNED:
         own = getattr(settings, name)
         if name in outcome.chosen:
-            yield f"  {name} = {outcome.chosen[name]:g}  (yours: {own:g})"
+            yield f"  {name} = {number_text(outcome.chosen[name])}  (yours: {number_text(own)})"
         else:
-            yield f"  {name} = {own:g}"
+            yield f"  {name} = {number_text(own)}"
 
 
 def _rows(what: str, found: Measurements | None, gain: Gain | None, jobs: Sequence[Job]) -> list[tuple[str, ...]]:
@@ -88,7 +95,7 @@ def _rows(what: str, found: Measurements | None, gain: Gain | None, jobs: Sequen
 
 
 def _trial_rows(trial: Trial, jobs: Sequence[Job]) -> list[tuple[str, ...]]:
-    what = f"{trial.setting} = {trial.value:g}"
+    what = f"{trial.setting} = {number_text(trial.value)}"
     rows = _rows(what, trial.measurements, trial.gain, jobs) or [(what, "", "", "", "", "", "", "")]
     return [(*rows[0][:-1], trial.decision), *rows[1:]]
 

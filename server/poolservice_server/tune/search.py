@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from poolservice_server.settings import Settings
-from poolservice_server.tune.candidates import TUNED, Situation, values_to_try
+from poolservice_server.tune.candidates import TUNED, Situation, number_text, values_to_try
 from poolservice_server.tune.comparison import MOST_P99, Gain, Measurements, measure_rounds
 from poolservice_server.tune.job import Job
 from poolservice_server.tune.load import Load
@@ -235,12 +235,12 @@ class Search:
     def _stop(self, key: tuple[tuple[str, float], ...]) -> None:
         server = self._servers.pop(key)
         self._load.forget(server.address)
-        server.__exit__()
+        server.stop()
 
     def _add(self, trial: Trial) -> None:
         self.outcome.trials.append(trial)
         throughput = "" if trial.gain is None else f"{trial.gain.ratio:.2f} times the throughput, "
-        self._report(f"{trial.setting} = {trial.value:g}: {throughput}{trial.decision}")
+        self._report(f"{trial.setting} = {number_text(trial.value)}: {throughput}{trial.decision}")
 
 
 def _key(changes: Changes) -> tuple[tuple[str, float], ...]:

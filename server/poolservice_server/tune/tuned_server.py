@@ -50,7 +50,11 @@ class TunedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the server: nobody waits for it any more."""
+        """Stop the server."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill the server, unless it has stopped: nobody waits for it any more."""
         self._service.kill()
         self._stack.close()
 
