@@ -15,10 +15,17 @@ _LEAST_PERIODS = 100
 
 def check_cpu(settings: Settings, machine: Machine) -> Iterator[Finding]:
     """Compare the cores, the quota of the control group, and the settings that divide them."""
-    cgroup = machine.root / "sys/fs/cgroup"
-    cores, quota = usable_cpus(cgroup), cpu_quota(cgroup)
+    cores, quota = usable_cpus(machine.root / "sys/fs/cgroup"), _quota(machine)
     healthy = True
-    if quota is not None and abs(quota - round(quota)) > 0.01:
+    if quota is not None and cores > max(1, round(quota)):
+        healthy = False
+        yield warning(
+            "cpu",
+            f"the control group of this process may use {quota:g} cores, and the server starts threads for {cores}, "
+            f"because the limit is not that of a container; set --threads and --decode-threads to "
+            f"{max(1, round(quota) // settings.workers)}",
+        )
+    elif quota is not None and abs(quota - round(quota)) > 0.01:
         healthy = False
         better = f"{max(1, int(quota))} or {int(quota) + 1}"
         yield warning(
@@ -26,7 +33,7 @@ def check_cpu(settings: Settings, machine: Machine) -> Iterator[Finding]:
             f"the container may use {quota:g} cores, and the server uses {cores}: the kernel stops it for a part of "
             f"each period, during which calls wait; give it a whole number of cores, {better}",
         )
-    statistics = machine.table("sys/fs/cgroup/cpu.stat") or machine.table("sys/fs/cgroup/cpu/cpu.stat")
+    statistics = machine.table(f"{machine.cgroup_folders()[0]}/cpu.stat") or machine.table("sys/fs/cgroup/cpu/cpu.stat")
     periods, throttled = statistics.get("nr_periods", 0), statistics.get("nr_throttled", 0)
     if periods >= _LEAST_PERIODS and throttled > _HARMLESS_SHARE * periods:
         healthy = False
@@ -53,6 +60,12 @@ def check_cpu(settings: Settings, machine: Machine) -> Iterator[Finding]:
             )
     if healthy:
         yield ok("cpu", f"the server may use {_cores(cores)}")
+
+
+def _quota(machine: Machine) -> float | None:
+    """Return the lowest CPU limit, in cores, of the control groups that this process is in."""
+    found = (cpu_quota(machine.root / folder) for folder in machine.cgroup_folders())
+    return min((quota for quota in found if quota is not None), default=None)
 
 
 def _cores(count: int) -> str:

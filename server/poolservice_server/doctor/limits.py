@@ -107,9 +107,10 @@ def check_core_files(settings: Settings, machine: Machine) -> Iterator[Finding]:
 
 
 def _left_in_cgroup(machine: Machine) -> int | None:
-    limit = machine.number("sys/fs/cgroup/pids.max", "sys/fs/cgroup/pids/pids.max")
-    used = machine.number("sys/fs/cgroup/pids.current", "sys/fs/cgroup/pids/pids.current")
-    return None if limit is None else limit - (used or 0)
+    folders = (*machine.cgroup_folders(), "sys/fs/cgroup/pids")
+    limits = {folder: machine.number(f"{folder}/pids.max") for folder in folders}
+    used = {folder: machine.number(f"{folder}/pids.current") or 0 for folder in folders}
+    return min((limit - used[folder] for folder, limit in limits.items() if limit is not None), default=None)
 
 
 def _number(limit: int) -> str:

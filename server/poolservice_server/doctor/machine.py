@@ -31,13 +31,23 @@ class Machine:
         except OSError:
             return None
 
-    def number(self, *paths: str) -> int | None:
-        """Return the number in the first of these files that has one; None if none has, or if there is no limit."""
-        for path in paths:
-            text = self.text(path)
-            if text is not None and text.isdecimal():
-                return int(text) if int(text) < _NO_LIMIT else None
-        return None
+    def number(self, path: str) -> int | None:
+        """Return the number in a file; None if it has none, or if there is no limit."""
+        text = self.text(path)
+        return int(text) if text is not None and text.isdecimal() and int(text) < _NO_LIMIT else None
+
+    def cgroup_folders(self) -> list[str]:
+        """Return the folders of this process's control groups of version 2: its own, and those around it.
+
+        A container sees its own as the outermost one. A service of systemd is in a group within the machine's.
+        """
+        folders = ["sys/fs/cgroup"]
+        for line in (self.text("proc/self/cgroup") or "").splitlines():
+            if line.startswith("0::/"):
+                for part in line.removeprefix("0::/").split("/"):
+                    if part:
+                        folders.append(f"{folders[-1]}/{part}")
+        return folders[::-1]
 
     def table(self, path: str) -> dict[str, int]:
         """Return the numbers of a file with lines such as "MemTotal:  1234 kB", by name; {} if it cannot be read."""

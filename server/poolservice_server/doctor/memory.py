@@ -50,8 +50,10 @@ def check_memory(settings: Settings, machine: Machine) -> Iterator[Finding]:
 
 
 def _limits(what: str, needed: int, machine: Machine) -> Iterator[Finding]:
-    limit = machine.number("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
-    if limit is not None and limit < needed:
+    files = [f"{folder}/memory.max" for folder in machine.cgroup_folders()]
+    found = map(machine.number, (*files, "sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    limit = min((one for one in found if one is not None), default=needed)
+    if limit < needed:
         yield problem(
             "memory",
             f"the container is limited to {size_text(limit)}, and {what}: the kernel would kill it with all of its "

@@ -86,6 +86,27 @@ def test_a_container_with_few_processes_is_a_problem(machine: Plant, folder: str
     assert sentence.startswith("the container may start 5 more processes and threads")
 
 
+def test_the_limits_of_a_service_of_systemd_are_found(machine: Plant) -> None:
+    unit = "sys/fs/cgroup/system.slice/pool.service"
+    planted = machine(
+        {
+            "proc/self/cgroup": "0::/system.slice/pool.service\n",
+            "proc/meminfo": MEMORY,
+            f"{unit}/memory.max": "max",
+            "sys/fs/cgroup/system.slice/memory.max": f"{100 * 2**20}",
+            f"{unit}/pids.max": "12",
+            f"{unit}/pids.current": "5",
+            f"{unit}/cpu.max": "50000 100000",
+            f"{unit}/cpu.stat": "nr_periods 1000\nnr_throttled 900\n",
+        }
+    )
+    assert "limited to 100 MiB" in the_one(list(memory.check_memory(SETTINGS, planted)), "problem")
+    assert "may start 7 more processes" in the_one(list(limits.check_processes(SETTINGS, planted)), "problem")
+    sentences = [finding.sentence for finding in cpu.check_cpu(SETTINGS, planted)]
+    assert "0.5 cores" in sentences[0]
+    assert "in 900 of 1000 periods" in sentences[1]
+
+
 @pytest.mark.parametrize("seconds", [0.0, 5e9])
 def test_a_clock_that_is_far_off_is_a_problem(seconds: float) -> None:
     sentence = the_one(list(clock.check_clock(SETTINGS, Machine(now=lambda: seconds))), "problem")
