@@ -16,6 +16,9 @@ MOST_P99 = 1.5
 # After this many rounds, a server whose throughput is below this share of the reference is measured no more.
 _ROUNDS_BEFORE_DROPPING = 2
 _HOPELESS = 0.85
+# After so many rounds, more of them are measured only while it is open whether a server is better.
+LEAST_ROUNDS = 5
+_MOST_ROUNDS = 25
 
 # The standard deviation of a normal distribution over its median absolute deviation, and the standard error of its
 # median over that of its mean.
@@ -74,12 +77,13 @@ class Gain:
 
     @property
     def exceeds_noise(self) -> bool:
-        """Return True if the gain is worth a setting, is twice the noise, and shows in all rounds but one."""
+        """Return True if the gain is worth a setting, is twice the noise, and shows in four of five rounds."""
+        rounds = len(self._logarithms)
         better = sum(one > 0 for one in self._logarithms)
         return (
             self.ratio > 1 + LEAST_GAIN
             and math.log(self.ratio) > 2 * self.noise
-            and better >= max(2, len(self._logarithms) - 1)
+            and better >= max(2, math.ceil(0.8 * rounds))
         )
 
     @property
@@ -87,23 +91,28 @@ class Gain:
         """Return True if more rounds will not show a gain."""
         return len(self._logarithms) >= _ROUNDS_BEFORE_DROPPING and self.ratio < _HOPELESS
 
+    @property
+    def is_settled(self) -> bool:
+        """Return True if there is a gain, or none that is worth a setting, as far as the noise lets one say."""
+        return self.exceeds_noise or math.log(self.ratio) + 2 * self.noise < math.log(1 + LEAST_GAIN)
+
 
 def measure_rounds(
     load: Load,
     jobs: Sequence[Job],
     servers: Sequence[TunedServer],
     *,
-    rounds: int,
     seconds: float,
     is_over: Callable[[], bool],
 ) -> list[Measurements]:
     """Measure each job on each server in turn, and begin each round with another server.
 
+    The rounds end when it is settled whether each server is better than the reference, or when the time is over.
+
     Args:
         load: the load generator.
         jobs: the jobs.
         servers: the servers; the first one is the reference, which is measured in each round.
-        rounds: the number of rounds.
         seconds: the duration of one measurement.
         is_over: returns True if no further round may begin. The first two always run.
 
@@ -113,8 +122,11 @@ def measure_rounds(
     found = [Measurements() for _ in servers]
     active = list(range(len(servers)))
     weights = [job.weight for job in jobs]
-    for number in range(rounds):
+    for number in range(_MOST_ROUNDS):
         if number >= _ROUNDS_BEFORE_DROPPING and is_over():
+            break
+        gains = [Gain(found[0], found[which], weights) for which in active[1:]] if number >= LEAST_ROUNDS else []
+        if number >= LEAST_ROUNDS and all(gain.is_settled for gain in gains):
             break
         turn = number % len(active)
         for which in active[turn:] + active[:turn]:

@@ -2,13 +2,13 @@
 
 The method is coordinate descent. One setting after the other is tried, in the order of `TUNED`. For each, a server is
 started for each promising value, beside the one with the settings found so far, the reference. All of them are measured
-in short, interleaved rounds, so that whatever else the machine does slows all of them down. In each round the
-throughput of a server is divided by that of the reference; the weighted geometric mean over the jobs is its ratio, and
-the median over the rounds decides.
+in short, interleaved rounds, five or more, so that whatever else the machine does slows all of them down. In each round
+the throughput of a server is divided by that of the reference; the weighted geometric mean over the jobs is its ratio,
+and the median over the rounds decides.
 
 A value replaces the one in use only if the median gain is at least 3 % and twice the noise (the standard error of the
-median), if all rounds but one show it, and if no job's 99th percentile is more than half longer. The best such value of
-a setting is the reference for the next one. Since the best of many noisy values looks better than it is, the final
+median), if four of five rounds show it, and if no job's 99th percentile is more than half longer. The best such value
+of a setting is the reference for the next one. Since the best of many noisy values looks better than it is, the final
 settings are measured against the user's own once more, in fresh rounds; unless they are better there too, the user's
 own settings stay.
 """
@@ -21,14 +21,15 @@ from typing import NamedTuple
 
 from poolservice_server.settings import Settings
 from poolservice_server.tune.candidates import TUNED, Situation, number_text, values_to_try
-from poolservice_server.tune.comparison import MOST_P99, Gain, Measurements, measure_rounds
+from poolservice_server.tune.comparison import LEAST_ROUNDS, MOST_P99, Gain, Measurements, measure_rounds
 from poolservice_server.tune.job import Job
 from poolservice_server.tune.load import Load
 from poolservice_server.tune.tuned_server import CannotStart, Changes, TunedServer
 
-_ROUNDS = 5
-_LAST_ROUNDS = 7
-_SHORTEST, _LONGEST = 0.08, 1.0
+# The seconds of one measurement. Many short rounds show a gain better than few long ones.
+_SHORTEST, _LONGEST = 0.08, 0.4
+# What a measurement takes longer than that: the load generator warms up.
+_OVERHEAD = 1.25
 # The share of the budget that the last comparison may take.
 _LAST_SHARE = 0.2
 
@@ -122,7 +123,7 @@ class Search:
             self.outcome.device = own.ready_line
             self._report(own.ready_line)
             # The first calls of a server also show whether each job can be measured at all.
-            self.outcome.before = self._measure([own], rounds=1, seconds=_SHORTEST)[0]
+            self.outcome.before = self._measure([own], 0.0)[0]
             situation = Situation(self._jobs, self._cores, own.runs_on_cpu)
             for number, name in enumerate(TUNED):
                 values = values_to_try(name, self._settings, self.outcome.chosen, situation)
@@ -158,7 +159,7 @@ class Search:
             except CannotStart as error:
                 self._add(Trial(name, value, None, None, f"does not start: {error}"))
         left = (1 - _LAST_SHARE) * (self._end - time.monotonic()) / remaining
-        own, *others = self._measure([reference, *(server for _, server in started)], rounds=_ROUNDS, left=left)
+        own, *others = self._measure([reference, *(server for _, server in started)], left)
         if not chosen:
             self.outcome.before = own
         trials = [self._judge(name, value, own, other) for (value, _), other in zip(started, others, strict=True)]
@@ -198,29 +199,26 @@ class Search:
 
     def _last_comparison(self, before: TunedServer, after: TunedServer) -> Gain:
         left = self._end - time.monotonic()
-        self.outcome.before, self.outcome.after = self._measure([before, after], rounds=_LAST_ROUNDS, left=left)
+        self.outcome.before, self.outcome.after = self._measure([before, after], left)
         gain = self.outcome.confirmed = Gain(self.outcome.before, self.outcome.after, self._weights)
         self._report(f"the last comparison: {gain.ratio:.2f} times the throughput, noise {gain.noise:.1%}")
         return gain
 
-    def _measure(
-        self, servers: Sequence[TunedServer], *, rounds: int, left: float = 0.0, seconds: float = 0.0
-    ) -> list[Measurements]:
-        """Measure servers in so many rounds that fit the time that is left."""
-        each = left / (rounds * len(servers) * len(self._jobs) * 1.25)
+    def _measure(self, servers: Sequence[TunedServer], left: float) -> list[Measurements]:
+        """Measure servers in rounds that fit the time that is left, at least in two."""
+        each = left / (LEAST_ROUNDS * len(servers) * len(self._jobs) * _OVERHEAD)
         end = time.monotonic() + left
         return measure_rounds(
             self._load,
             self._jobs,
             servers,
-            rounds=rounds,
-            seconds=seconds or min(_LONGEST, max(_SHORTEST, each)),
+            seconds=min(_LONGEST, max(_SHORTEST, each)),
             is_over=lambda: time.monotonic() > end,
         )
 
     def _has_time(self, count: int) -> bool:
         """Return True if so many servers can be started and measured before the last comparison has to begin."""
-        rounds = _ROUNDS * (count + 1) * len(self._jobs) * _SHORTEST * 1.25
+        rounds = LEAST_ROUNDS * (count + 1) * len(self._jobs) * _SHORTEST * _OVERHEAD
         last = _LAST_SHARE * self._seconds
         return time.monotonic() + count * self._start_seconds + rounds + last <= self._end
 
