@@ -2,15 +2,15 @@
 
 The method is coordinate descent. One setting after the other is tried, in the order of `TUNED`. For each, a server is
 started for each promising value, beside the one with the settings found so far, the reference. All of them are measured
-in short, interleaved rounds, five or more, so that whatever else the machine does slows all of them down. In each round
-the throughput of a server is divided by that of the reference; the weighted geometric mean over the jobs is its ratio,
-and the median over the rounds decides.
+in short, interleaved rounds, seven or more, so that whatever else the machine does slows all of them down. In each
+round the throughput of a server is divided by that of the reference; the weighted geometric mean over the jobs is its
+ratio, and the median over the rounds decides.
 
-A value replaces the one in use only if the median gain is at least 3 % and twice the noise (the standard error of the
-median), if four of five rounds show it, and if no job's 99th percentile is more than half longer. The best such value
-of a setting is the reference for the next one. Since the best of many noisy values looks better than it is, the final
-settings are measured against the user's own once more, in fresh rounds; unless they are better there too, the user's
-own settings stay.
+A value replaces the one in use only if the median gain is at least 3 % and three times the noise (the standard error of
+the median), if four of five rounds show it, and if no job's 99th percentile is more than half longer. The best such
+value of a setting is the reference for the next one. Since the best of many noisy values looks better than it is, the
+final settings are measured against the user's own once more, in fresh rounds; unless they are better there too, the
+user's own settings stay.
 """
 
 import time

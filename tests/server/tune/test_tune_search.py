@@ -112,7 +112,7 @@ def test_a_gain_that_the_last_comparison_does_not_show_is_no_gain(run: Run) -> N
 
     def speed(changes: Changes) -> Measured:
         rounds["own"] += not changes
-        return Measured(200 if changes.get("workers") == 2 and rounds["own"] < 10 else 100, 1, 2)
+        return Measured(200 if changes.get("workers") == 2 and rounds["own"] < 13 else 100, 1, 2)
 
     outcome, _ = run(speed)
     assert [trial.value for trial in outcome.trials if trial.decision == "chosen"] == [2]
@@ -147,7 +147,7 @@ def test_a_hopeless_value_is_measured_in_two_rounds_only(run: Run) -> None:
         for trial in outcome.trials
         if trial.setting == "threads" and trial.measurements
     }
-    assert rounds == {2: 5, 8: 2, 16: 5}
+    assert rounds == {2: 7, 8: 2, 16: 7}
 
 
 def test_settings_for_which_the_time_is_too_short_are_named(run: Run) -> None:
