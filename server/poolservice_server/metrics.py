@@ -18,6 +18,7 @@ from poolservice_server.backend import Backend
 from poolservice_server.batcher import Batcher
 from poolservice_server.cache import caches
 from poolservice_server.core.backbone_counts import BackboneCounts
+from poolservice_server.core.call_record import CallRecord
 from poolservice_server.file_watch import FileWatch
 
 _log = structlog.get_logger(__name__)
@@ -30,45 +31,36 @@ _DEVICE_EVENTS = ("out_of_memory", "failures", "suspensions", "probes")
 
 
 class CallMetrics(Collector):
-    """The counts of calls by method and status, their durations, and those in progress. The event loop updates them.
+    """The counts of calls by method and status, and their durations. The event loop updates them.
 
     These are plain numbers that become metrics when they are scraped. They cost half a microsecond per call; the
     counter and histogram of prometheus_client, each of which takes a lock, cost ten.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._in_progress = 0
+    def __init__(self) -> None:
         self._logs_calls = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._ended: Counter[tuple[str, str]] = Counter()
         self._durations: dict[str, _Durations] = {}
-        registry.register(self)
 
-    def started(self) -> float:
-        """Count a call that starts, and return the time for `ended`."""
-        self._in_progress += 1
-        return time.perf_counter()
-
-    def ended(self, method: str, code: str, started: float, caller: str = "", reason: str = "") -> None:
-        """Count a call that ended, and log it at level debug.
-
-        Args:
-            method: the method's name.
-            code: the name of its gRPC status.
-            started: what `started` returned.
-            caller: who made the call; empty if unknown.
-            reason: the message of its status; empty if it succeeded.
-        """
-        self._in_progress -= 1
-        self._ended[method, code] += 1
-        durations = self._durations.get(method)
+    def observe(self, record: CallRecord) -> None:
+        """Count a call that ended, and log it at level debug."""
+        self._ended[record.method, record.code] += 1
+        durations = self._durations.get(record.method)
         if durations is None:
-            durations = self._durations[method] = _Durations()
-        seconds = time.perf_counter() - started
+            durations = self._durations[record.method] = _Durations()
+        seconds = time.perf_counter() - record.started
         durations.counts[bisect_left(_BUCKETS, seconds)] += 1
         durations.total += seconds
         if self._logs_calls:
             milliseconds = round(seconds * 1000, 3)
-            _log.debug("call", method=method, code=code, milliseconds=milliseconds, caller=caller, reason=reason)
+            _log.debug(
+                "call",
+                method=record.method,
+                code=record.code,
+                milliseconds=milliseconds,
+                caller=record.caller,
+                reason=record.reason,
+            )
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
@@ -88,9 +80,6 @@ class CallMetrics(Collector):
         for method, one in durations.items():
             seconds.add_metric([method], list(zip(_BUCKET_LABELS, accumulate(one.counts), strict=True)), one.total)
         yield seconds
-        yield GaugeMetricFamily(
-            "poolservice_calls_in_progress", "Calls that have started and not ended.", self._in_progress
-        )
 
 
 class _Durations:
@@ -104,10 +93,11 @@ class _Durations:
 
 
 class BatcherMetrics(Collector):
-    """The batcher's counters and the unsent responses, read when they are scraped."""
+    """The batcher's counters, the unsent responses and the calls in progress, read when they are scraped."""
 
-    def __init__(self, batcher: Batcher, unsent_bytes: Callable[[], int]) -> None:
+    def __init__(self, batcher: Batcher, unsent_bytes: Callable[[], int], calls_in_progress: Callable[[], int]) -> None:
         self._batcher = batcher
+        self._calls_in_progress = calls_in_progress
         self._unsent_bytes = unsent_bytes
 
     def collect(self) -> Iterable[Metric]:
@@ -121,6 +111,9 @@ class BatcherMetrics(Collector):
         for outcome in _REQUEST_OUTCOMES:
             requests.add_metric([outcome], getattr(now, outcome))
         yield requests
+        yield GaugeMetricFamily(
+            "poolservice_calls_in_progress", "Calls that have started and not ended.", self._calls_in_progress()
+        )
         yield CounterMetricFamily(
             "poolservice_requests_over_quota",
             "Requests that were refused because of a quota of their caller; they also count as refused.",
@@ -233,26 +226,31 @@ class FileMetrics(Collector):
 
 def register(
     registry: CollectorRegistry,
+    calls: CallMetrics,
     batcher: Batcher,
     backend: Backend,
     watch: FileWatch,
     *,
     unsent_bytes: Callable[[], int],
+    calls_in_progress: Callable[[], int],
     backbones: Backbones,
     backbone_counts: BackboneCounts,
 ) -> None:
-    """Add all metrics but those of calls, which `CallMetrics` adds.
+    """Add all metrics.
 
     Args:
         registry: where to add them.
+        calls: the metrics of the calls.
         batcher: its counters are shown.
         backend: its devices are shown.
         watch: its counters are shown.
         unsent_bytes: returns the memory of the responses that are built and not sent yet.
+        calls_in_progress: returns the number of calls that have started and not ended.
         backbones: their memory is shown.
         backbone_counts: the counters of the backbones.
     """
-    registry.register(BatcherMetrics(batcher, unsent_bytes))
+    registry.register(calls)
+    registry.register(BatcherMetrics(batcher, unsent_bytes, calls_in_progress))
     registry.register(DeviceMetrics(backend))
     registry.register(BackboneMetrics(backbones, backbone_counts))
     registry.register(CacheMetrics())

@@ -166,21 +166,24 @@ class ServingProcess:
             batches_backbone=backend.batches_backbone,
         )
         self._registry = CollectorRegistry()
+        call_metrics = metrics.CallMetrics()
         self._watch = FileWatch()
         self._server = GrpcServer(
             settings,
             service,
-            metrics.CallMetrics(self._registry),
+            call_metrics.observe,
             self._watch,
             backbones,
             shared_port=self._is_supervised,
         )
         metrics.register(
             self._registry,
+            call_metrics,
             self._batcher,
             backend,
             self._watch,
             unsent_bytes=service.unsent_bytes,
+            calls_in_progress=lambda: self._server.calls_in_progress,
             backbones=backbones,
             backbone_counts=service.backbone_counts,
         )

@@ -181,12 +181,15 @@ class Batcher:
         completed = await entry
         if entry.is_unbatched:
             return completed
-        payload, _, _, wait_seconds, _, prepare_seconds = completed
+        payload, wait_seconds = completed.result, completed.queue_seconds
+        prepare_seconds, prepare_started = completed.prepare_seconds, completed.prepare_started
         del completed, entry
-        result, device, batch_size, queue_seconds, compute_seconds, _ = await self.submit(
-            request._replace(payload=payload), permit
+        completed = await self.submit(request._replace(payload=payload), permit)
+        return completed._replace(
+            queue_seconds=completed.queue_seconds + wait_seconds,
+            prepare_seconds=prepare_seconds,
+            prepare_started=prepare_started,
         )
-        return Completed(result, device, batch_size, queue_seconds + wait_seconds, compute_seconds, prepare_seconds)
 
     async def drain(self) -> None:
         """Refuse new requests, wait until every accepted one is settled, and let the threads end.
@@ -319,7 +322,11 @@ class Batcher:
             return
         if not entry.done():
             wait_seconds = prepared.started - entry.arrived
-            entry.set_result(Completed(prepared.payload, "", 0, wait_seconds, 0.0, prepared.seconds))
+            entry.set_result(
+                Completed(
+                    prepared.payload, "", 0, wait_seconds, 0.0, prepared.seconds, prepare_started=prepared.started
+                )
+            )
         # The work of a request that is batched goes on.
         entry.permit.release()
 

@@ -23,6 +23,7 @@ class Outcomes:
     def __init__(self) -> None:
         self.completed = self.failed = self.expired = self.cancelled = 0
         self.batches = self.batched_requests = self.stopped = 0
+        self._last_batch = 0
 
     def settle(
         self,
@@ -35,7 +36,16 @@ class Outcomes:
         """Settle the entries of a batch that ran and release their permits.
 
         Entries that were cancelled or expired while the batch ran are settled already and only release their permits.
+
+        Args:
+            batch: the entries.
+            started: when the work on a thread started: the preparation, if there was one, otherwise the batch.
+            outcomes: the outcome of each entry.
+            seconds: how long the batch took.
+            prepare_seconds: how long the preparation took before it, if there was one.
         """
+        number = self._last_batch = self._last_batch + 1
+        compute_started = started + prepare_seconds
         if isinstance(outcomes[0], WorkStopped):
             self.stopped += 1
         for entry, outcome in zip(batch, outcomes, strict=True):
@@ -55,6 +65,9 @@ class Outcomes:
                             started - entry.arrived,
                             seconds,
                             prepare_seconds,
+                            compute_started,
+                            number,
+                            started if prepare_seconds else 0.0,
                         )
                     )
             entry.permit.release_after_work()

@@ -41,6 +41,9 @@ class Completed(NamedTuple):
         queue_seconds: time that the request waited, for its preparation and for its batch.
         compute_seconds: time that its batch took.
         prepare_seconds: time that its preparation took; 0 if it needed none.
+        compute_started: when its batch started, in seconds of the batcher's clock.
+        batch: the number of its batch, counted from 1. The backend may have split it.
+        prepare_started: when its preparation started, on the same clock; 0 if it needed none.
     """
 
     result: Any
@@ -49,6 +52,9 @@ class Completed(NamedTuple):
     queue_seconds: float
     compute_seconds: float
     prepare_seconds: float = 0.0
+    compute_started: float = 0.0
+    batch: int = 0
+    prepare_started: float = 0.0
 
 
 class RunResult(Protocol):

@@ -1,5 +1,6 @@
 """The responder: from one request to its response."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +16,7 @@ from poolservice_server.core.backbone_request import BackboneRequest, BackboneRe
 from poolservice_server.core.call import Call
 from poolservice_server.core.plan import Head, known_head, read_head
 from poolservice_server.core.request_limits import RequestLimits
+from poolservice_server.core.request_record import RequestObserver, RequestRecord
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponses
 from poolservice_server.core.validation_turns import ValidationTurns
@@ -28,6 +30,7 @@ class Responder:
         image_threads: decode and encode images.
         limits: the limits of a request.
         unsent: the responses that are built and not sent yet.
+        observe: called with the record of each request that has ended.
         max_image_pixels, max_queue_bytes, seconds_per_step, decode, backbones, batches_backbone: see `PoolService`.
     """
 
@@ -38,6 +41,7 @@ class Responder:
         limits: RequestLimits,
         unsent: UnsentResponses,
         *,
+        observe: RequestObserver,
         max_image_pixels: int,
         max_queue_bytes: int,
         seconds_per_step: float,
@@ -49,6 +53,7 @@ class Responder:
         self._image_threads = image_threads
         self._limits = limits
         self._unsent = unsent
+        self._observe = observe
         self._max_image_pixels = max_image_pixels
         self._seconds_per_step = seconds_per_step
         self._decode = decode
@@ -67,36 +72,46 @@ class Responder:
         return self._backbones.counts
 
     async def respond(self, request: codec.Request, call: Call) -> bytes:
-        """Return the encoded PoolResponse to a request.
+        """Return the encoded PoolResponse to a request, and report to the observer how the request ended.
 
         Raises:
             Exception: the outcome of the request, see `error_status`.
         """
-        head = known_head(request.head)
-        if head is None:
-            head = await self._turns.run(call.caller, partial(read_head, request.head), _kept_bytes(request))
-        plan = head.tensor_plan
-        if plan is None:
-            to_prepare = await self._turns.run(
-                call.caller, partial(self._to_prepare, head, request.data), _kept_bytes(request)
-            )
-            return await self._prepare_and_respond(to_prepare, call)
-        planes = plan.planes_of(request.data)
-        seconds = self._limits.seconds(plan.cost)
-        to_run = Request(
-            plan.batch_key,
-            planes,
-            plan.nbytes,
-            call.deadline,
-            call.caller,
-            plan.run_steps * self._seconds_per_step,
-        )
-        if plan.cost.response_bytes > UNCOUNTED_BYTES:
-            self._unsent.check(call.caller, plan.cost.response_bytes)
-        # The permit reserves the memory until the response is ready; a large response then counts as unsent.
-        with self._batcher.reserve(plan.cost.peak_bytes, call.caller, seconds) as permit:
-            completed = await self._batcher.submit(to_run, permit)
-            return self.hold(await plan.response_builder.build(completed, self._image_threads), call)
+        record = RequestRecord(call, time.monotonic())
+        try:
+            head = known_head(request.head)
+            if head is None:
+                head = await self._turns.run(call.caller, partial(read_head, request.head), _kept_bytes(request))
+            record.head = head
+            plan = head.tensor_plan
+            if plan is None:
+                response = await self._prepare_and_respond(head, request, record)
+            else:
+                planes = plan.planes_of(request.data)
+                seconds = self._limits.seconds(plan.cost)
+                to_run = Request(
+                    plan.batch_key,
+                    planes,
+                    plan.nbytes,
+                    call.deadline,
+                    call.caller,
+                    plan.run_steps * self._seconds_per_step,
+                )
+                if plan.cost.response_bytes > UNCOUNTED_BYTES:
+                    self._unsent.check(call.caller, plan.cost.response_bytes)
+                # The permit reserves the memory until the response is ready; a large response then counts as unsent.
+                with self._batcher.reserve(plan.cost.peak_bytes, call.caller, seconds) as permit:
+                    completed = record.completed = await self._batcher.submit(to_run, permit)
+                    record.encode_started = time.monotonic()
+                    response = self.hold(await plan.response_builder.build(completed, self._image_threads), call)
+        except BaseException as error:
+            record.ended = time.monotonic()
+            self._observe(record, error)
+            raise
+        record.ended = time.monotonic()
+        record.response_bytes = len(response)
+        self._observe(record, None)
+        return response
 
     async def expected_response_bytes(self, request: codec.Request, caller: str) -> int:
         """Return the size of a response as far as it is known before the payload is read: that of a valid tensor's."""
@@ -115,10 +130,14 @@ class Responder:
             return self._backbones.request(head, head.backbone, data)
         return ImageRequest(head, data, max_pixels=self._max_image_pixels, decode=self._decode)
 
-    async def _prepare_and_respond(self, to_prepare: ImageRequest | BackboneRequest, call: Call) -> bytes:
+    async def _prepare_and_respond(self, head: Head, request: codec.Request, record: RequestRecord) -> bytes:
+        call = record.call
+        to_prepare = record.prepared = await self._turns.run(
+            call.caller, partial(self._to_prepare, head, request.data), _kept_bytes(request)
+        )
         plan = to_prepare.plan
         seconds = self._limits.seconds(to_prepare.cost)
-        request = Request(
+        to_run = Request(
             plan.batch_key,
             to_prepare.prepare,
             plan.nbytes,
@@ -132,11 +151,13 @@ class Responder:
         # The permit reserves the memory from before the decoding until the response is ready.
         with self._batcher.reserve(to_prepare.cost.peak_bytes, call.caller, seconds) as permit:
             try:
-                completed = await self._batcher.prepare_and_run(request, permit, self._image_threads)
+                completed = await self._batcher.prepare_and_run(to_run, permit, self._image_threads)
             except BackboneFailed:
                 if isinstance(to_prepare, BackboneRequest):
                     to_prepare.count_failure()
                 raise
+            record.completed = completed
+            record.encode_started = time.monotonic()
             return self.hold(await to_prepare.build(completed, self._image_threads), call)
 
     def hold(self, response: bytes, call: Call) -> bytes:

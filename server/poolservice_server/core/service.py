@@ -19,6 +19,7 @@ from poolservice_server.core.backbone_counts import BackboneCounts
 from poolservice_server.core.call import Call
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.request_limits import RequestLimits
+from poolservice_server.core.request_record import RequestObserver, ignore_request
 from poolservice_server.core.responder import Responder
 from poolservice_server.core.response_builder import MAX_INLINE_BYTES
 from poolservice_server.core.unsent_responses import UnsentResponse, UnsentResponses
@@ -53,6 +54,7 @@ class PoolService:
         backbones: the backbones.
         batches_backbone: returns True if the requests for a backbone of this name are batched now. Otherwise the
             image thread that prepares a request runs it, too.
+        observe: called with the record of each request that has ended.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class PoolService:
         decode: images.Decode = images.decode_scanned,
         backbones: Backbones = NO_BACKBONES,
         batches_backbone: Callable[[str], bool] = lambda _name: False,
+        observe: RequestObserver = ignore_request,
     ) -> None:
         self._image_threads = image_threads
         self._info = info
@@ -84,6 +87,7 @@ class PoolService:
             image_threads,
             self._limits,
             self._unsent,
+            observe=observe,
             max_image_pixels=max_image_pixels,
             max_queue_bytes=max_queue_bytes,
             seconds_per_step=seconds_per_step,
@@ -152,7 +156,9 @@ class PoolService:
         async def respond(correlation_id: int, request: codec.Request, nbytes: int, response_bytes: int) -> None:
             unsent: list[UnsentResponse] = []
             try:
-                status, response = await self._outcome(request, Call(b"", deadline, caller, unsent.append))
+                status, response = await self._outcome(
+                    request, Call(b"", deadline, caller, unsent.append, "PoolStream")
+                )
                 # The response may wait for a long time, in which nobody needs the request.
                 del request
                 if response is not None and len(response) > response_bytes:

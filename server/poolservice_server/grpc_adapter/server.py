@@ -5,6 +5,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from poolservice_server.backbones.backbone import NO_BACKBONES, Backbones
+from poolservice_server.core.call_record import CallObserver
 from poolservice_server.core.service import PoolService
 from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.active_calls import ActiveCalls
@@ -14,7 +15,6 @@ from poolservice_server.grpc_adapter.connections import close_connections
 from poolservice_server.grpc_adapter.options import server_options
 from poolservice_server.grpc_adapter.servicer import SERVICE_NAME, PoolServicer
 from poolservice_server.grpc_adapter.tls import server_credentials
-from poolservice_server.metrics import CallMetrics
 from poolservice_server.settings import Settings, SettingsError
 
 # A health check names the service, or nothing for the server as a whole.
@@ -27,7 +27,7 @@ class GrpcServer:
     Args:
         settings: the server's settings.
         service: the core.
-        metrics: counts the calls.
+        observe: called with the record of each call that has ended.
         watch: reads the token file and the TLS files again when they change.
         backbones: each has a health status of its own under the name "backbone/NAME".
         shared_port: True if other worker processes listen on the same port.
@@ -40,7 +40,7 @@ class GrpcServer:
         self,
         settings: Settings,
         service: PoolService,
-        metrics: CallMetrics,
+        observe: CallObserver,
         watch: FileWatch,
         backbones: Backbones = NO_BACKBONES,
         *,
@@ -62,11 +62,16 @@ class GrpcServer:
         callers = CallerNames(
             token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None
         )
-        servicer = PoolServicer(service, metrics, callers, self._calls)
+        self._servicer = PoolServicer(service, observe, callers, self._calls)
         self._server = _create_server(settings, self._calls, shared_port=shared_port)
-        servicer.add_to(self._server)
+        self._servicer.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    @property
+    def calls_in_progress(self) -> int:
+        """Calls that have started and not ended."""
+        return self._servicer.in_progress
 
     async def start(self) -> str:
         """Listen, accept calls and report SERVING.

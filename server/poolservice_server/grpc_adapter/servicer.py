@@ -11,12 +11,12 @@ from google.rpc import code_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
+from poolservice_server.core.call_record import CallObserver, CallRecord
 from poolservice_server.core.service import Call, PoolService
 from poolservice_server.error_status import to_status
 from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
 from poolservice_server.grpc_adapter.caller import CallerNames
 from poolservice_server.grpc_adapter.send_pacing import LARGE_BYTES, SendPacing
-from poolservice_server.metrics import CallMetrics
 
 SERVICE_NAME = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
 
@@ -25,9 +25,8 @@ STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-# The codes under which the metrics count a successful call and a call whose caller has left.
+# The code of a successful call.
 _OK = "OK"
-_CANCELLED = "CANCELLED"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,14 +42,18 @@ class PoolServicer:
 
     Args:
         service: the core.
-        metrics: counts each call by method and status code.
+        observe: called with the record of each call that has ended.
         callers: names the caller of each call, or refuses the call.
         calls: has the calls in progress.
+
+    Attributes:
+        in_progress: calls that have started and not ended, those that are about to be refused included.
     """
 
-    def __init__(self, service: PoolService, metrics: CallMetrics, callers: CallerNames, calls: ActiveCalls) -> None:
+    def __init__(self, service: PoolService, observe: CallObserver, callers: CallerNames, calls: ActiveCalls) -> None:
+        self.in_progress = 0
         self._service = service
-        self._metrics = metrics
+        self._observe = observe
         self._callers = callers
         self._calls = calls
         self._pacing = SendPacing()
@@ -68,19 +71,20 @@ class PoolServicer:
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     def _unary(self, name: str, method: Callable[[Call], Awaitable[bytes]]) -> "grpc.RpcMethodHandler[Any, Any]":
-        metrics, calls, caller_of, pacing = self._metrics, self._calls, self._callers.caller_of, self._pacing
+        calls, caller_of, pacing = self._calls, self._callers.caller_of, self._pacing
 
         async def handle(source: _Source, context: _Context) -> Any:
-            started, code, caller, reason = metrics.started(), _CANCELLED, "", ""
+            record = self._start(name)
             active: ActiveCall | None = None
             try:
-                caller = caller_of(context)
-                active = calls.start(source, started, caller)
+                caller = record.caller = caller_of(context)
+                active = calls.start(source, record.started, caller)
                 message = await context.read()
                 active.received()
                 if message is grpc.aio.EOF:
                     raise InvalidRequest(f"the call ended without a message; {name} takes one")
-                call = Call(message, _deadline(context), caller, active.hold)
+                record.received_bytes = len(message)
+                call = Call(message, _deadline(context), caller, active.hold, name)
                 # The response may wait for a long time, in which nobody needs the request.
                 del message
                 response = await method(call)
@@ -88,19 +92,19 @@ class PoolServicer:
                     await pacing.wait(len(response))
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active)
-                code, reason = code_pb2.Code.Name(status.code), status.message
+                record.code, record.reason = code_pb2.Code.Name(status.code), status.message
             else:
-                code = _OK
+                record.code, record.sent_bytes = _OK, len(response)
                 active.sending()
                 return response
             finally:
-                metrics.ended(name, code, started, caller, reason)
+                self._end(record)
             return await _abort(context, status, active)
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
     def _stream(self) -> "grpc.RpcMethodHandler[Any, Any]":
-        async def respond(active: ActiveCall, context: _Context) -> None:
+        async def respond(active: ActiveCall, context: _Context, record: CallRecord) -> None:
             # Otherwise grpc.aio sends the headers with the first response and, if that fails, with the next one again.
             # gRPC's core refuses them the second time, and grpc.aio would then never release the response.
             await context.send_initial_metadata(())
@@ -108,6 +112,7 @@ class PoolServicer:
             async def messages() -> AsyncIterator[bytes]:
                 while (message := await context.read()) is not grpc.aio.EOF:
                     active.received()
+                    record.received_bytes += len(message)
                     yield message
                     active.receiving_next()
 
@@ -116,28 +121,37 @@ class PoolServicer:
                     await self._pacing.wait(len(response))
                 active.sending()
                 await context.write(response)
+                record.sent_bytes += len(response)
                 active.sent()
 
             await self._service.pool_stream(messages(), send, deadline=_deadline(context), caller=active.caller)
 
         async def handle(source: _Source, context: _Context) -> None:
-            started, code, caller, reason = self._metrics.started(), _CANCELLED, "", ""
+            record = self._start("PoolStream")
             active: ActiveCall | None = None
             try:
-                caller = self._callers.caller_of(context)
-                active = self._calls.start(source, started, caller)
-                await respond(active, context)
+                record.caller = self._callers.caller_of(context)
+                active = self._calls.start(source, record.started, record.caller)
+                await respond(active, context, record)
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active)
-                code, reason = code_pb2.Code.Name(status.code), status.message
+                record.code, record.reason = code_pb2.Code.Name(status.code), status.message
             else:
-                code = _OK
+                record.code = _OK
                 return
             finally:
-                self._metrics.ended("PoolStream", code, started, caller, reason)
+                self._end(record)
             await _abort(context, status, active)
 
         return grpc.stream_stream_rpc_method_handler(handle)
+
+    def _start(self, method: str) -> CallRecord:
+        self.in_progress += 1
+        return CallRecord(method, time.perf_counter())
+
+    def _end(self, record: CallRecord) -> None:
+        self.in_progress -= 1
+        self._observe(record)
 
 
 def _status_of(error: BaseException, active: ActiveCall | None) -> status_pb2.Status:
