@@ -1,6 +1,7 @@
 """The errors of a request and the gRPC status that reports each of them to the caller.
 
 InvalidRequest    INVALID_ARGUMENT     BadRequest names the field and says what would be right
+ImageTooLarge     INVALID_ARGUMENT     an InvalidRequest, too
 MessageTooLarge   RESOURCE_EXHAUSTED   the message names the limit and how to raise it
 QueueFull         RESOURCE_EXHAUSTED   RetryInfo says when to retry
 UnreadResponses   RESOURCE_EXHAUSTED   RetryInfo says when to retry
@@ -17,6 +18,7 @@ any other         INTERNAL             an id that is also in the log; never a tr
 """
 
 import uuid
+from asyncio import CancelledError
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -30,7 +32,7 @@ from poolservice.errors import InvalidRequest
 from poolservice_server.backbone_stage import BackboneFailed
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull, QuotaExceeded
-from poolservice_server.images import DecoderEnded
+from poolservice_server.images import DecoderEnded, ImageTooLarge
 from poolservice_server.settings import LARGEST_MESSAGE_BYTES
 from poolservice_server.stop import WorkStopped
 
@@ -90,10 +92,22 @@ _CODES: Mapping[type[Exception], int] = MappingProxyType(
         WorkStopped: code_pb2.CANCELLED,
         NoDevice: code_pb2.UNAVAILABLE,
         Unauthenticated: code_pb2.UNAUTHENTICATED,
+        ImageTooLarge: code_pb2.INVALID_ARGUMENT,
         DecoderEnded: code_pb2.UNAVAILABLE,
         BackboneFailed: code_pb2.INTERNAL,
     }
 )
+
+
+def code_name(error: BaseException | None) -> str:
+    """Return the name of the gRPC code with which an error, or None for success, ends a request."""
+    if error is None:
+        return "OK"
+    if isinstance(error, CancelledError):
+        return "CANCELLED"
+    code = _CODES.get(type(error), code_pb2.INTERNAL) if isinstance(error, Exception) else code_pb2.INTERNAL
+    name: str = code_pb2.Code.Name(code)
+    return name
 
 
 def to_status(error: Exception) -> status_pb2.Status:

@@ -13,9 +13,8 @@ from functools import partial
 from typing import NamedTuple
 
 import structlog
-from prometheus_client import CollectorRegistry
 
-from poolservice_server import allocator, batch_log, images, log, metrics, metrics_server, server_info
+from poolservice_server import allocator, batch_log, images, log, server_info
 from poolservice_server.backbones.backbone import Backbones
 from poolservice_server.backbones.loading import load_backbones
 from poolservice_server.backend import Backend, choose_backend, torch_version
@@ -27,8 +26,11 @@ from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
 from poolservice_server.images.decode_processes import DecodeProcesses
+from poolservice_server.metrics import server as metrics_server
+from poolservice_server.metrics.registry import ProcessMetrics
+from poolservice_server.metrics.scrape_channel import answer_scrapes
 from poolservice_server.serving import Serving
-from poolservice_server.settings import Settings, SettingsError, Tokens, read_tokens
+from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.signal_thread import SignalThread
 from poolservice_server.signals import SignalSocket
 from poolservice_server.stage_cost import calibrate
@@ -56,11 +58,13 @@ class Worker(NamedTuple):
         number: its number, counted from 0.
         on_serving: called once the process serves.
         supervisor: a file descriptor that becomes readable when the supervisor ends; -1 without a supervisor.
+        scrapes: the file descriptor on which the supervisor asks for metrics; -1 without a supervisor.
     """
 
     number: int
     on_serving: Callable[[Serving], None]
     supervisor: int
+    scrapes: int = -1
 
 
 def run(settings: Settings, worker: Worker | None = None) -> None:
@@ -151,6 +155,7 @@ class ServingProcess:
         # One more than the slots, for short work while long work has all slots.
         self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
         self._decode_processes = DecodeProcesses(decode_threads) if settings.decode_isolation == "process" else None
+        self._metrics = ProcessMetrics(lambda: self._server.calls_in_progress)
         service = PoolService(
             self._batcher,
             self._image_threads,
@@ -164,29 +169,18 @@ class ServingProcess:
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
             backbones=backbones,
             batches_backbone=backend.batches_backbone,
+            observe=self._metrics.requests.observe,
         )
-        self._registry = CollectorRegistry()
-        call_metrics = metrics.CallMetrics()
         self._watch = FileWatch()
         self._server = GrpcServer(
             settings,
             service,
-            call_metrics.observe,
+            self._metrics.calls.observe,
             self._watch,
             backbones,
             shared_port=self._is_supervised,
         )
-        metrics.register(
-            self._registry,
-            call_metrics,
-            self._batcher,
-            backend,
-            self._watch,
-            unsent_bytes=service.unsent_bytes,
-            calls_in_progress=lambda: self._server.calls_in_progress,
-            backbones=backbones,
-            backbone_counts=service.backbone_counts,
-        )
+        self._metrics.add(self._batcher, backend, service, self._server, backbones, self._watch)
         self._stop = asyncio.Event()
 
     @property
@@ -203,7 +197,7 @@ class ServingProcess:
             ServerEnded: gRPC's server ended by itself.
         """
         self._handle_signals()
-        with self._metrics():
+        with self._served_metrics():
             address = await self._server.start()
             memory_return = allocator.MemoryReturn(self._batcher.used_bytes)
             memory_return.start()
@@ -248,23 +242,18 @@ class ServingProcess:
         )
 
     @contextmanager
-    def _metrics(self) -> Iterator[None]:
-        """Serve the metrics, if the settings say so, until the end of the block."""
-        tokens = Tokens()
-        path = self._settings.metrics_token_file
+    def _served_metrics(self) -> Iterator[None]:
+        """Serve the metrics, if the settings say so, until the end of the block; those of a worker, to its supervisor.
 
-        def load() -> None:
-            nonlocal tokens
-            if path is not None:
-                tokens = read_tokens(path, "--metrics-token-file")
-
-        if path is not None:
-            self._watch.add("metrics_tokens", [path], load)
-        address = self._settings.metrics_address_of(self._worker.number)
-        if not address:
+        Raises:
+            SettingsError: the address or the token file cannot be used.
+        """
+        if self._worker.scrapes >= 0:
+            answer_scrapes(self._worker.scrapes, self._metrics.collect)
+        if self._is_supervised:
             yield
             return
-        with metrics_server.serve(self._registry, address, lambda: tokens):
+        with metrics_server.serve_configured(self._settings, self._watch, self._metrics.collect_unsupervised):
             yield
 
     async def _drain(self) -> None:

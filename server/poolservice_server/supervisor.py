@@ -10,13 +10,17 @@ UNAVAILABLE and retry on another worker, and the supervisor replaces it.
 import selectors
 import signal
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import structlog
 
 from poolservice_server import listen_check
+from poolservice_server.file_watch import FileWatch
+from poolservice_server.metrics import server as metrics_server
+from poolservice_server.metrics.workers import WorkerMetrics
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.signals import SignalSocket
@@ -38,14 +42,28 @@ def run(settings: Settings) -> None:
     """Serve with `settings.workers` processes until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: a worker cannot start with these settings.
+        SettingsError: a worker cannot start with these settings, or the metrics cannot be served.
     """
     signals = SignalSocket(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     is_unix = settings.address.startswith("unix:")
     # Reserving the port keeps it for the workers, which may all be restarting at the same time.
     port = nullcontext(settings.address) if is_unix else listen_check.reserve(settings.address, shared=True)
-    with port as address:
-        _Supervisor(settings.model_copy(update={"address": address}), signals).run()
+    watch = FileWatch()
+    with port as address, _served_metrics(settings, watch) as metrics:
+        _Supervisor(settings.model_copy(update={"address": address}), signals, watch, metrics).run()
+
+
+@contextmanager
+def _served_metrics(settings: Settings, watch: FileWatch) -> Iterator[WorkerMetrics | None]:
+    """Serve the metrics of all workers, if the settings name an address, until the end of the block."""
+    if not settings.metrics_address:
+        yield None
+        return
+    metrics = WorkerMetrics(settings.workers, watch)
+    with metrics_server.serve_configured(settings, watch, metrics.collect, lambda: metrics.loop):
+        if watch.names:
+            watch.start()
+        yield metrics
 
 
 class _Restart(NamedTuple):
@@ -56,9 +74,13 @@ class _Restart(NamedTuple):
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, signals: SignalSocket) -> None:
+    def __init__(
+        self, settings: Settings, signals: SignalSocket, watch: FileWatch, metrics: WorkerMetrics | None
+    ) -> None:
         self._settings = settings
         self._signals = signals
+        self._watch = watch
+        self._metrics = metrics
         self._workers: dict[int, WorkerProcess] = {}
         self._restarts = {number: _Restart(0.0, _FIRST_PAUSE_SECONDS) for number in range(settings.workers)}
         self._is_ready = False
@@ -100,6 +122,7 @@ class _Supervisor:
         """Pass a signal to read files again on to the workers; return True for a signal to stop."""
         arrived = self._signals.read()
         if signal.SIGHUP in arrived:
+            self._watch.reload()
             for worker in self._workers.values():
                 worker.send_signal(signal.SIGHUP)
         return signal.SIGTERM in arrived or signal.SIGINT in arrived
@@ -115,6 +138,8 @@ class _Supervisor:
             # The settings were right before, so a file has changed. Other workers may still serve with the old one.
             _log.error("a worker cannot start with the current settings", worker=worker.number, reason=str(message))
             return
+        if self._metrics is not None:
+            self._metrics.add(worker.number, worker.scrapes.dup())
         _log.info("a worker is serving", worker=worker.number)
         self._announce(message)
 
@@ -125,6 +150,8 @@ class _Supervisor:
 
     def _schedule_restart(self, worker: WorkerProcess) -> None:
         del self._workers[worker.number]
+        if self._metrics is not None:
+            self._metrics.end(worker.number)
         status = worker.reap()
         now = time.monotonic()
         pause = self._restarts[worker.number].pause

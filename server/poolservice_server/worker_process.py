@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -26,6 +27,7 @@ class WorkerProcess:
         number: the worker's number.
         is_serving: True once the worker has served.
         pipe: readable when the worker reports something.
+        scrapes: the socket on which the worker can be asked for its metrics once it serves.
         process: the process.
     """
 
@@ -33,14 +35,16 @@ class WorkerProcess:
         self.number = number
         self.is_serving = False
         self.pipe, worker_end = _CONTEXT.Pipe()
+        self.scrapes, worker_scrapes = socket.socketpair()
         self._stderr = StderrPipe(number)
         # Connections, because that is how multiprocessing passes file descriptors on.
         with (
             Connection(os.dup(log.descriptor()), readable=False) as events,
             Connection(self._stderr.writable, readable=False) as stderr,
+            Connection(worker_scrapes.detach()) as scrapes,
         ):
             self.process = _CONTEXT.Process(
-                target=_work, args=(settings, number, worker_end, events, stderr), name=f"worker-{number}"
+                target=_work, args=(settings, number, worker_end, events, stderr, scrapes), name=f"worker-{number}"
             )
             # Until a worker handles SIGHUP, it would end the worker. A new process inherits the blocked signals.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
@@ -72,10 +76,13 @@ class WorkerProcess:
         status = self.process.exitcode
         self.process.close()
         self.pipe.close()
+        self.scrapes.close()
         return status
 
 
-def _work(settings: Settings, number: int, pipe: Connection, events: Connection, stderr: Connection) -> None:
+def _work(
+    settings: Settings, number: int, pipe: Connection, events: Connection, stderr: Connection, scrapes: Connection
+) -> None:
     """Run a worker, in its own process."""
     os.dup2(stderr.fileno(), 2)
     # Ctrl-C reaches the whole process group; only the supervisor handles it.
@@ -97,7 +104,7 @@ def _work(settings: Settings, number: int, pipe: Connection, events: Connection,
         _log.error("the supervisor has ended")
         return
     try:
-        serve(settings, Worker(number, announce, pipe.fileno()))
+        serve(settings, Worker(number, announce, pipe.fileno(), scrapes.fileno()))
     except SettingsError as error:
         try:
             pipe.send(error)

@@ -170,7 +170,7 @@ def _metrics_url(log: IO[str]) -> str:
 def _admitted_requests(metrics_url: str) -> int:
     with urllib.request.urlopen(metrics_url) as response:
         lines: Iterable[str] = response.read().decode().splitlines()
-    return round(next(float(line.split()[1]) for line in lines if line.startswith("poolservice_admitted_requests ")))
+    return round(next(float(line.split()[1]) for line in lines if line.startswith("poolservice_admitted_requests{")))
 
 
 def _print(results: dict[str, Any]) -> bool:

@@ -1,9 +1,7 @@
 """Decoding in threads and in processes: the same results, work that stops, no process that outlives the server."""
 
 import os
-import re
 import sys
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from tests.scraping import scrape
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
@@ -73,15 +72,6 @@ def test_a_client_retries_an_image_whose_child_was_killed_from_outside(
     assert "a decoder process was ended from outside" in service.log()
 
 
-def scrape(service: Service, metric: str) -> float:
-    url = re.search(r"http://[\w.:]+/metrics", service.log())
-    assert url
-    with urllib.request.urlopen(url.group(), timeout=60) as page:
-        value = re.search(rf"^{metric} (\S+)$", page.read().decode(), re.MULTILINE)
-    assert value
-    return float(value[1])
-
-
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_decoding_stops_when_its_caller_leaves(start_server: Callable[..., Service], isolation: str) -> None:
     file = BytesIO()
@@ -97,11 +87,11 @@ def test_decoding_stops_when_its_caller_leaves(start_server: Callable[..., Servi
     )
     with grpc.insecure_channel(service.address) as channel:
         # A caller may leave before a thread has begun to decode, so several callers come and go.
-        while not scrape(service, "poolservice_stopped_work_total"):
+        while not scrape(service).value("poolservice_stopped_work_total"):
             call = PoolServiceStub(channel).Pool.future(request)
-            while not scrape(service, "poolservice_admitted_requests"):
+            while not scrape(service).value("poolservice_admitted_requests"):
                 assert not call.done(), call.exception()
             call.cancel()
-            while scrape(service, "poolservice_admitted_requests"):
+            while scrape(service).value("poolservice_admitted_requests"):
                 pass
-    assert scrape(service, r'poolservice_requests_total\{outcome="completed"\}') == 0
+    assert scrape(service).value("poolservice_requests_total", outcome="completed") == 0

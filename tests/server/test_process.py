@@ -1,10 +1,8 @@
 """The server as a process: its ready line, health and reflection, malformed paths, metrics, and how it stops."""
 
 import platform
-import re
 import signal
 import threading
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.scraping import scrape
 
 from poolservice import __version__
 from poolservice.specs import OPERATORS
@@ -120,7 +119,7 @@ def test_accepted_requests_finish_before_the_process_ends(
         caller = threading.Thread(target=lambda: results.append(pool_small(PoolServiceStub(channel))))
         caller.start()
         # The signal arrives while the request waits for batch-mates.
-        while metric(server, "poolservice_queue_entries") != 1.0:
+        while scrape(server).value("poolservice_queue_entries") != 1.0:
             assert caller.is_alive()
         server.process.send_signal(signal_number)
         caller.join()
@@ -135,18 +134,10 @@ def test_metrics_count_calls_by_method_and_status(start_server: StartServer, poo
         assert [pool_small(stub) for _ in range(3)] == [2.0] * 3
         with pytest.raises(grpc.RpcError):
             stub.Pool(pb.PoolRequest())
-    assert metric(server, 'poolservice_calls_total{code="OK",method="Pool"}') == 3.0
-    assert metric(server, 'poolservice_calls_total{code="INVALID_ARGUMENT",method="Pool"}') == 1.0
-    assert metric(server, 'poolservice_device_suspended{device="cpu"}') == 0.0
-
-
-def metric(server: Service, name: str) -> float:
-    """Return the value of a metric, from the metrics address that the server has logged."""
-    url = re.search(r"http://127\.0\.0\.1:\d+/metrics", server.log())
-    assert url is not None
-    with urllib.request.urlopen(url[0], timeout=60) as page:
-        lines = page.read().decode().splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+    metrics = scrape(server)
+    assert metrics.value("poolservice_calls_total", method="Pool", code="OK") == 3
+    assert metrics.value("poolservice_calls_total", method="Pool", code="INVALID_ARGUMENT") == 1
+    assert metrics.value("poolservice_device_suspended", device="cpu") == 0
 
 
 def test_an_idle_server_stops_without_waiting_for_the_grace_period(start_server: StartServer) -> None:

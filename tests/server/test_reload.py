@@ -1,7 +1,6 @@
 """Certificates and tokens that change while the server runs, and SIGHUP."""
 
 import hashlib
-import re
 import signal
 import urllib.error
 import urllib.request
@@ -12,6 +11,7 @@ import grpc
 import psutil
 import pytest
 import trustme
+from tests.scraping import metrics_url, page, scrape
 from tests.server.server_log import wait_for_log
 
 from poolservice.v1 import pool_pb2 as pb
@@ -139,7 +139,7 @@ def test_a_broken_token_file_keeps_the_old_tokens_and_is_counted(
     tokens.write_text(content)
     wait_for_log(server, "cannot use the new files, keeping the old ones")
     assert status(server.address, token="first") is grpc.StatusCode.OK
-    assert 'poolservice_file_reloads_total{files="tokens",outcome="kept"} 1.0' in metrics_page(server)
+    assert scrape(server).value("poolservice_file_reloads_total", files="tokens", outcome="kept") == 1
     assert "first" not in server.log()
 
 
@@ -177,20 +177,11 @@ def test_the_metrics_token_follows_its_file(start_server: StartServer, tmp_path:
     tokens = tmp_path / "tokens"
     tokens.write_text("first\n")
     server = start_server("--metrics-address", "127.0.0.1:0", "--metrics-token-file", str(tokens))
-    assert "poolservice_calls_in_progress" in metrics_page(server, "first")
+    assert "poolservice_calls_in_progress" in page(metrics_url(server), "first")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        metrics_page(server)
+        page(metrics_url(server))
     tokens.write_text("second\n")
     wait_for_log(server, "read the files again ")
-    assert "poolservice_calls_in_progress" in metrics_page(server, "second")
+    assert "poolservice_calls_in_progress" in page(metrics_url(server), "second")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        metrics_page(server, "first")
-
-
-def metrics_page(server: Service, token: str = "") -> str:
-    url = re.search(r"http://127\.0\.0\.1:\d+/metrics", server.log())
-    assert url is not None
-    request = urllib.request.Request(url[0], headers={"Authorization": f"Bearer {token}"} if token else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as page:
-        text: str = page.read().decode()
-        return text
+        page(metrics_url(server), "first")

@@ -100,7 +100,8 @@ else:
     allocator.keep_large_messages = supervisor_end.close
 settings = Settings(device="cuda:99" if moment == "before an error" else "cpu", address="127.0.0.1:0")
 log = Connection(os.dup(2), readable=False)
-worker_process._work(settings, 3, worker_end, log, Connection(os.dup(2), readable=False))
+stderr, (scrapes, _) = Connection(os.dup(2), readable=False), Pipe()
+worker_process._work(settings, 3, worker_end, log, stderr, scrapes)
 """
 
 

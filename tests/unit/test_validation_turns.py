@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 import weakref
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -41,7 +42,7 @@ class Iterations:
 
 
 async def test_the_loop_runs_between_two_long_validations() -> None:
-    turns = ValidationTurns(_MAX_BYTES)
+    turns = ValidationTurns(_MAX_BYTES, Counter())
     iterations = Iterations()
     seen: list[int] = []
 
@@ -55,7 +56,7 @@ async def test_the_loop_runs_between_two_long_validations() -> None:
 
 
 async def test_callers_take_turns() -> None:
-    turns = ValidationTurns(_MAX_BYTES)
+    turns = ValidationTurns(_MAX_BYTES, Counter())
     order: list[str] = []
 
     def validate(name: str) -> None:
@@ -69,7 +70,7 @@ async def test_callers_take_turns() -> None:
 
 
 async def test_each_validation_has_its_own_outcome() -> None:
-    turns = ValidationTurns(_MAX_BYTES)
+    turns = ValidationTurns(_MAX_BYTES, Counter())
 
     def fail() -> None:
         busy()
@@ -83,7 +84,7 @@ async def test_each_validation_has_its_own_outcome() -> None:
 
 
 async def test_a_caller_that_leaves_costs_no_validation_and_keeps_no_memory() -> None:
-    turns = ValidationTurns(_MAX_BYTES)
+    turns = ValidationTurns(_MAX_BYTES, Counter())
     ran: list[str] = []
 
     def validate(name: str) -> None:
@@ -103,7 +104,7 @@ async def test_a_caller_that_leaves_costs_no_validation_and_keeps_no_memory() ->
 
 
 async def test_a_caller_whose_waiting_requests_take_too_much_memory_is_refused() -> None:
-    turns = ValidationTurns(_MAX_BYTES)
+    turns = ValidationTurns(_MAX_BYTES, Counter())
     first, waits = (asyncio.ensure_future(turns.run("many", busy, 100)) for _ in range(2))
     large = asyncio.ensure_future(turns.run("many", busy, _MAX_BYTES))
     other = asyncio.ensure_future(turns.run("one", busy, _MAX_BYTES))
@@ -115,7 +116,7 @@ async def test_a_caller_whose_waiting_requests_take_too_much_memory_is_refused()
 
 
 async def test_a_caller_that_fills_the_memory_leaves_their_share_to_others() -> None:
-    turns = ValidationTurns(_MAX_BYTES)
+    turns = ValidationTurns(_MAX_BYTES, Counter())
     size = _MAX_BYTES // 8
     many = [asyncio.ensure_future(turns.run("many", busy, size)) for _ in range(10)]
     one = [asyncio.ensure_future(turns.run("one", busy, size)) for _ in range(3)]

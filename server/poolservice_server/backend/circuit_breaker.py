@@ -17,6 +17,7 @@ from poolservice_server.backend.device import (
     Result,
     Stage,
 )
+from poolservice_server.histogram import SIZE_BOUNDS, Histogram
 from poolservice_server.pool_stage import BatchKey, PoolStage, Stop
 
 _log = structlog.get_logger(__name__)
@@ -47,16 +48,19 @@ class CircuitBreaker:
 
     Attributes:
         device: the device.
-        name, payloads, out_of_memory, failures, suspensions, probes: as in `policy.DeviceCounts`.
+        name, payloads, batch_sizes, out_of_memory, failures, suspensions, probes, fallbacks: as in
+            `policy.DeviceCounts`.
     """
 
     def __init__(self, device: Device, clock: Callable[[], float]) -> None:
         self.name = device.name
         self.payloads = 0
+        self.batch_sizes = Histogram(SIZE_BOUNDS)
         self.out_of_memory = 0
         self.failures = 0
         self.suspensions = 0
         self.probes = 0
+        self.fallbacks = 0
         self.device = device
         self._clock = clock
         self._lock = threading.Lock()
@@ -114,7 +118,13 @@ class CircuitBreaker:
             results = self._run_again(stage, payloads, stop)
         with self._lock:
             self.payloads += len(payloads)
+            self.batch_sizes.observe(len(payloads))
         return results
+
+    def count_fallback(self) -> None:
+        """Count a batch that the next device is given instead."""
+        with self._lock:
+            self.fallbacks += 1
 
     def memory_limit(self, key: BatchKey) -> int | None:
         """Return how many bytes of a batch with this key fit; None if no batch has run out of memory."""

@@ -2,7 +2,7 @@
 
 import platform
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,10 @@ class CpuDevice:
 
     def free_memory(self) -> None:
         """Do nothing: torch does not cache CPU memory."""
+
+    def memory(self) -> Mapping[str, int]:
+        """Return nothing: torch does not count CPU memory."""
+        return {}
 
     def used_bytes(self) -> int:
         """Return the resident memory of this process, without files and without what it could return to the kernel."""

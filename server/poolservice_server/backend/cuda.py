@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,6 +77,13 @@ class CudaDevice:
     def free_memory(self) -> None:
         """Release the GPU memory that torch caches."""
         torch.cuda.empty_cache()
+
+    def memory(self) -> Mapping[str, int]:
+        """Return the memory of torch's tensors, and what torch has reserved for these and further ones."""
+        return {
+            "allocated": torch.cuda.memory_allocated(self.torch_device),
+            "reserved": torch.cuda.memory_reserved(self.torch_device),
+        }
 
     def used_bytes(self) -> int:
         """Return the memory of torch's tensors at its peak since the previous call."""

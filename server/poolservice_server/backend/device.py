@@ -1,6 +1,6 @@
 """The interface of a device, its errors, and what the backend reports about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -101,6 +101,10 @@ class Device(Protocol):
 
     def free_memory(self) -> None:
         """Release the memory that torch caches."""
+        ...
+
+    def memory(self) -> Mapping[str, int]:
+        """Return the bytes that torch has "allocated" for tensors and "reserved" on the device; empty on the CPU."""
         ...
 
     def used_bytes(self) -> int:

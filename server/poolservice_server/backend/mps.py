@@ -3,7 +3,7 @@
 import platform
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +59,13 @@ class MpsDevice:
     def free_memory(self) -> None:
         """Release the GPU memory that torch caches."""
         torch.mps.empty_cache()
+
+    def memory(self) -> Mapping[str, int]:
+        """Return the memory of torch's tensors, and what Metal's driver has reserved for the process."""
+        return {
+            "allocated": torch.mps.current_allocated_memory(),
+            "reserved": torch.mps.driver_allocated_memory(),
+        }
 
     def used_bytes(self) -> int:
         """Return the memory of torch's tensors."""

@@ -19,6 +19,7 @@ from poolservice_server.backend.device import (
     Payload,
     Result,
 )
+from poolservice_server.histogram import Histogram
 from poolservice_server.pool_stage import BatchKey, SpecResult
 from poolservice_server.stop import Stop, WorkStopped, never
 
@@ -41,17 +42,22 @@ class DeviceCounts:
 
     Attributes:
         payloads: payloads that it ran; a large one that ran in parts counts once per part.
+        batch_sizes: the number of payloads of each batch that it ran.
         out_of_memory: batches that did not fit into its memory.
         failures: batches during which it failed.
         suspensions: times that it was suspended.
         probes: times that it was probed while suspended.
+        fallbacks: batches that the next device was given instead, because this one failed, is suspended, is short of
+            memory or does not support them.
     """
 
     payloads: int
+    batch_sizes: Histogram
     out_of_memory: int
     failures: int
     suspensions: int
     probes: int
+    fallbacks: int
 
 
 class Backend:
@@ -128,7 +134,13 @@ class Backend:
         """Return the event counters by device name."""
         return {
             device.name: DeviceCounts(
-                device.payloads, device.out_of_memory, device.failures, device.suspensions, device.probes
+                device.payloads,
+                device.batch_sizes,
+                device.out_of_memory,
+                device.failures,
+                device.suspensions,
+                device.probes,
+                device.fallbacks,
             )
             for device in self._devices
         }
@@ -146,15 +158,19 @@ class Backend:
             nbytes += payload.nbytes
         if nbytes > self._max_bytes(device, key) and _can_be_halved(payloads):
             return self._run_halves(key, payloads, devices, stop)
+        if index:
+            devices[0].count_fallback()
         try:
             results = device.run(key.stage, payloads, stop)
         except DeviceOutOfMemory as error:
             device.lower_memory_limit(key, nbytes // 2)
-            if _can_be_halved(payloads):
-                return self._run_halves(key, payloads, devices, stop)
-            return self._run(key, payloads, others, stop) if others else [error]
+            return (
+                self._run_halves(key, payloads, devices, stop)
+                if _can_be_halved(payloads)
+                else self._fall_back(key, payloads, device, others, stop, error)
+            )
         except DeviceFailed:
-            return self._run(key, payloads, others, stop)
+            return self._fall_back(key, payloads, device, others, stop, None)
         except WorkStopped:
             raise
         except Exception as error:  # noqa: BLE001 - any error becomes the outcome of the payload at fault
@@ -162,8 +178,33 @@ class Backend:
                 # The traceback would keep the tensors of the batch while its halves run.
                 error.__traceback__ = None
                 return self._run_halves(key, payloads, devices, stop)
-            return self._run(key, payloads, others, stop) if others else [error]
+            return self._fall_back(key, payloads, device, others, stop, error)
         return [DeviceResult(result, device.name, len(payloads)) for result in results]
+
+    def _fall_back(
+        self,
+        key: BatchKey,
+        payloads: Sequence[Payload],
+        device: CircuitBreaker,
+        others: Sequence[CircuitBreaker],
+        stop: Stop,
+        error: Exception | None,
+    ) -> list[Outcome]:
+        """Run a batch on the other devices, because a device could not.
+
+        Args:
+            key: as for `run`.
+            payloads: as for `run`.
+            device: the device.
+            others: those that come after it.
+            stop: as for `run`.
+            error: the outcome of the only payload if there is no other device; None if the device is to blame.
+        """
+        if others:
+            device.count_fallback()
+        elif error is not None:
+            return [error]
+        return self._run(key, payloads, others, stop)
 
     def _max_bytes(self, device: CircuitBreaker, key: BatchKey) -> int:
         """Return the most bytes with this key that run on the device in one batch."""

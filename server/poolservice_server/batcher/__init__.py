@@ -3,7 +3,7 @@
 A payload is whatever the runner accepts.
 """
 
-from poolservice_server.batcher.admission import Permit
+from poolservice_server.batcher.admission import Limits, Permit
 from poolservice_server.batcher.batcher import Batcher
 from poolservice_server.batcher.quotas import Quotas
 from poolservice_server.batcher.refusals import DeadlinePassed, Draining, QueueFull, QuotaExceeded
@@ -15,6 +15,7 @@ __all__ = [
     "Completed",
     "DeadlinePassed",
     "Draining",
+    "Limits",
     "Permit",
     "QueueFull",
     "QuotaExceeded",

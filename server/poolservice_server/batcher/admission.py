@@ -1,8 +1,10 @@
 """Admission control: how many requests and bytes the batcher may hold, of all callers and of each of them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
+from typing import NamedTuple
 
 from poolservice.errors import InvalidRequest
 from poolservice_server.batcher.quotas import Callers, Holdings, Quotas
@@ -63,6 +65,13 @@ class Permit:
         self._seconds = 0.0
 
 
+class Limits(NamedTuple):
+    """The limits of all admitted requests together: their number, and their memory with that of unsent responses."""
+
+    requests: int
+    nbytes: int
+
+
 class Admission:
     """The limits on the requests that wait or run, and on their memory together with that of unsent responses.
 
@@ -78,7 +87,8 @@ class Admission:
         seconds: their estimated seconds of work that has not ended.
         accepted: requests that have been admitted since the start.
         refused: requests that have been refused since the start.
-        over_quota: those of them that were refused because of a quota of their caller.
+        refusals: their numbers by reason.
+        limits: `max_requests` and `max_bytes`.
         unwanted: requests that still run, although nobody waits for them any more.
         draining: set it to refuse all new requests.
         throughput: how fast requests are completed.
@@ -90,7 +100,8 @@ class Admission:
         self.seconds = 0.0
         self.accepted = 0
         self.refused = 0
-        self.over_quota = 0
+        self.refusals: Counter[str] = Counter()
+        self.limits = Limits(max_requests, max_bytes)
         self.unwanted = 0
         self.draining = False
         self.throughput = Throughput(clock)
@@ -114,16 +125,15 @@ class Admission:
             InvalidRequest: the limits never allow it.
         """
         if self.draining:
-            self.refused += 1
+            self._count_refusal("stopping")
             raise Draining
         if self.requests >= self._max_requests or self.nbytes + nbytes > self._max_bytes:
             self._refuse(nbytes)
         holdings = self._callers.holdings(caller)
         try:
             self._callers.check(holdings, nbytes, seconds)
-        except QuotaExceeded:
-            self.refused += 1
-            self.over_quota += 1
+        except QuotaExceeded as error:
+            self._count_refusal(f"caller_{error.quota}")
             raise
         if not self.requests:
             self.throughput.resume()
@@ -176,12 +186,17 @@ class Admission:
         if self._emptied is not None and self.requests <= self.unwanted and not self._emptied.done():
             self._emptied.set_result(None)
 
-    def _refuse(self, nbytes: int) -> None:
+    def _count_refusal(self, reason: str) -> None:
         self.refused += 1
+        self.refusals[reason] += 1
+
+    def _refuse(self, nbytes: int) -> None:
         if nbytes > self._max_bytes:
+            self._count_refusal("request_bytes")
             raise InvalidRequest(
                 f"the request, its intermediate values, its results and their encoding take {nbytes} bytes, more than "
                 f"the {self._max_bytes} that this server allows for all requests together; send less at a time, or "
                 "start the server with a larger --max-queue-bytes"
             )
+        self._count_refusal("queue_requests" if self.requests >= self._max_requests else "queue_bytes")
         raise QueueFull(self.throughput.retry_after(self.requests, self.nbytes, self.seconds))

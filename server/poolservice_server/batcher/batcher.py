@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from poolservice_server.batcher.admission import Admission, Permit
+from poolservice_server.batcher.admission import Admission, Limits, Permit
 from poolservice_server.batcher.batch_threads import BatchThreads
 from poolservice_server.batcher.cost_model import CostModel
 from poolservice_server.batcher.deadline_timer import Deadlines
@@ -211,13 +211,26 @@ class Batcher:
                 self._outcomes.abandon(entry)
                 self._remove_from_queue(entry)
 
+    @property
+    def limits(self) -> Limits:
+        """The limits of all requests together."""
+        return self._admission.limits
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """The numbers of requests that were not admitted, by reason.
+
+        The reasons are queue_requests, queue_bytes, request_bytes, caller_requests, caller_bytes, caller_seconds,
+        caller_rate and stopping.
+        """
+        return self._admission.refusals
+
     def snapshot(self) -> Snapshot:
         """Return the counters as they are now."""
         admission, outcomes = self._admission, self._outcomes
         return Snapshot(
             accepted=admission.accepted,
             refused=admission.refused,
-            over_quota=admission.over_quota,
             completed=outcomes.completed,
             failed=outcomes.failed,
             expired=outcomes.expired,
@@ -225,7 +238,9 @@ class Batcher:
             batches=outcomes.batches,
             batched_requests=outcomes.batched_requests,
             stopped=outcomes.stopped,
+            drops=outcomes.drops.copy(),
             queue_entries=self._slots.waiting() + self._preparations.waiting(),
+            queue_bytes=self._slots.waiting_bytes() + self._preparations.waiting_bytes(),
             admitted_requests=admission.requests,
             admitted_bytes=admission.nbytes,
             admitted_seconds=admission.seconds,
@@ -234,9 +249,11 @@ class Batcher:
     def _accept(self, entry_type: type[_Entry], request: Request, permit: Permit | None, now: float) -> _Entry:
         if request.deadline is not None and request.deadline <= now:
             self._outcomes.expired += 1
+            self._outcomes.drops["deadline"] += 1
             raise DeadlinePassed
         if self._abandoned:
             self._outcomes.failed += 1
+            self._outcomes.drops["stopping"] += 1
             raise Draining
         if permit is None:
             permit = self._admission.admit(request.nbytes, request.caller, request.seconds)
@@ -347,7 +364,7 @@ class Batcher:
         self._admission.throughput.measure()
 
     def _cancel(self, entry: QueueEntry) -> None:
-        self._outcomes.cancelled += 1
+        self._outcomes.cancel(entry)
         self._remove_from_queue(entry)
 
     def _expire(self, entry: QueueEntry) -> None:

@@ -1,5 +1,6 @@
 """The outcomes of requests: each entry is settled exactly once, and counted."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from poolservice_server.batcher.queue_entry import QueueEntry
@@ -15,6 +16,7 @@ class Outcomes:
 
     Attributes:
         completed, failed, expired, cancelled: number of requests with each outcome.
+        drops: number of requests that were dropped while they waited, by reason: deadline, cancelled or stopping.
         batches: batches that have started.
         batched_requests: requests in those batches.
         stopped: batches and preparations that ended early, because nobody waited for them any more.
@@ -23,6 +25,7 @@ class Outcomes:
     def __init__(self) -> None:
         self.completed = self.failed = self.expired = self.cancelled = 0
         self.batches = self.batched_requests = self.stopped = 0
+        self.drops: Counter[str] = Counter()
         self._last_batch = 0
 
     def settle(
@@ -46,6 +49,7 @@ class Outcomes:
         """
         number = self._last_batch = self._last_batch + 1
         compute_started = started + prepare_seconds
+        share = seconds / len(batch)
         if isinstance(outcomes[0], WorkStopped):
             self.stopped += 1
         for entry, outcome in zip(batch, outcomes, strict=True):
@@ -68,6 +72,7 @@ class Outcomes:
                             compute_started,
                             number,
                             started if prepare_seconds else 0.0,
+                            share,
                         )
                     )
             entry.permit.release_after_work()
@@ -75,9 +80,20 @@ class Outcomes:
     def expire(self, entry: QueueEntry) -> None:
         """Settle an entry whose deadline has passed."""
         self.expired += 1
+        self._count_drop(entry, "deadline")
         entry.set_exception(DeadlinePassed())
+
+    def cancel(self, entry: QueueEntry) -> None:
+        """Count an entry whose caller left, which has settled it."""
+        self.cancelled += 1
+        self._count_drop(entry, "cancelled")
 
     def abandon(self, entry: QueueEntry) -> None:
         """Settle an entry that will not be finished, because the server stops."""
         self.failed += 1
+        self._count_drop(entry, "stopping")
         entry.set_exception(Draining())
+
+    def _count_drop(self, entry: QueueEntry, reason: str) -> None:
+        if entry.queue is not None:
+            self.drops[reason] += 1

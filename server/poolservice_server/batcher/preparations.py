@@ -86,6 +86,10 @@ class Preparations:
         """Return the number of entries that wait for a slot."""
         return self._slots.waiting()
 
+    def waiting_bytes(self) -> int:
+        """Return the size of the requests that wait for a slot."""
+        return self._slots.waiting_bytes()
+
     def unsettled(self) -> Iterator[QueueEntry]:
         """Return the entries that wait for a slot or are being prepared."""
         yield from self._slots

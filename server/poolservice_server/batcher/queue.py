@@ -58,11 +58,15 @@ class Queue(Generic[E]):
     Args:
         max_batch_size: largest number of entries in a batch.
         max_batch_bytes: largest size of a batch; an entry that is larger is a batch by itself.
+
+    Attributes:
+        nbytes: the size of all entries.
     """
 
     def __init__(self, *, max_batch_size: int, max_batch_bytes: float) -> None:
         self._max_batch_size = max_batch_size
         self._max_batch_bytes = max_batch_bytes
+        self.nbytes = 0
         # By number, which is the order of arrival.
         self._entries: dict[int, E] = {}
         self._by_key: dict[Hashable, _KeyQueue[E]] = {}
@@ -89,6 +93,7 @@ class Queue(Generic[E]):
             same_key = self._by_key[request.key] = _KeyQueue()
         same_key.entries[number] = entry
         same_key.nbytes += request.nbytes
+        self.nbytes += request.nbytes
         flow = self._flows.get(request.caller)
         if flow is None:
             flow = self._flows[request.caller] = _Flow(self._virtual_time)
@@ -204,6 +209,7 @@ class Queue(Generic[E]):
         same_key = self._by_key[request.key]
         del same_key.entries[number]
         same_key.nbytes -= request.nbytes
+        self.nbytes -= request.nbytes
         if not same_key.entries:
             del self._by_key[request.key]
         del flow.entries[number]

@@ -23,7 +23,7 @@ class QuotaExceeded(Exception):
         retry_after: seconds until a retry has a chance.
 
     Attributes:
-        retry_after: as the argument.
+        quota, retry_after: as the arguments.
     """
 
     def __init__(self, found: str, limit: str, quota: str, retry_after: float) -> None:
@@ -31,6 +31,7 @@ class QuotaExceeded(Exception):
             f"this caller has {found}, and the server allows each caller {limit} (--caller-max-{quota}); "
             f"retry in {retry_after:.3g} s"
         )
+        self.quota = quota
         self.retry_after = retry_after
 
 

@@ -44,6 +44,7 @@ class Completed(NamedTuple):
         compute_started: when its batch started, in seconds of the batcher's clock.
         batch: the number of its batch, counted from 1. The backend may have split it.
         prepare_started: when its preparation started, on the same clock; 0 if it needed none.
+        share: its equal share of `compute_seconds`, which the requests of its batch divide among themselves.
     """
 
     result: Any
@@ -55,6 +56,7 @@ class Completed(NamedTuple):
     compute_started: float = 0.0
     batch: int = 0
     prepare_started: float = 0.0
+    share: float = 0.0
 
 
 class RunResult(Protocol):

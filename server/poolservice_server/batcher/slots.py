@@ -71,6 +71,10 @@ class Slots(Generic[E]):
         """Return the number of entries that wait."""
         return len(self.short) + len(self.long)
 
+    def waiting_bytes(self) -> int:
+        """Return the size of the requests that wait."""
+        return self.short.nbytes + self.long.nbytes
+
     def __iter__(self) -> Iterator[E]:
         """Return the entries that wait."""
         yield from self.short

@@ -1,5 +1,6 @@
 """The batcher's counters at one moment, for the metrics."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -10,7 +11,6 @@ class Snapshot:
     Attributes:
         accepted: requests that were admitted.
         refused: requests that were not admitted, because of the limits or because the batcher was draining.
-        over_quota: those of them that were refused because of a quota of their caller.
         completed: requests that ran.
         failed: requests whose outcome was an exception from the runner or from their preparation, or that were
             abandoned when the server stopped.
@@ -19,7 +19,9 @@ class Snapshot:
         batches: batches that ran or run; an unbatched request is a batch of one.
         batched_requests: requests in those batches.
         stopped: batches and preparations that ended early, because nobody waited for them any more.
+        drops: requests that were dropped while they waited, by reason: deadline, cancelled or stopping.
         queue_entries: requests that wait for a slot.
+        queue_bytes: size of their payloads and results.
         admitted_requests: requests that wait or run, or whose responses are not built yet.
         admitted_bytes: memory that those requests and unsent responses need.
         admitted_seconds: their estimated seconds of work that has not ended.
@@ -27,7 +29,6 @@ class Snapshot:
 
     accepted: int
     refused: int
-    over_quota: int
     completed: int
     failed: int
     expired: int
@@ -35,7 +36,9 @@ class Snapshot:
     batches: int
     batched_requests: int
     stopped: int
+    drops: Mapping[str, int]
     queue_entries: int
+    queue_bytes: int
     admitted_requests: int
     admitted_bytes: int
     admitted_seconds: float

@@ -86,16 +86,20 @@ class BackboneRequest(ABC):
         is_unbatched: whether the thread that prepares the payload runs it, too.
         prepare_steps: the estimated work of the preparation.
         cost: the estimated cost of the whole request.
+        is_image: True for an image, False for a tensor.
+        preprocess_seconds: the part of its preparation that resizing and cropping took; 0 for a tensor.
     """
 
-    __slots__ = ("_backbone", "_requests", "cost", "is_unbatched", "plan", "prepare_steps")
+    __slots__ = ("_backbone", "_requests", "cost", "is_unbatched", "plan", "prepare_steps", "preprocess_seconds")
 
     plan: BackbonePlan
     is_unbatched: bool
     prepare_steps: float
     cost: Cost
+    is_image = False
 
     def __init__(self, requests: BackboneRequests, plan: BackbonePlan, backbone: Backbone) -> None:
+        self.preprocess_seconds = 0.0
         self._requests = requests
         self._backbone = backbone
         self.plan = plan
@@ -142,11 +146,12 @@ class BackboneImage(BackboneRequest):
         InvalidRequest: the file cannot be read, is too large, or cannot be preprocessed.
     """
 
-    __slots__ = ("_preprocess_seconds", "_scan")
+    __slots__ = ("_scan",)
+
+    is_image = True
 
     def __init__(self, requests: BackboneRequests, plan: BackbonePlan, backbone: Backbone, data: memoryview) -> None:
         super().__init__(requests, plan, backbone)
-        self._preprocess_seconds = 0.0
         self._scan = images.scan(data, max_pixels=requests.max_pixels)
         header = self._scan.header
         height, width = header.upright
@@ -171,7 +176,7 @@ class BackboneImage(BackboneRequest):
             raise WorkStopped
         started = time.perf_counter()
         samples = to_samples(planes, backbone.input, backbone.preprocessing, stop)
-        self._preprocess_seconds = time.perf_counter() - started
+        self.preprocess_seconds = time.perf_counter() - started
         if stop():
             raise WorkStopped
         return BackboneInput(samples, self.plan.specs, self.plan.classes)
@@ -179,9 +184,7 @@ class BackboneImage(BackboneRequest):
     def _image(self) -> PreprocessedImage:
         backbone = self._backbone
         height, width = self._scan.header.upright
-        return PreprocessedImage(
-            self._preprocess_seconds, region(width, height, backbone.input, backbone.preprocessing)
-        )
+        return PreprocessedImage(self.preprocess_seconds, region(width, height, backbone.input, backbone.preprocessing))
 
 
 class BackboneTensor(BackboneRequest):

@@ -1,5 +1,7 @@
 """The limits of one request: the size of its messages and its estimated work."""
 
+from collections import Counter
+
 from poolservice.errors import InvalidRequest
 from poolservice_server.error_status import MessageTooLarge
 from poolservice_server.stage_cost import Cost
@@ -15,9 +17,13 @@ class RequestLimits:
         max_message_bytes: the limit of a message in either direction.
         max_request_seconds: the limit of a request's estimated work.
         seconds_per_step: the time of one step of the estimates on this machine.
+        refusals: counts the refusals, under "message_bytes" and "request_seconds".
     """
 
-    def __init__(self, max_message_bytes: int, max_request_seconds: float, seconds_per_step: float) -> None:
+    def __init__(
+        self, max_message_bytes: int, max_request_seconds: float, seconds_per_step: float, refusals: Counter[str]
+    ) -> None:
+        self._refusals = refusals
         self._max_message_bytes = max_message_bytes
         self._max_request_seconds = max_request_seconds
         self._seconds_per_step = seconds_per_step
@@ -29,6 +35,7 @@ class RequestLimits:
             MessageTooLarge: it exceeds the limit of a message.
         """
         if len(message) > self._max_message_bytes:
+            self._refusals["message_bytes"] += 1
             raise MessageTooLarge("a message", len(message), self._max_message_bytes, remedy="send less at a time")
 
     def check_batch_response(self, nbytes: int) -> None:
@@ -38,6 +45,7 @@ class RequestLimits:
             MessageTooLarge: it exceeds the limit of a message.
         """
         if nbytes > self._max_message_bytes:
+            self._refusals["message_bytes"] += 1
             raise MessageTooLarge(
                 "the response to this batch", nbytes, self._max_message_bytes, remedy="send fewer requests at a time"
             )
@@ -50,6 +58,7 @@ class RequestLimits:
             InvalidRequest: its work would exceed the limit of a request.
         """
         if cost.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
+            self._refusals["message_bytes"] += 1
             raise MessageTooLarge(
                 "the response to this request",
                 cost.response_bytes,
@@ -58,6 +67,7 @@ class RequestLimits:
             )
         seconds = cost.steps * self._seconds_per_step
         if seconds > self._max_request_seconds:
+            self._refusals["request_seconds"] += 1
             raise InvalidRequest(
                 f"the request would take about {seconds:.3g} s of computing, more than the "
                 f"{self._max_request_seconds:g} s that this server allows for one request; a larger stride, a smaller "

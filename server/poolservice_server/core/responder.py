@@ -1,6 +1,7 @@
 """The responder: from one request to its response."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,6 +32,7 @@ class Responder:
         limits: the limits of a request.
         unsent: the responses that are built and not sent yet.
         observe: called with the record of each request that has ended.
+        refusals: counts the refusals by their reasons, see METRICS.md.
         max_image_pixels, max_queue_bytes, seconds_per_step, decode, backbones, batches_backbone: see `PoolService`.
     """
 
@@ -42,6 +44,7 @@ class Responder:
         unsent: UnsentResponses,
         *,
         observe: RequestObserver,
+        refusals: Counter[str],
         max_image_pixels: int,
         max_queue_bytes: int,
         seconds_per_step: float,
@@ -54,6 +57,7 @@ class Responder:
         self._limits = limits
         self._unsent = unsent
         self._observe = observe
+        self._refusals = refusals
         self._max_image_pixels = max_image_pixels
         self._seconds_per_step = seconds_per_step
         self._decode = decode
@@ -64,7 +68,7 @@ class Responder:
             max_pixels=max_image_pixels,
             decode=decode,
         )
-        self._turns = ValidationTurns(max_queue_bytes // 4)
+        self._turns = ValidationTurns(max_queue_bytes // 4, refusals)
 
     @property
     def backbone_counts(self) -> BackboneCounts:
@@ -126,9 +130,13 @@ class Responder:
 
     def _to_prepare(self, head: Head, data: memoryview) -> ImageRequest | BackboneRequest:
         """Return a request whose payload is prepared on a thread."""
-        if head.backbone is not None:
-            return self._backbones.request(head, head.backbone, data)
-        return ImageRequest(head, data, max_pixels=self._max_image_pixels, decode=self._decode)
+        try:
+            if head.backbone is not None:
+                return self._backbones.request(head, head.backbone, data)
+            return ImageRequest(head, data, max_pixels=self._max_image_pixels, decode=self._decode)
+        except images.ImageTooLarge:
+            self._refusals["image_pixels"] += 1
+            raise
 
     async def _prepare_and_respond(self, head: Head, request: codec.Request, record: RequestRecord) -> bytes:
         call = record.call

@@ -27,6 +27,8 @@ class ImageRequest:
         is_unbatched: False; the batcher decides.
         prepare_steps: the estimated work of decoding the image.
         cost: the estimated cost of the whole request, decoding included.
+        is_image: True.
+        preprocess_seconds: 0; an image is only decoded.
 
     Raises:
         InvalidRequest: the file cannot be read, is too large, or does not suit the specs.
@@ -35,6 +37,8 @@ class ImageRequest:
     __slots__ = ("_decode", "_head", "_max_pixels", "_scan", "cost", "plan", "prepare_steps")
 
     is_unbatched = False
+    is_image = True
+    preprocess_seconds = 0.0
 
     def __init__(self, head: Head, data: memoryview, *, max_pixels: int, decode: Decode) -> None:
         self._decode = decode

@@ -4,6 +4,7 @@ A caller that leaves cancels the coroutine.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVarTuple
@@ -55,6 +56,10 @@ class PoolService:
         batches_backbone: returns True if the requests for a backbone of this name are batched now. Otherwise the
             image thread that prepares a request runs it, too.
         observe: called with the record of each request that has ended.
+
+    Attributes:
+        refusals: the numbers of refusals by their reasons, apart from those of the batcher: validation_bytes,
+            unread_bytes, message_bytes, image_pixels or request_seconds.
     """
 
     def __init__(
@@ -76,11 +81,13 @@ class PoolService:
     ) -> None:
         self._image_threads = image_threads
         self._info = info
-        self._limits = RequestLimits(max_message_bytes, max_request_seconds, seconds_per_step)
+        self.refusals: Counter[str] = Counter()
+        self._limits = RequestLimits(max_message_bytes, max_request_seconds, seconds_per_step, self.refusals)
         self._unsent = UnsentResponses(
             max_bytes=max_queue_bytes // 2,
             max_caller_bytes=max_unread_bytes or max_queue_bytes // 4,
             count=batcher.count_unsent,
+            refusals=self.refusals,
         )
         self._responder = Responder(
             batcher,
@@ -88,6 +95,7 @@ class PoolService:
             self._limits,
             self._unsent,
             observe=observe,
+            refusals=self.refusals,
             max_image_pixels=max_image_pixels,
             max_queue_bytes=max_queue_bytes,
             seconds_per_step=seconds_per_step,

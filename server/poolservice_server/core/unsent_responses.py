@@ -4,6 +4,7 @@ gRPC keeps a response until its caller reads it. A caller that does not read wou
 with responses that no limit counts.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 from poolservice_server.error_status import UnreadResponses
@@ -38,9 +39,13 @@ class UnsentResponses:
         max_bytes: the memory that all unsent responses together should not exceed.
         max_caller_bytes: most memory that the unsent responses of one caller take. A single response may take more.
         count: called with the number of bytes that are added or, if negative, no longer held.
+        refusals: counts the refusals, under "unread_bytes".
     """
 
-    def __init__(self, *, max_bytes: int, max_caller_bytes: int, count: Callable[[int], None]) -> None:
+    def __init__(
+        self, *, max_bytes: int, max_caller_bytes: int, count: Callable[[int], None], refusals: Counter[str]
+    ) -> None:
+        self._refusals = refusals
         self._max_caller_bytes = max_caller_bytes
         self._max_bytes = max_bytes
         self._count = count
@@ -65,6 +70,7 @@ class UnsentResponses:
         """
         unread = self._nbytes.get(caller, 0)
         if unread and unread + _COPIES * nbytes > self._max_caller_bytes:
+            self._refusals["unread_bytes"] += 1
             raise UnreadResponses(unread, self._max_caller_bytes)
 
     def add(self, caller: str, nbytes: int) -> UnsentResponse:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -46,9 +46,11 @@ class ValidationTurns:
         max_bytes: the memory from which the waiting requests of a caller are limited to an equal share of it, so that
             no caller can exclude the others. All callers together take at most twice as much, apart from one request of
             any size for each caller.
+        refusals: counts the refusals, under "validation_bytes".
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, refusals: Counter[str]) -> None:
+        self._refusals = refusals
         self._max_bytes = max_bytes
         self._nbytes = 0
         # Seconds of validation in this loop iteration.
@@ -83,6 +85,7 @@ class ValidationTurns:
         elif self._nbytes + nbytes > self._max_bytes:
             share = self._max_bytes / len(self._waiting)
             if waiting.nbytes + nbytes > share:
+                self._refusals["validation_bytes"] += 1
                 raise QueueFull(_RETRY_AFTER_SECONDS)
         validation = _Validation(loop=loop)
         validation.validate = validate

@@ -6,6 +6,7 @@ an incomplete message and an unread response for as long as the connection lives
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 
@@ -95,6 +96,9 @@ class ActiveCalls:
         max_calls: largest number of calls in progress.
         caller_max_calls: largest number of calls in progress of one caller.
         is_short_of_memory: returns True if unread responses take much of the queue; callers then have less time.
+
+    Attributes:
+        refusals: the numbers of calls that were refused, by reason: calls, caller_calls or stopping.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class ActiveCalls:
         is_short_of_memory: Callable[[], bool],
     ) -> None:
         self.receive_timeout = receive_timeout
+        self.refusals: Counter[str] = Counter()
         self._send_timeout = send_timeout
         self._max_calls = max_calls
         self._caller_max_calls = caller_max_calls
@@ -133,11 +138,14 @@ class ActiveCalls:
             Draining: the server is stopping.
         """
         if self._stopping:
+            self.refusals["stopping"] += 1
             raise Draining
         if len(self._calls) >= self._max_calls:
+            self.refusals["calls"] += 1
             raise CallLimitReached(self._max_calls)
         number = self._calls_of.get(caller, 0)
         if number >= self._caller_max_calls:
+            self.refusals["caller_calls"] += 1
             raise QuotaExceeded(
                 f"{number} calls in progress", str(self._caller_max_calls), "calls", CallLimitReached.retry_after
             )

@@ -1,5 +1,7 @@
 """The gRPC server of one process: its methods, health, reflection and address; start and stop."""
 
+from collections.abc import Mapping
+
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -72,6 +74,11 @@ class GrpcServer:
     def calls_in_progress(self) -> int:
         """Calls that have started and not ended."""
         return self._servicer.in_progress
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """The numbers of calls that were refused, by reason; see `ActiveCalls`."""
+        return self._calls.refusals
 
     async def start(self) -> str:
         """Listen, accept calls and report SERVING.

@@ -11,7 +11,7 @@ from poolservice_server.images.decode_cost import decode_cost
 from poolservice_server.images.decoder import Decode, DecoderEnded, decode, decode_scanned
 from poolservice_server.images.encoder import encode_png
 from poolservice_server.images.formats import FORMATS, read_header, scan
-from poolservice_server.images.scan_result import Header, Scan
+from poolservice_server.images.scan_result import Header, ImageTooLarge, Scan
 
 __all__ = [
     "CHANNELS",
@@ -20,6 +20,7 @@ __all__ = [
     "Decode",
     "DecoderEnded",
     "Header",
+    "ImageTooLarge",
     "Scan",
     "decode",
     "decode_cost",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from poolservice_server.images import bmp, gif, jpeg, other_formats, png, tiff, webp
-from poolservice_server.images.scan_result import Buffer, Header, Scan, invalid_image
+from poolservice_server.images.scan_result import Buffer, Header, ImageTooLarge, Scan, invalid_image
 
 _SCANNERS: Mapping[str, Callable[[memoryview], Scan]] = MappingProxyType(
     {"JPEG": jpeg.scan, "PNG": png.scan, "WEBP": webp.scan, "BMP": bmp.scan, "TIFF": tiff.scan, "GIF": gif.scan}
@@ -51,10 +51,7 @@ def scan(data: Buffer, *, max_pixels: int) -> Scan:
             f"the {header.format} image is {header.width} x {header.height} pixels; both must be at least 1"
         )
     if header.width * header.height > max_pixels:
-        raise invalid_image(
-            f"the {header.format} image is {header.width} x {header.height} = {header.width * header.height} pixels, "
-            f"and this server reads at most {max_pixels}; scale it down first"
-        )
+        raise ImageTooLarge(header, max_pixels)
     return scanned
 
 

@@ -78,6 +78,17 @@ class Scan(NamedTuple):
     boundaries: Sequence[int] = ()
 
 
+class ImageTooLarge(InvalidRequest):
+    """The error for an image with more pixels than `max_pixels`."""
+
+    def __init__(self, header: Header, max_pixels: int) -> None:
+        super().__init__(
+            f"the {header.format} image is {header.width} x {header.height} = {header.width * header.height} pixels, "
+            f"and this server reads at most {max_pixels}; scale it down first",
+            field="image.data",
+        )
+
+
 def invalid_image(reason: str) -> InvalidRequest:
     """Return the error for an image that cannot be decoded."""
     return InvalidRequest(reason, field="image.data")

@@ -240,7 +240,8 @@ class Settings(BaseSettings):
     )
     metrics_address: str | None = Field(
         default=None,
-        description="HOST:PORT on which to serve Prometheus metrics; worker N uses PORT + N; none: no metrics",
+        description="HOST:PORT on which to serve Prometheus metrics, those of all workers together; port 0 takes a "
+        "free port; none: no metrics",
     )
     metrics_token_file: Path | None = Field(
         default=None,
@@ -258,13 +259,6 @@ class Settings(BaseSettings):
     def is_supervised(self) -> bool:
         """Return True if a supervisor starts the serving processes and restarts them when they end."""
         return self.workers > 1 or self.plain_server
-
-    def metrics_address_of(self, worker: int) -> str:
-        """Return the address of a worker's metrics: the configured port plus the worker's number; "" for none."""
-        if not self.metrics_address:
-            return ""
-        host, _, port = self.metrics_address.rpartition(":")
-        return f"{host}:{int(port) + worker if int(port) else 0}"
 
     @property
     def largest_caller_requests(self) -> int:

@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry
 from tests.backbones.core.fake_network import LABELS, backbone, backbones
 
 from poolservice.v1 import pool_pb2 as pb
-from poolservice_server.backbone_metrics import BackboneMetrics
 from poolservice_server.backbones.backbone import BrokenBackbone
 from poolservice_server.backend import choose_backend
 from poolservice_server.core.service import Call, PoolService
 from poolservice_server.core.unsent_responses import UnsentResponse
 from poolservice_server.error_status import UnreadResponses
+from poolservice_server.metrics.backbones import BackboneMetrics
 from poolservice_server.server_info import responder
 from poolservice_server.settings import Settings
 
@@ -71,7 +71,7 @@ async def test_unread_descriptions_with_many_labels_count_to_the_limit_of_their_
     assert service.unsent_bytes() == 0
 
 
-async def test_metrics_count_samples_and_the_time_of_a_batch_once(serve: Serve) -> None:
+async def test_metrics_count_the_samples_and_the_run_of_a_batch_once(serve: Serve) -> None:
     of_server = backbones(backbone(), backbone("idle"))
     # A batch starts when it is full.
     service = serve(
@@ -87,7 +87,9 @@ async def test_metrics_count_samples_and_the_time_of_a_batch_once(serve: Serve) 
     await service.pool_batch(Call(pb.PoolBatchRequest(requests=[request, request]).SerializeToString()))
     of_net, of_idle = {"backbone": "net"}, {"backbone": "idle"}
     assert registry.get_sample_value("poolservice_backbone_samples_total", of_net) == 2
-    assert registry.get_sample_value("poolservice_backbone_seconds_total", of_net) == 0.25
+    assert registry.get_sample_value("poolservice_backbone_run_duration_seconds_count", of_net) == 1
+    assert registry.get_sample_value("poolservice_backbone_run_duration_seconds_sum", of_net) == 0.25
     assert registry.get_sample_value("poolservice_backbone_failures_total", of_net) == 0
     assert registry.get_sample_value("poolservice_backbone_memory_bytes", of_net) == 123_456
     assert registry.get_sample_value("poolservice_backbone_samples_total", of_idle) == 0
+    assert registry.get_sample_value("poolservice_backbone_run_duration_seconds_count", of_idle) == 0

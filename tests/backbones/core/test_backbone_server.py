@@ -1,8 +1,6 @@
 """Backbones of a real server over raw gRPC, as a caller without the SDK uses them."""
 
 import io
-import re
-import urllib.request
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from PIL import Image
 from tests.backbones.models import TinyBackbone, tiny_backbone
+from tests.scraping import scrape
 
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
@@ -53,16 +52,11 @@ def request(color: int, **fields: Any) -> pb.PoolRequest:
 
 
 def metric(served: Served, name: str) -> float:
-    found = re.search(r"http://\S+/metrics", served.server.log())
-    assert found is not None
-    with urllib.request.urlopen(found[0], timeout=60) as page:
-        value = re.search(rf'^{name}\{{backbone="tiny"\}} (\S+)$', page.read().decode(), re.MULTILINE)
-    assert value is not None
-    return float(value[1])
+    return scrape(served.server).value(f"poolservice_backbone_{name}", backbone="tiny")
 
 
 def test_calls_batches_and_streams_give_the_features_of_the_network(served: Served) -> None:
-    samples, seconds = (metric(served, f"poolservice_backbone_{name}_total") for name in ("samples", "seconds"))
+    samples, runs = (metric(served, name) for name in ("samples_total", "run_duration_seconds_count"))
     responses = [served.stub.Pool(request(200))]
     batch = served.stub.PoolBatch(pb.PoolBatchRequest(requests=[request(200)] * 3))
     responses += [result.response for result in batch.results]
@@ -76,9 +70,9 @@ def test_calls_batches_and_streams_give_the_features_of_the_network(served: Serv
         values = np.frombuffer(response.results[0].tensor.data, np.float32)
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
         assert response.execution.backbone_fingerprint == info.fingerprint
-    assert metric(served, "poolservice_backbone_samples_total") == samples + 7
-    assert metric(served, "poolservice_backbone_seconds_total") > seconds
-    assert metric(served, "poolservice_backbone_memory_bytes") == info.memory_bytes
+    assert metric(served, "samples_total") == samples + 7
+    assert metric(served, "run_duration_seconds_count") == runs + 7
+    assert metric(served, "memory_bytes") == info.memory_bytes
 
 
 def test_server_info_lists_the_backbone_that_is_broken_with_the_reason(served: Served) -> None:
@@ -104,8 +98,8 @@ def test_an_unknown_backbone_is_an_invalid_argument_that_names_the_field(served:
 
 
 def test_a_request_whose_features_are_nan_fails_with_the_reason_and_the_server_goes_on(served: Served) -> None:
-    failures = metric(served, "poolservice_backbone_failures_total")
+    failures = metric(served, "failures_total")
     batch = served.stub.PoolBatch(pb.PoolBatchRequest(requests=[request(200), request(0), request(100)]))
     assert [result.status.code for result in batch.results] == [code_pb2.OK, code_pb2.INTERNAL, code_pb2.OK]
     assert "NaN" in batch.results[1].status.message
-    assert metric(served, "poolservice_backbone_failures_total") == failures + 1
+    assert metric(served, "failures_total") == failures + 1

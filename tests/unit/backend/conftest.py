@@ -42,6 +42,7 @@ class FakeDevice:
     probes: int = 0
     freed: int = 0
     torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    torch_memory: dict[str, int] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,6 +83,9 @@ class FakeDevice:
 
     def free_memory(self) -> None:
         self.freed += 1
+
+    def memory(self) -> dict[str, int]:
+        return self.torch_memory
 
     def used_bytes(self) -> int:
         return 0

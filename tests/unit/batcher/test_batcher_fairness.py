@@ -84,16 +84,21 @@ async def test_long_work_always_leaves_a_slot_for_short_work(runner: "Runner", t
 
 
 @pytest.mark.parametrize(
-    ("quotas", "found", "limit"),
+    ("quotas", "found", "limit", "reason"),
     [
-        (Quotas(max_requests=2), "2 requests in flight", r"2 \(--caller-max-requests\)"),
-        (Quotas(max_bytes=25), "30 bytes in flight", r"25 \(--caller-max-bytes\)"),
-        (Quotas(max_seconds=2.5), "3 estimated seconds of work in flight", r"2\.5 \(--caller-max-seconds\)"),
-        (Quotas(max_rate=2), "more than 2 requests per second", r"2 \(--caller-max-rate\)"),
+        (Quotas(max_requests=2), "2 requests in flight", r"2 \(--caller-max-requests\)", "caller_requests"),
+        (Quotas(max_bytes=25), "30 bytes in flight", r"25 \(--caller-max-bytes\)", "caller_bytes"),
+        (
+            Quotas(max_seconds=2.5),
+            "3 estimated seconds of work in flight",
+            r"2\.5 \(--caller-max-seconds\)",
+            "caller_seconds",
+        ),
+        (Quotas(max_rate=2), "more than 2 requests per second", r"2 \(--caller-max-rate\)", "caller_rate"),
     ],
 )
 async def test_a_refusal_names_the_quota_of_the_caller_and_no_other_caller_is_refused(
-    runner: "Runner", quotas: Quotas, found: str, limit: str
+    runner: "Runner", quotas: Quotas, found: str, limit: str, reason: str
 ) -> None:
     now = asyncio.get_running_loop().time()
     batcher = Batcher(runner, threads=1, quotas=quotas, clock=lambda: now)
@@ -102,7 +107,7 @@ async def test_a_refusal_names_the_quota_of_the_caller_and_no_other_caller_is_re
         batcher.reserve(10, "greedy", 1.0)
     assert 0 < refusal.value.retry_after <= 30
     futures.append(batcher.submit(Request("other", "other", 10, None, "modest", 1.0)))
-    assert (batcher.snapshot().refused, batcher.snapshot().over_quota) == (1, 1)
+    assert (batcher.snapshot().refused, batcher.refusals) == (1, {reason: 1})
     runner.release.set()
     await asyncio.gather(*futures)
     now += 10.0

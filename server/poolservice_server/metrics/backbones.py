@@ -1,16 +1,19 @@
-"""Prometheus metrics of backbones."""
+"""Metrics of backbones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from poolservice_server.backbones.backbone import Backbones
 from poolservice_server.core.backbone_counts import BackboneCounts
+from poolservice_server.histogram import Histogram
+from poolservice_server.metrics.families import histogram_family
 
 
 class BackboneMetrics(Collector):
-    """The backbones' memory and counters, read when they are scraped."""
+    """The backbones' memory, counters and runs, read when they are scraped."""
 
     def __init__(self, backbones: Backbones, counts: BackboneCounts) -> None:
         self._backbones = backbones
@@ -20,11 +23,6 @@ class BackboneMetrics(Collector):
         """Return the metrics as they are now."""
         samples = CounterMetricFamily(
             "poolservice_backbone_samples", "Images and preprocessed samples that a backbone ran.", labels=["backbone"]
-        )
-        seconds = CounterMetricFamily(
-            "poolservice_backbone_seconds",
-            "Time in which a backbone ran; divided by poolservice_backbone_samples_total, the mean time of a sample.",
-            labels=["backbone"],
         )
         failures = CounterMetricFamily(
             "poolservice_backbone_failures",
@@ -36,12 +34,17 @@ class BackboneMetrics(Collector):
             "Memory of a backbone's weights and activations, measured at start.",
             labels=["backbone"],
         )
+        runs: Mapping[str, Histogram] = self._counts.runs
         for name, backbone in self._backbones.serving.items():
             samples.add_metric([name], self._counts.samples[name])
-            seconds.add_metric([name], self._counts.seconds.get(name, 0.0))
             failures.add_metric([name], self._counts.failures[name])
             memory.add_metric([name], backbone.memory_bytes)
         yield samples
-        yield seconds
+        yield histogram_family(
+            "poolservice_backbone_run_duration_seconds",
+            "Runs of a backbone, each for one batch or one unbatched request.",
+            ["backbone"],
+            {(name,): runs.get(name) or Histogram() for name in self._backbones.serving},
+        )
         yield failures
         yield memory

@@ -7,16 +7,18 @@ waited longest if there are too many, and limits how often it renders the metric
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from poolservice_server.settings import SettingsError, Tokens
+from poolservice_server.file_watch import FileWatch
+from poolservice_server.metrics.families import Families
+from poolservice_server.settings import Settings, SettingsError, Tokens, read_tokens
 
 _log = structlog.get_logger(__name__)
 
@@ -34,15 +36,59 @@ _PATHS = ("/metrics", "/")
 _PLAIN = "text/plain; charset=utf-8"
 _BEARER = "WWW-Authenticate: Bearer\r\n"
 
+#: Returns the metrics as they are now. It is called on the event loop of the metrics' thread.
+Collect = Callable[[], Awaitable[Families]]
+
 
 @contextmanager
-def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens]) -> Iterator[str]:
-    """Serve the metrics of a registry until the end of the block; yield their URL.
+def serve_configured(
+    settings: Settings,
+    watch: FileWatch,
+    collect: Collect,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+) -> Iterator[None]:
+    """Serve metrics until the end of the block, if the settings name an address; see `serve`.
 
     Args:
-        registry: the metrics.
+        settings: the server's settings.
+        watch: reads the token file again when it changes.
+        collect: returns the metrics.
+        loop_factory: as for `serve`.
+
+    Raises:
+        SettingsError: the address or the token file cannot be used.
+    """
+    tokens = Tokens()
+    path = settings.metrics_token_file
+
+    def load() -> None:
+        nonlocal tokens
+        if path is not None:
+            tokens = read_tokens(path, "--metrics-token-file")
+
+    if path is not None:
+        watch.add("metrics_tokens", [path], load)
+    if not settings.metrics_address:
+        yield
+        return
+    with serve(collect, settings.metrics_address, lambda: tokens, loop_factory):
+        yield
+
+
+@contextmanager
+def serve(
+    collect: Collect,
+    address: str,
+    tokens: Callable[[], Tokens],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+) -> Iterator[str]:
+    """Serve metrics until the end of the block; yield their URL.
+
+    Args:
+        collect: returns the metrics.
         address: HOST:PORT.
         tokens: returns the accepted bearer tokens. Without tokens, nobody needs one.
+        loop_factory: returns the event loop that serves them on a thread; it is closed at the end of the block.
 
     Raises:
         SettingsError: the server cannot listen at the address.
@@ -53,10 +99,11 @@ def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens
         listening = socket.create_server(socket_address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SettingsError(f"cannot serve metrics at {address} (--metrics-address): {error.strerror}") from None
-    server = _MetricsServer(registry, tokens)
+    server = _MetricsServer(collect, tokens)
     with listening:
         # A daemon: a scrape must not keep a process alive that ends.
-        thread = threading.Thread(target=asyncio.run, args=(server.run(listening),), name="metrics", daemon=True)
+        run = partial(_run, asyncio.Runner(loop_factory=loop_factory), server.run(listening))
+        thread = threading.Thread(target=run, name="metrics", daemon=True)
         thread.start()
         url = f"http://{host}:{listening.getsockname()[1]}/metrics"
         _log.info("serving metrics", url=url)
@@ -67,11 +114,16 @@ def serve(registry: CollectorRegistry, address: str, tokens: Callable[[], Tokens
             thread.join()
 
 
+def _run(runner: asyncio.Runner, server: Coroutine[Any, Any, None]) -> None:
+    with runner:
+        runner.run(server)
+
+
 class _MetricsServer:
     """Answers GET /metrics, one request per connection."""
 
-    def __init__(self, registry: CollectorRegistry, tokens: Callable[[], Tokens]) -> None:
-        self._registry = registry
+    def __init__(self, collect: Collect, tokens: Callable[[], Tokens]) -> None:
+        self._collect = collect
         self._tokens = tokens
         # The connections whose requests are incomplete, oldest first.
         self._waiting: dict[asyncio.Task[None], None] = {}
@@ -145,7 +197,7 @@ class _MetricsServer:
         # One caller that leaves must not cancel the page of the others.
         return await asyncio.shield(pending)
 
-    async def _render(self, encode: Callable[[CollectorRegistry], bytes], content_type: str) -> "_Page":
+    async def _render(self, encode: Callable[[Families], bytes], content_type: str) -> "_Page":
         try:
             # Formats take turns: each render moves the time of the next one.
             start = max(self._loop.time(), self._rendered + _RENDER_INTERVAL_SECONDS)
@@ -153,7 +205,7 @@ class _MetricsServer:
             await asyncio.sleep(start - self._loop.time())
         finally:
             del self._pages[content_type]
-        return _Page(encode(self._registry), content_type)
+        return _Page(encode(await self._collect()), content_type)
 
 
 class _Page(NamedTuple):
