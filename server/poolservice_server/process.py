@@ -26,9 +26,7 @@ from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
 from poolservice_server.images.decode_processes import DecodeProcesses
-from poolservice_server.metrics import server as metrics_server
-from poolservice_server.metrics.registry import ProcessMetrics
-from poolservice_server.metrics.scrape_channel import answer_scrapes
+from poolservice_server.readiness import Readiness
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.signal_thread import SignalThread
@@ -171,12 +169,15 @@ class ServingProcess:
             batches_backbone=backend.batches_backbone,
             observe=self._metrics.requests.observe,
         )
+        self._readiness = Readiness(backend)
+        self._registry = CollectorRegistry()
         self._watch = FileWatch()
         self._server = GrpcServer(
             settings,
             service,
             self._metrics.calls.observe,
             self._watch,
+            self._readiness,
             backbones,
             shared_port=self._is_supervised,
         )
@@ -197,7 +198,8 @@ class ServingProcess:
             ServerEnded: gRPC's server ended by itself.
         """
         self._handle_signals()
-        with self._served_metrics():
+        with self._metrics():
+            await self._readiness.start()
             address = await self._server.start()
             memory_return = allocator.MemoryReturn(self._batcher.used_bytes)
             memory_return.start()

@@ -7,7 +7,8 @@ from typing import NamedTuple, cast
 import numpy as np
 import structlog
 
-from poolservice_server.backbone_stage import BackboneInput
+from poolservice_server.backbone_stage import BackboneInput, BackboneResult
+from poolservice_server.backend import probe
 from poolservice_server.backend.device import (
     Device,
     DeviceFailed,
@@ -17,8 +18,8 @@ from poolservice_server.backend.device import (
     Result,
     Stage,
 )
-from poolservice_server.histogram import SIZE_BOUNDS, Histogram
-from poolservice_server.pool_stage import BatchKey, PoolStage, Stop
+from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult, Stop
+from poolservice_server.stop import never
 
 _log = structlog.get_logger(__name__)
 
@@ -99,8 +100,14 @@ class CircuitBreaker:
             _log.warning("device computes correctly again, resuming it", device=self.name)
         return correct
 
-    def run(self, stage: Stage, payloads: Sequence[Payload], stop: Stop) -> Sequence[Result]:
+    def run(self, stage: Stage, payloads: Sequence[Payload], stop: Stop, *, counted: bool = True) -> Sequence[Result]:
         """Run a batch. If the device fails, run it once more; if it fails again, suspend the device.
+
+        Args:
+            stage: what to run.
+            payloads: its payloads.
+            stop: returns True once nobody waits for any of the results.
+            counted: False if no caller has sent the payloads.
 
         Raises:
             DeviceOutOfMemory: a smaller batch may fit; torch's cached memory has been released.
@@ -116,15 +123,32 @@ class CircuitBreaker:
         except DeviceFailed as error:
             _log.warning("device failed, running the batch once more", device=self.name, error=str(error))
             results = self._run_again(stage, payloads, stop)
-        with self._lock:
-            self.payloads += len(payloads)
-            self.batch_sizes.observe(len(payloads))
+        if counted:
+            with self._lock:
+                self.payloads += len(payloads)
         return results
 
-    def count_fallback(self) -> None:
-        """Count a batch that the next device is given instead."""
-        with self._lock:
-            self.fallbacks += 1
+    def check(self) -> str:
+        """Compute a known result of pooling; return what went wrong, or "". A wrong result suspends the device."""
+        try:
+            (pooled,) = self.run(probe.STAGE, [probe.PLANES], never, counted=False)
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the device does not work
+            return str(error) or type(error).__name__
+        if probe.is_correct(cast("tuple[SpecResult, ...]", pooled)):
+            return ""
+        self._suspend("it computed a known result wrongly")
+        return self._reason
+
+    def check_backbone(self, name: str) -> str:
+        """Compute the known result of a backbone of this device; return what went wrong, or ""."""
+        known = self.device.networks[name].known_result
+        if known is None:
+            return ""
+        try:
+            (result,) = self.run(known.stage, [known.payload], never, counted=False)
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the backbone does not work
+            return str(error) or type(error).__name__
+        return "" if probe.is_close(cast(BackboneResult, result), known) else "it computed a known result wrongly"
 
     def memory_limit(self, key: BatchKey) -> int | None:
         """Return how many bytes of a batch with this key fit; None if no batch has run out of memory."""

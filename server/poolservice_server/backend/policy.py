@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from poolservice_server.backbone_stage import BackboneResult, BackboneStage
+from poolservice_server.backbone_stage import BackboneFailed, BackboneResult, BackboneStage
 from poolservice_server.backend.circuit_breaker import CircuitBreaker
 from poolservice_server.backend.device import (
     Device,
@@ -74,6 +74,10 @@ class Backend:
         devices: in order of preference; without the CPU at the end, nothing ever runs there.
         max_batch_bytes: the most bytes that run in one batch.
         clock: returns the time in seconds.
+
+    Attributes:
+        suspected_backbones: names of backbones of which a run has failed, and perhaps not because of its input. Whoever
+            checks one removes it.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Backend:
         self._devices = tuple(CircuitBreaker(device, clock) for device in devices)
         self._of_backbones: dict[str, tuple[CircuitBreaker, ...]] = {}
         self._max_batch_bytes = max_batch_bytes
+        self.suspected_backbones: set[str] = set()
 
     def run(self, key: BatchKey, payloads: Sequence[Payload], stop: Stop = never) -> list[Outcome]:
         """Run a batch.
@@ -102,8 +107,38 @@ class Backend:
             WorkStopped: the work ended early, because `stop` returned True. This is no fault of a device or a payload.
         """
         stage = key.stage
-        devices = self._of_backbones[stage.backbone] if isinstance(stage, BackboneStage) else self._devices
-        return self._run(key, payloads, devices, stop)
+        if isinstance(stage, BackboneStage):
+            outcomes = self._run(key, payloads, self._of_backbones[stage.backbone], stop)
+            if any(isinstance(one, Exception) and not isinstance(one, BackboneFailed) for one in outcomes):
+                self.suspected_backbones.add(stage.backbone)
+            return outcomes
+        return self._run(key, payloads, self._devices, stop)
+
+    @property
+    def payloads(self) -> int:
+        """The payloads that the devices have run, those of probes and checks excluded."""
+        return sum(device.payloads for device in self._devices)
+
+    @property
+    def is_available(self) -> bool:
+        """False while all devices are suspended."""
+        return not all(device.state.suspended for device in self._devices)
+
+    def check(self) -> None:
+        """Compute a known result on the first device that can, as for a batch. This counts as no payload.
+
+        Raises:
+            NoDevice: no device computes it; the message says why.
+        """
+        _check(self._devices, CircuitBreaker.check)
+
+    def check_backbone(self, name: str) -> None:
+        """Compute the known result of a backbone on the first device that can, as for a batch.
+
+        Raises:
+            NoDevice: no device computes it; the message says why.
+        """
+        _check(self._of_backbones[name], lambda device: device.check_backbone(name))
 
     def add_backbone(self, name: str) -> None:
         """Run a backbone on those devices that have a network of this name now."""
@@ -250,6 +285,16 @@ def _first_available(devices: Sequence[CircuitBreaker]) -> int | None:
         if device.is_available():
             return index
     return None
+
+
+def _check(devices: Sequence[CircuitBreaker], check: Callable[[CircuitBreaker], str]) -> None:
+    problems = []
+    for device in devices:
+        problem = check(device) if device.is_available() else device.state.reason
+        if not problem:
+            return
+        problems.append(f"{device.name}: {problem}")
+    raise NoDevice("; ".join(problems))
 
 
 def _can_be_halved(payloads: Sequence[Payload]) -> bool:

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from poolservice.specs import AvgPool2d, MaxPool2d
+from poolservice_server.backbone_stage import BackboneResult
 from poolservice_server.backend.device import Device
 from poolservice_server.pool_stage import PoolStage, SpecResult
 
 if TYPE_CHECKING:
     from poolservice_server.backbones.engines.network import KnownResult
 
-# With indices, torch computes the maximum on every device; without, a numpy kernel would on the CPU.
-_STAGE = PoolStage((MaxPool2d(2, return_indices=True), AvgPool2d(2)))
-_PLANES = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
+#: With indices, torch computes the maximum on every device; without, a numpy kernel would on the CPU.
+STAGE = PoolStage((MaxPool2d(2, return_indices=True), AvgPool2d(2)))
+#: The payload of `STAGE`.
+PLANES = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
 
 # The planes count upwards in row-major order, so plain arithmetic gives the results. Plane p begins with the value
 # 16 p, and its 2 by 2 block in row i and column j with 16 p + 8 i + 2 j. That block holds this first value plus 0, 1,
@@ -36,8 +38,8 @@ _TOLERANCE = 0.01
 def computes_correctly(device: Device) -> bool:
     """Return True if `device` computes the known results, of pooling and of each of its backbones; never raise."""
     try:
-        (pooled,) = device.run(_STAGE, [_PLANES])
-        return _is_correct(pooled) and all(
+        (pooled,) = device.run(STAGE, [PLANES])
+        return is_correct(pooled) and all(
             _is_correct_for_network(device, network.known_result) for network in device.networks.values()
         )
     except Exception:  # noqa: BLE001 - whatever the error is, the device does not work
@@ -49,11 +51,17 @@ def _is_correct_for_network(device: Device, known: "KnownResult | None") -> bool
     if known is None:
         return True
     (result,) = device.run_backbone(known.stage, [known.payload])
+    return is_close(result, known)
+
+
+def is_close(result: BackboneResult, known: "KnownResult") -> bool:
+    """Return True if the result of a backbone is the known one, but for rounding."""
     error = np.abs(result.specs[0].values - known.values).max()
     return bool(error <= _TOLERANCE * np.abs(known.values).max())
 
 
-def _is_correct(pooled: tuple[SpecResult, ...]) -> bool:
+def is_correct(pooled: tuple[SpecResult, ...]) -> bool:
+    """Return True if these are the results of `STAGE` for `PLANES`."""
     maxima, means = pooled
     return (
         np.array_equal(maxima.values, _MAXIMA)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from poolservice_server.backbones.backbone import NO_BACKBONES, Backbones
@@ -14,13 +13,13 @@ from poolservice_server.grpc_adapter.active_calls import ActiveCalls
 from poolservice_server.grpc_adapter.auth import token_authenticator
 from poolservice_server.grpc_adapter.caller import CallerNames
 from poolservice_server.grpc_adapter.connections import close_connections
+from poolservice_server.grpc_adapter.health import HEALTH_SERVICE_NAME, HealthService
 from poolservice_server.grpc_adapter.options import server_options
 from poolservice_server.grpc_adapter.servicer import SERVICE_NAME, PoolServicer
 from poolservice_server.grpc_adapter.tls import server_credentials
+from poolservice_server.metrics import CallMetrics
+from poolservice_server.readiness import Readiness
 from poolservice_server.settings import Settings, SettingsError
-
-# A health check names the service, or nothing for the server as a whole.
-_HEALTH_NAMES = ("", SERVICE_NAME)
 
 
 class GrpcServer:
@@ -31,7 +30,8 @@ class GrpcServer:
         service: the core.
         observe: called with the record of each call that has ended.
         watch: reads the token file and the TLS files again when they change.
-        backbones: each has a health status of its own under the name "backbone/NAME".
+        readiness: the readiness that health checks report.
+        backbones: each has a health status of its own.
         shared_port: True if other worker processes listen on the same port.
 
     Raises:
@@ -44,16 +44,13 @@ class GrpcServer:
         service: PoolService,
         observe: CallObserver,
         watch: FileWatch,
+        readiness: Readiness,
         backbones: Backbones = NO_BACKBONES,
         *,
         shared_port: bool,
     ) -> None:
         self._address = settings.address
         self._credentials = server_credentials(settings, watch)
-        self._health = health.aio.HealthServicer()
-        self._serving = (*_HEALTH_NAMES, *map(_health_name, backbones.serving))
-        # A broken folder may have the name of a backbone that serves.
-        self._broken = [_health_name(one.name) for one in backbones.broken if one.name not in backbones.serving]
         self._calls = ActiveCalls(
             receive_timeout=settings.receive_timeout,
             send_timeout=settings.send_timeout,
@@ -66,9 +63,10 @@ class GrpcServer:
         )
         self._servicer = PoolServicer(service, observe, callers, self._calls)
         self._server = _create_server(settings, self._calls, shared_port=shared_port)
-        self._servicer.add_to(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        servicer.add_to(self._server)
+        self._health = HealthService(readiness, backbones, callers.caller_of, max_watches=settings.max_connections)
+        self._health.add_to(self._server)
+        reflection.enable_server_reflection((SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     @property
     def calls_in_progress(self) -> int:
@@ -81,7 +79,7 @@ class GrpcServer:
         return self._calls.refusals
 
     async def start(self) -> str:
-        """Listen, accept calls and report SERVING.
+        """Listen and accept calls.
 
         Returns:
             The address, with the port that was chosen for port 0.
@@ -90,15 +88,12 @@ class GrpcServer:
             SettingsError: the server cannot listen on the address.
         """
         self._address = self._listen()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        for name in self._broken:
-            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.start()
         return self._address
 
     async def report_not_serving(self) -> None:
         """Report NOT_SERVING to health checks, so that load balancers choose another server."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._health.drain()
 
     async def stop(self, grace_period: float | None) -> None:
         """Refuse new calls, and end the active calls after `grace_period` seconds, or immediately for None."""
@@ -127,14 +122,6 @@ class GrpcServer:
                 "this machine, or the port may need more privileges"
             ) from None
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
-
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in self._serving:
-            await self._health.set(name, status)
-
-
-def _health_name(backbone: str) -> str:
-    return f"backbone/{backbone}"
 
 
 def _create_server(settings: Settings, calls: ActiveCalls, *, shared_port: bool) -> grpc.aio.Server:

@@ -1,0 +1,243 @@
+"""gRPC's health service: whether the process is alive and ready, by name, in one response or as it changes.
+
+The names:
+
+- "" and "poolservice.v1.PoolService": readiness, see `readiness`;
+- "liveness": SERVING. The event loop answers this like every other call, so that no response means that it is stuck;
+- "backbone/NAME": the readiness of one backbone.
+
+Checks need no token, because load balancers and kubelets have none. Nobody must be able to use them up, so a check is
+refused only to a connection that has many of them in progress.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from poolservice_server.backbones.backbone import Backbones
+from poolservice_server.error_status import Unauthenticated
+from poolservice_server.grpc_adapter.servicer import SERVICE_NAME
+from poolservice_server.readiness import Readiness
+
+HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+LIVENESS = "liveness"
+
+_Status = health_pb2.HealthCheckResponse.ServingStatus
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+# A request for a status is a few bytes in the packet that starts the call.
+_RECEIVE_SECONDS = 5.0
+
+# Clients and load balancers have one call per connection in progress, or one per name.
+_CALLS_PER_CONNECTION = 64
+
+# The longest time for which a stop waits until the watchers know of it.
+_LAST_CHANGE_SECONDS = 0.2
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+_RESPONSES = {
+    status: health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    for status in (_SERVING, _NOT_SERVING, _UNKNOWN)
+}
+
+
+# Handles the message of one call, and returns the response if there is one.
+_Method = Callable[[bytes, _Context], Awaitable[bytes | None]]
+
+
+class HealthService:
+    """The methods Check, Watch and List. Create and use it in the event loop.
+
+    A call of Watch costs memory for as long as its caller likes, so their number is limited. Whatever a watcher does,
+    at most one response waits for it: changes that it has not read are one change for it.
+
+    Args:
+        readiness: the readiness of the process and of its backbones.
+        backbones: the backbones, with those that the process started without.
+        check_token: checks the token of a call, and raises Unauthenticated. List names the backbones, as GetServerInfo
+            does, so it needs a token if that does.
+        max_watches: largest number of calls of Watch in progress.
+    """
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        backbones: Backbones,
+        check_token: Callable[[_Context], object],
+        *,
+        max_watches: int,
+    ) -> None:
+        self._readiness = readiness
+        readiness.on_change = self._wake_watchers
+        self._statuses: dict[str, Callable[[], bool]] = {
+            "": lambda: readiness.is_ready,
+            SERVICE_NAME: lambda: readiness.is_ready,
+            LIVENESS: lambda: True,
+        }
+        for broken in backbones.broken:
+            self._statuses[_backbone(broken.name)] = lambda: False
+        # A broken folder may have the name of a backbone that serves.
+        for name in backbones.serving:
+            self._statuses[_backbone(name)] = partial(readiness.serves, name)
+        self._check_token = check_token
+        self._max_watches = max_watches
+        self._watchers: set[_Watcher] = set()
+        self._calls: Counter[str] = Counter()
+        self._written = asyncio.Event()
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Add the methods to `server`, which must not have started yet."""
+        # As in `servicer`: to gRPC, a method with one request is one with a stream, of which it reads the first.
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Check": grpc.stream_unary_rpc_method_handler(self._handle(self._check)),
+            "Watch": grpc.stream_stream_rpc_method_handler(self._handle(self._watch)),
+        }
+        # Old releases of grpcio-health-checking do not have it.
+        if hasattr(health_pb2, "HealthListResponse"):
+            handlers["List"] = grpc.stream_unary_rpc_method_handler(self._handle(self._list))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(HEALTH_SERVICE_NAME, handlers),))
+        server.add_registered_method_handlers(HEALTH_SERVICE_NAME, handlers)
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, and wait a moment until the watchers have been sent it."""
+        self._readiness.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_CHANGE_SECONDS):
+                while any(self._status(one.service) != one.sent for one in self._watchers):
+                    self._written.clear()
+                    await self._written.wait()
+
+    def _handle(self, method: _Method) -> Callable[[object, _Context], Awaitable[Any]]:
+        async def handle(_source: object, context: _Context) -> Any:
+            connection = context.peer()
+            self._calls[connection] += 1
+            try:
+                if self._calls[connection] > _CALLS_PER_CONNECTION:
+                    raise _Refused(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        f"at most {_CALLS_PER_CONNECTION} health checks may be in progress on one connection",
+                    )
+                return await method(await _message(context), context)
+            except _Refused as error:
+                refused = error
+            except grpc.aio.BaseError:
+                # The caller has left: gRPC can neither receive nor send.
+                raise asyncio.CancelledError from None
+            finally:
+                self._calls[connection] -= 1
+                if not self._calls[connection]:
+                    del self._calls[connection]
+            return await context.abort(refused.code, str(refused))
+
+        return handle
+
+    async def _check(self, message: bytes, _context: _Context) -> bytes:
+        status = self._status(_service(message))
+        if status == _UNKNOWN:
+            raise _Refused(
+                grpc.StatusCode.NOT_FOUND,
+                f'unknown service; ask for "{SERVICE_NAME}", "{LIVENESS}", or "{_backbone("NAME")}"',
+            )
+        return _RESPONSES[status]
+
+    async def _watch(self, message: bytes, context: _Context) -> None:
+        service = _service(message)
+        if len(self._watchers) >= self._max_watches:
+            raise _Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"at most {self._max_watches} calls of Watch may be in progress; use Check, or start the server with a "
+                "larger --max-connections (POOLSERVICE_MAX_CONNECTIONS)",
+            )
+        # Otherwise grpc.aio sends the headers with the first response and, if that fails, with the next one again.
+        await context.send_initial_metadata(())
+        # An unknown name can be long, and it stays unknown.
+        watcher = _Watcher(service if service in self._statuses else None)
+        self._watchers.add(watcher)
+        try:
+            while True:
+                watcher.wake.clear()
+                status = self._status(watcher.service)
+                if status != watcher.sent:
+                    await context.write(_RESPONSES[status])
+                    watcher.sent = status
+                    self._written.set()
+                await watcher.wake.wait()
+        finally:
+            self._watchers.remove(watcher)
+            self._written.set()
+
+    async def _list(self, _message: bytes, context: _Context) -> bytes:
+        try:
+            self._check_token(context)
+        except Unauthenticated as error:
+            raise _Refused(grpc.StatusCode.UNAUTHENTICATED, str(error)) from None
+        statuses = {name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in self._statuses}
+        response: bytes = health_pb2.HealthListResponse(statuses=statuses).SerializeToString()
+        return response
+
+    def _status(self, service: str | None) -> _Status:
+        is_serving = None if service is None else self._statuses.get(service)
+        if is_serving is None:
+            return _UNKNOWN
+        return _SERVING if is_serving() else _NOT_SERVING
+
+    def _wake_watchers(self) -> None:
+        for watcher in self._watchers:
+            watcher.wake.set()
+
+
+class _Watcher:
+    """A call of Watch: what it watches, what it was sent last, and an event that wakes it after a change."""
+
+    __slots__ = ("sent", "service", "wake")
+
+    def __init__(self, service: str | None) -> None:
+        self.service = service
+        self.sent: _Status | None = None
+        self.wake = asyncio.Event()
+
+
+class _Refused(Exception):
+    """The call ends with this code and message."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _backbone(name: str) -> str:
+    return f"backbone/{name}"
+
+
+async def _message(context: _Context) -> bytes:
+    """Return the message of a call."""
+    try:
+        async with asyncio.timeout(_RECEIVE_SECONDS):
+            message = await context.read()
+    except TimeoutError:
+        raise _Refused(
+            grpc.StatusCode.DEADLINE_EXCEEDED, f"no complete request arrived within {_RECEIVE_SECONDS:g} s"
+        ) from None
+    if message is grpc.aio.EOF:
+        raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a message")
+    received: bytes = message
+    return received
+
+
+def _service(message: bytes) -> str:
+    try:
+        service: str = health_pb2.HealthCheckRequest.FromString(message).service
+    except DecodeError:
+        raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, "the message is not a HealthCheckRequest") from None
+    return service
