@@ -99,6 +99,11 @@ class Readiness:
         """True if the process can compute and accepts requests."""
         return not self._problem
 
+    @property
+    def is_checking(self) -> bool:
+        """True while a known result is computed, or its outcome is on the way to the event loop."""
+        return self._check is not None or self._backbone_check is not None
+
     def serves(self, backbone: str) -> bool:
         """Return True if the process is ready and its backbone of this name works."""
         return self.is_ready and backbone not in self._failed_backbones

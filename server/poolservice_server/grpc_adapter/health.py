@@ -31,7 +31,6 @@ HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 LIVENESS = "liveness"
 
-_Status = health_pb2.HealthCheckResponse.ServingStatus
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 # A request for a status is a few bytes in the packet that starts the call.
@@ -43,10 +42,10 @@ _CALLS_PER_CONNECTION = 64
 # The longest time for which a stop waits until the watchers know of it.
 _LAST_CHANGE_SECONDS = 0.2
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-_RESPONSES = {
+_SERVING: int = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+_RESPONSES: dict[int, bytes] = {
     status: health_pb2.HealthCheckResponse(status=status).SerializeToString()
     for status in (_SERVING, _NOT_SERVING, _UNKNOWN)
 }
@@ -186,7 +185,7 @@ class HealthService:
         response: bytes = health_pb2.HealthListResponse(statuses=statuses).SerializeToString()
         return response
 
-    def _status(self, service: str | None) -> _Status:
+    def _status(self, service: str | None) -> int:
         is_serving = None if service is None else self._statuses.get(service)
         if is_serving is None:
             return _UNKNOWN
@@ -204,7 +203,7 @@ class _Watcher:
 
     def __init__(self, service: str | None) -> None:
         self.service = service
-        self.sent: _Status | None = None
+        self.sent: int | None = None
         self.wake = asyncio.Event()
 
 
