@@ -44,4 +44,6 @@ def server_options(settings: Settings, *, shared_port: bool) -> list[tuple[str, 
         # Only worker processes may share a port. Two unrelated servers on one port would silently split its callers.
         ("grpc.so_reuseport", int(shared_port)),
         READ_CHUNK_SIZE,
+        # Counting costs some time for each call and message.
+        ("grpc.enable_channelz", int(settings.channelz)),
     ]

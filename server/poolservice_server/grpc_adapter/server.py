@@ -12,6 +12,7 @@ from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.active_calls import ActiveCalls
 from poolservice_server.grpc_adapter.auth import token_authenticator
 from poolservice_server.grpc_adapter.caller import CallerNames
+from poolservice_server.grpc_adapter.channelz import add_channelz
 from poolservice_server.grpc_adapter.connections import close_connections
 from poolservice_server.grpc_adapter.health import HEALTH_SERVICE_NAME, HealthService
 from poolservice_server.grpc_adapter.options import server_options
@@ -66,7 +67,10 @@ class GrpcServer:
         servicer.add_to(self._server)
         self._health = HealthService(readiness, backbones, callers.caller_of, max_watches=settings.max_connections)
         self._health.add_to(self._server)
-        reflection.enable_server_reflection((SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        services = [SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME]
+        if settings.channelz:
+            services.append(add_channelz(self._server, callers.caller_of))
+        reflection.enable_server_reflection(services, self._server)
 
     @property
     def calls_in_progress(self) -> int:

@@ -238,6 +238,12 @@ class Settings(BaseSettings):
         description="Accept compressed messages. A compressed megabyte can take gigabytes of memory: only for trusted "
         "clients",
     )
+    channelz: bool = Field(
+        default=False,
+        description="Serve gRPC's channelz, with which tools such as grpcdebug show the server's sockets: their peers' "
+        "addresses, streams and messages. Its calls need a token if others do. Needs the extra channelz. Each worker "
+        "shows its own sockets, and only --plain-server counts the calls that succeed",
+    )
     metrics_address: str | None = Field(
         default=None,
         description="HOST:PORT on which to serve Prometheus metrics, those of all workers together; port 0 takes a "
