@@ -15,8 +15,12 @@ _USAGE_ERROR = 2
 
 def main() -> int:
     """Run the server until SIGTERM or SIGINT; return the exit status."""
-    is_doctor = sys.argv[1:2] == ["doctor"]
-    missing = [name for name in (_DOCTOR_REQUIRED if is_doctor else _REQUIRED) if find_spec(name) is None]
+    if sys.argv[1:2] == ["health"]:
+        # First, because it must be fast. It needs nothing of the server's extra.
+        from poolservice_server.grpc_adapter.health_command import main as health
+
+        return health(sys.argv[2:])
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
         return _fail(
             f"the server needs {', '.join(missing)}; install poolservice with its server extra, in a clone of the "

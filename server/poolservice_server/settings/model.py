@@ -23,9 +23,8 @@ class Settings(BaseSettings):
     another name, POOLSERVICE_LISTEN, because POOLSERVICE_ADDRESS tells clients where to find a server. Each flag is
     also a key of the settings file: max_batch_size. Flags override the environment, which overrides the file.
 
-    `poolservice-server backbone --help` describes the commands that make, check and list the folders of backbones,
-    `poolservice-server doctor --help` the one that checks this machine and these settings, and `poolservice-server
-    tune --help` the one that measures which settings suit it.
+    `poolservice-server backbone --help` describes the commands that make, check and list the folders of backbones.
+    `poolservice-server health --help` describes the command that checks a running server.
     """
 
     model_config = SettingsConfigDict(
