@@ -8,7 +8,8 @@ PoolError                the base class of all of them
 ├── Unavailable          no server can be reached, or the server is stopping
 └── ServerError          the server failed; `error_id` identifies the entry in its log
 
-A file that cannot be read raises the `OSError` of `open`.
+The `request_id` of each is the id under which the server's log has the call; it is None if no server responded. All of
+them can be pickled. A file that cannot be read raises the `OSError` of `open`.
 """
 
 from poolservice.errors import InvalidRequest, PoolError

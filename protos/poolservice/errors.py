@@ -6,7 +6,13 @@ PoolError                the base class of all poolservice errors
 
 
 class PoolError(Exception):
-    """The base class of all poolservice errors."""
+    """The base class of all poolservice errors.
+
+    Attributes:
+        request_id: the id under which the server's log has the call; None if no server responded.
+    """
+
+    request_id: str | None = None
 
 
 class InvalidRequest(PoolError, ValueError):
@@ -26,7 +32,7 @@ class InvalidRequest(PoolError, ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # pickle and copy rebuild an exception from its positional arguments, which would lose the field.
-        return _invalid_request, (self.reason, self.field)
+        return _invalid_request, (self.reason, self.field), self.__dict__
 
     def within(self, prefix: str) -> "InvalidRequest":
         """Return the same error with its field path prefixed by `prefix`, the field of the enclosing message."""

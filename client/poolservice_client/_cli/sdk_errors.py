@@ -53,7 +53,10 @@ _REPLACEMENTS = (
 
 
 def describe(error: PoolError) -> str:
-    """Return the message for an error, with the option's name if the error is about one."""
+    """Return the message for an error, with the option's name if the error is about one.
+
+    If the server's log can say more than the message, it has the request id, too.
+    """
     if isinstance(error, InvalidRequest) and error.field:
         # classes[0] is the first --class, whose value is in the reason.
         field = "classes" if error.field.startswith("classes[") else error.field
@@ -62,7 +65,7 @@ def describe(error: PoolError) -> str:
     text = translate(str(error))
     if isinstance(error, Unauthenticated) and TOKEN_VARIABLE not in text:
         text += f"; put the token in the environment variable {TOKEN_VARIABLE}"
-    return text
+    return f"{text} (request id {error.request_id})" if error.request_id else text
 
 
 def describe_os_error(error: OSError) -> str:

@@ -152,7 +152,9 @@ class AsyncCoalescer:
             self._counters.add("coalesced_messages")
             self._counters.add("coalesced_calls", len(message.calls))
         try:
-            response = await self._transport.call(request.method, request.message, message.timeout)
+            response = await self._transport.call(
+                request.method, request.message, message.timeout, traces=request.traces
+            )
         except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
             request.set_error(error)
             self._count_response(message, loop)

@@ -128,7 +128,7 @@ class Coalescer:
         self._counters.add("coalesced_messages")
         self._counters.add("coalesced_calls", 1 + len(leader.followers))
         try:
-            response = self._transport.call(request.method, request.message, leader.remaining)
+            response = self._transport.call(request.method, request.message, leader.remaining, traces=request.traces)
         except Exception as error:  # noqa: BLE001 - the request decides what it means for each call
             self._count_response(leader)
             request.set_error(error)

@@ -7,6 +7,7 @@ from poolservice.codec import Buffer
 from poolservice_client._request.query import PoolQuery
 from poolservice_client._request.template import RequestTemplate
 from poolservice_client._response.reader import PoolResponse, read_response
+from poolservice_client._transport.trace_context import current_trace
 from poolservice_client.errors import DeadlineExceeded, ServerError
 
 
@@ -23,9 +24,10 @@ class BaseCall:
     Attributes:
         created: the time when the call was made, in seconds of time.monotonic.
         deadline: the time when it must end, in seconds of time.monotonic; None for no limit.
+        trace: the span in which it was made; None without one.
     """
 
-    __slots__ = ("_outcome", "created", "data", "deadline", "nbytes", "query", "template", "timeout")
+    __slots__ = ("_outcome", "created", "data", "deadline", "nbytes", "query", "template", "timeout", "trace")
 
     def __init__(
         self, query: PoolQuery, template: RequestTemplate, data: Buffer, nbytes: int, timeout: float | None
@@ -37,6 +39,8 @@ class BaseCall:
         self.timeout = timeout
         self.created = created = time.monotonic()
         self.deadline = None if timeout is None else created + timeout
+        # Now, because another thread or task may send the message.
+        self.trace = current_trace()
         self._outcome: bytes | memoryview | PoolResponse[Any] | Exception | None = None
 
     @property

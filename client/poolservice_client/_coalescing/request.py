@@ -23,10 +23,12 @@ class CoalescedRequest:
     Attributes:
         method: the gRPC method that the message is for.
         message: the encoded message.
+        traces: the trace contexts of those calls that have one.
     """
 
     def __init__(self, calls: Sequence[BaseCall]) -> None:
         _keep_freed_memory()
+        self.traces = [call.trace for call in calls if call.trace is not None]
         groups: dict[object, list[BaseCall]] = {}
         for call in calls:
             groups.setdefault(call.template if call.template.can_stack else call, []).append(call)

@@ -1,5 +1,6 @@
 """The blocking runner of `map`: the caller's thread reads and yields, further threads prepare and send."""
 
+import contextvars
 import os
 import sys
 import threading
@@ -155,7 +156,11 @@ class MapRunner:
         if self._idle:
             self._work_available.notify()
         elif len(self._threads) < MAX_CALLS:
-            thread = threading.Thread(target=self._work, name=f"poolservice-map-{len(self._threads)}", daemon=True)
+            # In the caller's context, so that the calls belong to its span.
+            run = contextvars.copy_context().run
+            thread = threading.Thread(
+                target=run, args=(self._work,), name=f"poolservice-map-{len(self._threads)}", daemon=True
+            )
             thread.start()
             # Afterwards, because Ctrl-C may come before it is started, and such a thread cannot be joined.
             self._threads.append(thread)

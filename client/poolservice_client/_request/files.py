@@ -119,4 +119,5 @@ def with_path(error: InvalidRequest, path: str | None) -> InvalidRequest:
         return error
     named = InvalidRequest(f"{_printable_path(path)}: {error.reason}", field=error.field)
     named.__cause__ = error.__cause__
+    named.request_id = error.request_id
     return named

@@ -1,5 +1,6 @@
 """Translating a google.rpc.Status to an exception of the SDK: one table, and the error details of the status."""
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
@@ -14,6 +15,7 @@ from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError,
 # Errors end up in logs, so a longer message is cut.
 _MAX_MESSAGE_CHARACTERS = 4000
 _MAX_VIOLATIONS = 16
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -25,7 +27,15 @@ def error_of_status(status: status_pb2.Status) -> PoolError:
         cleaned.CopyFrom(status)
         cleaned.message = printable(status.message)
         status = cleaned
-    return _ERRORS.get(status.code, _server_error)(status)
+    error = _ERRORS.get(status.code, _server_error)(status)
+    for info in _details(status, error_details_pb2.RequestInfo):
+        error.request_id = request_id(info.request_id)
+    return error
+
+
+def request_id(text: object) -> str | None:
+    """Return the request id that a server sent; None if it is no short text of visible ASCII characters."""
+    return text if isinstance(text, str) and _REQUEST_ID.fullmatch(text) else None
 
 
 def printable(text: str) -> str:

@@ -18,9 +18,9 @@ KEY_VARIABLE = "POOLSERVICE_CLIENT_KEY"
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
 
-# A server rejects a growing share of the calls whose headers are above 8 KiB, and all of them above 16 KiB. gRPC's own
-# headers take up to 1 KiB of that. HTTP/2 counts 32 bytes for each header besides its key and value.
-_MAX_METADATA_BYTES = 7 * 1024
+#: A server rejects a growing share of the calls whose headers are above 8 KiB, and all of them above 16 KiB. gRPC's own
+#: headers take up to 1 KiB of that. HTTP/2 counts 32 bytes for each header besides its key and value.
+MAX_METADATA_BYTES = 7 * 1024
 _HEADER_OVERHEAD = 32
 
 
@@ -162,16 +162,19 @@ def build_metadata(metadata: Iterable[Any], token: str | None) -> tuple[tuple[st
         pairs.append((key, value))
     if token is not None:
         pairs.append(("authorization", f"Bearer {token}"))
-    if (size := sum(map(_header_bytes, pairs))) > _MAX_METADATA_BYTES:
+    if (size := header_bytes(pairs)) > MAX_METADATA_BYTES:
         raise InvalidRequest(
-            f"takes {size} bytes, including the token, and the limit is {_MAX_METADATA_BYTES}: a server accepts 8 KiB "
+            f"takes {size} bytes, including the token, and the limit is {MAX_METADATA_BYTES}: a server accepts 8 KiB "
             "of headers per call, including gRPC's own; send less",
             field="metadata",
         )
     return tuple(pairs)
 
 
-def _header_bytes(pair: tuple[str, str | bytes]) -> int:
-    key, value = pair
+def header_bytes(metadata: Iterable[tuple[str, str | bytes]]) -> int:
+    """Return how many bytes pairs of metadata take, as HTTP/2 counts them."""
     # gRPC sends the bytes of a -bin key in base64.
-    return len(key) + (len(value) * 4 // 3 if isinstance(value, bytes) else len(value)) + _HEADER_OVERHEAD
+    return sum(
+        len(key) + (len(value) * 4 // 3 if isinstance(value, bytes) else len(value)) + _HEADER_OVERHEAD
+        for key, value in metadata
+    )

@@ -4,6 +4,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -24,6 +25,7 @@ from poolservice_client._transport.failures import (
 )
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
+from poolservice_client._transport.trace_context import CallMetadata, Metadata, TraceContext
 from poolservice_client._transport.worker_discovery import (
     PROBE_SECONDS,
     SINGLE_WORKER,
@@ -40,7 +42,12 @@ class AsyncTransport(Protocol):
     """The interface between an AsyncPoolClient and the network. Tests replace it."""
 
     async def call(
-        self, method: str, request: bytes, timeout: float | None, partial_retry: PartialRetry | None = None
+        self,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        partial_retry: PartialRetry | None = None,
+        traces: Sequence[TraceContext] | None = None,
     ) -> bytes:
         """See Transport. Cancelling the task cancels the call on the server, too."""
         ...
@@ -59,7 +66,7 @@ class AsyncGrpcTransport:
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
         self._counters = counters
-        self._metadata = settings.metadata or None
+        self._metadata = CallMetadata(settings.metadata)
         self._is_closed = False
         self._reset()
         fork.register(self)
@@ -81,7 +88,12 @@ class AsyncGrpcTransport:
         self._reset()
 
     async def call(
-        self, method: str, request: bytes, timeout: float | None, partial_retry: PartialRetry | None = None
+        self,
+        method: str,
+        request: bytes,
+        timeout: float | None,
+        partial_retry: PartialRetry | None = None,
+        traces: Sequence[TraceContext] | None = None,
     ) -> bytes:
         """See AsyncTransport."""
         check_size(request, self._settings)
@@ -90,7 +102,9 @@ class AsyncGrpcTransport:
         await self._acquire_slot(timeout)
         try:
             self._retries.count_call()
-            response = await self._attempt(pool, method, request, timeout, deadline, partial_retry)
+            response = await self._attempt(
+                pool, method, request, self._metadata.of_call(traces), timeout, deadline, partial_retry
+            )
         except asyncio.CancelledError as error:
             # Closing a channel cancels its calls, although nobody cancelled the tasks that await them.
             if self._is_closed and not _is_task_cancelled():
@@ -151,6 +165,7 @@ class AsyncGrpcTransport:
         pool: ConnectionPool,
         method: str,
         request: bytes,
+        metadata: Metadata | None,
         timeout: float | None,
         deadline: float | None,
         partial_retry: PartialRetry | None,
@@ -163,7 +178,7 @@ class AsyncGrpcTransport:
                 self._discover_workers(pool)
             with Lease(pool, failed, self._close_connection) as connection:
                 try:
-                    sent = await self._send(pool, connection, method, request, deadline)
+                    sent = await self._send(pool, connection, method, request, metadata, deadline)
                     response = require_message(sent, self._settings)
                 except grpc.aio.AioRpcError as error:
                     if self._is_closed:
@@ -190,12 +205,18 @@ class AsyncGrpcTransport:
                 raise closed_during_call_error()
 
     async def _send(
-        self, pool: ConnectionPool, connection: Connection, method: str, request: bytes, deadline: float | None
+        self,
+        pool: ConnectionPool,
+        connection: Connection,
+        method: str,
+        request: bytes,
+        metadata: Metadata | None,
+        deadline: float | None,
     ) -> bytes | None:
         """Send the request once. The response is None if the server sends no message."""
-        first = self._start(connection, method, request, deadline)
+        first = self._start(connection, method, request, metadata, deadline)
         if self._settings.hedge_after is not None and method != HEALTH:
-            return await self._hedge(pool, connection, first, method, request, deadline)
+            return await self._hedge(pool, connection, first, method, request, metadata, deadline)
         try:
             await end_of(first)
         except asyncio.CancelledError:
@@ -206,8 +227,10 @@ class AsyncGrpcTransport:
         response: bytes | None = await first
         return response
 
-    def _start(self, connection: Connection, method: str, request: bytes, deadline: float | None) -> Any:
-        call = start_call(connection.methods[method], request, remaining(deadline), self._metadata)
+    def _start(
+        self, connection: Connection, method: str, request: bytes, metadata: Metadata | None, deadline: float | None
+    ) -> Any:
+        call = start_call(connection.methods[method], request, remaining(deadline), metadata)
         self._calls.add(call)
         return call
 
@@ -218,6 +241,7 @@ class AsyncGrpcTransport:
         call: Any,
         method: str,
         request: bytes,
+        metadata: Metadata | None,
         deadline: float | None,
     ) -> bytes | None:
         """Return the first response of two calls. The second one is sent only if `call` takes long."""
@@ -231,7 +255,7 @@ class AsyncGrpcTransport:
                 return response
             self._counters.add("hedges")
             with Lease(pool, connection, self._close_connection) as other:
-                calls.append(self._start(other, method, request, deadline))
+                calls.append(self._start(other, method, request, metadata, deadline))
                 ends.append(end_of(calls[1]))
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 winner = 0 if ends[0].done() else 1
@@ -272,7 +296,9 @@ class AsyncGrpcTransport:
 
     async def _probe(self, connection: Connection) -> WorkerIdentity | None:
         try:
-            call = start_call(connection.methods[SERVER_INFO], SERVER_INFO_REQUEST, PROBE_SECONDS, self._metadata)
+            call = start_call(
+                connection.methods[SERVER_INFO], SERVER_INFO_REQUEST, PROBE_SECONDS, self._settings.metadata or None
+            )
             try:
                 await end_of(call)
             except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
 
@@ -25,6 +26,7 @@ from poolservice_client._transport.failures import (
 )
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
 from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
+from poolservice_client._transport.trace_context import CallMetadata, Metadata, TraceContext
 from poolservice_client._transport.worker_discovery import (
     PROBE_SECONDS,
     SINGLE_WORKER,
@@ -44,6 +46,7 @@ class Transport(Protocol):
         timeout: float | None,
         cancellation: Cancellation | None = None,
         partial_retry: PartialRetry | None = None,
+        traces: Sequence[TraceContext] | None = None,
     ) -> bytes:
         """Send a message, wait for the response, and retry if that may help.
 
@@ -53,6 +56,7 @@ class Transport(Protocol):
             timeout: seconds until the call must have ended; None for no limit.
             cancellation: cancels the call from another thread.
             partial_retry: decides from each response whether a part of the request is sent again; see PartialRetry.
+            traces: the trace contexts of the message's callers. Default: that of the current thread or task.
 
         Returns:
             The encoded response.
@@ -74,7 +78,7 @@ class GrpcTransport:
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
         self._counters = counters
-        self._metadata = settings.metadata or None
+        self._metadata = CallMetadata(settings.metadata)
         self._reset()
         fork.register(self)
 
@@ -104,6 +108,7 @@ class GrpcTransport:
         timeout: float | None,
         cancellation: Cancellation | None = None,
         partial_retry: PartialRetry | None = None,
+        traces: Sequence[TraceContext] | None = None,
     ) -> bytes:
         """See Transport."""
         check_size(request, self._settings)
@@ -112,7 +117,9 @@ class GrpcTransport:
         self._acquire_slot(timeout)
         try:
             self._retries.count_call()
-            response = self._attempt(pool, method, request, timeout, deadline, cancellation, partial_retry)
+            response = self._attempt(
+                pool, method, request, self._metadata.of_call(traces), timeout, deadline, cancellation, partial_retry
+            )
         finally:
             self._slots.release()
         self._retries.mark_reached()
@@ -167,6 +174,7 @@ class GrpcTransport:
         pool: ConnectionPool,
         method: str,
         request: bytes,
+        metadata: Metadata | None,
         timeout: float | None,
         deadline: float | None,
         cancellation: Cancellation | None,
@@ -180,7 +188,7 @@ class GrpcTransport:
                 self._discover_workers()
             with Lease(pool, failed, self._close_connection) as connection, fork.deferred():
                 try:
-                    sent = self._send(pool, connection, method, request, deadline, cancellation)
+                    sent = self._send(pool, connection, method, request, metadata, deadline, cancellation)
                     response = require_message(sent, self._settings)
                 except grpc.RpcError as error:
                     if self._closed.is_set():
@@ -211,24 +219,25 @@ class GrpcTransport:
         connection: Connection,
         method: str,
         request: bytes,
+        metadata: Metadata | None,
         deadline: float | None,
         cancellation: Cancellation | None,
     ) -> bytes | None:
         """Send the request once. The response is None if the server sends no message."""
         if cancellation is None and self._settings.hedge_after is None:
             return cast(
-                bytes | None, connection.methods[method](request, timeout=remaining(deadline), metadata=self._metadata)
+                bytes | None, connection.methods[method](request, timeout=remaining(deadline), metadata=metadata)
             )
         if cancellation is not None:
             cancellation.check()
-        call = connection.methods[method].future(request, timeout=remaining(deadline), metadata=self._metadata)
+        call = connection.methods[method].future(request, timeout=remaining(deadline), metadata=metadata)
         if cancellation is None:
-            return self._hedge(pool, connection, call, method, request, deadline)
+            return self._hedge(pool, connection, call, method, request, metadata, deadline)
         with cancellation.on_cancel(call.cancel):
             try:
                 if self._settings.hedge_after is None:
                     return cast(bytes | None, call.result())
-                return self._hedge(pool, connection, call, method, request, deadline)
+                return self._hedge(pool, connection, call, method, request, metadata, deadline)
             except grpc.FutureCancelledError:
                 raise Cancelled from None
 
@@ -239,6 +248,7 @@ class GrpcTransport:
         first: Any,
         method: str,
         request: bytes,
+        metadata: Metadata | None,
         deadline: float | None,
     ) -> bytes | None:
         """Return the first response of two calls. The second one is sent only if `first` takes long."""
@@ -249,7 +259,7 @@ class GrpcTransport:
                 return cast(bytes | None, first.result())
         self._counters.add("hedges")
         with Lease(pool, connection, self._close_connection) as other:
-            second = other.methods[method].future(request, timeout=remaining(deadline), metadata=self._metadata)
+            second = other.methods[method].future(request, timeout=remaining(deadline), metadata=metadata)
             ended: SimpleQueue[Any] = SimpleQueue()
             for call in (first, second):
                 call.add_done_callback(ended.put)
@@ -280,7 +290,7 @@ class GrpcTransport:
         try:
             with fork.deferred():
                 response = connection.methods[SERVER_INFO](
-                    SERVER_INFO_REQUEST, timeout=PROBE_SECONDS, metadata=self._metadata
+                    SERVER_INFO_REQUEST, timeout=PROBE_SECONDS, metadata=self._settings.metadata or None
                 )
         except grpc.RpcError as error:
             return None if is_unreachable(cast(grpc.Call, error)) else SINGLE_WORKER

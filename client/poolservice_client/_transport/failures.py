@@ -8,15 +8,15 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest, PoolError
-from poolservice_client._response.status import error_of_status, printable, retry_delay
+from poolservice_client._response.status import error_of_status, printable, request_id, retry_delay
 from poolservice_client._settings.proxy import PROXY_VARIABLE, ignored_variable, uses_proxy
 from poolservice_client._settings.settings import Settings
 from poolservice_client._settings.unix_sockets import is_unix, why_no_server
 from poolservice_client._transport.retry import Failure
 from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError, Unavailable
 
-# The trailing metadata in which gRPC carries a google.rpc.Status.
-_STATUS_KEY = "grpc-status-details-bin"
+# The trailing metadata in which gRPC carries a google.rpc.Status, and that in which a server or a proxy names the call.
+_STATUS_KEY, _REQUEST_ID_KEY = "grpc-status-details-bin", "x-request-id"
 # gRPC's message, on either side, for a message over the size limit.
 _TOO_LARGE = re.compile(r"(?P<what>Sent|Received) message larger than max \((?P<size>\d+) vs\. (?P<limit>\d+)\)")
 _NOT_CONNECTED = re.compile(r"failed to connect|DNS resolution failed|errors resolving", re.IGNORECASE)
@@ -48,6 +48,8 @@ def failure_of_rpc(
     if status is not None and status.code != code:
         status = None
     exception = _exception(code, message, status, settings, timeout, request_bytes)
+    if exception.request_id is None:
+        exception.request_id = _request_id_in(error)
     if code == code_pb2.RESOURCE_EXHAUSTED and status is not None:
         # Without RetryInfo, a message exceeded a limit of the server or of a proxy, and a retry cannot help.
         delay = retry_delay(status)
@@ -199,4 +201,11 @@ def _status_in(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status | N
             except DecodeError:
                 # A proxy or another kind of server wrote it. gRPC's own status still describes the error.
                 return None
+    return None
+
+
+def _request_id_in(error: grpc.Call | grpc.aio.AioRpcError) -> str | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == _REQUEST_ID_KEY:
+            return request_id(value)
     return None

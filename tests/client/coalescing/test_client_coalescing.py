@@ -49,6 +49,7 @@ class HoldingTransport:
         timeout: float | None,
         cancellation: Cancellation | None = None,
         partial_retry: object = None,
+        traces: object = None,
     ) -> bytes:
         is_first = not self.sent
         self.sent.append((method, request))

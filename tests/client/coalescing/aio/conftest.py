@@ -33,6 +33,7 @@ class ScriptedTransport:
         request: bytes,
         timeout: float | None,  # noqa: ASYNC109 - the signature of AsyncTransport
         partial_retry: object = None,
+        traces: object = None,
     ) -> bytes:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.messages.append(ended)

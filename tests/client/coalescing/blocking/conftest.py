@@ -31,6 +31,7 @@ class ScriptedTransport:
         timeout: float | None,
         cancellation: Cancellation | None = None,
         partial_retry: object = None,
+        traces: object = None,
     ) -> bytes:
         with self._sent:
             number = len(self.methods)
