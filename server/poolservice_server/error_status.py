@@ -15,6 +15,8 @@ Unauthenticated   UNAUTHENTICATED
 DecoderEnded      UNAVAILABLE          the process that decoded the image was ended from outside, or the server stops
 BackboneFailed    INTERNAL             the message is the reason, such as a network that gives NaN
 any other         INTERNAL             an id that is also in the log; never a traceback or a path
+
+Each status has the call's request id in a RequestInfo.
 """
 
 import uuid
@@ -110,12 +112,31 @@ def code_name(error: BaseException | None) -> str:
     return name
 
 
-def to_status(error: Exception) -> status_pb2.Status:
-    """Return the status that reports `error` to the caller. An internal error is logged here, once."""
+def to_status(error: Exception, request_id: str = "") -> status_pb2.Status:
+    """Return the status that reports `error` to the caller. An internal error is logged here, once.
+
+    Args:
+        error: the error.
+        request_id: the id of the call; empty if it has none.
+    """
+    return with_request_id(_to_status(error, request_id), request_id)
+
+
+def with_request_id(status: status_pb2.Status, request_id: str) -> status_pb2.Status:
+    """Return a status with the id of the call, unless that is empty."""
+    if not request_id:
+        return status
+    named = status_pb2.Status()
+    named.CopyFrom(status)
+    named.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+    return named
+
+
+def _to_status(error: Exception, request_id: str) -> status_pb2.Status:
     code = _CODES.get(type(error))
     if code is None:
         error_id = uuid.uuid4().hex[:12]
-        _log.error("request failed", error_id=error_id, exc_info=error)
+        _log.error("request failed", error_id=error_id, request_id=request_id, exc_info=error)
         return status_pb2.Status(
             code=code_pb2.INTERNAL,
             message=f"the server failed to process the request; its log has the cause under error id {error_id}",

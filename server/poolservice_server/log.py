@@ -77,6 +77,13 @@ def configure(
     logging.captureWarnings(capture=True)
     # Pillow logs a damaged TIFF file at ERROR. It is the caller's error, which the response already reports.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    # gRPC logs the value of any metadata that is not UTF-8, with a traceback. It may be a token, and a caller can send
+    # one with each call.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_about_encoding)
+
+
+def _is_not_about_encoding(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def report_failure(reason: str) -> None:

@@ -26,7 +26,7 @@ from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
 from poolservice_server.images.decode_processes import DecodeProcesses
-from poolservice_server.readiness import Readiness
+from poolservice_server.observers import Observers
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.signal_thread import SignalThread
@@ -153,7 +153,8 @@ class ServingProcess:
         # One more than the slots, for short work while long work has all slots.
         self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
         self._decode_processes = DecodeProcesses(decode_threads) if settings.decode_isolation == "process" else None
-        self._metrics = ProcessMetrics(lambda: self._server.calls_in_progress)
+        call_metrics = metrics.CallMetrics()
+        self._observers = Observers(settings, worker.number, [], [call_metrics.observe])
         service = PoolService(
             self._batcher,
             self._image_threads,
@@ -167,7 +168,7 @@ class ServingProcess:
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
             backbones=backbones,
             batches_backbone=backend.batches_backbone,
-            observe=self._metrics.requests.observe,
+            observe=self._observers.observe_request,
         )
         self._readiness = Readiness(backend)
         self._registry = CollectorRegistry()
@@ -175,11 +176,12 @@ class ServingProcess:
         self._server = GrpcServer(
             settings,
             service,
-            self._metrics.calls.observe,
+            self._observers.observe_call,
             self._watch,
             self._readiness,
             backbones,
             shared_port=self._is_supervised,
+            always_sends_id=self._observers.need_ids,
         )
         self._metrics.add(self._batcher, backend, service, self._server, backbones, self._watch)
         self._stop = asyncio.Event()
@@ -259,6 +261,7 @@ class ServingProcess:
             yield
 
     async def _drain(self) -> None:
+        deadline = time.monotonic() + self._settings.grace_period
         self._stop.clear()
         await self._server.report_not_serving()
         drained = asyncio.ensure_future(self._finish_requests(self._settings.grace_period))
@@ -268,6 +271,7 @@ class ServingProcess:
             await self._server.stop(None)
         second_signal.cancel()
         await drained
+        await self._observers.close(max(0.0, deadline - time.monotonic()))
         _log.info("stopped")
 
     async def _finish_requests(self, grace_period: float) -> None:

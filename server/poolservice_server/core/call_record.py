@@ -1,6 +1,8 @@
 """The record of one call, which observers get when the call has ended: metrics, the call log, tracing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+
+from poolservice_server.core.call_ids import CallIds, read_call_ids
 
 
 class CallRecord:
@@ -14,6 +16,8 @@ class CallRecord:
         reason: the message of that status; empty if the call succeeded.
         received_bytes: the size of the messages that the caller sent.
         sent_bytes: the size of the messages that it was sent.
+        details: what the call log says about its only request; None if it has none, or nobody will ask.
+        span: the span of the call, once tracing has started it.
     """
 
     caller: str = ""
@@ -21,10 +25,23 @@ class CallRecord:
     reason: str = ""
     received_bytes: int = 0
     sent_bytes: int = 0
+    details: Mapping[str, object] | None = None
+    span: object = None
+    _ids: CallIds | None = None
 
-    def __init__(self, method: str, started: float) -> None:
+    def __init__(
+        self, method: str, started: float, metadata: Callable[[], Iterable[tuple[str, str | bytes]] | None]
+    ) -> None:
         self.method = method
         self.started = started
+        self._metadata = metadata
+
+    @property
+    def ids(self) -> CallIds:
+        """The ids of the call. Reading the metadata takes 2 microseconds, so it is read only if something needs it."""
+        if self._ids is None:
+            self._ids = read_call_ids(self._metadata() or ())
+        return self._ids
 
 
 #: Called on the event loop with each call that ended. It must not raise.

@@ -18,6 +18,7 @@ from poolservice_server.backbones.backbone import NO_BACKBONES, Backbones
 from poolservice_server.batcher import Batcher
 from poolservice_server.core.backbone_counts import BackboneCounts
 from poolservice_server.core.call import Call
+from poolservice_server.core.call_record import CallRecord
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.core.request_limits import RequestLimits
 from poolservice_server.core.request_record import RequestObserver, ignore_request
@@ -128,8 +129,8 @@ class PoolService:
         requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
         tasks = []
         async with asyncio.TaskGroup() as started:
-            for request in requests:
-                tasks.append(started.create_task(self._outcome(request, call)))
+            for index, request in enumerate(requests):
+                tasks.append(started.create_task(self._outcome(request, call._replace(position=index))))
                 if len(tasks) % _STARTED_AT_ONCE == 0:
                     await asyncio.sleep(0)
         outcomes = [task.result() for task in tasks]
@@ -146,6 +147,7 @@ class PoolService:
         *,
         deadline: float | None = None,
         caller: str = "",
+        record: CallRecord | None = None,
     ) -> None:
         """Respond to each PoolStreamRequest with a PoolStreamResponse as soon as it is ready.
 
@@ -157,6 +159,7 @@ class PoolService:
             send: sends an encoded response; it returns when gRPC has taken it.
             deadline: as in `Call`.
             caller: as in `Call`.
+            record: as in `Call`.
         """
         flow_control = FlowControl()
         sending = asyncio.Lock()
@@ -165,7 +168,7 @@ class PoolService:
             unsent: list[UnsentResponse] = []
             try:
                 status, response = await self._outcome(
-                    request, Call(b"", deadline, caller, unsent.append, "PoolStream")
+                    request, Call(b"", deadline, caller, unsent.append, "PoolStream", record, correlation_id)
                 )
                 # The response may wait for a long time, in which nobody needs the request.
                 del request
@@ -218,7 +221,7 @@ class PoolService:
         try:
             return _OK, await self._responder.respond(request, call)
         except Exception as error:  # noqa: BLE001 - one of many requests has its own outcome, whatever it is
-            return to_status(error), None
+            return to_status(error, call.request_id), None
 
     async def _encode(self, nbytes: int, encode: Callable[[*Arguments], bytes], *arguments: *Arguments) -> bytes:
         """Encode a message that contains responses of `nbytes`; copying large ones must not run on the event loop."""

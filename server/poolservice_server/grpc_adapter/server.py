@@ -34,6 +34,7 @@ class GrpcServer:
         readiness: the readiness that health checks report.
         backbones: each has a health status of its own.
         shared_port: True if other worker processes listen on the same port.
+        always_sends_id: see `PoolServicer`.
 
     Raises:
         SettingsError: the token file or a TLS file cannot be used.
@@ -49,6 +50,7 @@ class GrpcServer:
         backbones: Backbones = NO_BACKBONES,
         *,
         shared_port: bool,
+        always_sends_id: bool = False,
     ) -> None:
         self._address = settings.address
         self._credentials = server_credentials(settings, watch)
@@ -62,7 +64,7 @@ class GrpcServer:
         callers = CallerNames(
             token_authenticator(settings, watch), client_certificates=settings.tls_client_ca is not None
         )
-        self._servicer = PoolServicer(service, observe, callers, self._calls)
+        self._servicer = PoolServicer(service, observe, callers, self._calls, always_sends_id=always_sends_id)
         self._server = _create_server(settings, self._calls, shared_port=shared_port)
         servicer.add_to(self._server)
         self._health = HealthService(readiness, backbones, callers.caller_of, max_watches=settings.max_connections)

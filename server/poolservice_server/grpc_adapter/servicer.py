@@ -11,9 +11,10 @@ from google.rpc import code_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
+from poolservice_server.core.call_ids import REQUEST_ID_KEY
 from poolservice_server.core.call_record import CallObserver, CallRecord
 from poolservice_server.core.service import Call, PoolService
-from poolservice_server.error_status import to_status
+from poolservice_server.error_status import to_status, with_request_id
 from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
 from poolservice_server.grpc_adapter.caller import CallerNames
 from poolservice_server.grpc_adapter.send_pacing import LARGE_BYTES, SendPacing
@@ -45,18 +46,28 @@ class PoolServicer:
         observe: called with the record of each call that has ended.
         callers: names the caller of each call, or refuses the call.
         calls: has the calls in progress.
+        always_sends_id: whether a successful call gets its request id, too. It costs 2 % of the time of a small call.
 
     Attributes:
         in_progress: calls that have started and not ended, those that are about to be refused included.
     """
 
-    def __init__(self, service: PoolService, observe: CallObserver, callers: CallerNames, calls: ActiveCalls) -> None:
+    def __init__(
+        self,
+        service: PoolService,
+        observe: CallObserver,
+        callers: CallerNames,
+        calls: ActiveCalls,
+        *,
+        always_sends_id: bool,
+    ) -> None:
         self.in_progress = 0
         self._service = service
         self._observe = observe
         self._callers = callers
         self._calls = calls
         self._pacing = SendPacing()
+        self._always_sends_id = always_sends_id
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Add the methods to `server`, which must not have started yet."""
@@ -74,7 +85,7 @@ class PoolServicer:
         calls, caller_of, pacing = self._calls, self._callers.caller_of, self._pacing
 
         async def handle(source: _Source, context: _Context) -> Any:
-            record = self._start(name)
+            record = self._start(name, context)
             active: ActiveCall | None = None
             try:
                 caller = record.caller = caller_of(context)
@@ -84,14 +95,14 @@ class PoolServicer:
                 if message is grpc.aio.EOF:
                     raise InvalidRequest(f"the call ended without a message; {name} takes one")
                 record.received_bytes = len(message)
-                call = Call(message, _deadline(context), caller, active.hold, name)
+                call = Call(message, _deadline(context), caller, active.hold, name, record)
                 # The response may wait for a long time, in which nobody needs the request.
                 del message
                 response = await method(call)
                 if len(response) > LARGE_BYTES:
                     await pacing.wait(len(response))
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
-                status = _status_of(error, active)
+                status = _status_of(error, active, record)
                 record.code, record.reason = code_pb2.Code.Name(status.code), status.message
             else:
                 record.code, record.sent_bytes = _OK, len(response)
@@ -99,7 +110,7 @@ class PoolServicer:
                 return response
             finally:
                 self._end(record)
-            return await _abort(context, status, active)
+            return await _abort(context, status, active, record)
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -124,37 +135,42 @@ class PoolServicer:
                 record.sent_bytes += len(response)
                 active.sent()
 
-            await self._service.pool_stream(messages(), send, deadline=_deadline(context), caller=active.caller)
+            await self._service.pool_stream(
+                messages(), send, deadline=_deadline(context), caller=active.caller, record=record
+            )
 
         async def handle(source: _Source, context: _Context) -> None:
-            record = self._start("PoolStream")
+            record = self._start("PoolStream", context)
             active: ActiveCall | None = None
             try:
                 record.caller = self._callers.caller_of(context)
                 active = self._calls.start(source, record.started, record.caller)
                 await respond(active, context, record)
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
-                status = _status_of(error, active)
+                status = _status_of(error, active, record)
                 record.code, record.reason = code_pb2.Code.Name(status.code), status.message
             else:
                 record.code = _OK
                 return
             finally:
                 self._end(record)
-            await _abort(context, status, active)
+            await _abort(context, status, active, record)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
-    def _start(self, method: str) -> CallRecord:
+    def _start(self, method: str, context: _Context) -> CallRecord:
         self.in_progress += 1
-        return CallRecord(method, time.perf_counter())
+        record = CallRecord(method, time.perf_counter(), context.invocation_metadata)
+        if self._always_sends_id:
+            context.set_trailing_metadata(((REQUEST_ID_KEY, record.ids.request_id),))
+        return record
 
     def _end(self, record: CallRecord) -> None:
         self.in_progress -= 1
         self._observe(record)
 
 
-def _status_of(error: BaseException, active: ActiveCall | None) -> status_pb2.Status:
+def _status_of(error: BaseException, active: ActiveCall | None, record: CallRecord) -> status_pb2.Status:
     """Return the status with which an error ends a call.
 
     Raises:
@@ -164,13 +180,13 @@ def _status_of(error: BaseException, active: ActiveCall | None) -> status_pb2.St
         # While a response is sent, the status would have to wait for it, and the caller does not read it.
         if active is None or active.ended_with is None or active.is_sending:
             raise error
-        return active.ended_with
+        return with_request_id(active.ended_with, record.ids.request_id)
     if isinstance(error, grpc.aio.BaseError):
         # The caller has left: gRPC can neither receive nor send.
         raise asyncio.CancelledError from None
     if not isinstance(error, Exception):
         raise error
-    return to_status(error)
+    return to_status(error, record.ids.request_id)
 
 
 def _deadline(context: _Context) -> float | None:
@@ -179,11 +195,11 @@ def _deadline(context: _Context) -> float | None:
     return None if remaining is None else time.monotonic() + remaining
 
 
-async def _abort(context: _Context, status: status_pb2.Status, active: ActiveCall | None) -> Any:
+async def _abort(context: _Context, status: status_pb2.Status, active: ActiveCall | None, record: CallRecord) -> Any:
     """End the call with `status`; never returns."""
     if active is not None:
         active.sending()
-    details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+    details = ((STATUS_DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, record.ids.request_id))
     try:
         await context.abort(_STATUS_CODES[status.code], status.message, details)
     except grpc.aio.AbortError:

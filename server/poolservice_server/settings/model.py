@@ -260,6 +260,21 @@ class Settings(BaseSettings):
         default="text", description="Format of the log lines: text for people, json for programs"
     )
 
+    slow_call_seconds: float = Field(
+        default=1.0,
+        ge=0.0,
+        description="Time in seconds above which a call is logged as slow, with what it asked for and where its time "
+        "went; 0: none. Calls that fail are always logged. Of both, at most 2 lines per second and level are logged "
+        "after the first 100, and the others are counted",
+    )
+    access_log: bool = Field(default=False, description="Log every call, without a limit on the number of lines")
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="URL of an OpenTelemetry collector that gets traces over gRPC, such as http://localhost:4317. "
+        "Needs the extra otel. OpenTelemetry's own variables work as well, such as OTEL_EXPORTER_OTLP_ENDPOINT, "
+        "OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER; none: the URL of those variables",
+    )
+
     @property
     def is_supervised(self) -> bool:
         """Return True if a supervisor starts the serving processes and restarts them when they end."""
@@ -293,6 +308,13 @@ class Settings(BaseSettings):
         if value and not _has_port(value):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:9090 or [::1]:9090")
         return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_collector(cls, value: str | None) -> str | None:
+        if value and not (value.startswith(("http://", "https://")) and _has_port(value.partition("//")[2])):
+            raise ValueError("must be http://HOST:PORT or https://HOST:PORT, such as http://localhost:4317")
+        return value or None
 
     @field_validator("backbone", mode="before")
     @classmethod
