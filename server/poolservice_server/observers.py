@@ -12,6 +12,9 @@ from poolservice_server.settings import Settings
 
 Observed = TypeVarTuple("Observed")
 
+# A collector that does not respond must not delay a stop for longer, however long the grace period is.
+_EXPORT_SECONDS = 5.0
+
 
 class Observers:
     """The observers of one process. Create it in the running event loop.
@@ -52,7 +55,7 @@ class Observers:
     async def close(self, seconds: float) -> None:
         """Export the last spans, within so many seconds, and write the last lines."""
         if self._tracing is not None:
-            await self._tracing.close(seconds)
+            await self._tracing.close(min(seconds, _EXPORT_SECONDS))
         self._log.close()
 
 

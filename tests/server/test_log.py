@@ -134,8 +134,9 @@ def test_debug_logs_calls_refusals_and_batches_but_no_libraries(
         assert stub.Pool.future(pb.PoolRequest(), timeout=TIMEOUT_SECONDS).exception() is not None
     assert server.stop() == 0
     found = events(server)
-    calls = [event for event in found if event["event"] == "call"]
+    calls = [event for event in found if event["event"] in ("call", "failed call")]
     assert [(call["method"], call["code"]) for call in calls] == [("Pool", "OK"), ("Pool", "INVALID_ARGUMENT")]
+    assert [call["level"] for call in calls] == ["debug", "info"]
     assert "spec" in calls[1]["reason"]
     (batch,) = [event for event in found if event["event"] == "batch"]
     assert (batch["requests"], batch["failed"], batch["devices"]) == (1, 0, ["cpu"])
