@@ -26,7 +26,11 @@ from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
 from poolservice_server.images.decode_processes import DecodeProcesses
+from poolservice_server.metrics import server as metrics_server
+from poolservice_server.metrics.registry import ProcessMetrics
+from poolservice_server.metrics.scrape_channel import answer_scrapes
 from poolservice_server.observers import Observers
+from poolservice_server.readiness import Readiness
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.signal_thread import SignalThread

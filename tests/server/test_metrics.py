@@ -1,23 +1,25 @@
 """The metrics of running servers: the table in METRICS.md has exactly those, and they count calls of every kind."""
 
+import platform
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import grpc
 import pytest
+import torch
 from PIL import Image
 from tests.backbones.models import tiny_backbone
 from tests.scraping import Scrape, scrape
 
+from poolservice import __version__
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 from poolservice_server.metrics.admission import REFUSAL_REASONS
-from poolservice_server.testing import Service
-
-StartServer = Callable[..., Service]
+from poolservice_server.testing import Service, serve
 
 TABLE = Path(__file__).parents[2] / "server" / "METRICS.md"
 
@@ -68,9 +70,7 @@ def image() -> pb.Image:
 def use_everything(server: Service, token: str) -> None:
     """Make calls of every method and kind of payload, and some that fail."""
     metadata = (("authorization", f"Bearer {token}"),)
-    tensor = pb.PoolRequest(
-        specs=[MEAN], tensor=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 1, 2], data=b"\x01\x03")
-    )
+    tensor = pb.PoolRequest(specs=[MEAN], tensor=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[1, 1, 2], data=b"\x01\x03"))
     decoded = pb.PoolRequest(specs=[MEAN], image=image(), output=pb.OutputOptions(format=pb.OUTPUT_FORMAT_TENSOR))
     network = pb.PoolRequest(specs=[MEAN], image=image(), backbone="tiny")
     requests = [tensor, decoded, network]
@@ -87,18 +87,34 @@ def use_everything(server: Service, token: str) -> None:
             stub.Pool(tensor)
 
 
-@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "two workers"])
-def test_the_table_has_the_names_types_and_labels_of_a_running_server(
-    start_server: StartServer, tmp_path: Path, flags: tuple[str, ...]
-) -> None:
-    tokens = tmp_path / "tokens"
+@contextmanager
+def used_server(folder: Path, *flags: str) -> Iterator[Service]:
+    """Return a server that was used in every way."""
+    tokens = folder / "tokens"
     tokens.write_text("secret alice\n")
-    tiny = tiny_backbone(tmp_path / "tiny")
-    server = start_server(
-        *("--metrics-address", "127.0.0.1:0", "--auth-token-file", str(tokens), "--backbone", str(tiny.path)), *flags
-    )
-    use_everything(server, "secret")
-    assert exported(scrape(server)) == documented()
+    tiny = tiny_backbone(folder / "tiny")
+    with serve(
+        *("--device", "cpu", "--metrics-address", "127.0.0.1:0", "--auth-token-file", str(tokens)),
+        *("--backbone", str(tiny.path), *flags),
+    ) as server:
+        use_everything(server, "secret")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scrape]:
+    """Return the metrics of one process that was used in every way."""
+    with used_server(tmp_path_factory.mktemp("server")) as server:
+        yield scrape(server)
+
+
+def test_the_table_has_the_names_types_and_labels_of_one_process(metrics: Scrape) -> None:
+    assert exported(metrics) == documented()
+
+
+def test_the_table_has_the_names_types_and_labels_of_two_workers(tmp_path: Path) -> None:
+    with used_server(tmp_path, "--workers", "2") as server:
+        assert exported(scrape(server)) == documented()
 
 
 def test_the_table_has_all_reasons_of_refusals() -> None:
@@ -107,17 +123,7 @@ def test_the_table_has_all_reasons_of_refusals() -> None:
     assert [reason for row in rows for reason in re.findall(r"`(\w+)`", row)] == list(REFUSAL_REASONS)
 
 
-def test_requests_of_calls_batches_and_streams_count_with_their_stages_and_bytes(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("secret alice\n")
-    tiny = tiny_backbone(tmp_path / "tiny")
-    server = start_server(
-        *("--metrics-address", "127.0.0.1:0", "--auth-token-file", str(tokens), "--backbone", str(tiny.path))
-    )
-    use_everything(server, "secret")
-    metrics = scrape(server)
+def test_requests_of_calls_batches_and_streams_count_with_their_stages_and_bytes(metrics: Scrape) -> None:
     for method, code, number in (
         ("Pool", "OK", 3),
         ("Pool", "INVALID_ARGUMENT", 1),
@@ -147,9 +153,6 @@ def test_requests_of_calls_batches_and_streams_count_with_their_stages_and_bytes
         assert of_calls < of_stream < of_calls + 64
 
 
-def test_the_info_names_the_versions_and_the_device(start_server: StartServer) -> None:
-    server = start_server("--metrics-address", "127.0.0.1:0")
-    with grpc.insecure_channel(server.address) as channel:
-        info = PoolServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest())
-    labels = {"version": info.version, "torch": info.torch_version, "device": "cpu"}
-    assert scrape(server).value("poolservice_info", **labels) == 1
+def test_the_info_names_the_versions_and_the_device(metrics: Scrape) -> None:
+    labels = {"version": __version__, "torch": torch.__version__, "python": platform.python_version(), "device": "cpu"}
+    assert metrics.value("poolservice_info", **labels) == 1

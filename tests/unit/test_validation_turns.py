@@ -104,13 +104,15 @@ async def test_a_caller_that_leaves_costs_no_validation_and_keeps_no_memory() ->
 
 
 async def test_a_caller_whose_waiting_requests_take_too_much_memory_is_refused() -> None:
-    turns = ValidationTurns(_MAX_BYTES, Counter())
+    refusals: Counter[str] = Counter()
+    turns = ValidationTurns(_MAX_BYTES, refusals)
     first, waits = (asyncio.ensure_future(turns.run("many", busy, 100)) for _ in range(2))
     large = asyncio.ensure_future(turns.run("many", busy, _MAX_BYTES))
     other = asyncio.ensure_future(turns.run("one", busy, _MAX_BYTES))
     await asyncio.gather(first, waits, other)
     with pytest.raises(QueueFull, match="retry in"):
         await large
+    assert refusals == {"validation_bytes": 1}
     # What has been validated takes no memory any more.
     await asyncio.gather(*(turns.run("many", busy, _MAX_BYTES // 2) for _ in range(2)))
 
