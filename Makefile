@@ -105,6 +105,10 @@ bench-overload: $(VENV)/installed ## offer a server three times the load that it
 	$(BIN)/python tests/bench/overload.py $(FLAGS)
 .PHONY: bench-overload
 
+bench-startup: $(VENV)/installed ## measure how long a server takes to start, and what takes the time
+	$(BIN)/python tests/bench/startup.py $(FLAGS)
+.PHONY: bench-startup
+
 bench-timeline: $(VENV)/installed ## draw one second of load: what client and server do at each moment
 	$(BIN)/python tests/bench/timeline.py $(FLAGS)
 .PHONY: bench-timeline

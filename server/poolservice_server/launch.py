@@ -8,6 +8,7 @@ import structlog
 
 from poolservice_server import exposure, listen_check, log, signals
 from poolservice_server.grpc_adapter import experiments, private_names
+from poolservice_server.permanent_objects import permanent_objects
 from poolservice_server.settings import Settings, read_tls_files, read_tokens, unknown_variables
 
 _log = structlog.get_logger(__name__)
@@ -36,10 +37,11 @@ def run(settings: Settings) -> None:
     settings = _choose_server(settings)
     # Imported last: both import grpc, which reads the environment that was just set, and the process imports torch,
     # which takes seconds.
-    if settings.is_supervised:
-        from poolservice_server.supervisor import run as serve
-    else:
-        from poolservice_server.process import run as serve
+    with permanent_objects():
+        if settings.is_supervised:
+            from poolservice_server.supervisor import run as serve
+        else:
+            from poolservice_server.process import run as serve
     serve(settings)
 
 

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 import structlog
 
 from poolservice_server import log
+from poolservice_server.permanent_objects import permanent_objects
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.stderr_capture import StderrPipe
@@ -91,8 +92,9 @@ def _work(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     log.configure(settings.log_level, settings.log_format, log.WorkerLog(number, events.fileno()))
     # Imported here because it imports torch, which takes seconds.
-    from poolservice_server.process import Worker
-    from poolservice_server.process import run as serve
+    with permanent_objects():
+        from poolservice_server.process import Worker
+        from poolservice_server.process import run as serve
 
     def announce(serving: Serving) -> None:
         # If the supervisor has ended, the signal thread notices it.

@@ -23,6 +23,7 @@ from poolservice_server.backend import circuit_breaker, selection
 from poolservice_server.backend.cpu import CpuDevice
 from poolservice_server.backend.device import DeviceFailed
 from poolservice_server.pool_stage import PoolStage, SpecResult
+from poolservice_server.readiness import Readiness
 from poolservice_server.stop import Stop, never
 
 _FOLDER = Path(os.environ["FAULT_FOLDER"])
@@ -49,7 +50,7 @@ def replace(module: Any, name: str, value: object) -> None:
 
 
 replace(selection, "CpuDevice", FailingCpu)
-replace(process, "Readiness", partial(process.Readiness, tick_seconds=_TICK_SECONDS))
+replace(process, "Readiness", partial(Readiness, tick_seconds=_TICK_SECONDS))
 replace(circuit_breaker, "_FIRST_PROBE_SECONDS", _TICK_SECONDS)
 replace(circuit_breaker, "_MAX_PROBE_SECONDS", _TICK_SECONDS)
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 60
 
 def get_servers(address: str, token: str = "") -> bytes:
     """Return the encoded response of GetServers, or raise its error."""
-    metadata = [("authorization", f"Bearer {token}")] if token else []
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
     with grpc.insecure_channel(address) as channel:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
             "/grpc.channelz.v1.Channelz/GetServers"
