@@ -211,3 +211,43 @@ def test_a_probe_computes_the_known_result_of_each_backbone(wrong: bool, on_cpu:
         values[0, 3] += np.abs(values).max()
     on_cpu.networks["tiny"].known_result = KnownResult(stage, payload, values)
     assert computes_correctly(on_cpu) is not wrong
+
+
+def with_known_result(device: CpuDevice) -> KnownResult:
+    """Let the device compute the known result of its backbone, as when a server starts."""
+    stage = BackboneStage("tiny", "embedding")
+    payload = BackboneInput(payloads_of(1)[0].samples, ())
+    (result,) = device.run_backbone(stage, [payload])
+    known = KnownResult(stage, payload, result.specs[0].values.copy())
+    device.networks["tiny"].known_result = known
+    return known
+
+
+def test_the_check_of_a_backbone_computes_its_known_result(on_cpu: CpuDevice) -> None:
+    known = with_known_result(on_cpu)
+    backend = backend_of(on_cpu)
+    backend.check_backbone("tiny")
+    assert backend.payloads == 0
+    known.values[0, 3] += np.abs(known.values).max()
+    with pytest.raises(NoDevice, match="cpu: it computed a known result wrongly"):
+        backend.check_backbone("tiny")
+
+
+def test_the_check_of_a_backbone_passes_on_the_device_that_can(on_gpu: MakeDevice, on_cpu: CpuDevice) -> None:
+    known = with_known_result(on_cpu)
+    fake_gpu = on_gpu(fails_every=1)
+    fake_gpu.networks["tiny"].known_result = known
+    backend_of(fake_gpu, on_cpu).check_backbone("tiny")
+    with pytest.raises(NoDevice, match="cuda:0: the fake GPU fell off the bus"):
+        backend_of(fake_gpu).check_backbone("tiny")
+
+
+def test_a_backbone_is_suspected_after_a_run_that_fails_for_another_reason_than_its_input(
+    on_gpu: MakeDevice, on_cpu: CpuDevice
+) -> None:
+    backend = backend_of(on_cpu)
+    backend.run(KEY, [BackboneInput(BLACK, (GlobalAvgPool2d(),))])
+    assert not backend.suspected_backbones
+    backend = backend_of(on_gpu(unsupported=RuntimeError("the engine is broken")))
+    backend.run(KEY, payloads_of(1))
+    assert backend.suspected_backbones == {"tiny"}
