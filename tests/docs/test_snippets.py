@@ -12,7 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("*.md", "*/README.md", "server/BACKBONES.md", "tests/*/README.md", "client/examples/README.md")
+    for pattern in (
+        "*.md",
+        "*/README.md",
+        "server/BACKBONES.md",
+        "server/OPERATING.md",
+        "tests/*/README.md",
+        "client/examples/README.md",
+    )
     for path in ROOT.glob(pattern)
 )
 

@@ -65,6 +65,15 @@ def rule_queries() -> list[Query]:
     ]
 
 
+def guide_queries() -> list[Query]:
+    """Return the queries of the operator's guide."""
+    text = GUIDE.read_text()
+    return [
+        Query(f"OPERATING.md:{text[: match.start()].count(chr(10)) + 1}", match[1])
+        for match in re.finditer(r"^```promql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
 def label_references(text: str) -> set[str]:
     """Return the labels that a legend or an annotation shows: `{{code}}`, `{{ $labels.code }}`."""
     return set(re.findall(r"\{\{\s*(?:\$labels\.)?(?!\$)(\w+)\b[^}]*\}\}", text))

@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 import yaml
-
 from tests.docs.test_links import fragments
 from tests.observe.documents import GUIDE, OBSERVE, Json, alerts, dashboard, load_yaml, rules
 
@@ -39,7 +38,11 @@ def test_panels_have_numbers_and_places_of_their_own() -> None:
     for panel in panels:
         place = panel["gridPos"]
         assert 0 <= place["x"] < place["x"] + place["w"] <= 24, panel["title"]
-        taken = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        taken = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert not fields & taken, f"{panel['title']} covers another panel"
         fields |= taken
 

@@ -1,7 +1,6 @@
 """The reader of PromQL finds each metric with its matchers and labels, and refuses what it cannot read."""
 
 import pytest
-
 from tests.observe.promql import Selector, selectors
 
 
