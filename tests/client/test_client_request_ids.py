@@ -48,7 +48,8 @@ def failing(details: bytes | None, trailing: str | None) -> Behaviour:
 def status_with(request_id: str) -> bytes:
     status = status_pb2.Status(code=code_pb2.INTERNAL, message="it broke")
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
-    return status.SerializeToString()
+    encoded: bytes = status.SerializeToString()
+    return encoded
 
 
 async def test_an_error_has_the_id_of_the_call(make_client: MakeClient, server_address: str) -> None:
