@@ -16,7 +16,13 @@ from poolservice_server.settings import Settings
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\d.]+)(?:;(.*))?")
 _EXTRA = re.compile(r"extra == ['\"](\w+)['\"]")
 
-_MODULES = ("torch", "uvloop", "prometheus_client", "grpc_reflection")
+# The modules of each extra. Those of the extra backbones are looked for with the backbones.
+_MODULES = {
+    "server": ("torch", "uvloop", "prometheus_client", "grpc_reflection"),
+    "backbones": (),
+    "otel": ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc"),
+    "channelz": ("grpc_channelz",),
+}
 
 
 def check_python(_settings: Settings, _machine: Machine) -> Iterator[Finding]:
@@ -36,14 +42,14 @@ def check_python(_settings: Settings, _machine: Machine) -> Iterator[Finding]:
 
 def check_packages(settings: Settings, _machine: Machine) -> Iterator[Finding]:
     """Check that each package that this configuration needs is there and new enough."""
-    missing = [name for name in _MODULES if find_spec(name) is None]
+    extras = list(_extras(settings))
+    missing = [name for extra in extras for name in _MODULES[extra] if not _is_installed(name)]
     if missing:
         yield problem(
             "packages",
-            f"the server needs {', '.join(missing)}; install poolservice with its server extra, in a clone of the "
-            "repository with: pip install '.[server]'",
+            f"the server needs {', '.join(missing)} with these settings; install poolservice with its extras, in a "
+            f"clone of the repository with: pip install '.[{','.join(extras)}]'",
         )
-    extras = {"server", "backbones"} if settings.backbone or settings.backbones else {"server"}
     try:
         requirements = requires("poolservice") or []
     except PackageNotFoundError:
@@ -90,7 +96,26 @@ def check_grpcio(_settings: Settings, _machine: Machine) -> Iterator[Finding]:
         yield ok("protobuf", f"protobuf {version('protobuf')} with its {implementation} implementation")
 
 
-def _too_old(requirements: list[str], extras: set[str]) -> Iterator[tuple[str, str, str]]:
+def _extras(settings: Settings) -> Iterator[str]:
+    """Yield the extras that these settings need."""
+    yield "server"
+    if settings.backbone or settings.backbones:
+        yield "backbones"
+    if settings.otlp_endpoint:
+        yield "otel"
+    if settings.channelz:
+        yield "channelz"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        # Of a package around it.
+        return False
+
+
+def _too_old(requirements: list[str], extras: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yield the name, version and least version of each package that is older than a requirement."""
     for requirement in requirements:
         match = _REQUIREMENT.fullmatch(requirement)

@@ -11,10 +11,11 @@ from poolservice_server.testing import ServiceFailed, serve
 #: Values of settings that differ from the user's, by name.
 Changes = Mapping[str, float]
 
-# Whatever the settings say, the measured server is on this machine, without TLS, tokens and metrics.
+# Whatever the settings say, the measured server is on this machine, without TLS, tokens, metrics and traces.
 _OWN_FLAGS = (
     *("--tls-certificate", "none", "--tls-key", "none", "--tls-client-ca", "none"),
     *("--auth-token-file", "none", "--metrics-address", "none", "--metrics-token-file", "none"),
+    *("--otlp-endpoint", "none"),
     *("--log-level", "warning", "--log-format", "text", "--address", "127.0.0.1:0"),
 )
 
@@ -36,10 +37,11 @@ class TunedServer:
 
     def __init__(self, flags: Sequence[str], changes: Changes) -> None:
         self._stack = ExitStack()
-        settings = {name: value for name, value in os.environ.items() if name.startswith("POOLSERVICE_")}
+        environment = {name: value for name, value in os.environ.items() if name.startswith("POOLSERVICE_")}
+        environment["OTEL_SDK_DISABLED"] = "true"
         own = (word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value)))
         try:
-            self._service = self._stack.enter_context(serve(*flags, *_OWN_FLAGS, *own, env=settings))
+            self._service = self._stack.enter_context(serve(*flags, *_OWN_FLAGS, *own, env=environment))
         except ServiceFailed as failed:
             raise CannotStart(str(failed).strip().splitlines()[-1].removeprefix("poolservice-server: ")) from None
         self.address = self._service.address

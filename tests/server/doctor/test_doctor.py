@@ -192,9 +192,7 @@ def test_a_damaged_backbone_is_a_problem(doctor: Doctor, tmp_path: Path, mobilen
 def test_a_missing_package_is_a_problem(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     report = doctor()
-    assert any(
-        one.startswith("the server needs uvloop; install poolservice with its server") for one in report.problems
-    )
+    assert any(one.startswith("the server needs uvloop with these settings; install ") for one in report.problems)
     assert report.status == 1
 
 
@@ -286,3 +284,26 @@ def test_lines_for_people_end_with_the_counts(capsys: pytest.CaptureFixture[str]
     *lines, last = capsys.readouterr().out.splitlines()
     assert any(line.startswith("problem  backbones ") for line in lines)
     assert last.startswith("1 problem, ")
+
+
+def test_a_collector_that_does_not_run_is_a_warning(doctor: Doctor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        endpoint = ("--otlp-endpoint", f"http://alice:{SECRET}@127.0.0.1:{port}")
+        assert not any("collector" in one for one in doctor(*endpoint).warnings)
+    report = doctor(*endpoint)
+    assert (
+        f"no collector can be reached at 127.0.0.1:{port} (--otlp-endpoint): Connection refused; traces are lost until "
+        "it runs"
+    ) in report.warnings
+    assert SECRET not in report.text
+
+
+def test_a_missing_package_of_an_extra_is_a_problem(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc_channelz", None)
+    assert doctor().status == 0
+    report = doctor("--channelz")
+    assert report.problems == [
+        "the server needs grpc_channelz with these settings; install poolservice with its extras, in a clone of the "
+        "repository with: pip install '.[server,channelz]'"
+    ]
