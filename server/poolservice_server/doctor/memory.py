@@ -12,6 +12,8 @@ from poolservice_server.settings import Settings
 
 # One worker that does nothing takes about 250 MiB, most of it torch, and keeps 100 MiB for messages once it has served.
 _WORKER_BYTES = 350 * 2**20
+# The supervisor of several workers, which never imports torch.
+_SUPERVISOR_BYTES = 60 * 2**20
 # One process that decodes images.
 _DECODER_BYTES = 60 * 2**20
 # Weights are in memory as they are on disk, and their activations and the engine's copies take as much again.
@@ -29,7 +31,7 @@ def needed_bytes(settings: Settings, decode_threads: int) -> int:
     """
     worker = _WORKER_BYTES + settings.max_queue_bytes + _BACKBONE_FACTOR * _backbone_bytes(settings)
     decoders = decode_threads * _DECODER_BYTES if settings.decode_isolation == "process" else 0
-    return settings.workers * worker + decoders
+    return settings.workers * worker + decoders + (_SUPERVISOR_BYTES if settings.is_supervised else 0)
 
 
 def check_memory(settings: Settings, machine: Machine) -> Iterator[Finding]:
