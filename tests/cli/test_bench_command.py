@@ -1,18 +1,14 @@
 """`poolservice bench`: its measurements and its report."""
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from tests.cli.bench_process import bench_process
 
 from poolservice_server.testing import Service
 
@@ -114,7 +110,7 @@ def test_small_calls_are_coalesced_unless_disabled(command: Command) -> None:
 
 def test_failed_calls_are_counted_and_reported(start_server: Callable[..., Service]) -> None:
     server = start_server()
-    with _bench(server.address, "-c", "3", "--duration", "2", "--warm-up", "0", "--timeout", "0.5") as (
+    with bench_process(server.address, "-c", "3", "--duration", "2", "--warm-up", "0", "--timeout", "0.5") as (
         process,
         wait_for,
     ):
@@ -159,7 +155,7 @@ def test_no_server_responds(offline: Command, unused_address: str) -> None:
 
 
 def test_an_interrupted_run_prints_its_measurements(server_address: str) -> None:
-    with _bench(server_address, "-c", "1", "-c", "7", "--duration", "2") as (process, wait_for):
+    with bench_process(server_address, "-c", "1", "-c", "7", "--duration", "2") as (process, wait_for):
         wait_for("7 concurrent calls")
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=30)
@@ -169,28 +165,3 @@ def test_an_interrupted_run_prints_its_measurements(server_address: str) -> None
     complete, *partial = report["rows"]
     assert (complete["concurrency"], complete["calls"] > 0) == (1, True)
     assert [row["concurrency"] for row in partial] in ([], [7])
-
-
-@contextmanager
-def _bench(address: str, *arguments: str) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
-    """Start the command with a terminal as stderr; yield the process and a function that waits for words on it."""
-    terminal, stderr = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "poolservice_client", "bench", address, "--shape", "8x8x8", "--json", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
-    os.close(stderr)
-
-    def wait_for(words: str) -> None:
-        read = ""
-        while words not in read:
-            read += os.read(terminal, 4096).decode()
-
-    try:
-        yield process, wait_for
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)

@@ -1,104 +1,48 @@
-"""The load generator of `poolservice bench`: makes concurrent calls for a fixed time and records their statistics."""
+"""The load generator of `poolservice bench`: makes calls for a fixed time and records their statistics.
+
+In a closed loop, a slow server gets fewer calls, so its waiting times are measured less often than callers would meet
+them (coordinated omission). In an open loop, calls are due on a schedule that does not depend on responses, and a
+latency counts from the time at which the call was due.
+"""
 
 import asyncio
+import itertools
+import random
+import threading
 import time
-from array import array
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
 
-import numpy as np
-
-from poolservice_client import AsyncPoolClient, Execution, Overloaded, PoolError
+from poolservice_client import Execution, Overloaded, PoolError
+from poolservice_client._cli.bench_measurement import ClosedLoop, Measurement, OpenLoop
 
 # The pause after an error that does not say when to retry, so that errors do not become a busy loop.
 _ERROR_PAUSE_SECONDS = 0.1
-PERCENTILES = (50, 90, 99)
+
+#: Makes one call and returns where and how long the server computed it.
+Call = Callable[[], Awaitable[Execution]]
 
 
-def _numbers() -> "array[float]":
-    return array("d")
+async def generate_load(call: Call, measurement: Measurement, *, seconds: float) -> None:
+    """Make calls under `measurement.load` for `seconds`, and wait for those that are still in flight then.
 
-
-@dataclass
-class Measurement:
-    """The statistics of one run of the load generator.
-
-    Attributes:
-        concurrency: the number of concurrent calls.
-        seconds: the duration of the run, until its last response.
-        busy_cores: this process's CPU time per second.
-        latencies: the latency of each successful call, in milliseconds.
-        decode, queue, compute: the milliseconds in each response's Execution; decode includes the preprocessing for a
-            backbone.
-        batch_sizes: the batch size in each response's Execution.
-        devices: the number of responses that each device computed.
-        errors: the number of failed calls by the error's class.
-        first_errors: the message of the first error of each class.
-    """
-
-    concurrency: int
-    seconds: float = 0.0
-    busy_cores: float = 0.0
-    latencies: "array[float]" = field(default_factory=_numbers)
-    decode: "array[float]" = field(default_factory=_numbers)
-    queue: "array[float]" = field(default_factory=_numbers)
-    compute: "array[float]" = field(default_factory=_numbers)
-    batch_sizes: "array[float]" = field(default_factory=_numbers)
-    devices: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    first_errors: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def rate(self) -> float:
-        """Responses per second."""
-        return len(self.latencies) / self.seconds if self.seconds else 0.0
-
-    def percentiles(self) -> dict[str, float]:
-        """Return the latency percentiles p50, p90 and p99 and the maximum; empty if no call succeeded."""
-        if not self.latencies:
-            return {}
-        values = np.percentile(np.asarray(self.latencies), (*PERCENTILES, 100))
-        return dict(zip((*(f"p{one}" for one in PERCENTILES), "max"), map(float, values), strict=True))
-
-    def mean_parts(self) -> dict[str, float]:
-        """Return the parts of the mean latency: the server's phases, and the rest (network, gRPC, client)."""
-        if not self.latencies:
-            return {}
-        parts = {name: float(np.mean(getattr(self, name))) for name in ("decode", "queue", "compute")}
-        return {**parts, "rest": max(float(np.mean(self.latencies)) - sum(parts.values()), 0.0)}
-
-    def record_success(self, milliseconds: float, execution: Execution) -> None:
-        """Record a successful call."""
-        self.latencies.append(milliseconds)
-        self.decode.append((execution.decode_microseconds + execution.preprocess_microseconds) / 1e3)
-        self.queue.append(execution.queue_microseconds / 1e3)
-        self.compute.append(execution.compute_microseconds / 1e3)
-        self.batch_sizes.append(execution.batch_size)
-        self.devices[execution.device] += 1
-
-    def record_error(self, error: PoolError) -> None:
-        """Record a failed call."""
-        name = type(error).__name__
-        self.errors[name] += 1
-        self.first_errors.setdefault(name, str(error))
-
-
-async def generate_load(
-    client: AsyncPoolClient, x: Any, specs: Any, measurement: Measurement, *, seconds: float, **options: Any
-) -> None:
-    """Keep `measurement.concurrency` calls of `client.pool(x, specs, **options)` in flight for `seconds`.
-
-    Each caller starts its next call as soon as its previous one returns. If this coroutine is cancelled, `measurement`
-    has the calls that were complete.
+    If this coroutine is cancelled, `measurement` has the calls that were complete.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
-    stop = started + seconds
+    try:
+        if isinstance(measurement.load, ClosedLoop):
+            await _closed_loop(call, measurement, measurement.load, started + seconds)
+        else:
+            await _OpenLoopRun(call, measurement, measurement.load, started, seconds).run()
+    finally:
+        measurement.seconds = time.perf_counter() - started
+        measurement.busy_cores = (time.process_time() - cpu_started) / measurement.seconds
 
+
+async def _closed_loop(call: Call, measurement: Measurement, load: ClosedLoop, stop: float) -> None:
     async def caller() -> None:
         while (call_started := time.perf_counter()) < stop:
             try:
-                _, execution = await client.pool(x, specs, execution=True, **options)
+                execution = await call()
             except PoolError as error:
                 measurement.record_error(error)
                 pause = error.retry_after if isinstance(error, Overloaded) else _ERROR_PAUSE_SECONDS
@@ -106,10 +50,72 @@ async def generate_load(
             else:
                 measurement.record_success((time.perf_counter() - call_started) * 1e3, execution)
 
-    try:
-        async with asyncio.TaskGroup() as callers:
-            for _ in range(measurement.concurrency):
-                callers.create_task(caller())
-    finally:
-        measurement.seconds = time.perf_counter() - started
-        measurement.busy_cores = (time.process_time() - cpu_started) / measurement.seconds
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(load.concurrency):
+            callers.create_task(caller())
+
+
+class _OpenLoopRun:
+    """One run of an open loop."""
+
+    def __init__(self, call: Call, measurement: Measurement, load: OpenLoop, started: float, seconds: float) -> None:
+        self._call, self._measurement, self._load = call, measurement, load
+        self._started, self._seconds = started, seconds
+        self._outstanding = 0
+        self._calls = asyncio.TaskGroup()
+        self._loop = asyncio.get_running_loop()
+        self._all_started, self._stopping = asyncio.Event(), threading.Event()
+
+    async def run(self) -> None:
+        """Start the calls that are due within the run, and wait for all of them."""
+        async with self._calls:
+            # A thread, because asyncio's timers have a resolution of a millisecond, which many calls are shorter than.
+            thread = threading.Thread(target=self._follow_schedule, name="bench-schedule", daemon=True)
+            thread.start()
+            try:
+                await self._all_started.wait()
+            finally:
+                self._stopping.set()
+                thread.join()
+
+    def _follow_schedule(self) -> None:
+        for due in itertools.takewhile(lambda due: due < self._seconds, _schedule(self._load)):
+            if self._stopped_before(due):
+                return
+            self._loop.call_soon_threadsafe(self._start, self._started + due)
+        if not self._stopped_before(self._seconds):
+            self._loop.call_soon_threadsafe(self._all_started.set)
+
+    def _stopped_before(self, seconds: float) -> bool:
+        """Wait until `seconds` after the start of the run, and return False; return True if the run ended before."""
+        return self._stopping.wait(max(self._started + seconds - time.perf_counter(), 0.0))
+
+    def _start(self, due: float) -> None:
+        if self._stopping.is_set():
+            return
+        if self._outstanding >= self._load.max_outstanding:
+            self._measurement.not_started += 1
+        else:
+            self._outstanding += 1
+            self._calls.create_task(self._make_call(due))
+
+    async def _make_call(self, due: float) -> None:
+        call_started = time.perf_counter()
+        try:
+            execution = await self._call()
+        except PoolError as error:
+            self._measurement.record_error(error)
+        else:
+            self._measurement.record_success((time.perf_counter() - due) * 1e3, execution)
+            self._measurement.start_delays.append((call_started - due) * 1e3)
+        finally:
+            self._outstanding -= 1
+
+
+def _schedule(load: OpenLoop) -> Iterator[float]:
+    """Yield the seconds, from the start of the run, at which calls are due; the same ones in every run."""
+    numbers = random.Random(0)  # noqa: S311 - not for cryptography
+    due = 0.0
+    while True:
+        due += 1 / load.rate if load.arrivals == "constant" else numbers.expovariate(load.rate)
+        yield due
