@@ -2,21 +2,17 @@
 
 import asyncio
 import json
-import math
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
 import typer
 
-from poolservice.dtypes import DTYPE_NAMES
 from poolservice_client import AsyncPoolClient, PoolClient
 from poolservice_client._cli import (
     backbone_choice,
+    bench_options,
     bench_report,
     bench_report_file,
     exit_errors,
@@ -25,28 +21,18 @@ from poolservice_client._cli import (
     shared_options,
 )
 from poolservice_client._cli.backbone_choice import find_output
-from poolservice_client._cli.bench_knee import SWEEP, find_knee
+from poolservice_client._cli.bench_knee import find_knee
 from poolservice_client._cli.bench_measurement import ClosedLoop, Load, OpenLoop
 from poolservice_client._cli.bench_report import Report
 from poolservice_client._cli.bench_run import Run
 from poolservice_client._cli.bench_workload import DEFAULT_SHAPE, Workload, random_tensor
-from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.operator_flags import FLAGS_HELP, Flags, Ops, takes_parameters
 from poolservice_client._request.options import ColorMode
 from poolservice_client._settings.retry_policy import RetryPolicy
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _CONCURRENCIES = (1, 8, 32)
-_SECONDS = 5.0
-_WARM_UP_SECONDS = 0.5
 _DEFAULT_OPS = ("gap2d",)
-# More calls per second than one Python process can make.
-_MAX_RATE = 100_000
-# A day in milliseconds.
-_MAX_P99 = 86_400_000
-_MAX_OUTSTANDING = 1000
-# Each call in flight has a copy of the payload in its message.
-_MAX_OUTSTANDING_BYTES = 256 * 2**20
 
 #: The last paragraphs of `poolservice bench --help`.
 EPILOG = (
@@ -62,104 +48,33 @@ EPILOG = (
 )
 
 
-class Arrivals(StrEnum):
-    """When the calls of a rate start."""
-
-    POISSON = "poisson"
-    CONSTANT = "constant"
-
-
 @takes_parameters
 def bench(
     context: typer.Context,
     server: shared_options.AddressArgument = None,
     op: Ops = None,
-    input_file: Annotated[
-        str | None,
-        typer.Option("--input", "-i", metavar="FILE", help="Send this image or .npy file instead of random values."),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CxHxW", help=f"The random tensor's shape. Default: {DEFAULT_SHAPE}, or the backbone's input."
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="DTYPE", help=f"The random tensor's dtype: {', '.join(DTYPE_NAMES)}.")
-    ] = None,
+    input_file: bench_options.InputFile = None,
+    shape: bench_options.Shape = None,
+    dtype: bench_options.Dtype = None,
     *,
     parameters: Flags,
     backbone: backbone_choice.Backbone = None,
     tap: backbone_choice.Tap = None,
     color_mode: shared_options.Colors = None,
-    features: Annotated[bool, typer.Option("--features", help="Request flat feature vectors, not tensors.")] = False,
-    concurrency: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--concurrency",
-            "-c",
-            metavar="CALLS",
-            min=1,
-            help="The number of concurrent calls. Repeat for more rows. Default: 1, 8 and 32.",
-        ),
-    ] = None,
-    rate: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--rate",
-            "-r",
-            metavar="CALLS",
-            min=0.01,
-            max=_MAX_RATE,
-            help="Start so many calls per second, whether or not earlier ones have returned. Repeat for more rows.",
-        ),
-    ] = None,
-    sweep: Annotated[
-        bool,
-        typer.Option(
-            "--sweep",
-            help=f"Measure {len(SWEEP)} rates, from {SWEEP[0]:.0%} to {SWEEP[-1]:.0%} of what 32 concurrent calls "
-            "reach, and find the knee.",
-        ),
-    ] = False,
-    arrivals: Annotated[
-        Arrivals,
-        typer.Option(help="When the calls of a rate start: at random (poisson), or at equal intervals (constant)."),
-    ] = Arrivals.POISSON,
-    max_outstanding: Annotated[
-        int | None,
-        typer.Option(
-            metavar="CALLS",
-            min=1,
-            help="The largest number of calls of a rate in flight; calls above it are counted, but not started. "
-            f"Default: {_MAX_OUTSTANDING:,}, or fewer so that their payloads take at most 256 MiB.",
-        ),
-    ] = None,
-    p99: Annotated[
-        float | None,
-        typer.Option(
-            "--p99", metavar="MILLISECONDS", min=0.001, max=_MAX_P99, help="The p99 latency that the knee may have."
-        ),
-    ] = None,
-    duration: Annotated[float, typer.Option(metavar="SECONDS", min=0.01, help="The duration of each row.")] = _SECONDS,
-    warm_up: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="The time before each row that is not measured.")
-    ] = _WARM_UP_SECONDS,
-    no_coalesce: Annotated[
-        bool, typer.Option("--no-coalesce", help="Send each small call in a message of its own.")
-    ] = False,
+    features: bench_options.Features = False,
+    concurrency: bench_options.Concurrency = None,
+    rate: bench_options.Rate = None,
+    sweep: bench_options.Sweep = False,
+    arrivals: bench_options.ArrivalsOption = bench_options.Arrivals.POISSON,
+    max_outstanding: bench_options.MaxOutstanding = None,
+    p99: bench_options.P99 = None,
+    duration: bench_options.Duration = 5.0,
+    warm_up: bench_options.WarmUp = 0.5,
+    no_coalesce: bench_options.NoCoalesce = False,
     address: shared_options.Address = shared_options.ADDRESS,
     timeout: shared_options.Timeout = shared_options.TIMEOUT,
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
-    report_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            metavar="FILE",
-            help="Draw latency, throughput and the parts of the latency over the load, as .html (one file that needs "
-            "nothing else) or .png (needs matplotlib).",
-        ),
-    ] = None,
+    report_file: bench_options.ReportFile = None,
     as_json: shared_options.AsJson = False,
 ) -> None:
     """Measure throughput and latency.
@@ -167,11 +82,11 @@ def bench(
     Print the throughput, latency percentiles and the parts of the mean latency for each concurrency or rate. Ctrl-C
     prints what was measured until then. The exit status is 1 if calls failed; calls of a rate may be refused.
     """
-    if input_file is not None and (shape is not None or dtype is not None):
-        raise UsageError("--shape and --dtype describe a random tensor; leave them out with --input")
-    if (concurrency is not None) + (rate is not None) + sweep > 1:
-        raise UsageError("--concurrency, --rate and --sweep are three ways to choose the load; give one of them")
-    _check_numbers(("--rate", rate), ("--p99", [p99]), ("--duration", [duration]), ("--warm-up", [warm_up]))
+    bench_options.check_input(input_file, shape, dtype)
+    bench_options.check_load(concurrency, rate, sweep=sweep)
+    bench_options.check_numbers(
+        ("--rate", rate), ("--p99", [p99]), ("--duration", [duration]), ("--warm-up", [warm_up])
+    )
     if report_file is not None:
         bench_report_file.check(report_file)
     address = shared_options.one_address(context, server, address)
@@ -194,7 +109,7 @@ def bench(
         "tap": tap,
     }
     workload = Workload(parsed, payload, name, options)
-    limit = max_outstanding or min(_MAX_OUTSTANDING, max(_MAX_OUTSTANDING_BYTES // max(workload.payload_bytes, 1), 1))
+    limit = max_outstanding or bench_options.default_max_outstanding(workload.payload_bytes)
 
     def open_loop(calls_per_second: float) -> OpenLoop:
         return OpenLoop(calls_per_second, arrivals.value, limit)
@@ -233,17 +148,6 @@ def bench(
         bench_report_file.write(report_file, report)
     if status := _exit_status(report):
         raise typer.Exit(status)
-
-
-def _check_numbers(*options: tuple[str, Sequence[float | None] | None]) -> None:
-    """Check that no option is nan, which no limit of an option refuses.
-
-    Raises:
-        UsageError: one is.
-    """
-    for option, values in options:
-        if any(value is not None and math.isnan(value) for value in values or ()):
-            raise UsageError(f"{option} takes a number; got nan")
 
 
 def _input_shape(address: str, timeout: float, backbone: str, tap: str | None) -> str:

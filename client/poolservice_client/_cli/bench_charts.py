@@ -1,8 +1,11 @@
 """The charts of a report of `poolservice bench`, independent of the format in which they are drawn."""
 
+import os
+import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from poolservice import __version__
 from poolservice_client._cli.bench_measurement import PERCENTILES, Measurement, OpenLoop, rate_text
 from poolservice_client._cli.bench_report import Report
 
@@ -113,6 +116,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("devices", ", ".join(f"{one.name} ({one.description}, {one.state})" for one in server.devices)),
         ("workers", str(server.workers)),
         ("request", str(report.workload)),
+        ("client", f"poolservice {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores"),
         ("command", report.command),
         ("date", report.date),
     ]

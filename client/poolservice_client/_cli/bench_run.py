@@ -3,10 +3,10 @@
 import asyncio
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
-from poolservice_client import AsyncPoolClient, ServerInfo
+from poolservice_client import AsyncPoolClient, Overloaded, ServerInfo
 from poolservice_client._cli import bench_knee
 from poolservice_client._cli.bench_measurement import ClosedLoop, Load, Measurement, OpenLoop
 from poolservice_client._cli.bench_workload import Workload
@@ -41,8 +41,9 @@ class Run:
         call = workload.call(client)
         async with client:
             info = await client.server_info()
-            # A request that always fails is reported once, not counted a thousand times.
-            await call()
+            # A request that always fails is reported once, not counted a thousand times. A busy server may refuse it.
+            with suppress(Overloaded):
+                await call()
             try:
                 if self.loads is None:
                     self.capacity = Measurement(ClosedLoop(bench_knee.CAPACITY_CONCURRENCY))
