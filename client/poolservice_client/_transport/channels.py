@@ -12,14 +12,21 @@ from poolservice_client._settings.credentials import TLS
 from poolservice_client._settings.proxy import uses_proxy
 from poolservice_client._settings.settings import Settings
 from poolservice_client._transport.connections import Connection
-from poolservice_client._transport.methods import ALL_METHODS, HEALTH, HEALTH_REQUEST
+from poolservice_client._transport.methods import ALL_METHODS, HEALTH, HEALTH_REQUEST, SERVICE_NAME
 
 # A missing server is reported within seconds. gRPC's defaults are 20 s per attempt and up to 120 s between attempts.
 _CONNECT_MILLISECONDS = 3000
 _FIRST_RECONNECT_MILLISECONDS = 200
 _MAX_RECONNECT_MILLISECONDS = 1000
 
-_ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+# For a name with several machines, over which the calls take turns. A machine that reports NOT_SERVING, because it is
+# stopping or its device fails, gets no calls, although its connection is open. Without a health service, it serves.
+_ROUND_ROBIN = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": SERVICE_NAME}}
+)
+# gRPC resolves the name again whenever a connection is lost, but by default only once in 30 seconds. A replica that has
+# replaced another one would get no calls meanwhile.
+_MIN_RESOLUTION_MILLISECONDS = 1000
 
 
 def open_connection(settings: Settings, address: str) -> Connection:
@@ -90,7 +97,10 @@ def _options(settings: Settings, address: str) -> list[tuple[str, Any]]:
     if proxy is not None:
         options.append(("grpc.http_proxy", proxy.url))
     if is_balanced_by_grpc(address):
-        options.append(("grpc.service_config", _ROUND_ROBIN))
+        options += [
+            ("grpc.service_config", _ROUND_ROBIN),
+            ("grpc.dns_min_time_between_resolutions_ms", _MIN_RESOLUTION_MILLISECONDS),
+        ]
     if settings.tls is not None and settings.tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", settings.tls.server_name))
     if settings.keepalive is not None:

@@ -19,7 +19,11 @@ from poolservice_client.errors import DeadlineExceeded, Overloaded, ServerError,
 _STATUS_KEY, _REQUEST_ID_KEY = "grpc-status-details-bin", "x-request-id"
 # gRPC's message, on either side, for a message over the size limit.
 _TOO_LARGE = re.compile(r"(?P<what>Sent|Received) message larger than max \((?P<size>\d+) vs\. (?P<limit>\d+)\)")
-_NOT_CONNECTED = re.compile(r"failed to connect|DNS resolution failed|errors resolving", re.IGNORECASE)
+# The last alternative is the error of a name with several machines, none of which takes calls.
+_NOT_CONNECTED = re.compile(
+    r"failed to connect|DNS resolution failed|errors resolving|connections to all backends failing", re.IGNORECASE
+)
+_NOT_SERVING = re.compile(r"backend unhealthy", re.IGNORECASE)
 _HANDSHAKE_FAILED = re.compile(r"handshake failed|handshaker|certificate|ssl", re.IGNORECASE)
 # Something accepted the connection and then closed it, as a TLS server does to a client without TLS.
 _CLOSED_BY_PEER = re.compile(r"socket closed|connection reset|broken pipe|end of tcp|stream removed", re.IGNORECASE)
@@ -134,6 +138,11 @@ def _unavailable(message: str, settings: Settings) -> Unavailable:
         return Unavailable(f"{address} is unavailable{via}: {_reason_for_closing(settings)} ({message})")
     if "HTTP proxy" in message or "http connect" in message.lower():
         return Unavailable(f"{address} cannot be reached: {proxy} refused the connection ({message})")
+    if _NOT_SERVING.search(message):
+        return Unavailable(
+            f"no server at {address}{via} is ready: the last one reports NOT_SERVING, because it is starting, "
+            f"stopping or its device fails ({message})"
+        )
     if _HANDSHAKE_FAILED.search(message):
         if _NOT_TLS.search(message):
             return Unavailable(

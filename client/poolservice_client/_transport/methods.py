@@ -4,9 +4,12 @@ from grpc_health.v1 import health_pb2
 
 from poolservice.v1 import pool_pb2
 
-POOL = "/poolservice.v1.PoolService/Pool"
-POOL_BATCH = "/poolservice.v1.PoolService/PoolBatch"
-SERVER_INFO = "/poolservice.v1.PoolService/GetServerInfo"
+#: The name of the service, also for health checks.
+SERVICE_NAME = "poolservice.v1.PoolService"
+
+POOL = f"/{SERVICE_NAME}/Pool"
+POOL_BATCH = f"/{SERVICE_NAME}/PoolBatch"
+SERVER_INFO = f"/{SERVICE_NAME}/GetServerInfo"
 HEALTH = "/grpc.health.v1.Health/Check"
 
 ALL_METHODS = (POOL, POOL_BATCH, SERVER_INFO, HEALTH)

@@ -19,7 +19,11 @@ def server_options(settings: Settings, *, shared_port: bool) -> list[tuple[str, 
         settings: the server's settings.
         shared_port: True if other worker processes listen on the same port.
     """
+    # gRPC spreads the ages by a tenth, so that the clients of a replica do not all connect again at once. It never ends
+    # the calls of an old connection.
+    age = [("grpc.max_connection_age_ms", max(1, round(settings.max_connection_age * 1000)))]
     return [
+        *(age if settings.max_connection_age else ()),
         # The server reads a message of up to twice the limit and then refuses it with an error that says how to raise
         # the limit. gRPC itself refuses anything larger, with an error that does not say so.
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),

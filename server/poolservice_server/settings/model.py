@@ -119,6 +119,14 @@ class Settings(BaseSettings):
         ge=1,
         description="Largest number of connections of each worker; more are closed on arrival",
     )
+    max_connection_age: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=86_400.0,
+        description="Time in seconds after which the server asks a client to connect again, at most a day; calls in "
+        "progress go on over the old connection. Clients that balance their calls over the addresses of a name then "
+        "find new replicas; 0: never",
+    )
     max_calls: int = Field(
         default=4096,
         ge=1,
