@@ -10,7 +10,12 @@ PROTO_VENV := .venv-protos
 
 # IMAGE_BUILD_FLAGS are passed to `docker build` or `podman build`: build arguments, networks, mounts.
 IMAGE ?= poolservice
+CLIENT_IMAGE ?= poolservice-client
 IMAGE_BUILD_FLAGS ?=
+# The labels of the images. The source is the remote of this clone, without the password that its URL may have.
+IMAGE_VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' protos/poolservice/__init__.py)
+IMAGE_REVISION = $(shell git describe --always --abbrev=40 --exclude '*' --dirty)
+IMAGE_SOURCE = $(shell git config --get remote.origin.url | sed 's,//[^/@]*@,//,')
 # The first container engine that responds. A docker command without its daemon does not count.
 ENGINE = $(shell for engine in docker podman; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)
 
@@ -181,13 +186,27 @@ engine:
 	@[[ -n "$(ENGINE)" ]] || { echo "this needs a container engine: neither 'docker info' nor 'podman info' succeeds here" >&2; exit 1; }
 .PHONY: engine
 
+# podman keeps health checks only in images of docker's format.
+IMAGE_BUILD = $(ENGINE) build $(if $(filter podman,$(ENGINE)),--format docker) $(IMAGE_BUILD_FLAGS) \
+  --build-arg VERSION="$(IMAGE_VERSION)" --build-arg REVISION="$(IMAGE_REVISION)" --build-arg SOURCE="$(IMAGE_SOURCE)"
+# What is installed in an image, from the image itself.
+IMAGE_SBOM = mkdir -p build && $(ENGINE) run --rm --entrypoint cat $(1) /opt/poolservice/sbom.cdx.json >build/$(2).cdx.json && \
+  echo "SBOM: build/$(2).cdx.json, which is /opt/poolservice/sbom.cdx.json in the image $(1)"
+
 image: engine ## build the server's container image with docker or podman; flags: IMAGE_BUILD_FLAGS=...
-	$(ENGINE) build $(IMAGE_BUILD_FLAGS) --file server/Dockerfile --tag $(IMAGE) .
+	$(IMAGE_BUILD) --file server/Dockerfile --tag $(IMAGE) .
+	@$(call IMAGE_SBOM,$(IMAGE),sbom-image)
 .PHONY: image
 
-image-test: $(VENV)/installed image ## build the image, start it with compose, call it, stop it
+image-client: engine ## build the container image of the poolservice command; flags: IMAGE_BUILD_FLAGS=...
+	$(IMAGE_BUILD) --file client/Dockerfile --tag $(CLIENT_IMAGE) .
+	@$(call IMAGE_SBOM,$(CLIENT_IMAGE),sbom-image-client)
+.PHONY: image-client
+
+image-test: $(VENV)/installed image image-client ## build both images, run the compose file's services, call them, upgrade them under load
 	[[ $(ENGINE) != podman ]] || $(BIN)/pip install --quiet podman-compose
-	PATH="$(abspath $(BIN)):$$PATH" POOLSERVICE_TEST_ENGINE=$(ENGINE) POOLSERVICE_IMAGE=$(IMAGE) $(BIN)/pytest tests/server/test_container.py
+	PATH="$(abspath $(BIN)):$$PATH" POOLSERVICE_TEST_ENGINE=$(ENGINE) POOLSERVICE_IMAGE=$(IMAGE) \
+	  POOLSERVICE_CLIENT_IMAGE=$(CLIENT_IMAGE) $(BIN)/pytest -m image
 .PHONY: image-test
 
 clean: ## remove everything that the targets created: environments, caches, builds

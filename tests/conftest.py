@@ -21,9 +21,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Settings in the environment of the test run must not change what the tests see, in this process or in those that they
-# start. Only the variables for the tests of the container image stay.
+# start. Only the variables for the tests of the container images stay.
 for variable in [name for name in os.environ if name.startswith("POOLSERVICE_")]:
-    if variable not in ("POOLSERVICE_TEST_ENGINE", "POOLSERVICE_IMAGE"):
+    if variable not in ("POOLSERVICE_TEST_ENGINE", "POOLSERVICE_IMAGE", "POOLSERVICE_CLIENT_IMAGE"):
         del os.environ[variable]
 
 # gRPC would send even the calls of raw channels to 127.0.0.1 through a proxy of the environment.

@@ -24,7 +24,7 @@ _MAX_RECONNECT_MILLISECONDS = 1000
 _ROUND_ROBIN = json.dumps(
     {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": SERVICE_NAME}}
 )
-# gRPC resolves the name again whenever a connection is lost, but by default only once in 30 seconds. A replica that has
+# gRPC resolves a name again when a connection is lost, but by default only once in 30 seconds. A server that has
 # replaced another one would get no calls meanwhile.
 _MIN_RESOLUTION_MILLISECONDS = 1000
 
@@ -85,6 +85,7 @@ def _options(settings: Settings, address: str) -> list[tuple[str, Any]]:
         ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MILLISECONDS),
         ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
         ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MILLISECONDS),
+        ("grpc.dns_min_time_between_resolutions_ms", _MIN_RESOLUTION_MILLISECONDS),
         # By default, channels with equal options share one connection and therefore one worker.
         ("grpc.use_local_subchannel_pool", 1),
         # The module `retry` replaces gRPC's retries and says why.
@@ -97,10 +98,7 @@ def _options(settings: Settings, address: str) -> list[tuple[str, Any]]:
     if proxy is not None:
         options.append(("grpc.http_proxy", proxy.url))
     if is_balanced_by_grpc(address):
-        options += [
-            ("grpc.service_config", _ROUND_ROBIN),
-            ("grpc.dns_min_time_between_resolutions_ms", _MIN_RESOLUTION_MILLISECONDS),
-        ]
+        options.append(("grpc.service_config", _ROUND_ROBIN))
     if settings.tls is not None and settings.tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", settings.tls.server_name))
     if settings.keepalive is not None:

@@ -24,7 +24,8 @@ _NOT_CONNECTED = re.compile(
     r"failed to connect|DNS resolution failed|errors resolving|connections to all backends failing", re.IGNORECASE
 )
 _NOT_SERVING = re.compile(r"backend unhealthy", re.IGNORECASE)
-_HANDSHAKE_FAILED = re.compile(r"handshake failed|handshaker|certificate|ssl", re.IGNORECASE)
+# "tcp handshaker shutdown" is the error of a connection that took too long, without TLS.
+_HANDSHAKE_FAILED = re.compile(r"handshake failed|(?<!tcp )handshaker|certificate|ssl", re.IGNORECASE)
 # Something accepted the connection and then closed it, as a TLS server does to a client without TLS.
 _CLOSED_BY_PEER = re.compile(r"socket closed|connection reset|broken pipe|end of tcp|stream removed", re.IGNORECASE)
 _NOT_TLS = re.compile(r"wrong.version.number|packet.length|http.request", re.IGNORECASE)

@@ -3,6 +3,9 @@
 The workers of a server share its port, and the kernel assigns each new connection to one of them at random. Worker
 discovery asks over each connection which worker responds, opens connections until each worker has one, and closes
 connections to workers that have another.
+
+It also replaces connections that reach nobody. gRPC resolves a name again when it loses a connection, but not while it
+cannot connect. If the name still had the old address at that time, only a new connection finds the new one.
 """
 
 import math
@@ -116,7 +119,10 @@ class WorkerDiscovery:
             if self._pool.discovers_workers and reached.setdefault(identity.worker, connection) is not connection:
                 yield from self._retire(connection)
         if not self._pool.discovers_workers or not reached:
-            return not unreachable
+            for connection in unreachable:
+                if not (yield from self._replace(connection, open_connection)):
+                    return False
+            return True
         yield from self._open_missing(address, workers, reached, open_connection)
         if len(reached) < workers:
             return False
@@ -140,6 +146,18 @@ class WorkerDiscovery:
             else:
                 reached[identity.worker] = connection
                 self._pool.add(connection)
+
+    def _replace(
+        self, connection: Connection, open_connection: Callable[[str], Connection]
+    ) -> Generator[Probe | Close, WorkerIdentity | None, bool]:
+        """Replace a connection by a new one to the same address, and return True if the new one reaches a server."""
+        replacement = open_connection(connection.address)
+        if (yield Probe(replacement)) is None:
+            yield Close(replacement)
+            return False
+        self._pool.add(replacement)
+        yield from self._retire(connection)
+        return True
 
     def _retire(self, connection: Connection) -> Generator[Close, WorkerIdentity | None, None]:
         if self._pool.retire(connection):
