@@ -7,47 +7,27 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
 import structlog
 
-from poolservice_server import allocator, batch_log, images, log, server_info
+from poolservice_server import allocator, log, metrics, metrics_server
+from poolservice_server.assembled_service import AssembledService, open_backend
 from poolservice_server.backbones.backbone import Backbones
 from poolservice_server.backbones.loading import load_backbones
-from poolservice_server.backend import Backend, choose_backend, torch_version
-from poolservice_server.backend.device import NoDevice
-from poolservice_server.batcher import Batcher, Quotas
-from poolservice_server.core.service import PoolService
+from poolservice_server.backend import Backend, torch_version
 from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
-from poolservice_server.images.decode_processes import DecodeProcesses
-from poolservice_server.metrics import server as metrics_server
-from poolservice_server.metrics.registry import ProcessMetrics
-from poolservice_server.metrics.scrape_channel import answer_scrapes
-from poolservice_server.observers import Observers
-from poolservice_server.readiness import Readiness
 from poolservice_server.serving import Serving
-from poolservice_server.settings import Settings, SettingsError
+from poolservice_server.settings import Settings, Tokens, read_tokens
 from poolservice_server.signal_thread import SignalThread
 from poolservice_server.signals import SignalSocket
-from poolservice_server.stage_cost import calibrate
 
 _log = structlog.get_logger(__name__)
-
-# Long enough to make the fixed cost of a batch negligible, also on a GPU.
-_MAX_BATCH_SECONDS = 0.02
-
-# How much decoding the threads are given ahead. Another caller's image waits behind it, so it is short. With nothing
-# ahead, the threads are idle whenever the event loop is busy: J2 had 0.80 of its throughput with 8 and 32 callers, with
-# 10 ms ahead 0.91 with 32 callers, and with 20 ms all of it.
-_PREPARE_AHEAD_SECONDS = 0.02
-
-_NO_LIMIT = float("inf")
 
 # The longest time for which a stopped process waits for threads that are about to end.
 _LAST_THREADS_SECONDS = 0.1
@@ -82,12 +62,7 @@ def run(settings: Settings, worker: Worker | None = None) -> None:
     if worker is None:
         worker = Worker(0, partial(Serving.announce, workers=1, output=settings.log_format), -1)
     allocator.keep_large_messages()
-    try:
-        backend = choose_backend(
-            settings.device, require_gpu=settings.require_gpu, max_batch_bytes=settings.max_batch_bytes
-        )
-    except NoDevice as error:
-        raise SettingsError(f"{error} (--device, --require-gpu)") from None
+    backend = open_backend(settings)
     backbones = load_backbones(settings, backend, cores=_cores(settings))
 
     async def serve() -> None:
@@ -130,51 +105,11 @@ class ServingProcess:
     """The parts of one serving process, and their life from start to stop. Create it in the running event loop."""
 
     def __init__(self, settings: Settings, backend: Backend, backbones: Backbones, worker: Worker) -> None:
-        cpus = _cores(settings)
         self._settings = settings
         self._worker = worker
         self._backend = backend
-        decode_threads = settings.decode_threads or cpus
-        self._batcher = Batcher(
-            batch_log.logged(backend.run),
-            max_batch_size=settings.max_batch_size,
-            max_batch_bytes=settings.max_batch_bytes,
-            max_batch_seconds=_MAX_BATCH_SECONDS,
-            max_batch_delay=settings.max_batch_delay,
-            max_queue_items=settings.max_queue_items,
-            max_queue_bytes=settings.max_queue_bytes,
-            quotas=Quotas(
-                settings.largest_caller_requests,
-                settings.largest_caller_bytes,
-                settings.caller_max_seconds or _NO_LIMIT,
-                settings.caller_max_rate or _NO_LIMIT,
-            ),
-            prepare_threads=decode_threads,
-            prepare_ahead_seconds=_PREPARE_AHEAD_SECONDS,
-            threads=settings.threads or backend.concurrency(cpus),
-            inline_bytes=backend.inline_bytes,
-        )
-        # One more than the slots, for short work while long work has all slots.
-        self._image_threads = ThreadPoolExecutor(decode_threads + 1, thread_name_prefix="decode")
-        self._decode_processes = DecodeProcesses(decode_threads) if settings.decode_isolation == "process" else None
-        call_metrics = metrics.CallMetrics()
-        self._observers = Observers(settings, worker.number, [], [call_metrics.observe])
-        service = PoolService(
-            self._batcher,
-            self._image_threads,
-            server_info.responder(settings, backend, worker=worker.number, backbones=backbones),
-            max_message_bytes=settings.max_message_bytes,
-            max_image_pixels=settings.max_image_pixels,
-            max_queue_bytes=settings.max_queue_bytes,
-            max_unread_bytes=settings.max_unread_bytes,
-            max_request_seconds=settings.max_request_seconds,
-            seconds_per_step=calibrate(),
-            decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
-            backbones=backbones,
-            batches_backbone=backend.batches_backbone,
-            observe=self._observers.observe_request,
-        )
-        self._readiness = Readiness(backend)
+        self._assembled = AssembledService(settings, backend, backbones, worker=worker.number, cores=_cores(settings))
+        self._batcher, service = self._assembled.batcher, self._assembled.service
         self._registry = CollectorRegistry()
         self._watch = FileWatch()
         self._server = GrpcServer(
@@ -224,9 +159,7 @@ class ServingProcess:
             await self._drain()
             memory_return.stop()
             await asyncio.wait((ended,))
-        self._image_threads.shutdown(wait=False, cancel_futures=True)
-        if self._decode_processes:
-            self._decode_processes.close()
+        self._assembled.close()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
