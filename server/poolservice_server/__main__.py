@@ -37,10 +37,10 @@ def main() -> int:
         from poolservice_server.backbones.command.app import main as backbone
 
         return backbone(sys.argv[2:])
-    if sys.argv[1:2] == ["tune"]:
-        from poolservice_server.tune.command import main as tune
+    if sys.argv[1:2] == ["ray"]:
+        from poolservice_server.ray.command import main as ray
 
-        return tune(sys.argv[2:])
+        return ray(sys.argv[2:])
     restart_with_one_arena()
 
     # Imported here because these modules import the required packages.

@@ -18,9 +18,15 @@ class Serving(NamedTuple):
     device: str
     address: str
 
-    def announce(self, workers: int, output: Literal["text", "json"]) -> None:
-        """Print one line: a sentence that ends with the address, or JSON with the event "serving" and its address."""
-        together = f" with {workers} workers" if workers > 1 else ""
+    def announce(self, workers: int, output: Literal["text", "json"], *, name: str = "workers") -> None:
+        """Print one line: a sentence that ends with the address, or JSON with the event "serving" and its address.
+
+        Args:
+            workers: the number of processes that serve.
+            output: the format of the line.
+            name: what they are called.
+        """
+        together = f" with {workers} {name}" if workers > 1 else ""
         line = f"poolservice {__version__} on {self.device}{together} is serving at {self.address}"
         if output == "json":
             event = {
@@ -29,7 +35,7 @@ class Serving(NamedTuple):
                 "timestamp": datetime.now(UTC).isoformat(),
                 "version": __version__,
                 "device": self.device,
-                "workers": workers,
+                name: workers,
                 "address": self.address,
             }
             line = json.dumps(event)

@@ -2,7 +2,7 @@
 
 from poolservice_server.settings.environment import unknown_variables
 from poolservice_server.settings.errors import SettingsError
-from poolservice_server.settings.loader import load
+from poolservice_server.settings.loader import load, settings_of
 from poolservice_server.settings.model import LARGEST_MESSAGE_BYTES, Settings
 from poolservice_server.settings.read_files import read_file
 from poolservice_server.settings.tls_files import TlsFiles, read_tls_files, tls_paths
@@ -18,6 +18,7 @@ __all__ = [
     "read_file",
     "read_tls_files",
     "read_tokens",
+    "settings_of",
     "tls_paths",
     "unknown_variables",
 ]

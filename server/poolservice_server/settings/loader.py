@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,40 +13,61 @@ from poolservice_server.settings.errors import SettingsError, did_you_mean
 from poolservice_server.settings.model import Settings
 from poolservice_server.settings.read_files import read_settings_file
 
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
-def load(arguments: Sequence[str]) -> Settings:
+
+def load(arguments: Sequence[str], model: type[SettingsT] = Settings) -> SettingsT:  # type: ignore[assignment]
     """Load the settings from the command line, the environment and the settings file.
 
     Args:
         arguments: the command line without the program's name.
+        model: the class of the settings, which has their fields.
 
     Raises:
         SettingsError: a setting is wrong or unknown, or the settings file cannot be read.
         SystemExit: the command line has --help.
     """
-    flags = flags_source(Settings, arguments)
+    flags = flags_source(model, arguments)
     given = flags()
     path = given.get("config") or os.environ.get(variable_of("config"))
     from_file = read_settings_file(Path(path)) if path else {}
     try:
-        return Settings(**from_file, _cli_settings_source=flags)  # type: ignore[call-arg]
+        return model(**from_file, _cli_settings_source=flags)  # type: ignore[call-arg]
     except ValidationError as error:
         overridden = {*given, *(name for name in from_file if variable_of(name) in os.environ)}
         sources = {name: f" in {path}" for name in from_file if name not in overridden}
-        raise SettingsError("; ".join(_sentence(problem, sources) for problem in error.errors())) from None
+        raise SettingsError("; ".join(_sentence(problem, sources, model) for problem in error.errors())) from None
 
 
-def _sentence(problem: Any, sources: Mapping[str, str]) -> str:
+def settings_of(values: Mapping[str, Any], source: str) -> Settings:
+    """Return the settings with these values and, above them, those of the environment.
+
+    Args:
+        values: the values by the names of the settings.
+        source: where they come from, for errors.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown.
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        sources = {name: f" in {source}" for name in values if variable_of(name) not in os.environ}
+        raise SettingsError("; ".join(_sentence(problem, sources, Settings) for problem in error.errors())) from None
+
+
+def _sentence(problem: Any, sources: Mapping[str, str], model: type[Settings]) -> str:
     """Return what is wrong with a setting.
 
     Args:
         problem: pydantic's description.
         sources: for each setting that the settings file sets, the words that say so.
+        model: the class of the settings.
     """
     name = "_".join(str(part) for part in problem["loc"])
     source = sources.get(name, "")
     if problem["type"] == "extra_forbidden":
-        suggestion = did_you_mean(name, Settings.model_fields)
+        suggestion = did_you_mean(name, model.model_fields)
         return f"{name}{source} is not a setting{suggestion} (poolservice-server --help lists the settings)"
     rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
     if problem["type"] == "path_type":

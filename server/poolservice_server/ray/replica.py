@@ -1,0 +1,136 @@
+"""One replica of the deployment: the core, whose requests come from Serve instead of a gRPC server."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import ray
+from google.rpc import code_pb2, status_pb2
+from grpc_health.v1 import health_pb2
+
+from poolservice_server.core.call import Call
+from poolservice_server.error_status import to_status
+from poolservice_server.ray.proxy import POOL_SERVICE
+from poolservice_server.ray.serve_call import SECONDS_LEFT_KEY, STATUS_DETAILS_KEY
+from poolservice_server.settings import Settings
+
+
+class EncodedMessage:
+    """An encoded message. Serve calls `SerializeToString` of what a method returns, as of a message of protobuf."""
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self, encoded: bytes) -> None:
+        self._encoded = encoded
+
+    def SerializeToString(self) -> bytes:
+        """Return the encoded message."""
+        return self._encoded
+
+
+class Replica:
+    """The methods that Serve's proxy calls. Each takes an encoded message, and the context that Serve carries.
+
+    Serve creates it in the event loop that runs its methods.
+
+    Args:
+        settings: the server's settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # Imported here because only replicas need torch, which takes seconds to import.
+        from poolservice_server import allocator, log
+        from poolservice_server.assembled_service import AssembledService, open_backend
+        from poolservice_server.backbones.loading import load_backbones
+        from poolservice_server.backend import torch_version
+
+        log.configure(settings.log_level, settings.log_format)
+        allocator.keep_large_messages()
+        cores = _cores()
+        backend = open_backend(settings)
+        backbones = load_backbones(settings, backend, cores=cores)
+        device = backend.devices()[0]
+        self._description = f"{device.name} ({device.description}, torch {torch_version()})"
+        self._assembled = AssembledService(settings, backend, backbones, worker=0, cores=cores)
+        self._health = dict.fromkeys(
+            ("", POOL_SERVICE, *(f"backbone/{name}" for name in backbones.serving)),
+            health_pb2.HealthCheckResponse.SERVING,
+        )
+        for broken in backbones.broken:
+            self._health.setdefault(f"backbone/{broken.name}", health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def Pool(self, message: bytes, grpc_context: Any) -> EncodedMessage:
+        """Respond to a PoolRequest."""
+        return await self._respond(self._assembled.service.pool, message, grpc_context)
+
+    async def PoolBatch(self, message: bytes, grpc_context: Any) -> EncodedMessage:
+        """Respond to a PoolBatchRequest."""
+        return await self._respond(self._assembled.service.pool_batch, message, grpc_context)
+
+    async def GetServerInfo(self, message: bytes, grpc_context: Any) -> EncodedMessage:
+        """Respond to a GetServerInfoRequest."""
+        return await self._respond(self._assembled.service.server_info, message, grpc_context)
+
+    async def PoolStream(self, message: bytes, grpc_context: Any) -> EncodedMessage:
+        """Respond to one PoolStreamRequest. The proxy has the stream."""
+        return await self._respond(self._stream_response, message, grpc_context)
+
+    async def Check(self, message: bytes, grpc_context: Any) -> EncodedMessage:
+        """Respond to a HealthCheckRequest: a replica that responds is healthy."""
+        name = health_pb2.HealthCheckRequest.FromString(message).service
+        if name not in self._health:
+            unknown = status_pb2.Status(code=code_pb2.NOT_FOUND, message=f"there is no service {name!r}")
+            return _failed(unknown, grpc_context)
+        return EncodedMessage(health_pb2.HealthCheckResponse(status=self._health[name]).SerializeToString())
+
+    async def describe(self) -> str:
+        """Return the device, its description and torch's version."""
+        return self._description
+
+    def __del__(self) -> None:
+        """End the threads and processes. Serve calls this once the replica has no call in progress."""
+        assembled = getattr(self, "_assembled", None)
+        if assembled is not None:
+            assembled.close()
+
+    async def _respond(
+        self, method: Callable[[Call], Awaitable[bytes]], message: bytes, context: Any
+    ) -> EncodedMessage:
+        call = Call(message, _deadline(context), context.peer())
+        # The response may wait for a long time, in which nobody needs the request.
+        del message
+        try:
+            return EncodedMessage(await method(call))
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
+            return _failed(to_status(error), context)
+
+    async def _stream_response(self, call: Call) -> bytes:
+        responses: list[bytes] = []
+
+        async def messages() -> AsyncIterator[bytes]:
+            yield call.message
+
+        async def send(response: bytes) -> None:
+            responses.append(response)
+
+        await self._assembled.service.pool_stream(messages(), send, deadline=call.deadline, caller=call.caller)
+        return responses[0]
+
+
+def _failed(status: status_pb2.Status, context: Any) -> EncodedMessage:
+    """Let the proxy end the call with `status`. Serve would report an exception as INTERNAL, without details."""
+    context.set_trailing_metadata([(STATUS_DETAILS_KEY, status.SerializeToString())])
+    return EncodedMessage(b"")
+
+
+def _cores() -> int:
+    """Return the number of cores that Ray has reserved for this replica; at least 1."""
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0)))
+
+
+def _deadline(context: Any) -> float | None:
+    """Return the call's deadline on this machine's monotonic clock; None if it has none."""
+    for key, value in context.invocation_metadata():
+        if key == SECONDS_LEFT_KEY:
+            return time.monotonic() + float(value)
+    return None
