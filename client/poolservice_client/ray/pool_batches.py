@@ -16,7 +16,7 @@ from poolservice_client._suggestions import is_choice, suggestion
 
 Batch: TypeAlias = Mapping[str, Any]
 
-# The client of each PoolBatches in this process. Ray unpickles the object anew for each task, and all copies in a worker
+# The client of each PoolBatches in this process. Ray unpickles the object anew for each task, and all copies in a
 # process share one client.
 _clients: dict[str, PoolClient] = {}
 

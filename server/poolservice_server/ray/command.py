@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
 
 import structlog
 
@@ -64,7 +63,7 @@ def _run(settings: RaySettings) -> None:
     with listen_check.reserve(settings.address) as address:
         pass
     stop = threading.Event()
-    with _service(settings, address) as device:
+    with running(settings, address) as device:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
         Serving(device, address).announce(settings.replicas, settings.log_format, name="replicas")
@@ -73,8 +72,12 @@ def _run(settings: RaySettings) -> None:
 
 
 @contextmanager
-def _service(settings: RaySettings, address: str) -> Iterator[str]:
-    """Run the service until the end of the block; then let the replicas finish their calls.
+def running(settings: RaySettings, address: str) -> Iterator[str]:
+    """Run the service on a Ray of its own until the end of the block; then let the replicas finish their calls.
+
+    Args:
+        settings: the settings.
+        address: HOST:PORT, with the actual port.
 
     Yields:
         The device of a replica.
@@ -88,9 +91,8 @@ def _service(settings: RaySettings, address: str) -> Iterator[str]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray import serve
-    from ray.serve.schema import LoggingConfig
 
-    from poolservice_server.ray.application import application
+    from poolservice_server.ray.application import LOGGING, application, replica_options
 
     most = max(settings.replicas, settings.max_replicas)
     ray.init(
@@ -101,16 +103,15 @@ def _service(settings: RaySettings, address: str) -> Iterator[str]:
         include_dashboard=False,
     )
     try:
-        logging = LoggingConfig(log_level="WARNING", enable_access_log=False)
         serve.start(
             http_options={"host": "127.0.0.1", "port": _free_port()},
             grpc_options={
                 "port": int(address.rpartition(":")[2]),
                 "grpc_servicer_functions": _servicer_functions(address),
             },
-            logging_config=logging,
+            logging_config=LOGGING,
         )
-        service = application(settings, **_scaling(settings), logging_config=logging)
+        service = application(settings, **replica_options(settings))
         try:
             handle = serve.run(service, name=APPLICATION, route_prefix=ROUTE_PREFIX)
         except RuntimeError as error:
@@ -121,22 +122,6 @@ def _service(settings: RaySettings, address: str) -> Iterator[str]:
         serve.shutdown()
     finally:
         ray.shutdown()
-
-
-def _scaling(settings: RaySettings) -> dict[str, Any]:
-    """Return the options of the deployment for the number and the size of its replicas."""
-    options: dict[str, Any] = {
-        "ray_actor_options": {"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus}
-    }
-    if settings.max_replicas:
-        options["autoscaling_config"] = {
-            "min_replicas": settings.replicas,
-            "max_replicas": settings.max_replicas,
-            "target_ongoing_requests": settings.target_ongoing_requests,
-        }
-    else:
-        options["num_replicas"] = settings.replicas
-    return options
 
 
 def _check_proxy(settings: RaySettings) -> None:
