@@ -66,6 +66,20 @@ test-long: $(VENV)/installed ## run the tests that take minutes, which `make tes
 	$(BIN)/pytest -m long
 .PHONY: test-long
 
+# Ray has an environment of its own: it brings many packages, and most chores need none of them.
+RAY_VENV := .venv-ray
+$(RAY_VENV)/installed: pyproject.toml constraints.txt | check-python
+	@echo "installing into $(RAY_VENV): this takes minutes the first time only"
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/pip install --quiet --upgrade --constraint constraints.txt torch
+	$(RAY_VENV)/bin/pip install --quiet --upgrade --constraint constraints.txt \
+	  --editable '.[server,backbones,figure,parquet,ray,dev]' 'ray[data]'
+	@touch $@
+
+ray-test: $(RAY_VENV)/installed ## run the tests of the service on Ray Serve and of jobs of Ray Data
+	$(RAY_VENV)/bin/pytest -m ray tests/ray
+.PHONY: ray-test
+
 lint: $(VENV)/installed protos ## check formatting, lint, types, import contracts and the proto's style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -125,6 +139,10 @@ bench-peers: $(VENV)/installed ## measure throughput against mosec, a plain serv
 bench-backbone: $(VENV)/installed ## measure image to embedding against the fastest program, a plain server and mosec; flags: FLAGS=--gpu
 	$(BIN)/python tests/bench/backbone.py $(FLAGS)
 .PHONY: bench-backbone
+
+bench-ray: $(RAY_VENV)/installed ## measure the service on Ray Serve against the same without Ray
+	$(RAY_VENV)/bin/python tests/bench/ray_overhead.py $(FLAGS)
+.PHONY: bench-ray
 
 bench-kernels: $(VENV)/installed ## measure each operator and dtype against torch.nn.functional
 	$(BIN)/python tests/bench/kernels.py $(FLAGS)
@@ -210,6 +228,6 @@ image-test: $(VENV)/installed image image-client ## build both images, run the c
 .PHONY: image-test
 
 clean: ## remove everything that the targets created: environments, caches, builds
-	rm -rf $(VENV) $(PROTO_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage tests/node/node_modules
+	rm -rf $(VENV) $(PROTO_VENV) $(RAY_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage tests/node/node_modules
 	find protos client server tests -name __pycache__ -type d -prune -exec rm -rf {} +
 .PHONY: clean

@@ -20,7 +20,7 @@ from poolservice_server.testing import serve
 
 MAX_MESSAGE_BYTES = 2**20
 
-_WAIT_SECONDS = 90.0
+_WAIT_SECONDS = 100.0
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -58,9 +58,12 @@ class RayService:
     def __init__(self, address: str, settings: RaySettings) -> None:
         self.address = address
         self._settings = settings
+        self._options: dict[str, Any] = {"num_replicas": settings.replicas}
 
     def scale(self, **options: Any) -> None:
-        """Deploy the service again with another number of replicas, and wait until Serve has them.
+        """Deploy the service again with another number of replicas, unless it has that number, and wait for them.
+
+        Serve starts all replicas anew, as for a new release.
 
         Args:
             options: num_replicas or autoscaling_config of the deployment.
@@ -69,9 +72,11 @@ class RayService:
 
         from poolservice_server.ray.application import application, replica_options
 
-        # The same size of a replica, or Serve would replace all replicas.
+        if options == self._options:
+            return
         size = {"ray_actor_options": replica_options(self._settings)["ray_actor_options"]}
         ray.serve.run(application(self._settings, **size, **options), name=APPLICATION, route_prefix=ROUTE_PREFIX)
+        self._options = options
 
 
 @pytest.fixture(scope="session")

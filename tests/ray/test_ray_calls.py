@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -56,10 +57,11 @@ def client(ray_service: RayService) -> Iterator[PoolClient]:
 
 def failure(call: Callable[[], object]) -> Details:
     """Return code, message and details of a call that fails."""
-    with pytest.raises(grpc.RpcError) as error:
+    with pytest.raises(grpc.RpcError) as failed:
         call()
-    details = dict(error.value.trailing_metadata()).get("grpc-status-details-bin", b"")
-    return error.value.code(), error.value.details(), status_pb2.Status.FromString(details)
+    error: Any = failed.value
+    details = dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")
+    return error.code(), error.details(), status_pb2.Status.FromString(details)
 
 
 def test_results_of_an_image_equal_those_without_ray(client: PoolClient, plain_address: str, photograph: Path) -> None:
@@ -104,7 +106,7 @@ def test_errors_have_code_message_and_details_of_a_server_without_ray(
 
 def test_a_call_without_a_message_is_refused(ray_service: RayService) -> None:
     with grpc.insecure_channel(ray_service.address) as channel:
-        method = channel.stream_unary("/poolservice.v1.PoolService/Pool")
+        method: Any = channel.stream_unary("/poolservice.v1.PoolService/Pool")
         code, message, _ = failure(lambda: method(iter(())))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "without a message" in message
@@ -135,7 +137,7 @@ def test_a_stream_responds_to_every_request_by_its_correlation_id(stub: PoolServ
 def test_a_message_that_is_no_request_ends_a_stream_as_without_ray(ray_service: RayService, plain_address: str) -> None:
     def end(address: str) -> Details:
         with grpc.insecure_channel(address) as channel:
-            method = channel.stream_stream("/poolservice.v1.PoolService/PoolStream")
+            method: Any = channel.stream_stream("/poolservice.v1.PoolService/PoolStream")
             return failure(lambda: list(method(iter([b"\xff\xff"]))))
 
     assert end(ray_service.address) == end(plain_address)

@@ -64,7 +64,7 @@ def test_a_killed_replica_ends_no_stream(two_replicas: RayService) -> None:
             assert response.status.code == code_pb2.UNAVAILABLE
 
 
-def test_scaling_up_and_down_costs_no_call(two_replicas: RayService) -> None:
+def test_replacing_all_replicas_by_more_or_fewer_costs_no_call(two_replicas: RayService) -> None:
     with load(two_replicas.address) as clients:
         two_replicas.scale(num_replicas=3)
         wait_until(lambda: len(replica_pids()) == 3)
@@ -73,7 +73,7 @@ def test_scaling_up_and_down_costs_no_call(two_replicas: RayService) -> None:
         wait_until(lambda: len(replica_pids()) == 1)
 
 
-def test_the_number_of_replicas_follows_the_load(two_replicas: RayService) -> None:
+def test_the_number_of_replicas_follows_the_load_without_a_lost_call(two_replicas: RayService) -> None:
     autoscaling = {
         "min_replicas": 1,
         "max_replicas": 2,

@@ -14,7 +14,7 @@ from poolservice_server import exposure, listen_check, log
 from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.ray.settings import RaySettings, check_honoured
 from poolservice_server.serving import Serving
-from poolservice_server.settings import SettingsError, load, unknown_variables
+from poolservice_server.settings import SettingsError, load_as, unknown_variables
 
 _log = structlog.get_logger(__name__)
 
@@ -37,13 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: the command line after `poolservice-server ray`.
     """
     try:
-        settings = load(arguments, RaySettings)
-        if find_spec("ray") is None:
-            raise SettingsError(
-                "`poolservice-server ray` needs Ray; install poolservice with its ray extra, in a clone of the "
-                "repository with: pip install '.[server,ray]'"
-            )
-        _run(settings)
+        _run(load_as(RaySettings, arguments))
     except SettingsError as error:
         log.report_failure(str(error))
         return _USAGE_ERROR
@@ -60,6 +54,11 @@ def _run(settings: RaySettings) -> None:
     check_honoured(settings)
     exposure.check(settings)
     _check_proxy(settings)
+    if find_spec("ray") is None:
+        raise SettingsError(
+            "`poolservice-server ray` needs Ray; install poolservice with its ray extra, in a clone of the repository "
+            "with: pip install '.[server,ray]'"
+        )
     with listen_check.reserve(settings.address) as address:
         pass
     stop = threading.Event()

@@ -47,7 +47,7 @@ class ServeContext:
     """
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        self._metadata = list(context.invocation_metadata() or ())
+        self._metadata = [(key, value) for key, value in context.invocation_metadata() or () if key != SECONDS_LEFT_KEY]
         self._peer = context.peer()
         self._code: grpc.StatusCode | None = None
         self._details = ""

@@ -2,7 +2,7 @@
 
 from poolservice_server.settings.environment import unknown_variables
 from poolservice_server.settings.errors import SettingsError
-from poolservice_server.settings.loader import load, settings_of
+from poolservice_server.settings.loader import load, load_as, settings_of
 from poolservice_server.settings.model import LARGEST_MESSAGE_BYTES, Settings
 from poolservice_server.settings.read_files import read_file
 from poolservice_server.settings.tls_files import TlsFiles, read_tls_files, tls_paths
@@ -15,6 +15,7 @@ __all__ = [
     "TlsFiles",
     "Tokens",
     "load",
+    "load_as",
     "read_file",
     "read_tls_files",
     "read_tokens",

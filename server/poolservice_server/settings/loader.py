@@ -16,17 +16,21 @@ from poolservice_server.settings.read_files import read_settings_file
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def load(arguments: Sequence[str], model: type[SettingsT] = Settings) -> SettingsT:  # type: ignore[assignment]
+def load(arguments: Sequence[str]) -> Settings:
     """Load the settings from the command line, the environment and the settings file.
 
     Args:
         arguments: the command line without the program's name.
-        model: the class of the settings, which has their fields.
 
     Raises:
         SettingsError: a setting is wrong or unknown, or the settings file cannot be read.
         SystemExit: the command line has --help.
     """
+    return load_as(Settings, arguments)
+
+
+def load_as(model: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
+    """Load settings that have further fields; see `load`."""
     flags = flags_source(model, arguments)
     given = flags()
     path = given.get("config") or os.environ.get(variable_of("config"))
