@@ -7,6 +7,7 @@ from importlib.metadata import version
 import structlog
 
 from poolservice_server import exposure, listen_check, log, signals
+from poolservice_server.file_limit import needed_files, possible_files, raise_file_limit
 from poolservice_server.grpc_adapter import experiments, private_names
 from poolservice_server.permanent_objects import permanent_objects
 from poolservice_server.settings import Settings, read_tls_files, read_tokens, unknown_variables
@@ -30,6 +31,12 @@ def run(settings: Settings) -> None:
         _log.warning(
             "unknown release of grpcio: its event engine reads the sockets, which costs an eighth of the throughput",
             grpcio=version("grpcio"),
+        )
+    if not raise_file_limit(needed_files(settings.max_connections)):
+        _log.warning(
+            "the limit on open files allows fewer connections than --max-connections",
+            limit=possible_files(),
+            needed=needed_files(settings.max_connections),
         )
     listen_check.check(settings)
     exposure.check(settings)

@@ -8,27 +8,26 @@ from collections.abc import Iterator
 from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine
+from poolservice_server.file_limit import allows, needed_files, possible_files
 from poolservice_server.settings import Settings
 
-# Files that a worker has open without any connection: libraries, event loop, logs, pipes.
-_OWN_FILES = 64
 # Threads of a worker besides those that settings count: gRPC, metrics, signals, engines.
 _OWN_THREADS = 40
 
 
 def check_files(settings: Settings, _machine: Machine) -> Iterator[Finding]:
-    """Compare the limit on open files with the connections that a worker accepts."""
-    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.max_connections + _OWN_FILES
-    if limit != resource.RLIM_INFINITY and limit < needed:
+    """Compare the limit on open files, to which the server raises its own, with the connections of a worker."""
+    limit, needed = possible_files(), needed_files(settings.max_connections)
+    if allows(limit, needed):
+        possible = "any number of" if limit == resource.RLIM_INFINITY else limit
+        yield ok("files", f"a process can have {possible} open files, and {needed} are needed")
+    else:
         yield problem(
             "files",
-            f"a process may open {limit} files, and --max-connections {settings.max_connections} needs {needed}: "
-            f"connections beyond that fail; raise the limit (ulimit -n {needed}, LimitNOFILE={needed} in systemd, "
-            f"--ulimit nofile={needed} in docker; at most {hard} here), or lower --max-connections",
+            f"a process can have {limit} open files, and --max-connections {settings.max_connections} needs {needed}: "
+            f"connections beyond that fail; raise the hard limit (LimitNOFILE={needed} in systemd, --ulimit "
+            f"nofile={needed} in docker, ulimit -Hn {needed} as root), or lower --max-connections",
         )
-    else:
-        yield ok("files", f"a process may open {_number(limit)} files, and {needed} are needed")
 
 
 def check_processes(settings: Settings, machine: Machine) -> Iterator[Finding]:
@@ -111,7 +110,3 @@ def _left_in_cgroup(machine: Machine) -> int | None:
     limits = {folder: machine.number(f"{folder}/pids.max") for folder in folders}
     used = {folder: machine.number(f"{folder}/pids.current") or 0 for folder in folders}
     return min((limit - used[folder] for folder, limit in limits.items() if limit is not None), default=None)
-
-
-def _number(limit: int) -> str:
-    return "any number of" if limit == resource.RLIM_INFINITY else str(limit)

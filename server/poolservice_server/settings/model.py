@@ -23,8 +23,12 @@ class Settings(BaseSettings):
     another name, POOLSERVICE_LISTEN, because POOLSERVICE_ADDRESS tells clients where to find a server. Each flag is
     also a key of the settings file: max_batch_size. Flags override the environment, which overrides the file.
 
-    `poolservice-server backbone --help` describes the commands that make, check and list the folders of backbones.
-    `poolservice-server health --help` describes the command that checks a running server.
+    Other commands, each with its own --help:
+    `poolservice-server backbone` makes, checks and lists the folders of backbones.
+    `poolservice-server doctor` checks this machine and these settings before the server starts.
+    `poolservice-server health` checks a running server.
+    `poolservice-server ray` serves with replicas on Ray Serve.
+    `poolservice-server tune` measures which settings suit this machine and your jobs.
     """
 
     model_config = SettingsConfigDict(

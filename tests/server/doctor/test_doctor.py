@@ -7,8 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,16 +32,6 @@ def token_file(folder: Path, mode: int = 0o600, content: str = f"{SECRET} alice\
     path.write_text(content)
     path.chmod(mode)
     return str(path)
-
-
-@contextmanager
-def open_files(limit: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_healthy_machine_has_no_problem(doctor: Doctor, tmp_path: Path, authority: trustme.CA) -> None:
@@ -169,12 +157,12 @@ def test_a_device_that_is_missing_is_a_problem(doctor: Doctor) -> None:
     assert report.status == 1
 
 
-def test_too_few_open_files_are_a_problem(doctor: Doctor) -> None:
-    with open_files(512):
-        report = doctor("--max-connections", "1000")
+def test_too_few_open_files_are_a_problem(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolservice_server.doctor.limits.possible_files", lambda: 512)
+    report = doctor("--max-connections", "1000")
     (sentence,) = report.problems
-    assert sentence.startswith("a process may open 512 files, and --max-connections 1000 needs 1064")
-    assert "ulimit -n 1064" in sentence
+    assert sentence.startswith("a process can have 512 open files, and --max-connections 1000 needs 1064")
+    assert "LimitNOFILE=1064" in sentence
     assert report.status == 1
 
 
