@@ -18,7 +18,7 @@ _ROUNDS_BEFORE_DROPPING = 2
 _HOPELESS = 0.85
 # After so many rounds, more of them are measured only while it is open whether a server is better.
 LEAST_ROUNDS = 7
-_MOST_ROUNDS = 25
+_MOST_ROUNDS = 40
 # A gain must be this many times the noise. In a simulation with a noise of 5 to 30 % per round, whose distribution has
 # long tails, a value that changes nothing was then chosen in 2 to 3 of 100 cases, after 5 rounds and with twice the
 # noise in 8 to 12.
@@ -97,7 +97,7 @@ class Gain:
 
     @property
     def is_settled(self) -> bool:
-        """Return True if there is a gain, or none that is worth a setting, as far as the noise lets one say."""
+        """Return True if it is clear that there is a gain, or that there is none that is worth a setting."""
         return self.exceeds_noise or math.log(self.ratio) + 2 * self.noise < math.log(1 + LEAST_GAIN)
 
 

@@ -27,7 +27,7 @@ from poolservice_server.tune.load import Load
 from poolservice_server.tune.tuned_server import CannotStart, Changes, TunedServer
 
 # The seconds of one measurement. Many short rounds show a gain better than few long ones.
-_SHORTEST, _LONGEST = 0.08, 0.4
+_SHORTEST, _LONGEST = 0.08, 0.25
 # What a measurement takes longer than that: the load generator warms up.
 _OVERHEAD = 1.25
 # The share of the budget that the last comparison may take.
@@ -126,11 +126,11 @@ class Search:
             self.outcome.before = self._measure([own], 0.0)[0]
             situation = Situation(self._jobs, self._cores, own.runs_on_cpu)
             for number, name in enumerate(TUNED):
-                values = values_to_try(name, self._settings, self.outcome.chosen, situation)
+                values, *others = (self._values(one, situation) for one in TUNED[number:])
                 if values and not self._has_time(len(values)):
                     self.outcome.not_tried += [name]
                 elif values:
-                    self._try(name, values, len(TUNED) - number)
+                    self._try(name, values, [one for one in others if one])
             self._confirm()
         return self.outcome
 
@@ -148,8 +148,17 @@ class Search:
             self._last_comparison(reference, self._server({}))
         return self.outcome
 
-    def _try(self, name: str, values: Sequence[float], remaining: int) -> None:
-        """Try some values of a setting, and choose the best one if it is better than the one in use."""
+    def _values(self, name: str, situation: Situation) -> list[float]:
+        return values_to_try(name, self._settings, self.outcome.chosen, situation)
+
+    def _try(self, name: str, values: Sequence[float], later: Sequence[Sequence[float]]) -> None:
+        """Try some values of a setting, and choose the best one if it is better than the one in use.
+
+        Args:
+            name: the setting.
+            values: the values.
+            later: the values of the settings that will be tried after it, and need their share of the time.
+        """
         chosen = self.outcome.chosen
         reference = self._server(chosen)
         started: list[tuple[float, TunedServer]] = []
@@ -158,7 +167,8 @@ class Search:
                 started.append((value, self._server({**chosen, name: value})))
             except CannotStart as error:
                 self._add(Trial(name, value, None, None, f"does not start: {error}"))
-        left = (1 - _LAST_SHARE) * (self._end - time.monotonic()) / remaining
+        starts = self._start_seconds * sum(map(len, later))
+        left = ((1 - _LAST_SHARE) * (self._end - time.monotonic()) - starts) / (1 + len(later))
         own, *others = self._measure([reference, *(server for _, server in started)], left)
         if not chosen:
             self.outcome.before = own
@@ -186,6 +196,8 @@ class Search:
         ]
         if gain.exceeds_noise:
             return Trial(name, value, gain, other, "; ".join(slower))
+        if not gain.is_settled:
+            return Trial(name, value, gain, other, "perhaps faster, but the noise is too large to say")
         return Trial(name, value, gain, other, "slower" if gain.ratio < 1 - gain.noise else "no more than the noise")
 
     def _confirm(self) -> None:
