@@ -1,7 +1,6 @@
 """The backbones that the settings name, and the engine that runs them."""
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 from structlog.testing import capture_logs
 
@@ -9,6 +8,7 @@ from poolservice_server.backbones.counted import counted
 from poolservice_server.backbones.folders import read_folders
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine
+from poolservice_server.doctor.versions import version_of
 from poolservice_server.settings import Settings, SettingsError
 
 
@@ -31,12 +31,5 @@ def check_backbones(settings: Settings, _machine: Machine) -> Iterator[Finding]:
         )
     if folders:
         names = ", ".join(folder.manifest.name for folder in folders)
-        engine = f"onnxruntime {_version('onnxruntime')}, onnx {_version('onnx')}"
+        engine = f"onnxruntime {version_of('onnxruntime', 'onnxruntime-gpu')}, onnx {version_of('onnx')}"
         yield ok("backbones", f"{counted(len(folders), 'folder')} complete ({names}), {engine}")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return version(f"{package}-gpu")

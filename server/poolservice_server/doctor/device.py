@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from structlog.testing import capture_logs
 
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine
+from poolservice_server.doctor.versions import version_of
 from poolservice_server.settings import Settings
 
 
@@ -24,7 +24,7 @@ def check_device(settings: Settings, machine: Machine) -> Iterator[Finding]:
             from poolservice_server.backend.device import NoDevice
         except (ImportError, OSError) as error:
             # OSError is that of a shared library that is missing or damaged.
-            yield problem("device", f"torch {_version()} cannot be imported ({error}); install it again")
+            yield problem("device", f"torch {version_of('torch')} cannot be imported ({error}); install it again")
             return
         try:
             backend = choose_backend(settings.device, require_gpu=settings.require_gpu)
@@ -52,10 +52,3 @@ def _driver(caught: list[warnings.WarningMessage]) -> str:
     """Return what torch warned of, such as a driver that is too old."""
     texts = [str(one.message).splitlines()[0] for one in caught if "CUDA" in str(one.message)]
     return f"; torch says: {texts[0]}" if texts else ""
-
-
-def _version() -> str:
-    try:
-        return version("torch")
-    except PackageNotFoundError:
-        return "(of unknown version)"

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine
+from poolservice_server.doctor.versions import version_of
 from poolservice_server.grpc_adapter import private_names
 from poolservice_server.settings import Settings
 
@@ -61,12 +62,14 @@ def check_packages(settings: Settings, _machine: Machine) -> Iterator[Finding]:
             "packages", f"{name} {installed} is installed, and {least} is the oldest that works: pip install -U {name}"
         )
     if not missing and not old:
-        yield ok("packages", f"poolservice {version('poolservice')}, torch {version('torch')}; none is missing or old")
+        yield ok(
+            "packages", f"poolservice {version_of('poolservice')}, torch {version_of('torch')}; none is missing or old"
+        )
 
 
 def check_grpcio(_settings: Settings, _machine: Machine) -> Iterator[Finding]:
     """Compare grpcio with the releases that the tests ran with, and protobuf's implementation with the fast one."""
-    installed = version("grpcio")
+    installed = version_of("grpcio")
     problems = [text for user in private_names.USERS for text in private_names.missing(user)]
     tested = ", ".join(private_names.TESTED_VERSIONS)
     if problems:
@@ -89,11 +92,11 @@ def check_grpcio(_settings: Settings, _machine: Machine) -> Iterator[Finding]:
     if (implementation := api_implementation.Type()) == "python":
         yield warning(
             "protobuf",
-            f"protobuf {version('protobuf')} runs in pure Python, which is many times slower; unset "
+            f"protobuf {version_of('protobuf')} runs in pure Python, which is many times slower; unset "
             "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, or install a wheel for this machine",
         )
     else:
-        yield ok("protobuf", f"protobuf {version('protobuf')} with its {implementation} implementation")
+        yield ok("protobuf", f"protobuf {version_of('protobuf')} with its {implementation} implementation")
 
 
 def _extras(settings: Settings) -> Iterator[str]:
