@@ -197,7 +197,7 @@ class Search:
         if gain.exceeds_noise:
             return Trial(name, value, gain, other, "; ".join(slower))
         if not gain.is_settled:
-            return Trial(name, value, gain, other, "perhaps faster, but the noise is too large to say")
+            return Trial(name, value, gain, other, "the noise is too large to say")
         return Trial(name, value, gain, other, "slower" if gain.ratio < 1 - gain.noise else "no more than the noise")
 
     def _confirm(self) -> None:
@@ -206,7 +206,7 @@ class Search:
             return
         gain = self._last_comparison(self._server({}), self._server(self.outcome.chosen))
         if not gain.exceeds_noise:
-            self._report("the last comparison shows no gain, so your own settings stay")
+            self._report("the last comparison does not confirm the gain, so your own settings stay")
             self.outcome.chosen = {}
 
     def _last_comparison(self, before: TunedServer, after: TunedServer) -> Gain:
