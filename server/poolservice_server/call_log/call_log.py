@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from math import inf
 
 from poolservice_server.call_log.fields import call_fields, outcome_fields, request_fields
 from poolservice_server.call_log.line_limit import LineLimit
@@ -37,9 +38,12 @@ class CallLog:
     """
 
     def __init__(self, slow_seconds: float, *, logs_all: bool, logger: logging.Logger) -> None:
-        self._slow_seconds = slow_seconds or float("inf")
         self._level = logging.INFO if logs_all else logging.DEBUG
         self._logs_all = logger.isEnabledFor(self._level)
+        self._slow_seconds = slow_seconds or inf
+        # Faster calls, and calls of faster requests, have nothing to log.
+        self._call_seconds = -1.0 if self._logs_all else self._slow_seconds
+        self._request_seconds = -1.0 if self._logs_all else self._slow_seconds * _PART_OF_SLOW
         self._logger = logger
         self._limits = {level: LineLimit(_LINES_AT_ONCE, _LINES_PER_SECOND) for level in _LEVELS}
         self._writer = LineWriter()
@@ -48,15 +52,15 @@ class CallLog:
     def observe_request(self, record: RequestRecord, error: BaseException | None) -> None:
         """Log a request of a batch or a stream, or keep what its call's line will say; see `RequestObserver`."""
         seconds = record.ended - record.started
+        if error is None and seconds < self._request_seconds:
+            return
         call = record.call
         if call.record is None:
             return
         if call.position is None:
-            if error is not None or self._logs_all or seconds >= self._slow_seconds * _PART_OF_SLOW:
-                call.record.details = request_fields(record)
+            call.record.details = request_fields(record)
             return
-        is_slow = seconds >= self._slow_seconds
-        if error is None and not is_slow:
+        if error is None and seconds < self._slow_seconds:
             return
         code = code_name(error)
         level = _level(code)
@@ -78,7 +82,7 @@ class CallLog:
         """Log a call that ended, if it failed or was slow, or if every call is logged; see `CallObserver`."""
         code = record.code
         seconds = time.perf_counter() - record.started
-        if code == "OK" and seconds < self._slow_seconds and not self._logs_all:
+        if code == "OK" and seconds < self._call_seconds:
             return
         if code == "OK" and seconds < self._slow_seconds:
             level, event = self._level, "call"

@@ -104,6 +104,8 @@ class PoolServicer:
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active, record)
                 record.code, record.reason = code_pb2.Code.Name(status.code), status.message
+                # A call without a valid token has no caller yet.
+                record.caller = record.caller or context.peer()
             else:
                 record.code, record.sent_bytes = _OK, len(response)
                 active.sending()
@@ -149,6 +151,8 @@ class PoolServicer:
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active, record)
                 record.code, record.reason = code_pb2.Code.Name(status.code), status.message
+                # A call without a valid token has no caller yet.
+                record.caller = record.caller or context.peer()
             else:
                 record.code = _OK
                 return
