@@ -208,7 +208,6 @@ class ActiveCalls:
                 _log.warning("dropping an unread response", caller=call.caller, seconds=send_timeout)
                 call.end(_unread(send_timeout))
             elif call.receiving_since < receiving_since and not call.is_sending:
-                _log.warning("ending an incomplete call", caller=call.caller, seconds=self.receive_timeout)
                 call.end(_incomplete(self.receive_timeout))
         self._timer_runs = bool(self._calls)
         if self._timer_runs:
