@@ -26,8 +26,18 @@ QUICK = ("--duration", 0.2, "--warm-up", 0)
 SMALL = ("--shape", "8x8x8")
 
 
-def test_the_table_has_a_row_for_each_rate(command: Command, server_address: str) -> None:
-    done = command("bench", server_address, *SMALL, "--rate", 50, "-r", 100, "--arrivals", "constant", *QUICK)
+@pytest.fixture
+def bench(entry_point: Command, server_address: str) -> Command:
+    """Run the command with the shared server in this process."""
+
+    def run(*arguments: object) -> CompletedProcess[str]:
+        return entry_point("bench", server_address, *arguments)
+
+    return run
+
+
+def test_the_table_has_a_row_for_each_rate(bench: Command) -> None:
+    done = bench(*SMALL, "--rate", 50, "-r", 100, "--arrivals", "constant", *QUICK)
     assert (done.returncode, done.stderr) == (0, "")
     _, table, notes = done.stdout.split("\n\n")
     headings, *rows = table.splitlines()
@@ -44,9 +54,9 @@ def test_the_table_has_a_row_for_each_rate(command: Command, server_address: str
     assert "Knee: " in notes
 
 
-def test_every_scheduled_call_is_in_the_json(command: Command) -> None:
+def test_every_scheduled_call_is_in_the_json(bench: Command, server_address: str) -> None:
     flags = ("--rate", 100, "--arrivals", "constant", "--duration", 0.305, "--warm-up", 0, "--json")
-    done = command("bench", *SMALL, *flags)
+    done = bench(*SMALL, *flags)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     (row,) = report["rows"]
@@ -55,27 +65,27 @@ def test_every_scheduled_call_is_in_the_json(command: Command) -> None:
     assert (row["calls"], row["refused"], row["not_started"], row["errors"]) == (30, 0, 0, [])
     assert row["latency_ms"]["max"] >= row["start_delay_ms"]["p50"] >= 0
     assert (report["workers"], report["capacity"], report["knee"]) == (1, None, None)
-    assert report["command"] == "poolservice bench " + " ".join(map(str, (*SMALL, *flags)))
+    assert report["command"] == " ".join(map(str, ("poolservice", "bench", server_address, *SMALL, *flags)))
     assert datetime.fromisoformat(report["date"]).tzinfo is not None
 
 
-def test_a_large_payload_has_fewer_calls_in_flight(command: Command) -> None:
-    done = command("bench", "--shape", "32x256x256", "--rate", 10, "--duration", 0.05, "--warm-up", 0, "--json")
+def test_a_large_payload_has_fewer_calls_in_flight(bench: Command) -> None:
+    done = bench("--shape", "32x256x256", "--rate", 10, "--duration", 0.05, "--warm-up", 0, "--json")
     assert done.returncode == 0, done.stderr
     # 256 MiB of 8 MiB each.
     assert json.loads(done.stdout)["rows"][0]["max_outstanding"] == 32
 
 
-def test_an_image_can_be_sent_at_a_rate(command: Command, photograph: Path) -> None:
-    done = command("bench", "--op", "gap2d", "-i", photograph, "--rate", 20, *QUICK, "--json")
+def test_an_image_can_be_sent_at_a_rate(bench: Command, photograph: Path) -> None:
+    done = bench("--op", "gap2d", "-i", photograph, "--rate", 20, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
     assert row["mean_ms"]["decode"] > 0
     assert row["errors"] == []
 
 
-def test_a_sweep_measures_rates_up_to_above_the_capacity(command: Command) -> None:
-    done = command("bench", *SMALL, "--sweep", "--duration", 0.2, "--warm-up", 0, "--max-outstanding", 64, "--json")
+def test_a_sweep_measures_rates_up_to_above_the_capacity(bench: Command) -> None:
+    done = bench(*SMALL, "--sweep", "--duration", 0.2, "--warm-up", 0, "--max-outstanding", 64, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["capacity"]["concurrency"] == 32
@@ -154,9 +164,9 @@ class _Page(HTMLParser):
         self.texts.append(data)
 
 
-def test_the_html_report_is_complete_and_loads_nothing(command: Command, server_address: str, tmp_path: Path) -> None:
+def test_the_html_report_is_complete_and_loads_nothing(bench: Command, server_address: str, tmp_path: Path) -> None:
     flags = ("--rate", 50, "--rate", 90, *QUICK, "--report", "load.html")
-    done = command("bench", server_address, *SMALL, *flags)
+    done = bench(*SMALL, *flags)
     assert done.returncode == 0, done.stderr
     source = (tmp_path / "load.html").read_text()
     page = _Page(source)
@@ -182,18 +192,18 @@ def test_the_html_report_is_complete_and_loads_nothing(command: Command, server_
     assert "Knee: " in texts
 
 
-def test_the_html_report_of_a_closed_loop_shows_concurrencies(command: Command, tmp_path: Path) -> None:
-    done = command("bench", *SMALL, "-c", 1, "-c", 3, *QUICK, "--report", "load.html")
+def test_the_html_report_of_a_closed_loop_shows_concurrencies(bench: Command, tmp_path: Path) -> None:
+    done = bench(*SMALL, "-c", 1, "-c", 3, *QUICK, "--report", "load.html")
     assert done.returncode == 0, done.stderr
     texts = _Page((tmp_path / "load.html").read_text()).texts
     assert "concurrent calls" in texts
     assert "scheduled" not in texts
 
 
-def test_hostile_names_are_escaped_in_the_html_report(command: Command, tmp_path: Path) -> None:
+def test_hostile_names_are_escaped_in_the_html_report(bench: Command, tmp_path: Path) -> None:
     name = "<script>alert('1')<&lt;\u202e.npy"
     np.save(tmp_path / name, np.ones((1, 4, 4), np.float32))
-    done = command("bench", "--input", name, "--rate", 50, *QUICK, "--report", "load.html")
+    done = bench("--input", name, "--rate", 50, *QUICK, "--report", "load.html")
     assert done.returncode == 0, done.stderr
     page = _Page((tmp_path / "load.html").read_text())
     assert "script" not in page.tags
@@ -201,8 +211,8 @@ def test_hostile_names_are_escaped_in_the_html_report(command: Command, tmp_path
     assert any(r"<script>alert('1')<&lt;\u202e.npy" in text for text in page.texts)
 
 
-def test_the_png_report_is_an_image(command: Command, tmp_path: Path) -> None:
-    done = command("bench", *SMALL, "--rate", 50, "--rate", 90, *QUICK, "--report", "load.PNG")
+def test_the_png_report_is_an_image(bench: Command, tmp_path: Path) -> None:
+    done = bench(*SMALL, "--rate", 50, "--rate", 90, *QUICK, "--report", "load.PNG")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "load.PNG") as picture:
         picture.load()
@@ -237,16 +247,16 @@ def test_the_png_report_needs_matplotlib(server_address: str, tmp_path: Path) ->
     ],
 )
 def test_a_wrong_load_is_reported_before_anything_is_measured(
-    entry_point: Command, server_address: str, arguments: list[str], status: int, words: str
+    bench: Command, arguments: list[str], status: int, words: str
 ) -> None:
-    done = entry_point("bench", server_address, *arguments)
+    done = bench(*arguments)
     assert (done.returncode, done.stdout) == (status, "")
     assert words in done.stderr
 
 
-def test_a_report_that_cannot_be_written_keeps_the_figures(command: Command, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_keeps_the_figures(bench: Command, tmp_path: Path) -> None:
     (tmp_path / "load.html").mkdir()
-    done = command("bench", *SMALL, "--rate", 50, *QUICK, "--json", "--report", "load.html")
+    done = bench(*SMALL, "--rate", 50, *QUICK, "--json", "--report", "load.html")
     assert done.returncode == FAILED
     assert json.loads(done.stdout)["rows"]
     assert done.stderr == "poolservice: load.html: Is a directory\n"
