@@ -13,7 +13,7 @@ from poolservice_server.settings import Settings, load, unknown_variables
 
 MEBIBYTE = 2**20
 # What README.md says of the memory of one process, and of the messages that arrive at the same time.
-BASE_BYTES, MESSAGES = 300 * MEBIBYTE, 8
+BASE_BYTES, MESSAGES = 350 * MEBIBYTE, 8
 # A process ends half a second after its grace period; the rest is for a busy node.
 END_SECONDS = 5
 
