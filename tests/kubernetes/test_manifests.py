@@ -203,3 +203,11 @@ def test_the_paths_in_the_readme_exist() -> None:
     assert named == {
         f"{folder}/{path.name}" for folder in ("overlays", "components") for path in (KUBERNETES / folder).iterdir()
     }
+
+
+def test_the_overlay_in_the_readme_can_be_rendered(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", (KUBERNETES / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "kustomization.yaml").write_text(block)
+    (tmp_path / "poolservice").symlink_to(ROOT)
+    kinds = {one["kind"] for one in render(tmp_path)}
+    assert {"Deployment", "HorizontalPodAutoscaler", "PersistentVolumeClaim"} <= kinds
