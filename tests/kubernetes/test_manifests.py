@@ -14,6 +14,8 @@ import yaml
 from tests.kubernetes.kustomize import Object, container_of, identity, pod_of, render
 from tests.kubernetes.variants import COMPOSED, KUBERNETES, ROOT, VARIANTS, folder_of, manifests_of
 
+from poolservice import __version__
+
 # The oldest version that README.md names, and one of the newest with a schema.
 OLDEST_VERSION, NEWEST_VERSION = "1.30", "1.37"
 # Their schemas belong to operators and are not in Kubernetes' own.
@@ -211,3 +213,10 @@ def test_the_overlay_in_the_readme_can_be_rendered(tmp_path: Path) -> None:
     (tmp_path / "poolservice").symlink_to(ROOT)
     kinds = {one["kind"] for one in render(tmp_path)}
     assert {"Deployment", "HorizontalPodAutoscaler", "PersistentVolumeClaim"} <= kinds
+
+
+def test_the_images_have_the_version_of_this_repository() -> None:
+    files = [*KUBERNETES.rglob("*.yaml"), KUBERNETES / "README.md"]
+    tags = [tag for file in files for tag in re.findall(r"(?:newTag: |/poolservice:)([\d.]+\d)", file.read_text())]
+    assert len(tags) >= 6
+    assert set(tags) == {__version__}
