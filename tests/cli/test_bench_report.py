@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poolservice_client import ClientStats, DeviceInfo, Overloaded, PoolClient, ServerInfo
+from poolservice_client import ClientStats, DeviceInfo, Execution, Overloaded, PoolClient, ServerInfo
 from poolservice_client._cli import bench_report_file
 from poolservice_client._cli.bench_charts import charts
 from poolservice_client._cli.bench_measurement import ClosedLoop, Load, Measurement, OpenLoop
@@ -96,3 +96,13 @@ def test_texts_of_a_hostile_server_are_escaped(info: ServerInfo, tmp_path: Path)
     assert "\x1b" not in page
     assert page.count("&lt;script&gt;") >= 4
     bench_report_file.write(tmp_path / "report.png", _report(server, [row]))
+
+
+@pytest.mark.parametrize("milliseconds", [0.02, 1.3, 2.7, 5.1, 900.0])
+def test_an_axis_has_ticks_around_any_value(info: ServerInfo, milliseconds: float, tmp_path: Path) -> None:
+    row = Measurement(OpenLoop(100, "poisson", 10), seconds=1.0)
+    row.record_success(milliseconds, Execution("cpu", 1, 0, 0, 0, 0))
+    bench_report_file.write(tmp_path / "report.html", _report(info, [row]))
+    latency, throughput, _ = (tmp_path / "report.html").read_text().split("</svg>")[:3]
+    for chart in (latency, throughput):
+        assert chart.count('class="grid"') >= 1

@@ -69,9 +69,8 @@ async def test_a_latency_counts_from_the_time_at_which_the_call_was_due() -> Non
 
     measurement = _open_loop(100)
     await generate_load(call, measurement, seconds=0.105)
-    second = measurement.latencies[1]
-    assert second >= 90
-    assert measurement.start_delays[1] == pytest.approx(second, abs=second / 2)
+    # The second call was due at 20 ms and starts at 110 ms at the earliest.
+    assert measurement.latencies[1] >= measurement.start_delays[1] >= 90
 
 
 async def test_calls_above_the_limit_are_counted_and_not_started() -> None:

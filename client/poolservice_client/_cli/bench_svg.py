@@ -26,11 +26,17 @@ class _Axis:
     def ticks(self) -> Iterator[float]:
         """Yield the values of the axis's ticks, in ascending order."""
         if self._log:
-            for exponent in range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1):
-                yield from (tick for step in (1, 2, 5) if self._low <= (tick := step * 10.0**exponent) <= self._high)
+            powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
+            ticks = [tick for power in powers for step in (1, 2, 5) if self._has(tick := step * 10.0**power)]
+            if len(ticks) < 2:
+                ticks = [tick for power in powers for step in range(1, 10) if self._has(tick := step * 10.0**power)]
+            yield from ticks
         else:
             step = _step((self._high - self._low) / _TICKS)
             yield from (number * step for number in range(math.floor(self._high / step) + 1))
+
+    def _has(self, value: float) -> bool:
+        return self._low <= value <= self._high
 
 
 def draw(chart: Chart) -> str:
@@ -62,7 +68,8 @@ def _y_axis(chart: Chart) -> _Axis:
     highest = max(values, default=0.0)
     if chart.log:
         lowest = min((value for value in values if value > 0), default=1.0)
-        return _Axis(lowest / 1.3, max(highest, lowest) * 1.3, _BOTTOM, _TOP, log=True)
+        # Wide enough for a tick, even around a single value.
+        return _Axis(lowest / 1.5, max(highest, lowest) * 1.5, _BOTTOM, _TOP, log=True)
     return _Axis(0.0, highest * 1.05 or 1.0, _BOTTOM, _TOP)
 
 
