@@ -72,7 +72,6 @@ def test_an_example_runs_with_its_defaults(
         (["linear_probe", "missing"], "missing"),
         (["folder_to_features", "broken"], "broken.jpg"),
         (["one_call", "missing.jpg"], "missing.jpg"),
-        (["ray_data", "--backbone", "resnet"], "backbone: there is no backbone resnet"),
         (["torch_dataloader", "--backbone", "resnet"], "backbone: there is no backbone resnet"),
         (["torch_dataloader", "missing.jpg"], "missing.jpg"),
     ],
@@ -122,11 +121,6 @@ def test_the_dataset_has_features_of_a_backbone(load_example: Callable[[str], Mo
     assert [tuple(vector.shape) for vector in dataset.__getitems__([0, 1])] == [(16,), (16,)]
 
 
-def test_the_ray_class_adds_features_of_a_backbone(load_example: Callable[[str], ModuleType]) -> None:
-    added = load_example("ray_data").AddFeatures(backbone="mobilenetv2")({"path": np.array(["photo.jpg"])})
-    assert added["features"].shape == (1, 16)
-
-
 def test_similar_images_are_found_and_drawn(
     load_example: Callable[[str], ModuleType], readers_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,24 +149,6 @@ def test_the_linear_probe_separates_two_classes(
     assert capsys.readouterr().out == "2 classes, 16 images: accuracy 100.0% on 4 images\n"
     with pytest.raises(SystemExit, match="needs a folder of images for each of at least two classes"):
         example.main("photos", None)
-
-
-def test_the_ray_class_adds_a_column(load_example: Callable[[str], ModuleType]) -> None:
-    batch = {"path": np.array(["photo.jpg", "photos/0.jpg"], dtype=object), "label": np.array([1, 2])}
-    result = load_example("ray_data").AddFeatures()(batch)
-    assert sorted(result) == ["features", "label", "path"]
-    assert (result["features"].shape, result["features"].dtype) == ((2, 3), np.float16)
-
-
-def test_ray_data_says_that_ray_is_missing(
-    load_example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    load_example("ray_data").main()
-    assert capsys.readouterr().out.splitlines() == [
-        "Ray is not installed (pip install 'ray[data]'), so the paths are mapped in this process.",
-        "features of shape (3, 3)",
-    ]
 
 
 def test_the_asgi_application_responds(load_example: Callable[[str], ModuleType]) -> None:

@@ -78,7 +78,10 @@ COMMANDS = [
 
 def test_the_documents_have_snippets() -> None:
     assert {snippet.document for snippet in PROGRAMS} >= {"README.md", "client/README.md"}
-    assert {snippet.example for snippet in EXCERPTS} >= {"examples/ray_data.py", "examples/asgi_service.py"}
+    assert {snippet.example for snippet in EXCERPTS} >= {
+        "examples/ray_images_to_parquet.py",
+        "examples/asgi_service.py",
+    }
     assert any("poolservice pool" in command for _, command in COMMANDS)
 
 
