@@ -211,11 +211,13 @@ async def test_a_process_that_stops_stays_unready(backend: FakeBackend) -> None:
     assert changes.seen == [False]
 
 
-async def _backbones_checked(readiness: Readiness, backend: FakeBackend, number: int) -> None:
-    """Tick until backbones have been checked so many times in all."""
-    while len(backend.backbone_checks) < number or readiness.is_checking:
+async def _backbone_checked(readiness: Readiness, backend: FakeBackend) -> None:
+    """Tick until a check of a backbone has started, and wait until the readiness knows its outcome."""
+    number = len(backend.backbone_checks)
+    while len(backend.backbone_checks) == number:
         readiness.tick()
         await asyncio.sleep(0)
+    await _ended(readiness)
 
 
 async def test_a_backbone_that_works_on_its_known_input_serves_after_failed_runs(
@@ -223,7 +225,7 @@ async def test_a_backbone_that_works_on_its_known_input_serves_after_failed_runs
 ) -> None:
     changes = Changes(readiness)
     backend.suspected_backbones.add("tiny")
-    await _backbones_checked(readiness, backend, 1)
+    await _backbone_checked(readiness, backend)
     assert readiness.serves("tiny")
     assert not backend.suspected_backbones
     assert not changes.seen
@@ -235,12 +237,13 @@ async def test_a_backbone_that_fails_on_its_known_input_does_not_serve_until_it_
     changes = Changes(readiness)
     backend.broken_backbones.add("tiny")
     backend.suspected_backbones.add("tiny")
-    await _backbones_checked(readiness, backend, 2)
+    await _backbone_checked(readiness, backend)
+    await _backbone_checked(readiness, backend)
     assert not readiness.serves("tiny")
     assert readiness.serves("other")
     assert readiness.is_ready
     backend.broken_backbones.clear()
-    await _backbones_checked(readiness, backend, 3)
+    await _backbone_checked(readiness, backend)
     assert readiness.serves("tiny")
     assert len(changes.seen) == 2
 
