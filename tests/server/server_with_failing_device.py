@@ -3,7 +3,8 @@
     FAULT_FOLDER=folder python tests/server/server_with_failing_device.py FLAGS...
 
 While the folder has a file `fails`, all work of the device fails. While it has a pipe `hangs`, work waits until
-somebody writes to the pipe. The server looks at its device every few milliseconds, so that tests need not wait.
+somebody opens and closes the pipe. The server looks at its device every few milliseconds, so that tests need not wait.
+The environment variable STUCK_TICKS says after how many looks a computation is stuck; without it, none ever is.
 
 Worker processes import this file as well, so they have the same device.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from poolservice_server import process
+from poolservice_server import process, readiness
 from poolservice_server.__main__ import main
 from poolservice_server.backend import circuit_breaker, selection
 from poolservice_server.backend.cpu import CpuDevice
@@ -51,6 +52,7 @@ def replace(module: Any, name: str, value: object) -> None:
 
 replace(selection, "CpuDevice", FailingCpu)
 replace(process, "Readiness", partial(Readiness, tick_seconds=_TICK_SECONDS))
+replace(readiness, "_STUCK_TICKS", int(os.environ.get("STUCK_TICKS", 10**9)))
 replace(circuit_breaker, "_FIRST_PROBE_SECONDS", _TICK_SECONDS)
 replace(circuit_breaker, "_MAX_PROBE_SECONDS", _TICK_SECONDS)
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ def test_watch_reports_each_change_once(
 def test_a_device_that_hangs_makes_the_server_unready_until_it_returns(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = start_server(command=FAILING_COMMAND, env={"FAULT_FOLDER": str(tmp_path)})
+    environment = {"FAULT_FOLDER": str(tmp_path), "STUCK_TICKS": "100"}
+    server = start_server(command=FAILING_COMMAND, env=environment)
     with health_of(server) as health:
         ready = watch(health)
         os.mkfifo(tmp_path / "hangs")
