@@ -124,6 +124,10 @@ bench-overload: $(VENV)/installed ## offer a server three times the load that it
 	$(BIN)/python tests/bench/overload.py $(FLAGS)
 .PHONY: bench-overload
 
+bench-health: $(VENV)/installed ## measure how long health checks take while the queue is full
+	$(BIN)/python tests/bench/health.py $(FLAGS)
+.PHONY: bench-health
+
 bench-startup: $(VENV)/installed ## measure how long a server takes to start, and what takes the time
 	$(BIN)/python tests/bench/startup.py $(FLAGS)
 .PHONY: bench-startup

@@ -30,6 +30,8 @@ _MAX_PROBE_SECONDS = 300.0
 # A memory limit doubles after this time without running out of memory.
 _MEMORY_LIMIT_SECONDS = 30.0
 
+_WRONG_RESULT = "it computed a known result wrongly"
+
 # Batch keys whose memory limit is remembered. Beyond that, the limit that was lowered first is forgotten; the device
 # then runs out of memory once more.
 _MAX_MEMORY_LIMITS = 256
@@ -136,8 +138,8 @@ class CircuitBreaker:
             return str(error) or type(error).__name__
         if probe.is_correct(cast("tuple[SpecResult, ...]", pooled)):
             return ""
-        self._suspend("it computed a known result wrongly")
-        return self._reason
+        self._suspend(_WRONG_RESULT, "device computes wrongly, suspending it")
+        return _WRONG_RESULT
 
     def check_backbone(self, name: str) -> str:
         """Compute the known result of a backbone of this device; return what went wrong, or ""."""
@@ -148,7 +150,7 @@ class CircuitBreaker:
             (result,) = self.run(known.stage, [known.payload], never, counted=False)
         except Exception as error:  # noqa: BLE001 - whatever the error is, the backbone does not work
             return str(error) or type(error).__name__
-        return "" if probe.is_close(cast(BackboneResult, result), known) else "it computed a known result wrongly"
+        return "" if probe.is_close(cast(BackboneResult, result), known) else _WRONG_RESULT
 
     def memory_limit(self, key: BatchKey) -> int | None:
         """Return how many bytes of a batch with this key fit; None if no batch has run out of memory."""
@@ -188,7 +190,7 @@ class CircuitBreaker:
         except DeviceFailed as error:
             with self._lock:
                 self.failures += 1
-            self._suspend(str(error))
+            self._suspend(str(error), "device failed twice, suspending it")
             raise
 
     def _handle_out_of_memory(self) -> None:
@@ -196,14 +198,14 @@ class CircuitBreaker:
             self.out_of_memory += 1
         self.device.free_memory()
 
-    def _suspend(self, reason: str) -> None:
+    def _suspend(self, reason: str, event: str) -> None:
         with self._lock:
             if self._reason:
                 return
             self._reason = reason or "it failed without an error message"
             self._probe_at = self._clock() + self._probe_seconds
             self.suspensions += 1
-        _log.error("device failed twice, suspending it", device=self.name, reason=self._reason)
+        _log.error(event, device=self.name, reason=self._reason)
 
 
 def _run(device: Device, stage: Stage, payloads: Sequence[Payload], stop: Stop) -> Sequence[Result]:
