@@ -4,7 +4,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -129,23 +128,6 @@ def test_a_replica_is_found_at_its_new_address_when_the_old_one_is_gone(
         names.hosts = [SECOND]
         assert first.stop() == 0
         assert client.pool(X, GlobalAvgPool2d()).shape == (3, 1, 1)
-
-
-def test_a_replica_is_found_although_its_name_had_the_old_address_for_some_time(
-    start_server: StartServer, names: NameServer
-) -> None:
-    first = start_server()
-    target = names.target(port_of(first))
-    with PoolClient(target, timeout=MAX_WAIT_SECONDS) as client, ThreadPoolExecutor(1) as threads:
-        client.pool(X, GlobalAvgPool2d())
-        start_second(start_server, first)
-        assert first.stop() == 0
-        waiting = threads.submit(client.pool, X, GlobalAvgPool2d())
-        # gRPC itself asks twice: when it has lost the connection, and once more a second later.
-        names.wait_for_questions(4, MAX_WAIT_SECONDS)
-        names.hosts = [SECOND]
-        assert waiting.result(MAX_WAIT_SECONDS).shape == (3, 1, 1)
-        assert client.stats().connections == 1
 
 
 def test_an_additional_replica_is_found_when_a_connection_reaches_its_age(

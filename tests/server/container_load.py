@@ -1,6 +1,6 @@
 """Calls a service with every kind of call until standard input ends, and checks each result against numpy.
 
-    python container_load.py ADDRESS ADDRESSES        the name of all replicas; their own addresses, separated by commas
+    python container_load.py ADDRESS KIND...
 
 For each line on standard input, it waits until every kind of call has been right ten more times, and writes a line. At
 the end it writes the counts as JSON. It needs only what the client's container image has.
@@ -43,27 +43,24 @@ class Load:
         retries: the retries of each client.
     """
 
-    def __init__(self, name: str, addresses: list[str]) -> None:
+    def __init__(self, address: str, kinds: list[str]) -> None:
         self.right: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
+        self._address = address
+        self._kinds = kinds
         self._changed = threading.Condition()
         self._stopped = threading.Event()
-        kinds: dict[str, tuple[Callable[..., None], Any, int]] = {
-            "small": (self._pool, (name, SMALL), 4),
-            "large": (self._pool, (name, LARGE), 1),
-            "addresses": (self._pool, (addresses, SMALL), 2),
-            "image": (self._image, (name,), 1),
-            "map": (self._map, (name,), 1),
-            "asyncio": (self._asyncio, (name,), 1),
-            "raw": (self._raw, (name,), 1),
+        calls: dict[str, Callable[[], None]] = {
+            "small": partial(self._pool, "small", SMALL, threads=4),
+            "large": partial(self._pool, "large", LARGE, threads=1),
+            "image": self._image,
+            "map": self._map,
+            "asyncio": self._asyncio,
+            "raw": self._raw,
         }
-        self._kinds = tuple(kinds)
-        self._threads = [
-            threading.Thread(target=target, args=(kind, *arguments, threads))
-            for kind, (target, arguments, threads) in kinds.items()
-        ]
+        self._threads = [threading.Thread(target=calls[kind]) for kind in kinds]
         for thread in self._threads:
             thread.start()
 
@@ -97,8 +94,8 @@ class Load:
     def _compare(self, kind: str, result: Any, expected: Planes) -> None:
         self._count(self.right if np.allclose(result, expected, rtol=1e-6) else self.wrong, kind)
 
-    def _pool(self, kind: str, address: str | list[str], shape: tuple[int, ...], threads: int) -> None:
-        with PoolClient(address, timeout=_CALL_SECONDS) as client:
+    def _pool(self, kind: str, shape: tuple[int, ...], threads: int) -> None:
+        with PoolClient(self._address, timeout=_CALL_SECONDS) as client:
 
             def call(seed: int) -> None:
                 for x in self._inputs(shape, seed):
@@ -111,17 +108,17 @@ class Load:
                 caller.join()
             self.retries[kind] = client.stats().retries
 
-    def _image(self, kind: str, address: str, _threads: int) -> None:
-        with PoolClient(address, timeout=_CALL_SECONDS) as client:
+    def _image(self) -> None:
+        with PoolClient(self._address, timeout=_CALL_SECONDS) as client:
             for x in self._inputs((64, 64, 3), 0):
                 pixels = (x * 255).astype(np.uint8)
                 file = io.BytesIO()
                 Image.fromarray(pixels).save(file, "PNG")
                 means = (pixels / 255).mean((0, 1)).reshape(3, 1, 1)
-                self._call(kind, partial(client.pool, file.getvalue(), GlobalAvgPool2d()), means)
-            self.retries[kind] = client.stats().retries
+                self._call("image", partial(client.pool, file.getvalue(), GlobalAvgPool2d()), means)
+            self.retries["image"] = client.stats().retries
 
-    def _map(self, kind: str, address: str, _threads: int) -> None:
+    def _map(self) -> None:
         # One map for the whole time.
         sent: deque[Planes] = deque()
 
@@ -130,50 +127,50 @@ class Load:
                 sent.append(x)
                 yield x
 
-        with PoolClient(address, timeout=_CALL_SECONDS) as client:
+        with PoolClient(self._address, timeout=_CALL_SECONDS) as client:
             results = client.map(inputs(), MaxPool2d(2))
             try:
                 for result in results:
-                    self._compare(kind, result, maxima(sent.popleft()))
+                    self._compare("map", result, maxima(sent.popleft()))
             except PoolError as error:
-                self._count(self.failed, f"{kind}: {error}")
-            self.retries[kind] = client.stats().retries
+                self._count(self.failed, f"map: {error}")
+            self.retries["map"] = client.stats().retries
 
-    def _asyncio(self, kind: str, address: str, _threads: int) -> None:
+    def _asyncio(self) -> None:
         async def call(client: AsyncPoolClient, seed: int) -> None:
             for x in self._inputs(SMALL, seed):
                 try:
                     result = await client.pool(x, MaxPool2d(2))
                 except PoolError as error:
-                    self._count(self.failed, f"{kind}: {error}")
+                    self._count(self.failed, f"asyncio: {error}")
                 else:
-                    self._compare(kind, result, maxima(x))
+                    self._compare("asyncio", result, maxima(x))
 
         async def calls() -> None:
-            async with AsyncPoolClient(address, timeout=_CALL_SECONDS) as client:
+            async with AsyncPoolClient(self._address, timeout=_CALL_SECONDS) as client:
                 await asyncio.gather(*(call(client, seed) for seed in range(4)))
-                self.retries[kind] = client.stats().retries
+                self.retries["asyncio"] = client.stats().retries
 
         asyncio.run(calls())
 
-    def _raw(self, kind: str, address: str, _threads: int) -> None:
+    def _raw(self) -> None:
         spec = pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[2]))
         options = [
             ("grpc.service_config", _ROUND_ROBIN),
             ("grpc.enable_retries", 0),
             ("grpc.dns_min_time_between_resolutions_ms", 1000),
         ]
-        with grpc.insecure_channel(address, options) as channel:
+        with grpc.insecure_channel(self._address, options) as channel:
             stub = PoolServiceStub(channel)
             for x in self._inputs(SMALL, 0):
                 tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=x.shape, data=x.tobytes())
                 try:
                     response = stub.Pool(pb.PoolRequest(tensor=tensor, specs=[spec]), timeout=_CALL_SECONDS)
                 except grpc.RpcError as error:
-                    self._count(self.failed, f"{kind}: {error.code().name}: {error.details()}")
+                    self._count(self.failed, f"raw: {error.code().name}: {error.details()}")
                     continue
                 result = response.results[0].tensor
-                self._compare(kind, np.frombuffer(result.data, np.float32).reshape(result.shape), maxima(x))
+                self._compare("raw", np.frombuffer(result.data, np.float32).reshape(result.shape), maxima(x))
 
     def _inputs(self, shape: tuple[int, ...], seed: int) -> Iterator[Planes]:
         generator = np.random.default_rng(seed)
@@ -189,7 +186,7 @@ def maxima(x: Planes) -> Planes:
 
 def main() -> None:
     """Run the load."""
-    load = Load(sys.argv[1], sys.argv[2].split(","))
+    load = Load(sys.argv[1], sys.argv[2:])
     for _ in sys.stdin:
         print("right" if load.wait() else f"waited too long: {dict(load.right)}, {dict(load.failed)}", flush=True)
     load.stop()

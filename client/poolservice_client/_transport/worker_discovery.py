@@ -4,8 +4,8 @@ The workers of a server share its port, and the kernel assigns each new connecti
 discovery asks over each connection which worker responds, opens connections until each worker has one, and closes
 connections to workers that have another.
 
-It also replaces connections that reach nobody. gRPC resolves a name again when it loses a connection, but not while it
-cannot connect. If the name still had the old address at that time, only a new connection finds the new one.
+It also replaces connections that reach nobody by new ones. After a name could not be resolved several times, gRPC waits
+up to two minutes before it asks again; a new connection asks immediately.
 """
 
 import math
