@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.server.compose_project import COMPOSE_FILE, ROOT
+from tests.server.compose_project import COMPOSE_FILE, ROOT, Project, needs_engine
 
 PROFILES = {
     None: {"server"},
@@ -35,6 +35,14 @@ def test_each_service_belongs_to_its_profile(services: dict[str, Any]) -> None:
         for profile in service.get("profiles", [None]):
             found.setdefault(profile, set()).add(name)
     assert found == PROFILES
+
+
+@pytest.mark.image
+@needs_engine
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_engine_reads_each_profile(profile: str | None) -> None:
+    config = yaml.safe_load(Project(profile).compose("config"))
+    assert config["services"].keys() >= PROFILES[profile] | PROFILES[None]
 
 
 def test_every_port_is_published_on_this_machine_only(services: dict[str, Any]) -> None:

@@ -71,6 +71,12 @@ def test_the_image_has_no_compiler_and_no_pip(server: Server) -> None:
         server.run_inside("/opt/poolservice/bin/python", "-m", "pip")
 
 
+def test_no_program_of_the_image_may_change_its_user() -> None:
+    # Only root may read all folders.
+    arguments = ("--user", "0", "--entrypoint", "find", IMAGE, "/", "-xdev", "-type", "f", "-perm", "/6000")
+    assert output(ENGINE, "run", "--rm", *arguments) == ""
+
+
 def test_every_module_has_bytecode_that_no_start_compiles_again(server: Server) -> None:
     script = (
         "import importlib.util, pathlib, sys, poolservice_server.process\n"
