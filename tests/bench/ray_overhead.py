@@ -27,6 +27,8 @@ from load import METHOD, Measurement, closed_loop, load_average, rotated
 from poolservice.v1 import pool_pb2
 
 CONCURRENCIES = (8, 32)
+# With more batches of images, the queue would be full, and their requests would be refused.
+BATCH_CONCURRENCIES = (8,)
 PLAIN, RAY, HAPROXY = "without Ray", "Ray Serve", "Ray Serve, HAProxy"
 
 _RAY = ("-m", "poolservice_server", "ray", "--device", "cpu")
@@ -52,12 +54,14 @@ class Work(NamedTuple):
         method: the path of the method.
         message: the encoded message.
         requests: the number of requests in it.
+        concurrencies: how many messages are in progress at a time.
     """
 
     name: str
     method: str
     message: bytes
     requests: int
+    concurrencies: tuple[int, ...]
 
 
 def command(
@@ -85,7 +89,7 @@ def command(
     for name in list(servers)[1:]:
         table.add_column(f"machines, {name}", justify="right")
     for work in works:
-        for concurrency in CONCURRENCIES:
+        for concurrency in work.concurrencies:
             medians = {name: _median(measured[work.name, concurrency, name]) for name in servers}
             cells = [
                 cell
@@ -109,12 +113,15 @@ def command(
 
 
 def _works(job: Job) -> list[Work]:
-    single = Work(job.name, METHOD, job.request, 1)
+    single = Work(job.name, METHOD, job.request, 1, CONCURRENCIES)
     if job.name not in _BATCHES:
         return [single]
     count = _BATCHES[job.name]
     batch = pool_pb2.PoolBatchRequest(requests=[pool_pb2.PoolRequest.FromString(job.request)] * count)
-    return [single, Work(f"{job.name} x {count}", f"{METHOD}Batch", batch.SerializeToString(), count)]
+    return [
+        single,
+        Work(f"{job.name} x {count}", f"{METHOD}Batch", batch.SerializeToString(), count, BATCH_CONCURRENCIES),
+    ]
 
 
 Measurements = dict[tuple[str, int, str], list[Measurement]]
@@ -124,7 +131,7 @@ async def _run(works: list[Work], servers: dict[str, Server], seconds: float, ro
     measured: Measurements = {}
     for number in range(rounds):
         for work in works:
-            for concurrency in CONCURRENCIES:
+            for concurrency in work.concurrencies:
                 for name in rotated(list(servers), number):
                     one = await _measure(work, servers[name], concurrency, seconds)
                     measured.setdefault((work.name, concurrency, name), []).append(one)
