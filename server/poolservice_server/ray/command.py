@@ -1,5 +1,6 @@
 """`poolservice-server ray`: starts Ray on this machine, deploys the service on it, and stops both."""
 
+import asyncio
 import math
 import os
 import signal
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import structlog
 
@@ -115,12 +117,18 @@ def running(settings: RaySettings, address: str) -> Iterator[str]:
             handle = serve.run(service, name=APPLICATION, route_prefix=ROUTE_PREFIX)
         except RuntimeError as error:
             raise SettingsError(f"the replicas do not start: {error}") from None
-        yield handle.describe.remote().result()
+        yield asyncio.run(_device(handle))
         # Before the proxies end, which still have to send the responses.
         serve.delete(APPLICATION)
         serve.shutdown()
     finally:
         ray.shutdown()
+
+
+async def _device(handle: Any) -> str:
+    # A handle works in an event loop, whatever Serve's environment variables say.
+    description: str = await handle.describe.remote()
+    return description
 
 
 def _check_proxy(settings: RaySettings) -> None:
