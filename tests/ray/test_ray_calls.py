@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 GAP = pb.PoolSpec(spatial_dims=2, global_avg_pool=pb.GlobalAvgPool())
 WRONG_WINDOW = pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[9]))
 INVALID = pb.PoolRequest(specs=[GAP], image=pb.Image(data=b"not an image"))
+
+# So that errors are equal, which have the id of their call.
+SAME_ID = (("x-request-id", "same"),)
 
 Details = tuple[grpc.StatusCode, str, status_pb2.Status]
 
@@ -82,7 +86,7 @@ def test_each_request_of_a_batch_has_the_outcome_of_a_server_without_ray(
     stub: PoolServiceStub, plain_stub: PoolServiceStub
 ) -> None:
     batch = pb.PoolBatchRequest(requests=[request(1), INVALID, request(2)])
-    outcomes, expected = (one.PoolBatch(batch).results for one in (stub, plain_stub))
+    outcomes, expected = (one.PoolBatch(batch, metadata=SAME_ID).results for one in (stub, plain_stub))
     assert [one.status for one in outcomes] == [one.status for one in expected]
     assert [result(outcomes[index].response) for index in (0, 2)] == [1.0, 2.0]
 
@@ -101,7 +105,8 @@ def test_each_request_of_a_batch_has_the_outcome_of_a_server_without_ray(
 def test_errors_have_code_message_and_details_of_a_server_without_ray(
     stub: PoolServiceStub, plain_stub: PoolServiceStub, message: pb.PoolRequest
 ) -> None:
-    assert failure(lambda: stub.Pool(message)) == failure(lambda: plain_stub.Pool(message))
+    error, expected = (failure(partial(one.Pool, message, metadata=SAME_ID)) for one in (stub, plain_stub))
+    assert error == expected
 
 
 def test_a_call_without_a_message_is_refused(ray_service: RayService) -> None:
@@ -138,7 +143,7 @@ def test_a_message_that_is_no_request_ends_a_stream_as_without_ray(ray_service: 
     def end(address: str) -> Details:
         with grpc.insecure_channel(address) as channel:
             method: Any = channel.stream_stream("/poolservice.v1.PoolService/PoolStream")
-            return failure(lambda: list(method(iter([b"\xff\xff"]))))
+            return failure(lambda: list(method(iter([b"\xff\xff"]), metadata=SAME_ID)))
 
     assert end(ray_service.address) == end(plain_address)
 
@@ -153,10 +158,12 @@ def test_health_is_that_of_a_replica(ray_service: RayService, client: PoolClient
     assert client.health()
     with grpc.insecure_channel(ray_service.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        service = health.Check(health_pb2.HealthCheckRequest(service="poolservice.v1.PoolService"))
-        code, _, _ = failure(lambda: health.Check(health_pb2.HealthCheckRequest(service="nothing")))
-    assert service.status == health_pb2.HealthCheckResponse.SERVING
+        for name in ("", "poolservice.v1.PoolService", "liveness"):
+            status = health.Check(health_pb2.HealthCheckRequest(service=name)).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        code, message, _ = failure(lambda: health.Check(health_pb2.HealthCheckRequest(service="nothing")))
     assert code is grpc.StatusCode.NOT_FOUND
+    assert 'ask for "poolservice.v1.PoolService", "liveness", or "backbone/NAME"' in message
 
 
 def own_address() -> str:

@@ -23,9 +23,10 @@ from google.rpc import code_pb2, status_pb2
 from poolservice import codec
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
+from poolservice_server.core.call_ids import REQUEST_ID_KEY, read_call_ids
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.ray.local_callers import is_local
-from poolservice_server.ray.serve_call import STATUS_DETAILS_KEY, CallFailed, ServeMethod, call_replica
+from poolservice_server.ray.serve_call import STATUS_DETAILS_KEY, CallFailed, ServeMethod, call_replica, with_request_id
 
 POOL_SERVICE = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
 HEALTH_SERVICE = "grpc.health.v1.Health"
@@ -99,31 +100,33 @@ class _ServiceHandler(grpc.GenericRpcHandler):
         return handler
 
     def _handle(
-        self, serve_method: ServeMethod, respond: Callable[[ServeMethod, _Context], Awaitable[Any]]
+        self, serve_method: ServeMethod, respond: Callable[[ServeMethod, _Context, str], Awaitable[Any]]
     ) -> Callable[[object, _Context], Awaitable[Any]]:
         async def handle(_source: object, context: _Context) -> Any:
+            # Here and not in the replica, whose log would not know the id of a call that does not reach it.
+            request_id = read_call_ids(context.invocation_metadata() or ()).request_id
             try:
                 if self._only_local and not is_local(context.peer()):
-                    raise CallFailed(_NOT_LOCAL)
-                return await respond(serve_method, context)
+                    raise CallFailed(with_request_id(_NOT_LOCAL, request_id))
+                return await respond(serve_method, context, request_id)
             except CallFailed as failed:
                 status = failed.status
             except grpc.aio.BaseError:
                 # The caller has left: gRPC can neither receive nor send.
                 raise asyncio.CancelledError from None
-            return await _abort(context, status)
+            return await _abort(context, status, request_id)
 
         return handle
 
 
-async def _respond(serve_method: ServeMethod, context: _Context) -> bytes:
+async def _respond(serve_method: ServeMethod, context: _Context, request_id: str) -> bytes:
     message = await context.read()
     if message is grpc.aio.EOF:
-        raise CallFailed(_NO_MESSAGE)
-    return await call_replica(serve_method, message, context)
+        raise CallFailed(with_request_id(_NO_MESSAGE, request_id))
+    return await call_replica(serve_method, message, context, request_id)
 
 
-async def _respond_to_stream(serve_method: ServeMethod, context: _Context) -> None:
+async def _respond_to_stream(serve_method: ServeMethod, context: _Context, request_id: str) -> None:
     """Let replicas respond to each request of a stream, as far as the flow control lets requests in."""
     await context.send_initial_metadata(())
     flow_control = FlowControl()
@@ -133,7 +136,7 @@ async def _respond_to_stream(serve_method: ServeMethod, context: _Context) -> No
         nbytes = len(message)
         try:
             try:
-                response = await call_replica(serve_method, message, context)
+                response = await call_replica(serve_method, message, context, request_id)
             except CallFailed as failed:
                 response = _outcome(message, failed)
             flow_control.add(len(response))
@@ -172,9 +175,9 @@ def _outcome(message: bytes, failed: CallFailed) -> bytes:
     return codec.encode_stream_response(correlation_id, failed.status, None)
 
 
-async def _abort(context: _Context, status: status_pb2.Status) -> Any:
+async def _abort(context: _Context, status: status_pb2.Status, request_id: str) -> Any:
     """End the call with `status`; never returns."""
-    details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+    details = ((STATUS_DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request_id))
     try:
         await context.abort(_STATUS_CODES[status.code], status.message, details)
     except grpc.aio.AbortError:

@@ -1,18 +1,26 @@
 """One replica of the deployment: the core, whose requests come from Serve instead of a gRPC server."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import ray
 from google.rpc import code_pb2, status_pb2
-from grpc_health.v1 import health_pb2
 
 from poolservice_server.core.call import Call
+from poolservice_server.core.call_record import CallRecord
 from poolservice_server.error_status import to_status
-from poolservice_server.ray.proxy import POOL_SERVICE
+from poolservice_server.ray.replica_health import ReplicaHealth
 from poolservice_server.ray.serve_call import SECONDS_LEFT_KEY, STATUS_DETAILS_KEY
+from poolservice_server.readiness import Readiness
 from poolservice_server.settings import Settings
+
+# The code of a successful call.
+_OK = "OK"
+
+# The longest time for which the end of a replica waits for a collector of traces.
+_CLOSE_SECONDS = 5.0
 
 
 class EncodedMessage:
@@ -43,6 +51,7 @@ class Replica:
         from poolservice_server.assembled_service import AssembledService, open_backend
         from poolservice_server.backbones.loading import load_backbones
         from poolservice_server.backend import torch_version
+        from poolservice_server.observers import Observers
 
         log.configure(settings.log_level, settings.log_format)
         allocator.keep_large_messages()
@@ -51,58 +60,69 @@ class Replica:
         backbones = load_backbones(settings, backend, cores=cores)
         device = backend.devices()[0]
         self._description = f"{device.name} ({device.description}, torch {torch_version()})"
-        self._assembled = AssembledService(settings, backend, backbones, worker=0, cores=cores)
-        self._health = dict.fromkeys(
-            ("", POOL_SERVICE, *(f"backbone/{name}" for name in backbones.serving)),
-            health_pb2.HealthCheckResponse.SERVING,
+        self._observers = Observers(settings, 0, [], [])
+        self._assembled = AssembledService(
+            settings, backend, backbones, worker=0, cores=cores, observe=self._observers.observe_request
         )
-        for broken in backbones.broken:
-            self._health.setdefault(f"backbone/{broken.name}", health_pb2.HealthCheckResponse.NOT_SERVING)
+        readiness = Readiness(backend)
+        self._health = ReplicaHealth(readiness, backbones)
+        self._ready = asyncio.get_running_loop().create_task(readiness.start())
 
     async def Pool(self, message: bytes, grpc_context: Any) -> EncodedMessage:
         """Respond to a PoolRequest."""
-        return await self._respond(self._assembled.service.pool, message, grpc_context)
+        return await self._respond("Pool", self._assembled.service.pool, message, grpc_context)
 
     async def PoolBatch(self, message: bytes, grpc_context: Any) -> EncodedMessage:
         """Respond to a PoolBatchRequest."""
-        return await self._respond(self._assembled.service.pool_batch, message, grpc_context)
+        return await self._respond("PoolBatch", self._assembled.service.pool_batch, message, grpc_context)
 
     async def GetServerInfo(self, message: bytes, grpc_context: Any) -> EncodedMessage:
         """Respond to a GetServerInfoRequest."""
-        return await self._respond(self._assembled.service.server_info, message, grpc_context)
+        return await self._respond("GetServerInfo", self._assembled.service.server_info, message, grpc_context)
 
     async def PoolStream(self, message: bytes, grpc_context: Any) -> EncodedMessage:
         """Respond to one PoolStreamRequest. The proxy has the stream."""
-        return await self._respond(self._stream_response, message, grpc_context)
+        return await self._respond("PoolStream", self._stream_response, message, grpc_context)
 
     async def Check(self, message: bytes, grpc_context: Any) -> EncodedMessage:
-        """Respond to a HealthCheckRequest: a replica that responds is healthy."""
-        name = health_pb2.HealthCheckRequest.FromString(message).service
-        if name not in self._health:
-            unknown = status_pb2.Status(code=code_pb2.NOT_FOUND, message=f"there is no service {name!r}")
-            return _failed(unknown, grpc_context)
-        return EncodedMessage(health_pb2.HealthCheckResponse(status=self._health[name]).SerializeToString())
+        """Respond to a HealthCheckRequest."""
+        response = self._health.check(message)
+        return EncodedMessage(response) if isinstance(response, bytes) else _failed(response, grpc_context)
+
+    async def check_health(self) -> None:
+        """Raise if the devices do not compute. Serve calls this, and replaces a replica that fails it repeatedly."""
+        await self._ready
+        self._health.require_ready()
 
     async def describe(self) -> str:
         """Return the device, its description and torch's version."""
         return self._description
 
-    def __del__(self) -> None:
+    async def __del__(self) -> None:
         """End the threads and processes. Serve calls this once the replica has no call in progress."""
-        assembled = getattr(self, "_assembled", None)
-        if assembled is not None:
-            assembled.close()
+        self._health.drain()
+        self._assembled.close()
+        await self._observers.close(_CLOSE_SECONDS)
 
     async def _respond(
-        self, method: Callable[[Call], Awaitable[bytes]], message: bytes, context: Any
+        self, name: str, method: Callable[[Call], Awaitable[bytes]], message: bytes, context: Any
     ) -> EncodedMessage:
-        call = Call(message, _deadline(context), context.peer())
+        record = CallRecord(name, time.perf_counter(), context.invocation_metadata)
+        record.caller, record.received_bytes = context.peer(), len(message)
+        call = Call(message, _deadline(context), record.caller, method=name, record=record)
         # The response may wait for a long time, in which nobody needs the request.
         del message
         try:
-            return EncodedMessage(await method(call))
+            response = await method(call)
         except Exception as error:  # noqa: BLE001 - every error becomes a status
-            return _failed(to_status(error), context)
+            status = to_status(error, record.ids.request_id)
+            record.code, record.reason = code_pb2.Code.Name(status.code), status.message
+            return _failed(status, context)
+        else:
+            record.code, record.sent_bytes = _OK, len(response)
+            return EncodedMessage(response)
+        finally:
+            self._observers.observe_call(record)
 
     async def _stream_response(self, call: Call) -> bytes:
         responses: list[bytes] = []
@@ -113,7 +133,9 @@ class Replica:
         async def send(response: bytes) -> None:
             responses.append(response)
 
-        await self._assembled.service.pool_stream(messages(), send, deadline=call.deadline, caller=call.caller)
+        await self._assembled.service.pool_stream(
+            messages(), send, deadline=call.deadline, caller=call.caller, record=call.record
+        )
         return responses[0]
 
 

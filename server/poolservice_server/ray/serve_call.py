@@ -10,11 +10,16 @@ import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from poolservice_server.core.call_ids import REQUEST_ID_KEY
+
 #: The trailing metadata key of a failed call's google.rpc.Status, by gRPC's convention.
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 #: The metadata key with which a replica gets the seconds until the caller's deadline.
 SECONDS_LEFT_KEY = "poolservice-seconds-left"
+
+# The metadata that the replica gets from the proxy only.
+_PROXY_KEYS = (SECONDS_LEFT_KEY, REQUEST_ID_KEY)
 
 # The metadata with which a caller chooses one of several applications.
 _APPLICATION_KEY = "application"
@@ -44,10 +49,13 @@ class ServeContext:
 
     Args:
         context: gRPC's context of the call or of the stream.
+        request_id: the id of the call.
     """
 
-    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        self._metadata = [(key, value) for key, value in context.invocation_metadata() or () if key != SECONDS_LEFT_KEY]
+    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", request_id: str) -> None:
+        self._metadata = [(key, value) for key, value in context.invocation_metadata() or () if key not in _PROXY_KEYS]
+        self._metadata.append((REQUEST_ID_KEY, request_id))
+        self._request_id = request_id
         self._peer = context.peer()
         self._code: grpc.StatusCode | None = None
         self._details = ""
@@ -105,7 +113,7 @@ class ServeContext:
                 return CallFailed(status_pb2.Status.FromString(value))
         if self._code in (None, grpc.StatusCode.OK):
             return None
-        return CallFailed(self._serves_status(), is_serves=True)
+        return CallFailed(with_request_id(self._serves_status(), self._request_id), is_serves=True)
 
     def _serves_status(self) -> status_pb2.Status:
         """Return the status of a request that failed in Serve. Serve's own message may have a traceback."""
@@ -136,18 +144,34 @@ class ServeContext:
         )
 
 
+def with_request_id(status: status_pb2.Status, request_id: str) -> status_pb2.Status:
+    """Return a status with the id of the call. The server's own function would import torch into Serve's proxy."""
+    named = status_pb2.Status()
+    named.CopyFrom(status)
+    named.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+    return named
+
+
 #: Serve's handler of a method with one request. It ends with the status in its context.
 ServeMethod: TypeAlias = Callable[[bytes, ServeContext], Awaitable[bytes]]
 
 
-async def call_replica(method: ServeMethod, message: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+async def call_replica(
+    method: ServeMethod, message: bytes, context: "grpc.aio.ServicerContext[Any, Any]", request_id: str
+) -> bytes:
     """Return a replica's response to a message.
+
+    Args:
+        method: Serve's handler of the method.
+        message: the encoded request.
+        context: gRPC's context of the call or of the stream.
+        request_id: the id of the call.
 
     Raises:
         CallFailed: the request, or Serve, failed.
         CancelledError: the caller has left.
     """
-    serve_context = ServeContext(context)
+    serve_context = ServeContext(context, request_id)
     response = await method(message, serve_context)
     # Serve turns a cancellation into a status.
     task = asyncio.current_task()

@@ -24,6 +24,8 @@ _NOT_HONOURED: Mapping[str, str] = MappingProxyType(
         "auth_token_file": "without TLS, tokens would be readable on the network, and Serve's gRPC proxy checks none",
         "compression": "Serve's gRPC proxy always accepts compressed messages",
         "max_connections": _NO_LIMIT,
+        "max_connection_age": _NO_LIMIT,
+        "channelz": "Serve's gRPC proxy has no channelz",
         "caller_max_calls": _NO_LIMIT,
         "receive_timeout": _NO_LIMIT,
         "send_timeout": _NO_LIMIT,

@@ -102,6 +102,25 @@ async def test_a_caller_cannot_set_the_deadline_of_the_metadata() -> None:
         assert await channel.unary_unary(POOL)(b"", metadata=((SECONDS_LEFT_KEY, "x"),)) == b"[]"
 
 
+async def test_the_replica_and_the_caller_get_the_same_request_id() -> None:
+    async def fail_with_id(_method: str, _message: bytes, context: ServeContext) -> bytes:
+        ids = [value for key, value in context.invocation_metadata() if key == "x-request-id"]
+        context.set_trailing_metadata([(STATUS_DETAILS_KEY, _status("".join(ids)).SerializeToString())])
+        return b""
+
+    async with channel_to(fail_with_id) as channel:
+        for metadata in (), (("x-request-id", "job-7"),), (("x-request-id", "not valid"),):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await channel.unary_unary(POOL)(b"", metadata=metadata)
+            in_trailer = dict(failed.value.trailing_metadata())["x-request-id"]
+            assert failed.value.details() == in_trailer
+            assert in_trailer == "job-7" or metadata != (("x-request-id", "job-7"),)
+
+
+def _status(message: str) -> status_pb2.Status:
+    return status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message)
+
+
 async def test_a_failed_request_keeps_its_status_and_details() -> None:
     status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="wrong")
     status.details.add().Pack(error_details_pb2.BadRequest())
