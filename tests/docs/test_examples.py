@@ -43,7 +43,12 @@ def load_example(
     return load
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+# tests/ray runs the example that needs Ray.
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in EXAMPLES.glob("*.py") if not path.stem.startswith("ray_")),
+    ids=lambda path: path.stem,
+)
 def test_an_example_runs_with_its_defaults(
     path: Path, readers_folder: Path, readers_environment: dict[str, str]
 ) -> None:

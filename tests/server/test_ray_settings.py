@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from poolservice_server.ray.command import reason_in
 from poolservice_server.ray.settings import RaySettings, check_honoured
 from poolservice_server.settings import Settings, SettingsError, settings_of
 
@@ -49,6 +50,15 @@ def test_what_serve_cannot_honour_is_refused_with_the_reason(
 
 def test_a_loopback_address_is_refused_if_the_proxy_hides_the_callers(run_server: RunServer) -> None:
     assert "must be 0.0.0.0:PORT, with --insecure" in failure(run_server, env={"RAY_SERVE_ENABLE_HA_PROXY": "1"})
+
+
+def test_the_reason_why_replicas_do_not_start_is_the_end_of_the_traceback() -> None:
+    traceback = (
+        'The deployment failed:\n  File "/x.py", line 1\npoolservice_server.settings.errors.SettingsError: no file\n'
+    )
+    assert reason_in([traceback]) == "no file"
+    assert reason_in(["RuntimeError: no memory"]) == "RuntimeError: no memory"
+    assert "logs" in reason_in([""])
 
 
 def test_an_error_in_a_deployment_file_names_the_setting() -> None:

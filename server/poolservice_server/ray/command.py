@@ -115,14 +115,22 @@ def running(settings: RaySettings, address: str) -> Iterator[str]:
         service = application(settings, **replica_options(settings))
         try:
             handle = serve.run(service, name=APPLICATION, route_prefix=ROUTE_PREFIX)
-        except RuntimeError as error:
-            raise SettingsError(f"the replicas do not start: {error}") from None
+        except RuntimeError:
+            messages = [one.message for one in serve.status().applications[APPLICATION].deployments.values()]
+            raise SettingsError(f"the replicas do not start: {reason_in(messages)}") from None
         yield asyncio.run(_device(handle))
         # Before the proxies end, which still have to send the responses.
         serve.delete(APPLICATION)
         serve.shutdown()
     finally:
         ray.shutdown()
+
+
+def reason_in(messages: Sequence[str]) -> str:
+    """Return why replicas do not start: the last line of the traceback that Serve reports for a deployment."""
+    last_lines = [message.rstrip().rpartition("\n")[2] for message in messages]
+    reasons = [line.partition("SettingsError: ")[2] or line for line in last_lines if line]
+    return "; ".join(reasons) or "Serve gives no reason; its logs may have one"
 
 
 async def _device(handle: Any) -> str:

@@ -45,6 +45,9 @@ class Replica:
         settings: the server's settings.
     """
 
+    # None until the replica has started: Serve ends one that could not start, too.
+    _close: Callable[[], Awaitable[None]] | None = None
+
     def __init__(self, settings: Settings) -> None:
         # Imported here because only replicas need torch, which takes seconds to import.
         from poolservice_server import allocator, log
@@ -67,6 +70,13 @@ class Replica:
         readiness = Readiness(backend)
         self._health = ReplicaHealth(readiness, backbones)
         self._ready = asyncio.get_running_loop().create_task(readiness.start())
+
+        async def close() -> None:
+            readiness.drain()
+            self._assembled.close()
+            await self._observers.close(_CLOSE_SECONDS)
+
+        self._close = close
 
     async def Pool(self, message: bytes, grpc_context: Any) -> EncodedMessage:
         """Respond to a PoolRequest."""
@@ -100,9 +110,8 @@ class Replica:
 
     async def __del__(self) -> None:
         """End the threads and processes. Serve calls this once the replica has no call in progress."""
-        self._health.drain()
-        self._assembled.close()
-        await self._observers.close(_CLOSE_SECONDS)
+        if self._close is not None:
+            await self._close()
 
     async def _respond(
         self, name: str, method: Callable[[Call], Awaitable[bytes]], message: bytes, context: Any

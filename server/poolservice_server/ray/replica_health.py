@@ -52,7 +52,3 @@ class ReplicaHealth:
         """Raise RuntimeError unless the replica can compute."""
         if not self._readiness.is_ready:
             raise RuntimeError("the devices of this replica do not compute")
-
-    def drain(self) -> None:
-        """Be unready from now on, because the replica stops."""
-        self._readiness.drain()
