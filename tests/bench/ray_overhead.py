@@ -43,7 +43,7 @@ _HAPROXY_ENVIRONMENT = {
 # The requests in one message of PoolBatch, as `map` sends them.
 _BATCHES = {"J2": 16, "J4": 64}
 
-console = Console()
+console = Console(width=150)
 
 
 class Work(NamedTuple):

@@ -19,7 +19,7 @@ from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 from poolservice_client import GlobalAvgPool2d, LPPool2d, MaxPool2d, PoolClient, PoolError
 from poolservice_client.errors import DeadlineExceeded
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 GAP = pb.PoolSpec(spatial_dims=2, global_avg_pool=pb.GlobalAvgPool())
 WRONG_WINDOW = pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[9]))

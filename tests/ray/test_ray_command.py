@@ -20,7 +20,7 @@ from poolservice_client import GlobalAvgPool2d, PoolClient, PoolError
 from poolservice_server import testing
 from poolservice_server.listen_check import reserve
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 DEPLOYMENT_FILE = Path(__file__).parents[2] / "server/deploy/ray/serve.yaml"
 

@@ -17,7 +17,7 @@ from poolservice_client import GlobalAvgPool2d
 from poolservice_client.ray import PoolBatches
 from poolservice_server.testing import Service
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 EXAMPLE = Path(__file__).parents[2] / "client/examples/ray_images_to_parquet.py"
 

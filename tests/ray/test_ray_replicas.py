@@ -15,7 +15,7 @@ from tests.ray.test_ray_calls import request, result
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 THREADS = 8
 SECONDS = 60.0
