@@ -3,7 +3,7 @@
 import pytest
 
 from poolservice_client._cli.sdk_errors import describe
-from poolservice_client.errors import Unavailable
+from poolservice_client.errors import InvalidRequest, ServerError, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,11 @@ from poolservice_client.errors import Unavailable
 )
 def test_messages_about_tls_name_the_variables(text: str, expected: str) -> None:
     assert describe(Unavailable(text)) == expected
+
+
+def test_an_error_has_its_request_id_unless_the_message_says_all() -> None:
+    failed, wrong = ServerError("the server failed"), InvalidRequest("must be 2", field="specs")
+    assert describe(failed) == "the server failed"
+    failed.request_id = wrong.request_id = "job-7"
+    assert describe(failed) == "the server failed (request id job-7)"
+    assert describe(wrong) == "--op: must be 2"
