@@ -102,6 +102,14 @@ def test_the_guide_has_no_runbook_for_an_alert_that_does_not_exist() -> None:
     assert named == {alert["alert"] for alert in alerts()}
 
 
+def test_the_guide_explains_every_metric() -> None:
+    table = re.findall(r"^\| `(\w+)` \|", (GUIDE.parent / "METRICS.md").read_text(), re.MULTILINE)
+    explained = GUIDE.read_text().partition("## What does each metric tell me?")[2].partition("\n## ")[0]
+    metrics = [name for name in table if name.startswith(("poolservice_", "process_"))]
+    assert len(metrics) > 40
+    assert [name for name in metrics if f"`{name}`" not in explained] == []
+
+
 def test_every_recorded_series_is_used() -> None:
     text = (OBSERVE / "alerts.yml").read_text() + (OBSERVE / "dashboard.toml").read_text()
     for rule in rules():
