@@ -22,7 +22,7 @@ _ROWS = 4
 _COLUMN_INCHES = 0.55
 _LINE_INCHES = 0.29
 _LINES_SHOWN = 6
-_COLORS = 96
+_COLORS = 200
 
 
 def draw(prometheus: Prometheus, path: Path, start: float, end: float, rate_interval: str) -> None:
@@ -55,12 +55,13 @@ def draw(prometheus: Prometheus, path: Path, start: float, end: float, rate_inte
             for target in panel["targets"]
             for one in prometheus.ranges(_expression(target, rate_interval), start, end, (end - start) / 200)
         ]
+        axes.set_xlim(0, end - start)
         _DRAWN[panel["type"]](axes, panel, series, start)
     drawn = BytesIO()
     figure.savefig(drawn, dpi=88)
     plt.close(figure)
     # Fewer colors make the file a third as large.
-    Image.open(drawn).convert("RGB").quantize(_COLORS).save(path, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(_COLORS, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
 
 def _first_rows(panels: list[Json]) -> list[Json]:
