@@ -1,5 +1,6 @@
 """The health service of a real server: liveness, readiness, Watch and List."""
 
+import asyncio
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -241,3 +243,31 @@ def test_list_names_everything_to_callers_with_a_token(start_server: StartServer
             health.List(request, timeout=TIMEOUT_SECONDS)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
         assert [check(health, name) for name in NAMES] == [SERVING] * 3
+
+
+async def test_a_check_without_a_message_ends(server_address: str) -> None:
+    async with connect(server_address) as connection:
+        number = connection.call("/grpc.health.v1.Health/Check")
+        await connection.streams[number].ended.wait()
+        assert connection.streams[number].status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+async def test_a_watcher_that_does_not_read_delays_neither_others_nor_the_stop(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(command=FAILING_COMMAND, env={"FAULT_FOLDER": str(tmp_path)})
+    async with connect(server.address, window=0) as connection, grpc.aio.insecure_channel(server.address) as channel:
+        number = connection.call("/grpc.health.v1.Health/Watch")
+        connection.send(frame(DATA, END_STREAM, number, grpc_message(b"")))
+        await connection.flush()
+        ready = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
+        assert (await ready.read()).status == SERVING
+        for _ in range(3):
+            (tmp_path / "fails").touch()
+            assert (await ready.read()).status == NOT_SERVING
+            (tmp_path / "fails").unlink()
+            assert (await ready.read()).status == SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert (await ready.read()).status == NOT_SERVING
+        assert connection.streams[number].nbytes == 0
+        assert await asyncio.to_thread(server.process.wait, TIMEOUT_SECONDS) == 0

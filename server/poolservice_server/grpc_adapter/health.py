@@ -129,7 +129,8 @@ class HealthService:
                     )
                 return await method(await _message(context), context)
             except _Refused as error:
-                refused = error
+                # Not the error itself: its traceback refers to this frame, and that cycle would keep the message.
+                code, reason = error.code, str(error)
             except grpc.aio.BaseError:
                 # The caller has left: gRPC can neither receive nor send.
                 raise asyncio.CancelledError from None
@@ -137,7 +138,7 @@ class HealthService:
                 self._calls[connection] -= 1
                 if not self._calls[connection]:
                     del self._calls[connection]
-            return await context.abort(refused.code, str(refused))
+            return await context.abort(code, reason)
 
         return handle
 
