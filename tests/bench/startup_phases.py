@@ -58,8 +58,8 @@ def import_serving_process(settings: Any) -> Any:
             import_module(name)
             end_phase(f"import {name}")
     process = sys.modules["poolservice_server.process"]
-    measure(process, "choose_backend", "", "devices")
-    measure(process, "calibrate", "batcher and threads", "calibration")
+    measure(process, "open_backend", "", "devices")
+    measure(sys.modules["poolservice_server.assembled_service"], "calibrate", "batcher and threads", "calibration")
     measure(process.Readiness, "start", "gRPC server and metrics", "first computation")
     measure(process.GrpcServer, "start", "", "listening")
     measure(sys.modules["poolservice_server.serving"].Serving, "announce", "garbage collector")
