@@ -81,7 +81,9 @@ def test_every_module_has_bytecode_that_no_start_compiles_again(server: Server) 
     script = (
         "import importlib.util, pathlib, sys, poolservice_server.process\n"
         "files = [getattr(module, '__file__', None) or '' for module in list(sys.modules.values())]\n"
-        "cached = [importlib.util.cache_from_source(file) for file in files if file.endswith('.py')]\n"
+        # Some modules of torch have names of files that do not exist.
+        "files = [file for file in files if file.startswith('/') and file.endswith('.py')]\n"
+        "cached = [importlib.util.cache_from_source(file) for file in files]\n"
         "print(len(cached) > 1000, [file for file in cached if not pathlib.Path(file).exists()])"
     )
     assert server.run_inside("python", "-c", script) == "True []"
