@@ -31,6 +31,9 @@ class CallerMetrics(Collector):
         self._named: dict[str, _Caller] = {}
         self._anonymous = _Caller()
         self._other = _Caller()
+        # The caller of the last request, which has often sent the next one, too.
+        self._last = ""
+        self._last_one = self._anonymous
 
     def count(self, caller: str, code: str, seconds: float) -> None:
         """Count a request that ended.
@@ -40,7 +43,9 @@ class CallerMetrics(Collector):
             code: the name of its gRPC status.
             seconds: its share of the computing time of its batch.
         """
-        one = self._named.get(caller) or self._caller(caller)
+        if caller != self._last:
+            self._last, self._last_one = caller, self._caller(caller)
+        one = self._last_one
         one.codes[code] += 1
         one.seconds += seconds
 
@@ -67,6 +72,9 @@ class CallerMetrics(Collector):
         yield seconds
 
     def _caller(self, caller: str) -> _Caller:
+        one = self._named.get(caller)
+        if one is not None:
+            return one
         if not caller.startswith(_NAMED):
             return self._anonymous
         if len(self._named) >= MAX_NAMES:
