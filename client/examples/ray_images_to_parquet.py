@@ -4,7 +4,7 @@
 
 Needs a running service (`poolservice-server`) and Ray (`pip install 'ray[data]'`). The workers of Ray read the files
 and send them; the service computes. By default the features are the means of the channels. A file that is no image
-gets no features, and the reason stands in the column "error".
+gets no features, and the column "error" has the reason.
 """
 
 import argparse
