@@ -214,9 +214,9 @@ def test_hostile_names_are_escaped_in_the_html_report(bench: Command, tmp_path: 
 def test_the_png_report_is_an_image(bench: Command, tmp_path: Path) -> None:
     done = bench(*SMALL, "--rate", 50, "--rate", 90, *QUICK, "--report", "load.PNG")
     assert done.returncode == 0, done.stderr
-    with Image.open(tmp_path / "load.PNG") as picture:
-        picture.load()
-        assert (picture.format, picture.width >= 800, picture.height >= 1000) == ("PNG", True, True)
+    with Image.open(tmp_path / "load.PNG") as image:
+        image.load()
+        assert (image.format, image.width >= 800, image.height >= 1000) == ("PNG", True, True)
 
 
 def test_the_png_report_needs_matplotlib(server_address: str, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_a_run_without_a_response_can_be_reported(
     report = _report(info, rows)
     bench_report_file.write(tmp_path / name, report)
     if name.endswith(".png"):
-        with Image.open(tmp_path / name) as picture:
-            picture.load()
+        with Image.open(tmp_path / name) as image:
+            image.load()
     else:
         assert (tmp_path / name).read_text().endswith("</html>\n")
     print_report(report)

@@ -18,9 +18,11 @@ from poolservice_client import (
     DeadlineExceeded,
     InvalidRequest,
     MaxPool2d,
+    Overloaded,
     PoolClient,
     PoolError,
     ServerError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -131,7 +133,19 @@ async def test_only_short_visible_ids_are_accepted(
     assert raised.value.request_id == expected
 
 
-@pytest.mark.parametrize("error", [ServerError("it broke", error_id="abc"), InvalidRequest("wrong", field="x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeadlineExceeded("too late"),
+        InvalidRequest("wrong", field="x"),
+        Overloaded("full", retry_after=0.25),
+        PoolError("failed"),
+        ServerError("it broke", error_id="abc"),
+        Unauthenticated("no token"),
+        Unavailable("gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_errors_keep_their_id_when_they_are_pickled_or_copied(error: PoolError) -> None:
     assert error.request_id is None
     error.request_id = "job-7"

@@ -1,4 +1,4 @@
-"""The report of `poolservice bench` as a picture; needs the `figure` extra (matplotlib)."""
+"""The report of `poolservice bench` as a PNG image; needs the `figure` extra (matplotlib)."""
 
 import textwrap
 import warnings

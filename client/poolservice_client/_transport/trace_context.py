@@ -1,7 +1,7 @@
 """Trace context: the OpenTelemetry span in which a call is made, sent with the call in W3C's headers.
 
 A program that traces has loaded opentelemetry already, so this module never imports it. In other programs, a call
-costs one look into `sys.modules`.
+costs one lookup in `sys.modules`.
 """
 
 import sys
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
-#: W3C's headers, and ours for the further callers of a coalesced message: their traceparents, separated by commas.
+# W3C's headers, and ours for the further callers of a coalesced message: their traceparents, separated by commas.
 _PARENT_KEY, _STATE_KEY, _LINKS_KEY = "traceparent", "tracestate", "x-trace-links"
 
 # Further callers above this number share a message without a link. Each takes 56 bytes of its headers.
 _MAX_LINKS = 16
-# W3C's limit, up to which everyone must pass the header on.
+# By W3C's specification, everyone passes on a header of up to this size.
 _MAX_STATE_BYTES = 512
 
 
@@ -67,7 +67,7 @@ class CallMetadata:
 
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
-        self._room = MAX_METADATA_BYTES - header_bytes(metadata)
+        self._spare_bytes = MAX_METADATA_BYTES - header_bytes(metadata)
         self._has_own_context = any(key == _PARENT_KEY for key, _ in metadata)
 
     def of_call(self, traces: Sequence[TraceContext] | None = None) -> Metadata | None:
@@ -90,6 +90,6 @@ class CallMetadata:
         if len(recorded) > 1:
             added.append((_LINKS_KEY, ",".join(one.parent for one in recorded[1 : _MAX_LINKS + 1])))
         # A call must not fail because it is traced.
-        while added and header_bytes(added) > self._room:
+        while added and header_bytes(added) > self._spare_bytes:
             added.pop()
         return (*self._metadata, *added) or None

@@ -25,8 +25,8 @@ class PoolBatches:
     """A callable for `ray.data.Dataset.map_batches` that adds a column with the results of the service.
 
     It holds one client for each process. A batch is sent in messages of several rows, at most `in_flight` rows at a
-    time. If the service is full, the batch waits until the service takes further rows, and Ray then starts no further
-    batches: the service paces the job. Calls that fail because a server is lost are retried.
+    time. If the service is full, the batch waits until the service accepts further rows, and Ray starts no further
+    batches meanwhile. Calls that fail because a server is lost are retried.
 
     Pass the object, and Ray runs it in tasks; or pass the class with `fn_constructor_args` and
     `fn_constructor_kwargs`, and Ray runs it in actors, each with a client that stays connected.
@@ -83,9 +83,10 @@ class PoolBatches:
         self._error_column = error_column if on_error == "null" else None
         self._options: dict[str, Any] = {**options, "in_flight": in_flight}
         self._key = uuid.uuid4().hex
-        self._client = _clients[self._key] = PoolClient(address, **(client or {}))
+        self._client = PoolClient(address, **(client or {}))
         # Checks the options now and not in a worker.
         self._results([])
+        _clients[self._key] = self._client
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
         """Return the batch with the results of its rows.
