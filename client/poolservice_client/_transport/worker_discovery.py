@@ -122,7 +122,8 @@ class WorkerDiscovery:
             for connection in unreachable:
                 if not (yield from self._replace(connection, open_connection)):
                     return False
-            return True
+            # A server that replaced another one may have several workers, which the next run finds.
+            return not (unreachable and self._pool.discovers_workers)
         yield from self._open_missing(address, workers, reached, open_connection)
         if len(reached) < workers:
             return False
