@@ -82,3 +82,17 @@ def test_a_replaced_connection_is_closed_with_its_last_call() -> None:
         run.send(SINGLE_WORKER)
     assert pool.all() == [second]
     assert pool.release(first)
+
+
+def test_a_connection_that_is_lost_during_a_run_is_checked_again() -> None:
+    first = connection()
+    pool = pool_of(first)
+    run = WorkerDiscovery(pool).begin(lambda _address: first)
+    assert run is not None
+    assert next(run) == Probe(first)
+    second = connection()
+    pool.add(second)
+    pool.mark_down(second)
+    with pytest.raises(StopIteration):
+        run.send(SINGLE_WORKER)
+    assert pool.discovery_due <= time.monotonic() + 2

@@ -140,10 +140,11 @@ class ConnectionPool:
             self.discovery_due = min(self.discovery_due, time.monotonic() + _DISCOVERY_AFTER_LOSS_SECONDS)
             return any(not one.is_down for one in self._connections)
 
-    def schedule_discovery(self, seconds: float) -> None:
-        """Make worker discovery due in `seconds` from now."""
+    def schedule_discovery(self, seconds: float, seconds_if_down: float) -> None:
+        """Make worker discovery due in `seconds` from now, or in `seconds_if_down` if a connection is down."""
         with self._lock:
-            self.discovery_due = time.monotonic() + seconds
+            is_down = any(one.is_down for one in self._connections)
+            self.discovery_due = time.monotonic() + (min(seconds, seconds_if_down) if is_down else seconds)
 
     def add(self, connection: Connection) -> None:
         """Add a connection that has had a response."""

@@ -98,7 +98,8 @@ class WorkerDiscovery:
             elif is_complete:
                 interval = _INTERVAL_SECONDS if self._workers > 1 else _INTERVAL_WITH_ONE_WORKER_SECONDS
         finally:
-            self._pool.schedule_discovery(interval)
+            # A connection may have been lost after it was checked.
+            self._pool.schedule_discovery(interval, _INTERVAL_AFTER_FAILURE_SECONDS)
             self._is_running.release()
 
     def _discover(
