@@ -17,6 +17,7 @@ from poolservice_server.tracing.provider import create_provider
 
 X = np.zeros((3, 8, 8), np.float32)
 URL = "http://127.0.0.1:4317"
+EXPORTER = "opentelemetry.exporter.otlp.proto.grpc"
 
 StartServer = Callable[..., Service]
 
@@ -109,10 +110,32 @@ def test_nothing_is_traced_unless_a_collector_can_be_used(environment: Mapping[s
     assert tracing.start(Settings(), 0, environment) is None
 
 
-def test_without_the_extra_the_flag_is_an_error_and_the_variable_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+# Other packages, such as Ray, install OpenTelemetry without the exporter.
+@pytest.mark.parametrize("missing", ["opentelemetry.exporter.otlp.proto", EXPORTER])
+def test_without_the_extra_the_flag_is_an_error_and_the_variable_a_warning(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.delitem(sys.modules, EXPORTER)
+    monkeypatch.setitem(sys.modules, missing, None)
     assert tracing.start(Settings(), 0, {"OTEL_EXPORTER_OTLP_ENDPOINT": URL}) is None
     with pytest.raises(SettingsError, match=r"--otlp-endpoint needs the extra otel; install it with: pip install"):
+        tracing.start(Settings(otlp_endpoint=URL), 0, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1000000"),
+    ],
+)
+def test_with_a_wrong_variable_the_flag_is_an_error_and_the_variable_a_warning(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert tracing.start(Settings(), 0, {"OTEL_EXPORTER_OTLP_ENDPOINT": URL}) is None
+    with pytest.raises(SettingsError, match=r"--otlp-endpoint: OpenTelemetry does not accept the variables OTEL_\*"):
         tracing.start(Settings(otlp_endpoint=URL), 0, {})
 
 

@@ -5,12 +5,12 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
 
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine
 from poolservice_server.doctor.versions import version_of
 from poolservice_server.grpc_adapter import private_names
+from poolservice_server.installed import is_installed
 from poolservice_server.settings import Settings
 
 # A requirement such as torch>=2.4; extra == 'server', as the metadata of a package has it.
@@ -44,7 +44,7 @@ def check_python(_settings: Settings, _machine: Machine) -> Iterator[Finding]:
 def check_packages(settings: Settings, _machine: Machine) -> Iterator[Finding]:
     """Check that each package that this configuration needs is there and new enough."""
     extras = list(_extras(settings))
-    missing = [name for extra in extras for name in _MODULES[extra] if not _is_installed(name)]
+    missing = [name for extra in extras for name in _MODULES[extra] if not is_installed(name)]
     if missing:
         yield problem(
             "packages",
@@ -108,14 +108,6 @@ def _extras(settings: Settings) -> Iterator[str]:
         yield "otel"
     if settings.channelz:
         yield "channelz"
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        # Of a package around it.
-        return False
 
 
 def _too_old(requirements: list[str], extras: list[str]) -> Iterator[tuple[str, str, str]]:

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import structlog
 
+from poolservice_server.installed import is_installed
 from poolservice_server.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def start(settings: Settings, worker: int, environ: Mapping[str, str] = os.envir
         environ: the environment.
 
     Raises:
-        SettingsError: --otlp-endpoint is set, but the extra is not installed.
+        SettingsError: --otlp-endpoint is set, but the extra is not installed, or one of OpenTelemetry's variables is
+            wrong.
     """
     endpoint = settings.otlp_endpoint
     variable = next((name for name in _ENDPOINTS if environ.get(name)), None)
@@ -41,16 +42,23 @@ def start(settings: Settings, worker: int, environ: Mapping[str, str] = os.envir
     if reason := _why_off(endpoint, environ):
         _log.warning("tracing is off", reason=reason)
         return None
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.grpc") is None:
+    if not is_installed("opentelemetry.exporter.otlp.proto.grpc"):
         if endpoint is not None:
             raise SettingsError(f"--otlp-endpoint needs the extra otel; {_INSTALL}")
         # Platforms set the variable for all their containers, also for those that do not trace.
         _log.warning("tracing is off", reason=f"{variable} is set, but the extra otel is missing; {_INSTALL}")
         return None
-    from poolservice_server.tracing.provider import create_provider
-    from poolservice_server.tracing.tracing import Tracing
+    try:
+        from poolservice_server.tracing.provider import create_provider
+        from poolservice_server.tracing.tracing import Tracing
 
-    return Tracing(create_provider(endpoint, worker))
+        return Tracing(create_provider(endpoint, worker))
+    except Exception as error:  # noqa: BLE001 - the errors for wrong variables have no common class
+        reason = f"OpenTelemetry does not accept the variables OTEL_* of the environment: {error}"
+    if endpoint is not None:
+        raise SettingsError(f"--otlp-endpoint: {reason}")
+    _log.warning("tracing is off", reason=reason)
+    return None
 
 
 def _why_off(endpoint: str | None, environ: Mapping[str, str]) -> str:
