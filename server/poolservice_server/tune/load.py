@@ -86,14 +86,12 @@ class Load:
             for number in range(len(self._pipes))
         ]
         busy = [(pipe, share) for pipe, share in zip(self._pipes, shares, strict=True) if share]
-        for pipe, share in busy:
-            pipe.send(Round(address, job, share, seconds))
-        samples: list[Sample] = []
-        for pipe, _ in busy:
-            try:
-                samples.append(pipe.recv())
-            except EOFError:
-                raise LoadFailed("the process that generates the load has ended") from None
+        try:
+            for pipe, share in busy:
+                pipe.send(Round(address, job, share, seconds))
+            samples: list[Sample] = [pipe.recv() for pipe, _ in busy]
+        except (EOFError, ConnectionError):
+            raise LoadFailed("a process that generates the load has ended") from None
         for sample in samples:
             if sample.failure:
                 raise LoadFailed(sample.failure)

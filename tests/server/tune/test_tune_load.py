@@ -1,6 +1,7 @@
 """The load generator of `tune`: every kind of job is sent, and a call that fails is reported in the server's words."""
 
 from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,15 @@ def test_a_refused_call_is_reported_in_the_words_of_the_server(
     assert str(caught.value).startswith(words)
     # The next round is not affected.
     assert load.measure(server_address, 0, 0.01).rate > 0
+
+
+def test_a_process_that_was_killed_fails_the_measurement() -> None:
+    others = active_children()
+    table = JobTable(name="tensor", **JOBS["tensor"])
+    with Load([make_job(table, Path())], cores=1) as load:
+        (process,) = (child for child in active_children() if child not in others)
+        process.kill()
+        process.join()
+        for _ in range(2):
+            with pytest.raises(LoadFailed, match="a process that generates the load has ended"):
+                load.measure("127.0.0.1:1", 0, 0.01)
