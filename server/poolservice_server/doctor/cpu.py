@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from poolservice_server.cpu_count import cpu_quota, usable_cpus
 from poolservice_server.doctor.finding import Finding, ok, warning
 from poolservice_server.doctor.machine import Machine
 from poolservice_server.settings import Settings
@@ -15,17 +14,9 @@ _LEAST_PERIODS = 100
 
 def check_cpu(settings: Settings, machine: Machine) -> Iterator[Finding]:
     """Compare the cores, the quota of the control group, and the settings that divide them."""
-    cores, quota = usable_cpus(machine.root / "sys/fs/cgroup"), _quota(machine)
+    cores, quota = machine.cores(), machine.cpu_quota()
     healthy = True
-    if quota is not None and cores > max(1, round(quota)):
-        healthy = False
-        yield warning(
-            "cpu",
-            f"the control group of this process may use {quota:g} cores, and the server starts threads for {cores}, "
-            f"because the limit is not that of a container; set --threads and --decode-threads to "
-            f"{max(1, round(quota) // settings.workers)}",
-        )
-    elif quota is not None and abs(quota - round(quota)) > 0.01:
+    if quota is not None and abs(quota - round(quota)) > 0.01:
         healthy = False
         better = f"{max(1, int(quota))} or {int(quota) + 1}"
         yield warning(
@@ -60,12 +51,6 @@ def check_cpu(settings: Settings, machine: Machine) -> Iterator[Finding]:
             )
     if healthy:
         yield ok("cpu", f"the server may use {_cores(cores)}")
-
-
-def _quota(machine: Machine) -> float | None:
-    """Return the lowest CPU limit, in cores, of the control groups that this process is in."""
-    found = (cpu_quota(machine.root / folder) for folder in machine.cgroup_folders())
-    return min((quota for quota in found if quota is not None), default=None)
 
 
 def _cores(count: int) -> str:

@@ -5,7 +5,6 @@ import resource
 import tempfile
 from collections.abc import Iterator
 
-from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine
 from poolservice_server.file_limit import allows, needed_files, possible_files
@@ -32,8 +31,7 @@ def check_files(settings: Settings, _machine: Machine) -> Iterator[Finding]:
 
 def check_processes(settings: Settings, machine: Machine) -> Iterator[Finding]:
     """Compare the limits on processes and threads with the settings."""
-    cores = usable_cpus(machine.root / "sys/fs/cgroup")
-    share = max(1, cores // settings.workers)
+    share = max(1, machine.cores() // settings.workers)
     worker = (settings.threads or share) + (settings.decode_threads or share) + _OWN_THREADS
     needed = settings.workers * worker
     left = _left_in_cgroup(machine)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from poolservice_server.cpu_count import cpu_quota, usable_cpus
+
 # Control groups of version 1 say "no limit" with the largest multiple of a page below 2**63.
 _NO_LIMIT = 2**60
 
@@ -36,6 +38,14 @@ class Machine:
         text = self.text(path)
         return int(text) if text is not None and text.isdecimal() and int(text) < _NO_LIMIT else None
 
+    def cores(self) -> int:
+        """Return the number of cores that the server takes into account."""
+        return usable_cpus(*self._cgroup_files())
+
+    def cpu_quota(self) -> float | None:
+        """Return the lowest CPU quota, in cores, of this process's control groups; None without one."""
+        return cpu_quota(*self._cgroup_files())
+
     def cgroup_folders(self) -> list[str]:
         """Return the folders of this process's control groups of version 2: its own, and those around it.
 
@@ -57,6 +67,9 @@ class Machine:
             if len(words) >= 2 and words[1].isdecimal():
                 numbers[words[0]] = int(words[1])
         return numbers
+
+    def _cgroup_files(self) -> tuple[Path, Path]:
+        return self.root / "sys/fs/cgroup", self.root / "proc/self/cgroup"
 
     def memory(self) -> dict[str, int]:
         """Return the values of /proc/meminfo in bytes, by name."""

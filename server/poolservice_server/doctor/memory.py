@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from poolservice_server.backbones.folder_files import backbones_in
-from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine, size_text
 from poolservice_server.settings import Settings
@@ -36,8 +35,7 @@ def needed_bytes(settings: Settings, decode_threads: int) -> int:
 
 def check_memory(settings: Settings, machine: Machine) -> Iterator[Finding]:
     """Compare the memory that the server may take with the limits of the container, the process and the machine."""
-    cores = usable_cpus(machine.root / "sys/fs/cgroup")
-    needed = needed_bytes(settings, settings.decode_threads * settings.workers or cores)
+    needed = needed_bytes(settings, settings.decode_threads * settings.workers or machine.cores())
     what = f"a full queue makes the server take about {size_text(needed)} (--workers, --max-queue-bytes, backbones)"
     healthy = True
     for finding in (
