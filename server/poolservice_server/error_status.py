@@ -34,6 +34,7 @@ from poolservice.errors import InvalidRequest
 from poolservice_server.backbone_stage import BackboneFailed
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import DeadlinePassed, Draining, QueueFull, QuotaExceeded
+from poolservice_server.core.call_ids import with_request_id
 from poolservice_server.images import DecoderEnded, ImageTooLarge
 from poolservice_server.settings import LARGEST_MESSAGE_BYTES
 from poolservice_server.stop import WorkStopped
@@ -119,17 +120,8 @@ def to_status(error: Exception, request_id: str = "") -> status_pb2.Status:
         error: the error.
         request_id: the id of the call; empty if it has none.
     """
-    return with_request_id(_to_status(error, request_id), request_id)
-
-
-def with_request_id(status: status_pb2.Status, request_id: str) -> status_pb2.Status:
-    """Return a status with the id of the call, unless that is empty."""
-    if not request_id:
-        return status
-    named = status_pb2.Status()
-    named.CopyFrom(status)
-    named.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
-    return named
+    status = _to_status(error, request_id)
+    return with_request_id(status, request_id) if request_id else status
 
 
 def _to_status(error: Exception, request_id: str) -> status_pb2.Status:

@@ -1,10 +1,12 @@
-"""The ids of a call, from the metadata that its caller sent: its request id and the trace to which it belongs."""
+"""The ids of a call: its request id and its trace, from the metadata of its caller, and the id in its status."""
 
 import itertools
 import os
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from google.rpc import error_details_pb2, status_pb2
 
 #: The metadata in which callers send, and get, the id of a call.
 REQUEST_ID_KEY = "x-request-id"
@@ -77,6 +79,14 @@ def read_call_ids(metadata: Iterable[tuple[str, str | bytes]]) -> CallIds:
     return CallIds(
         request_id or f"{_PREFIX}-{next(_numbers):x}", parent, trace_state if parent else "", links if parent else ()
     )
+
+
+def with_request_id(status: status_pb2.Status, request_id: str) -> status_pb2.Status:
+    """Return a copy of a status with the id of the call in a RequestInfo."""
+    named = status_pb2.Status()
+    named.CopyFrom(status)
+    named.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+    return named
 
 
 def _span_id(text: str) -> SpanId | None:

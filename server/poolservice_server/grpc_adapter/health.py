@@ -1,20 +1,13 @@
 """gRPC's health service: whether the process is alive and ready, by name, in one response or as it changes.
 
-The names:
-
-- "" and "poolservice.v1.PoolService": readiness, see `readiness`;
-- "liveness": SERVING. The event loop answers this like every other call, so that no response means that it is stuck;
-- "backbone/NAME": the readiness of one backbone.
-
-Checks need no token, because load balancers and kubelets have none. Nobody must be able to use them up, so a check is
-refused only to a connection that has many of them in progress.
+`health_statuses` describes the names. Checks need no token, because load balancers and kubelets have none. Nobody must
+be able to use them up, so a check is refused only to a connection that has many of them in progress.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import grpc
@@ -25,11 +18,10 @@ from grpc_health.v1 import health_pb2
 from poolservice_server.backbones.backbone import Backbones
 from poolservice_server.error_status import Unauthenticated
 from poolservice_server.grpc_adapter.servicer import SERVICE_NAME
+from poolservice_server.health_statuses import health_statuses, unknown_name
 from poolservice_server.readiness import Readiness
 
 HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-
-LIVENESS = "liveness"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -79,16 +71,7 @@ class HealthService:
     ) -> None:
         self._readiness = readiness
         readiness.on_change = self._wake_watchers
-        self._statuses: dict[str, Callable[[], bool]] = {
-            "": lambda: readiness.is_ready,
-            SERVICE_NAME: lambda: readiness.is_ready,
-            LIVENESS: lambda: True,
-        }
-        for broken in backbones.broken:
-            self._statuses[_backbone(broken.name)] = lambda: False
-        # A broken folder may have the name of a backbone that serves.
-        for name in backbones.serving:
-            self._statuses[_backbone(name)] = partial(readiness.serves, name)
+        self._statuses = health_statuses(SERVICE_NAME, readiness, backbones)
         self._check_token = check_token
         self._max_watches = max_watches
         self._watchers: set[_Watcher] = set()
@@ -145,10 +128,7 @@ class HealthService:
     async def _check(self, message: bytes, _context: _Context) -> bytes:
         status = self._status(_service(message))
         if status == _UNKNOWN:
-            raise _Refused(
-                grpc.StatusCode.NOT_FOUND,
-                f'unknown service; ask for "{SERVICE_NAME}", "{LIVENESS}", or "{_backbone("NAME")}"',
-            )
+            raise _Refused(grpc.StatusCode.NOT_FOUND, unknown_name(SERVICE_NAME))
         return _RESPONSES[status]
 
     async def _watch(self, message: bytes, context: _Context) -> None:
@@ -214,10 +194,6 @@ class _Refused(Exception):
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-def _backbone(name: str) -> str:
-    return f"backbone/{name}"
 
 
 async def _message(context: _Context) -> bytes:

@@ -11,10 +11,10 @@ from google.rpc import code_pb2, status_pb2
 
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
-from poolservice_server.core.call_ids import REQUEST_ID_KEY
+from poolservice_server.core.call_ids import REQUEST_ID_KEY, with_request_id
 from poolservice_server.core.call_record import CallObserver, CallRecord
 from poolservice_server.core.service import Call, PoolService
-from poolservice_server.error_status import to_status, with_request_id
+from poolservice_server.error_status import to_status
 from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
 from poolservice_server.grpc_adapter.caller import CallerNames
 from poolservice_server.grpc_adapter.send_pacing import LARGE_BYTES, SendPacing

@@ -23,10 +23,10 @@ from google.rpc import code_pb2, status_pb2
 from poolservice import codec
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
-from poolservice_server.core.call_ids import REQUEST_ID_KEY, read_call_ids
+from poolservice_server.core.call_ids import REQUEST_ID_KEY, read_call_ids, with_request_id
 from poolservice_server.core.flow_control import FlowControl
 from poolservice_server.ray.local_callers import is_local
-from poolservice_server.ray.serve_call import STATUS_DETAILS_KEY, CallFailed, ServeMethod, call_replica, with_request_id
+from poolservice_server.ray.serve_call import STATUS_DETAILS_KEY, CallFailed, ServeMethod, call_replica
 
 POOL_SERVICE = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
 HEALTH_SERVICE = "grpc.health.v1.Health"

@@ -1,13 +1,11 @@
 """The health of one replica, for gRPC's health check and for Serve's own."""
 
-from collections.abc import Callable
-from functools import partial
-
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
 from poolservice_server.backbones.backbone import Backbones
+from poolservice_server.health_statuses import health_statuses, unknown_name
 from poolservice_server.ray.proxy import POOL_SERVICE
 from poolservice_server.readiness import Readiness
 
@@ -22,15 +20,7 @@ class ReplicaHealth:
 
     def __init__(self, readiness: Readiness, backbones: Backbones) -> None:
         self._readiness = readiness
-        self._statuses: dict[str, Callable[[], bool]] = {
-            "": lambda: readiness.is_ready,
-            POOL_SERVICE: lambda: readiness.is_ready,
-            "liveness": lambda: True,
-        }
-        for broken in backbones.broken:
-            self._statuses[f"backbone/{broken.name}"] = lambda: False
-        for name in backbones.serving:
-            self._statuses[f"backbone/{name}"] = partial(readiness.serves, name)
+        self._statuses = health_statuses(POOL_SERVICE, readiness, backbones)
 
     def check(self, message: bytes) -> bytes | status_pb2.Status:
         """Return the encoded response to a HealthCheckRequest, or the status with which its call ends."""
@@ -40,10 +30,7 @@ class ReplicaHealth:
             return status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the message is not a HealthCheckRequest")
         is_serving = self._statuses.get(name)
         if is_serving is None:
-            return status_pb2.Status(
-                code=code_pb2.NOT_FOUND,
-                message=f'unknown service; ask for "{POOL_SERVICE}", "liveness", or "backbone/NAME"',
-            )
+            return status_pb2.Status(code=code_pb2.NOT_FOUND, message=unknown_name(POOL_SERVICE))
         response = health_pb2.HealthCheckResponse
         encoded: bytes = response(status=response.SERVING if is_serving() else response.NOT_SERVING).SerializeToString()
         return encoded

@@ -10,7 +10,7 @@ import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from poolservice_server.core.call_ids import REQUEST_ID_KEY
+from poolservice_server.core.call_ids import REQUEST_ID_KEY, with_request_id
 
 #: The trailing metadata key of a failed call's google.rpc.Status, by gRPC's convention.
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
@@ -142,14 +142,6 @@ class ServeContext:
             code=code_pb2.UNAVAILABLE,
             message="the replica that had the request ended, or cannot be reached; send the request again",
         )
-
-
-def with_request_id(status: status_pb2.Status, request_id: str) -> status_pb2.Status:
-    """Return a status with the id of the call. The server's own function would import torch into Serve's proxy."""
-    named = status_pb2.Status()
-    named.CopyFrom(status)
-    named.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
-    return named
 
 
 #: Serve's handler of a method with one request. It ends with the status in its context.
