@@ -50,31 +50,34 @@ class RaySettings(Settings):
 
     model_config = SettingsConfigDict(cli_prog_name="poolservice-server ray")
 
-    replicas: int = Field(default=1, ge=1, le=1000, description="Number of replicas, or the fewest of --max-replicas")
+    replicas: int = Field(
+        default=1, ge=1, le=1000, description="Number of replicas; with max_replicas, the smallest number of them"
+    )
     max_replicas: int = Field(
         default=0,
         ge=0,
         le=1000,
         description="Largest number of replicas; Serve then adds and removes replicas so that each has about "
-        "target_ongoing_requests. 0: always as many as --replicas",
+        "target_ongoing_requests; 0: always as many as replicas says",
     )
     target_ongoing_requests: float = Field(
         default=16.0,
         gt=0.0,
-        description="Calls in progress per replica, the queued ones included, for which --max-replicas adds and "
-        "removes replicas",
+        description="Number of calls in progress per replica, with the queued ones, that Serve aims at if max_replicas "
+        "is set",
     )
     replica_cpus: float = Field(
         default=1.0,
         gt=0.0,
         le=1024.0,
-        description="Cores of each replica, by which Ray places it and it sizes its pools",
+        description="Number of cores of each replica, with which Ray places it and it chooses its numbers of threads",
     )
     replica_gpus: float = Field(
         default=0.0,
         ge=0.0,
         le=64.0,
-        description="GPUs of each replica; a fraction such as 0.5 lets two replicas share one GPU and its memory",
+        description="Number of GPUs of each replica; a fraction such as 0.5 lets two replicas share one GPU and its "
+        "memory",
     )
 
     @model_validator(mode="after")

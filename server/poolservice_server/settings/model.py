@@ -271,13 +271,12 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="Format of the log lines: text for people, json for programs"
     )
-
     slow_call_seconds: float = Field(
         default=1.0,
         ge=0.0,
         description="Time in seconds above which a call is logged as slow, with what it asked for and where its time "
-        "went; 0: none. Calls that fail are always logged. Of both, at most 2 lines per second and level are logged "
-        "after the first 100, and the others are counted",
+        "went; 0: never. Calls that fail are logged, too. Of both, at most 2 lines per second and level are logged "
+        "after the first 100, at most half of them about one caller, and the others are counted",
     )
     access_log: bool = Field(default=False, description="Log every call, without a limit on the number of lines")
     otlp_endpoint: str | None = Field(
