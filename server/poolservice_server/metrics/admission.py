@@ -6,7 +6,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from poolservice_server.batcher import Batcher, Limits
+from poolservice_server.batcher import Batcher, Limits, Snapshot
 
 _OUTCOMES = ("accepted", "refused", "completed", "failed", "expired", "cancelled")
 
@@ -75,15 +75,14 @@ class AdmissionMetrics(Collector):
         for reason in _DROPS:
             drops.add_metric([reason], now.drops.get(reason, 0))
         yield drops
-        yield from self._gauges(self._batcher.limits)
+        yield from self._gauges(now, self._batcher.limits)
         yield CounterMetricFamily(
             "poolservice_stopped_work",
             "Batches and decodings that ended early, because nobody waited for them any more.",
             now.stopped,
         )
 
-    def _gauges(self, limits: Limits) -> Iterable[Metric]:
-        now = self._batcher.snapshot()
+    def _gauges(self, now: Snapshot, limits: Limits) -> Iterable[Metric]:
         for name, documentation, value in (
             ("queue_entries", "Requests that wait for a thread to decode them, or for a batch.", now.queue_entries),
             ("queue_bytes", "Payloads and results of the requests that wait.", now.queue_bytes),

@@ -27,18 +27,18 @@ class Families(list[Metric]):
     """Metric families of one or several processes. It has the interface of a registry."""
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families."""
+        """Return the families themselves."""
         return self
 
 
 def labelled(families: Iterable[Metric], worker: str) -> Families:
     """Return families whose samples have the additional label `worker`."""
-    labelled = Families()
+    copies = Families()
     for family in families:
         copy = Metric(family.name, family.documentation, family.type, family.unit)
         copy.samples = [sample._replace(labels={**sample.labels, "worker": worker}) for sample in family.samples]
-        labelled.append(copy)
-    return labelled
+        copies.append(copy)
+    return copies
 
 
 def merged(sources: Iterable[Iterable[Metric]]) -> Families:
