@@ -153,7 +153,7 @@ class Readiness:
         error = check.exception()
         if error is None:
             self.check_seconds = check.result()
-        self._set_problem("" if error is None else str(error))
+        self._set_problem("" if error is None else str(error) or type(error).__name__)
 
     def _tick_backbones(self) -> None:
         for name in self._backbone_ticks:
