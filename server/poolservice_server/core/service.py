@@ -128,9 +128,11 @@ class PoolService:
         self._limits.check_message(call.message)
         requests = codec.decode_batch_request(call.message, max_items=MAX_BATCH_ITEMS)
         tasks = []
+        # Calls are made directly, because _replace takes three times as long.
+        all_but_position = call[:-1]
         async with asyncio.TaskGroup() as started:
             for index, request in enumerate(requests):
-                tasks.append(started.create_task(self._outcome(request, call._replace(position=index))))
+                tasks.append(started.create_task(self._outcome(request, Call(*all_but_position, index))))
                 if len(tasks) % _STARTED_AT_ONCE == 0:
                     await asyncio.sleep(0)
         outcomes = [task.result() for task in tasks]
