@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from math import inf
 
 from poolservice_server.call_log.fields import call_fields, outcome_fields, request_fields
@@ -58,7 +59,13 @@ class CallLog:
         if call.record is None:
             return
         if call.position is None:
-            call.record.details = request_fields(record)
+            if error is None:
+                # Made now, because the record has the result, which would stay in memory until the response is sent.
+                fields = request_fields(record)
+                call.record.details = lambda: fields
+            else:
+                # Made only if the line is written, because most refusals of a full server are left out.
+                call.record.details = partial(request_fields, record)
             return
         if error is None and seconds < self._slow_seconds:
             return
@@ -84,6 +91,8 @@ class CallLog:
         seconds = time.perf_counter() - record.started
         if code == "OK" and seconds < self._call_seconds:
             return
+        # They refer to the record of the request, which refers to this one.
+        details, record.details = record.details, None
         if code == "OK" and seconds < self._slow_seconds:
             level, event = self._level, "call"
         else:
@@ -96,7 +105,7 @@ class CallLog:
             call_fields(record)
             | outcome_fields(code, record.reason, seconds)
             | {"received_bytes": record.received_bytes, "sent_bytes": record.sent_bytes}
-            | dict(record.details or {}),
+            | (dict(details()) if details else {}),
         )
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ class CallRecord:
         reason: the message of that status; empty if the call succeeded.
         received_bytes: the size of the messages that the caller sent.
         sent_bytes: the size of the messages that it was sent.
-        details: what the call log says about its only request; None if it has none, or nobody will ask.
+        details: returns what the call log says about its only request; None if it has none, or nobody will ask.
         span: the span of the call, once tracing has started it.
     """
 
@@ -25,7 +25,7 @@ class CallRecord:
     reason: str = ""
     received_bytes: int = 0
     sent_bytes: int = 0
-    details: Mapping[str, object] | None = None
+    details: Callable[[], Mapping[str, object]] | None = None
     span: object = None
     _ids: CallIds | None = None
 
