@@ -89,11 +89,14 @@ class JobsFile(Table):
     """The whole file."""
 
     job: tuple[JobTable, ...] = Field(
-        min_length=1, max_length=32, description="a table [[job]] for each kind of call that your programs make"
+        max_length=32, description="a table [[job]] for each kind of call that your programs make"
     )
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
+    def _has_jobs_with_different_names(self) -> Self:
+        # Not a min_length: entries with an error do not count, so it would report a second error for them.
+        if not self.job:
+            raise rule("job must have at least 1 entry; got []")
         names = [job.name for job in self.job]
         for name in names:
             if names.count(name) > 1:

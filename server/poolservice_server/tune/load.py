@@ -22,7 +22,7 @@ _CONTEXT = get_context("spawn")
 
 
 class LoadFailed(Exception):
-    """A call failed. The message has the server's status and its own words."""
+    """A call failed, and the message has the server's status and its own words; or a process has ended."""
 
 
 class Measured(NamedTuple):
@@ -78,7 +78,7 @@ class Load:
             seconds: the duration; each process warms up before.
 
         Raises:
-            LoadFailed: a call failed.
+            LoadFailed: a call failed, or a process has ended.
         """
         one = self._jobs[job]
         shares = [

@@ -104,3 +104,8 @@ def test_a_wrong_jobs_file_is_a_sentence(tmp_path: Path, text: str, words: str) 
     sentence = problem(tmp_path, text)
     assert sentence.startswith(words)
     assert "\n" not in sentence
+
+
+def test_one_error_in_the_only_job_is_reported_as_one(tmp_path: Path) -> None:
+    sentence = problem(tmp_path, JOB + 'image = [4, 4]\nspecs = ["gap2d"]\nconcurrency = 0')
+    assert sentence.endswith("job[0].concurrency must be at least 1; got 0")
