@@ -33,8 +33,3 @@ class Histogram:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
-
-    @property
-    def number(self) -> int:
-        """The number of all values."""
-        return sum(self.counts)
