@@ -27,8 +27,9 @@ SMALL = ("--shape", "8x8x8")
 
 
 @pytest.fixture
-def bench(entry_point: Command, server_address: str) -> Command:
-    """Run the command with the shared server in this process."""
+def bench(entry_point: Command, server_address: str, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command with the shared server in this process, with tables that have room for any number."""
+    monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> CompletedProcess[str]:
         return entry_point("bench", server_address, *arguments)
