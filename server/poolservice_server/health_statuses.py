@@ -40,7 +40,7 @@ def health_statuses(service: str, readiness: Readiness, backbones: Backbones) ->
 
 def unknown_name(service: str) -> str:
     """Return the message for a check with a name that does not exist."""
-    return f'unknown service; ask for "{service}", "{_LIVENESS}", or "{_backbone("NAME")}"'
+    return f'unknown service; ask for "" (the server itself), "{service}", "{_LIVENESS}", or "{_backbone("NAME")}"'
 
 
 def _backbone(name: str) -> str:

@@ -4,12 +4,24 @@ It runs every few seconds in each container, so it imports little: gRPC and argp
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+
+# Read when gRPC is imported. Its own log would come before the one sentence that says what is wrong.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
+
+from poolservice_server.grpc_adapter.connection_fault import (
+    TlsOptions,
+    UnusableFile,
+    connection_fault,
+    tls_context,
+)
 
 _SERVING, _NOT_SERVING, _USAGE_ERROR, _UNREACHABLE = 0, 1, 2, 3
 
@@ -26,42 +38,60 @@ _SERVING_RESPONSE = b"\x08\x01"
 _SERVICE_FIELD = b"\x0a"
 _LONGEST_SERVICE_BYTES = 127
 
+_BACKBONE = "backbone/"
+
 _REFUSALS = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Check a server, print its status, and return the exit status."""
-    options = _parser().parse_args(arguments)
-    service: bytes = options.service.encode()
-    if len(service) > _LONGEST_SERVICE_BYTES:
-        return _fail(f"--service takes at most {_LONGEST_SERVICE_BYTES} bytes; got {len(service)}", _USAGE_ERROR)
-    address = _reachable(options.address)
     try:
-        channel = _channel(address, options)
+        options = _parser().parse_args(arguments)
+        tls = _tls_options(options)
+        address = _reachable(options.address)
+        channel = _channel(address, tls)
+        service = _service(options.service)
+        seconds = _seconds(options.timeout)
+    except (_UsageError, UnusableFile) as error:
+        return _fail(str(error), _USAGE_ERROR)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}", _USAGE_ERROR)
     with channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
         request = _SERVICE_FIELD + bytes([len(service)]) + service if service else b""
         try:
-            response = check(request, timeout=options.timeout)
+            response = check(request, timeout=seconds)
         except grpc.RpcError as error:
-            reason = f"{address}: {error.code().name}: {error.details()}"
-            return _fail(reason, _NOT_SERVING if error.code() in _REFUSALS else _UNREACHABLE)
+            code = error.code()
+            if code in _REFUSALS:
+                return _fail(f"{address}: {_refusal(code, error.details() or '', options.service)}", _NOT_SERVING)
+            reason = connection_fault(address, tls)
+            if reason is None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                reason = f"no response within {seconds:g} seconds"
+            return _fail(f"{address}: {reason or f'no response to a health check ({code.name})'}", _UNREACHABLE)
     is_serving = response == _SERVING_RESPONSE
     print("SERVING" if is_serving else "NOT_SERVING")  # noqa: T201 - the command's output
     return _SERVING if is_serving else _NOT_SERVING
 
 
+class _UsageError(Exception):
+    """The command line is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message} (poolservice-server health --help lists the flags)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="poolservice-server health",
         description="Check if a server is ready, or alive, or if one of its backbones serves.",
         epilog="Exit statuses: 0 it is; 1 it is not; 2 the command line is wrong; 3 no server responded.",
     )
     parser.add_argument(
         "--address",
-        default=os.environ.get("POOLSERVICE_LISTEN", _DEFAULT_ADDRESS),
+        default=os.environ.get("POOLSERVICE_LISTEN") or _DEFAULT_ADDRESS,
         help="HOST:PORT or unix:PATH of the server. Default: POOLSERVICE_LISTEN, else %(default)s",
     )
     parser.add_argument(
@@ -91,25 +121,60 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reachable(address: str) -> str:
     host, _, port = address.rpartition(":")
+    if not address.startswith("unix:") and not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise _UsageError(f"--address must be HOST:PORT, such as {_DEFAULT_ADDRESS}, or unix:PATH; got {address!r}")
     return f"{_ALL_INTERFACES[host]}:{port}" if host in _ALL_INTERFACES else address
 
 
-def _channel(address: str, options: argparse.Namespace) -> grpc.Channel:
+def _service(name: str) -> bytes:
+    service = name.encode()
+    if len(service) > _LONGEST_SERVICE_BYTES:
+        raise _UsageError(f"--service takes at most {_LONGEST_SERVICE_BYTES} bytes; got {len(service)}")
+    return service
+
+
+def _seconds(timeout: float) -> float:
+    if not 0 < timeout < math.inf:
+        raise _UsageError(f"--timeout must be a number of seconds above 0; got {timeout:g}")
+    return timeout
+
+
+def _tls_options(options: argparse.Namespace) -> TlsOptions | None:
+    """Return the files for a connection with TLS; None without --ca."""
+    if bool(options.client_certificate) != bool(options.client_key):
+        raise _UsageError("--client-certificate and --client-key need each other")
+    if not options.ca:
+        if options.server_name:
+            raise _UsageError("--server-name needs --ca: without TLS, a server has no certificate")
+        return None
+    certificate, key = (Path(name) if name else None for name in (options.client_certificate, options.client_key))
+    return TlsOptions(Path(options.ca), options.server_name, certificate, key)
+
+
+def _channel(address: str, tls: TlsOptions | None) -> grpc.Channel:
     """Return a channel to the server, without a proxy of the environment.
 
     Raises:
         OSError: a file cannot be read.
+        UnusableFile: a file has another content.
     """
     arguments: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)]
-    if not options.ca:
+    if tls is None:
         return grpc.insecure_channel(address, arguments)
-    if options.server_name:
-        arguments.append(("grpc.ssl_target_name_override", options.server_name))
-    ca, key, certificate = (
-        Path(name).read_bytes() if name else None
-        for name in (options.ca, options.client_key, options.client_certificate)
-    )
+    tls_context(tls)
+    if tls.server_name:
+        arguments.append(("grpc.ssl_target_name_override", tls.server_name))
+    ca, key, certificate = (path.read_bytes() if path else None for path in (tls.ca, tls.key, tls.certificate))
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), arguments)
+
+
+def _refusal(code: grpc.StatusCode, details: str, service: str) -> str:
+    """Return why a server that responds is not serving."""
+    if code is grpc.StatusCode.NOT_FOUND and service.startswith(_BACKBONE):
+        return f"there is no backbone {service.removeprefix(_BACKBONE)}"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return "the server has no health service"
+    return details
 
 
 def _fail(reason: str, status: int) -> int:
