@@ -139,8 +139,8 @@ class _Supervisor:
             _log.error("a worker cannot start with the current settings", worker=worker.number, reason=str(message))
             return
         if self._metrics is not None:
-            self._metrics.add(worker.number, worker.scrapes.dup())
-        _log.info("a worker is serving", worker=worker.number)
+            self._metrics.add(worker.number, worker.pid, worker.scrapes.dup())
+        _log.info("a worker is serving", worker=worker.number, pid=worker.pid)
         self._announce(message)
 
     def _announce(self, serving: Serving) -> None:
@@ -152,7 +152,7 @@ class _Supervisor:
         del self._workers[worker.number]
         if self._metrics is not None:
             self._metrics.end(worker.number)
-        status = worker.reap()
+        pid, status = worker.pid, worker.reap()
         now = time.monotonic()
         pause = self._restarts[worker.number].pause
         if worker.is_serving:
@@ -162,7 +162,13 @@ class _Supervisor:
             longest = _LONGEST_PAUSE_SECONDS if serves else _LONGEST_PAUSE_SECONDS_WITHOUT_SERVICE
             restart = _Restart(now + min(pause, longest), min(2 * pause, _LONGEST_PAUSE_SECONDS))
         self._restarts[worker.number] = restart
-        _log.error("a worker has ended", worker=worker.number, exit_status=status, restart_in_seconds=restart.at - now)
+        _log.error(
+            "a worker has ended",
+            worker=worker.number,
+            pid=pid,
+            exit_status=status,
+            restart_in_seconds=restart.at - now,
+        )
 
     def _stop(self) -> None:
         """End the workers within the grace period, or immediately after a further signal, and kill the rest."""
@@ -186,7 +192,7 @@ class _Supervisor:
             # A process may have closed its sentinel and not have ended yet.
             worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
-                _log.error("killing a worker that did not stop in time", worker=worker.number)
+                _log.error("killing a worker that did not stop in time", worker=worker.number, pid=worker.pid)
                 worker.process.kill()
             worker.reap()
 

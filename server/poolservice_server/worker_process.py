@@ -55,6 +55,11 @@ class WorkerProcess:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         worker_end.close()
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id, until it has been reaped."""
+        return self.process.pid
+
     def receive(self) -> Serving | SettingsError | None:
         """Return what the worker reports: that it serves, or why it cannot start; None if it ended without a report."""
         try:
@@ -66,8 +71,8 @@ class WorkerProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker, which has not been reaped."""
-        if self.process.pid is not None:
-            os.kill(self.process.pid, number)
+        if self.pid is not None:
+            os.kill(self.pid, number)
 
     def reap(self) -> int | None:
         """Wait for the process to end, log its last lines, release its resources and return its exit status."""

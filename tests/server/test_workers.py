@@ -48,7 +48,11 @@ def test_workers_share_a_port_and_one_that_dies_is_restarted(start_server: Start
     workers[0].send_signal(signal.SIGKILL)
     workers[0].wait(TIMEOUT_SECONDS)
     assert reached_workers(server.address, count=2) == {0, 1}
-    assert "a worker has ended" in server.log()
+    # Of both lines about its end and about its start, as of those about the other worker.
+    pid = f"pid={workers[0].pid}"
+    (ended,) = [line for line in server.log().splitlines() if "a worker has ended" in line]
+    assert pid in ended
+    assert [line for line in server.log().splitlines() if "a worker is serving" in line and pid in line]
 
     alive = worker_processes(server.process.pid)
     assert server.stop() == 0
@@ -127,7 +131,7 @@ def test_a_worker_that_loses_its_supervisor_during_its_start_ends_with_one_error
     ("flags", "words"),
     [
         (["--address", "unix:/nowhere/pool.sock"], "workers share a TCP port"),
-        (["--device", "cuda"], "only one process can drive a GPU"),
+        (["--device", "cuda"], "only one process can drive a GPU: use --workers with --device cpu"),
         (["--address", "203.0.113.1:1"], "cannot listen on 203.0.113.1:1"),
     ],
 )

@@ -53,15 +53,18 @@ class ScrapeChannel:
 
     Args:
         number: the worker's number.
+        pid: the id of its process, for the log.
         channel: the socket, which is closed by `close`.
     """
 
-    def __init__(self, number: int, channel: socket.socket) -> None:
+    def __init__(self, number: int, pid: int | None, channel: socket.socket) -> None:
         self._number = number
+        self._pid = pid
         self._channel = channel
         channel.setblocking(False)
         self._response: asyncio.Task[Families | None] | None = None
         self._is_late = False
+        self._is_stuck = False
 
     async def collect(self, seconds: float) -> Families | None:
         """Return the worker's metrics, or None if it does not answer within this time, or did not the last time."""
@@ -75,8 +78,12 @@ class ScrapeChannel:
         done, _ = await asyncio.wait((response,), timeout=seconds)
         if not done:
             self._is_late = True
+            self._log_stuck(is_stuck=True)
             return None
-        return None if response.cancelled() else response.result()
+        metrics = None if response.cancelled() else response.result()
+        if metrics is not None:
+            self._log_stuck(is_stuck=False)
+        return metrics
 
     def close(self) -> None:
         """Stop waiting for the worker, and close the socket."""
@@ -86,6 +93,16 @@ class ScrapeChannel:
         self._response.cancel()
         # Only then has the event loop stopped waiting for the socket.
         self._response.add_done_callback(lambda _: self._channel.close())
+
+    def _log_stuck(self, *, is_stuck: bool) -> None:
+        """Log that the worker stopped answering, or answers again, once for each change."""
+        if is_stuck == self._is_stuck:
+            return
+        self._is_stuck = is_stuck
+        if is_stuck:
+            _log.warning("a worker does not answer", worker=self._number, pid=self._pid)
+        else:
+            _log.info("a worker answers again", worker=self._number, pid=self._pid)
 
     async def _ask(self) -> Families | None:
         loop = asyncio.get_running_loop()

@@ -39,9 +39,9 @@ class WorkerMetrics:
         self._channels: dict[int, ScrapeChannel] = {}
         self._restarts: Counter[int] = Counter()
 
-    def add(self, number: int, channel: socket.socket) -> None:
+    def add(self, number: int, pid: int | None, channel: socket.socket) -> None:
         """Ask a worker, which serves from now on, in each scrape."""
-        self.loop.call_soon_threadsafe(self._add, number, channel)
+        self.loop.call_soon_threadsafe(self._add, number, pid, channel)
 
     def end(self, number: int) -> None:
         """Stop asking a worker, which has ended, and count its restart."""
@@ -62,8 +62,8 @@ class WorkerMetrics:
         restarts = {number: self._restarts[number] for number in range(self._workers)}
         return worker_state({number: number in answered for number in restarts}, restarts)
 
-    def _add(self, number: int, channel: socket.socket) -> None:
-        self._channels[number] = ScrapeChannel(number, channel)
+    def _add(self, number: int, pid: int | None, channel: socket.socket) -> None:
+        self._channels[number] = ScrapeChannel(number, pid, channel)
 
     def _remove(self, number: int) -> None:
         if (channel := self._channels.pop(number, None)) is not None:

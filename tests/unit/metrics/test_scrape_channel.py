@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
+from structlog.testing import capture_logs
 
 from poolservice_server.metrics.families import encode
 from poolservice_server.metrics.scrape_channel import ScrapeChannel, answer_scrapes
@@ -30,7 +31,7 @@ class Ends:
     def __init__(self) -> None:
         supervisor, self.worker = socket.socketpair()
         self.worker.setblocking(False)
-        self.channel = ScrapeChannel(3, supervisor)
+        self.channel = ScrapeChannel(3, 1234, supervisor)
 
     async def request(self) -> None:
         """Wait for a request, as a worker does."""
@@ -75,6 +76,22 @@ async def test_a_stuck_worker_delays_one_scrape_and_no_later_one(ends: Ends) -> 
     assert await ends.value(0.01) is None
     assert await ends.value() is None
     assert await ends.value() is None
+
+
+async def test_a_worker_that_gets_stuck_and_goes_on_is_logged_once_each_time(ends: Ends) -> None:
+    with capture_logs() as events:
+        assert await ends.value(0.01) is None
+        assert await ends.value() is None
+        await ends.request()
+        await ends.respond(framed(encode(gauge(1.0))))
+        for _ in range(2):
+            value = await ends.next_request()
+            await ends.respond(framed(encode(gauge(2.0))))
+            assert await value == 2.0
+    assert events == [
+        {"event": "a worker does not answer", "log_level": "warning", "worker": 3, "pid": 1234},
+        {"event": "a worker answers again", "log_level": "info", "worker": 3, "pid": 1234},
+    ]
 
 
 async def test_an_answer_that_comes_too_late_is_not_used_by_a_later_scrape(ends: Ends) -> None:
