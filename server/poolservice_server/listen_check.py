@@ -1,5 +1,6 @@
 """Checks that the server can listen on its addresses, before it imports torch, which takes seconds."""
 
+import errno
 import socket
 import stat
 from collections.abc import Iterator
@@ -7,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from poolservice_server.settings import Settings, SettingsError
+
+#: The end of the error about a port in use.
+IN_USE_ADVICE = "; stop the process that listens there (`poolservice-server doctor` names it), or choose another port"
 
 
 def check(settings: Settings) -> None:
@@ -85,4 +89,5 @@ def reserve(address: str, flag: str = "--address", *, shared: bool = False) -> I
 
 
 def _cannot_listen(address: str, flag: str, error: OSError) -> SettingsError:
-    return SettingsError(f"cannot listen on {address} ({flag}): {error.strerror}")
+    advice = IN_USE_ADVICE if error.errno == errno.EADDRINUSE else ""
+    return SettingsError(f"cannot listen on {address} ({flag}): {error.strerror}{advice}")

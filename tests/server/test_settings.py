@@ -13,6 +13,7 @@ import trustme
 from poolservice.v1 import pool_pb2 as pb
 from poolservice.v1.pool_pb2_grpc import PoolServiceStub
 from poolservice_server.settings import Settings, SettingsError, load, read_tls_files, read_tokens, unknown_variables
+from poolservice_server.settings.environment import variable_of
 from poolservice_server.testing import Service
 
 RunServer = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -54,6 +55,13 @@ def test_help_explains_every_setting_with_its_default(run_server: RunServer) -> 
 @pytest.mark.parametrize(
     ("flags", "env", "words"),
     [
+        (["--address", ""], {}, "must be HOST:PORT, such as 0.0.0.0:50051 or [::]:50051, or unix:PATH; got ''"),
+        (
+            ["--auth-token-file", ""],
+            {},
+            "auth_token_file (--auth-token-file, POOLSERVICE_AUTH_TOKEN_FILE): must be a path",
+        ),
+        (["--config", ""], {}, "config (--config, POOLSERVICE_CONFIG): must be a path"),
         (["--address", "nowhere"], {}, "address (--address, POOLSERVICE_LISTEN): must be HOST:PORT"),
         ([], {"POOLSERVICE_LISTEN": "nowhere"}, "address (--address, POOLSERVICE_LISTEN): must be HOST:PORT"),
         (["--max-batch-size", "0"], {}, "max_batch_size (--max-batch-size, POOLSERVICE_MAX_BATCH_SIZE): must be"),
@@ -140,7 +148,10 @@ def test_an_error_in_a_flag_does_not_name_the_settings_file(tmp_path: Path) -> N
 
 
 def test_an_address_in_use_is_reported_in_one_sentence(server_address: str, run_server: RunServer) -> None:
-    assert "Address already in use" in failure(run_server, "--address", server_address)
+    assert failure(run_server, "--address", server_address).endswith(
+        "Address already in use; stop the process that listens there (`poolservice-server doctor` names it), or choose "
+        "another port"
+    )
 
 
 def test_a_unix_socket_in_use_is_left_to_its_server(
@@ -178,6 +189,43 @@ def test_the_server_does_not_listen_on_the_address_of_its_clients(run_server: Ru
     # The device is checked after the address, so this server would have listened.
     sentence = failure(run_server, "--device", "cuda:99", env={"POOLSERVICE_ADDRESS": NOT_THIS_MACHINE})
     assert "(--device, --require-gpu)" in sentence
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(variable_of(name), raising=False)
+    defaults = load([])
+    for name in Settings.model_fields:
+        monkeypatch.setenv(variable_of(name), "")
+    assert load([]) == defaults
+
+
+def test_an_empty_variable_leaves_the_settings_file_in_force(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POOLSERVICE_MAX_BATCH_SIZE", "")
+    path = tmp_path / "settings.toml"
+    path.write_text("max_batch_size = 7")
+    assert load(["--config", str(path)]).max_batch_size == 7
+    path.write_text("max_batch_size = 0")
+    with pytest.raises(SettingsError, match=r"max_batch_size in .*settings\.toml"):
+        load(["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("address", "metrics_address"),
+    [("127.0.0.1:9", "127.0.0.1:9"), ("0.0.0.0:9", "127.0.0.1:9"), ("127.0.0.1:9", "[::]:9")],
+)
+def test_an_address_cannot_serve_calls_and_metrics(address: str, metrics_address: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(["--address", address, "--metrics-address", metrics_address])
+    assert str(refused.value) == "--address and --metrics-address are the same; give them different ports"
+
+
+@pytest.mark.parametrize(
+    ("address", "metrics_address"),
+    [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:9", "127.0.0.1:10"), ("127.0.0.1:9", "127.0.0.2:9")],
+)
+def test_addresses_that_differ_serve_calls_and_metrics(address: str, metrics_address: str) -> None:
+    assert load(["--address", address, "--metrics-address", metrics_address]).metrics_address == metrics_address
 
 
 def test_an_unknown_variable_is_reported_with_the_nearest_name(start_server: StartServer) -> None:

@@ -24,7 +24,8 @@ def check_addresses(settings: Settings, machine: Machine) -> Iterator[Finding]:
         try:
             listen_check.check(settings.model_copy(update=other))
         except SettingsError as error:
-            yield problem("addresses", f"{error}{_advice(str(error), address, machine)}")
+            reason = str(error).removesuffix(listen_check.IN_USE_ADVICE)
+            yield problem("addresses", f"{reason}{_advice(reason, address, machine)}")
         else:
             yield ok("addresses", f"{address} (--{name.replace('_', '-')}) is free")
 

@@ -84,7 +84,8 @@ class RaySettings(Settings):
     def _has_an_order(self) -> Self:
         if self.max_replicas and self.max_replicas < self.replicas:
             raise ValueError(
-                f"max_replicas ({self.max_replicas}) must be at least replicas ({self.replicas}); 0: a fixed number"
+                f"--max-replicas ({self.max_replicas}) must be at least --replicas ({self.replicas}), or 0 for a fixed "
+                "number"
             )
         return self
 

@@ -29,6 +29,14 @@ _NOT_SETTINGS = re.compile(
 )
 
 
+def value_of(setting: str) -> str | None:
+    """Return the value of a setting's environment variable, or None if it is unset or empty.
+
+    Templates of containers define all their variables, and leave empty those that nobody has set.
+    """
+    return os.environ.get(variable_of(setting)) or None
+
+
 def variable_of(setting: str) -> str:
     """Return the name of a setting's environment variable."""
     return _OTHER_NAMES.get(setting, _PREFIX + setting.upper())
@@ -39,7 +47,7 @@ class EnvironmentSource(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the value of one setting, or None; its name; and that the value needs no decoding."""
-        value = os.environ.get(variable_of(field_name))
+        value = value_of(field_name)
         if value is not None and _is_list(field):
             return [one for one in value.split(os.pathsep) if one], field_name, False
         return value, field_name, False

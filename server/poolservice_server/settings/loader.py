@@ -1,6 +1,5 @@
 """Loads the settings from all their sources and reports everything that is wrong in one sentence."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from poolservice_server.settings.command_line import flags_source
-from poolservice_server.settings.environment import variable_of
+from poolservice_server.settings.environment import value_of, variable_of
 from poolservice_server.settings.errors import SettingsError, did_you_mean
 from poolservice_server.settings.model import Settings
 from poolservice_server.settings.read_files import read_settings_file
@@ -33,12 +32,12 @@ def load_as(model: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
     """Load settings that have further fields; see `load`."""
     flags = flags_source(model, arguments)
     given = flags()
-    path = given.get("config") or os.environ.get(variable_of("config"))
+    path = given.get("config") or value_of("config")
     from_file = read_settings_file(Path(path)) if path else {}
     try:
         return model(**from_file, _cli_settings_source=flags)  # type: ignore[call-arg]
     except ValidationError as error:
-        overridden = {*given, *(name for name in from_file if variable_of(name) in os.environ)}
+        overridden = {*given, *(name for name in from_file if value_of(name) is not None)}
         sources = {name: f" in {path}" for name in from_file if name not in overridden}
         raise SettingsError("; ".join(_sentence(problem, sources, model) for problem in error.errors())) from None
 
@@ -56,7 +55,7 @@ def settings_of(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        sources = {name: f" in {source}" for name in values if variable_of(name) not in os.environ}
+        sources = {name: f" in {source}" for name in values if value_of(name) is None}
         raise SettingsError("; ".join(_sentence(problem, sources, Settings) for problem in error.errors())) from None
 
 

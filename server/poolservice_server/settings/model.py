@@ -12,6 +12,8 @@ from poolservice_server.settings.environment import EnvironmentSource
 
 _MEBIBYTE = 2**20
 
+_ALL_INTERFACES = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 - recognized, not bound
+
 #: The largest possible max_message_bytes. gRPC counts the bytes of a message in 32 bits.
 LARGEST_MESSAGE_BYTES = 1024 * _MEBIBYTE
 
@@ -309,8 +311,25 @@ class Settings(BaseSettings):
     @field_validator("address")
     @classmethod
     def _is_path_or_has_port(cls, value: str) -> str:
-        if value and not value.startswith("unix:") and not _has_port(value):
+        if not value.startswith("unix:") and not _has_port(value):
             raise ValueError("must be HOST:PORT, such as 0.0.0.0:50051 or [::]:50051, or unix:PATH")
+        return value
+
+    @field_validator(
+        "config",
+        "backbones",
+        "tls_certificate",
+        "tls_key",
+        "tls_client_ca",
+        "auth_token_file",
+        "metrics_token_file",
+        mode="before",
+    )
+    @classmethod
+    def _is_path(cls, value: object) -> object:
+        # Path("") is the current folder.
+        if value == "":
+            raise ValueError("must be a path")
         return value
 
     @field_validator("metrics_address")
@@ -346,11 +365,18 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _workers_can_share(self) -> Self:
         if self.workers > 1 and self.address.startswith("unix:"):
-            raise ValueError(
-                "workers share a TCP port, but address is a Unix socket: use HOST:PORT, or use only one worker"
-            )
+            raise ValueError("workers share a TCP port, but --address is a Unix socket: use HOST:PORT, or --workers 1")
         if self.workers > 1 and (self.require_gpu or self.device not in ("auto", "cpu")):
-            raise ValueError("only one process can drive a GPU: use workers with device cpu, or use only one worker")
+            raise ValueError(
+                "only one process can drive a GPU: use --workers with --device cpu and without --require-gpu, or "
+                "--workers 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _addresses_differ(self) -> Self:
+        if self.metrics_address and _overlap(self.address, self.metrics_address):
+            raise ValueError("--address and --metrics-address are the same; give them different ports")
         return self
 
     @classmethod
@@ -370,3 +396,12 @@ def _has_port(address: str) -> bool:
     """Return True if an address has the form HOST:PORT."""
     host, _, port = address.rpartition(":")
     return bool(host) and port.isdecimal() and int(port) < 2**16
+
+
+def _overlap(address: str, other: str) -> bool:
+    """Return True if two addresses are the same port of the same interface. Port 0 is a different one each time."""
+    host, _, port = address.rpartition(":")
+    other_host, _, other_port = other.rpartition(":")
+    if address.startswith("unix:") or int(port) != int(other_port) or not int(port):
+        return False
+    return host == other_host or not _ALL_INTERFACES.isdisjoint((host, other_host))
