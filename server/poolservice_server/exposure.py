@@ -13,7 +13,7 @@ _log = structlog.get_logger(__name__)
 def check(settings: Settings) -> None:
     """Check that other machines can reach this server only over TLS and with a token or a client certificate.
 
-    With `insecure`, warn instead.
+    Warn about metrics that are open to them. With `insecure`, warn instead.
 
     Raises:
         SettingsError: other machines can reach the server without protection.
@@ -23,6 +23,8 @@ def check(settings: Settings) -> None:
             "whoever reaches the metrics address can read the metrics: use --metrics-token-file",
             metrics_address=settings.metrics_address,
         )
+    if settings.metrics_token_file is not None and not settings.metrics_address:
+        _log.warning("--metrics-token-file has no effect without --metrics-address, which serves the metrics")
     missing = _missing_protection(settings)
     if not missing or is_local(settings.address):
         return

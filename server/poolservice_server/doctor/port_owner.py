@@ -8,15 +8,25 @@ from poolservice_server.doctor.machine import Machine
 
 _LISTENING = "0A"
 
+# An argument of the processes that a Python program starts with multiprocessing, as the supervisor starts its workers.
+_CHILD_MARK = "--multiprocessing-fork"
+
 
 def port_owner(machine: Machine, port: int) -> str:
-    """Return a phrase such as "process 1234 (poolservice-server)"; "another process" if /proc does not tell."""
+    """Return a phrase such as "process 1234 (poolservice-server)"; "another process" if /proc does not tell.
+
+    For a worker, the process is its supervisor, which would start another worker.
+    """
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(machine, port)}
     for process in (machine.root / "proc").glob("[0-9]*"):
         if sockets.intersection(_open_files(process)):
-            words = (machine.text(f"proc/{process.name}/cmdline") or "").replace("\0", " ").split()
+            number = process.name
+            words = _command_line(machine, number)
+            if _CHILD_MARK in words and (parent := machine.table(f"proc/{number}/status").get("PPid")):
+                number = str(parent)
+                words = _command_line(machine, number)
             name = "poolservice-server" if any("poolservice" in word for word in words) else _command(words)
-            return f"process {process.name} ({name})"
+            return f"process {number} ({name})"
     return "another process"
 
 
@@ -26,6 +36,10 @@ def _open_files(process: Path) -> Iterator[str]:
         for link in (process / "fd").iterdir():
             with suppress(OSError):
                 yield str(link.readlink())
+
+
+def _command_line(machine: Machine, number: str) -> list[str]:
+    return (machine.text(f"proc/{number}/cmdline") or "").replace("\0", " ").split()
 
 
 def _command(words: list[str]) -> str:

@@ -10,7 +10,14 @@ from pathlib import Path
 from poolservice_server.doctor.certificate import Certificate, UnknownEncoding, read_certificates
 from poolservice_server.doctor.finding import Finding, ok, problem, warning
 from poolservice_server.doctor.machine import Machine
-from poolservice_server.settings import Settings, SettingsError, read_tls_files, read_tokens
+from poolservice_server.settings import (
+    SAFE_TOKEN_CHARACTERS,
+    Settings,
+    SettingsError,
+    read_tls_files,
+    read_tokens,
+    short_tokens,
+)
 
 _RENEWAL = timedelta(days=14)
 
@@ -51,6 +58,14 @@ def check_secrets(settings: Settings, _machine: Machine) -> Iterator[Finding]:
         except SettingsError as error:
             healthy = False
             yield problem("secrets", str(error))
+            continue
+        for number in short_tokens(path, flag):
+            healthy = False
+            yield warning(
+                "secrets",
+                f"the token in line {number} of {flag} {path} has fewer than {SAFE_TOKEN_CHARACTERS} characters, so it "
+                "can be guessed; make a new one with: openssl rand -hex 32",
+            )
     secrets = {
         "--auth-token-file": settings.auth_token_file,
         "--metrics-token-file": settings.metrics_token_file,

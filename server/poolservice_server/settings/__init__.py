@@ -6,10 +6,11 @@ from poolservice_server.settings.loader import load, load_as, settings_of
 from poolservice_server.settings.model import LARGEST_MESSAGE_BYTES, Settings
 from poolservice_server.settings.read_files import read_file
 from poolservice_server.settings.tls_files import TlsFiles, read_tls_files, tls_paths
-from poolservice_server.settings.tokens import Tokens, read_tokens
+from poolservice_server.settings.tokens import SAFE_TOKEN_CHARACTERS, Tokens, read_tokens, short_tokens
 
 __all__ = [
     "LARGEST_MESSAGE_BYTES",
+    "SAFE_TOKEN_CHARACTERS",
     "Settings",
     "SettingsError",
     "TlsFiles",
@@ -20,6 +21,7 @@ __all__ = [
     "read_tls_files",
     "read_tokens",
     "settings_of",
+    "short_tokens",
     "tls_paths",
     "unknown_variables",
 ]

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from poolservice_server.settings.errors import SettingsError
@@ -12,6 +13,9 @@ from poolservice_server.settings.read_files import read_file
 _HASH_PREFIX = "sha256:"
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[\w.@-]{1,64}", re.ASCII)
+
+#: Shorter tokens can be guessed.
+SAFE_TOKEN_CHARACTERS = 16
 
 # Tokens are found by this many bytes of their hash, and then compared in constant time.
 _INDEX_BYTES = 4
@@ -61,10 +65,7 @@ def read_tokens(path: Path, flag: str) -> Tokens:
             line and never has a token.
     """
     tokens = Tokens()
-    for number, line in enumerate(read_file(path, flag).decode("utf-8-sig", "surrogateescape").splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
+    for number, words in _lines(path, flag):
         where = f"line {number} of {flag} {path}"
         if len(words) > 2 or (len(words) == 2 and not _NAME.fullmatch(words[1])):
             raise SettingsError(
@@ -75,6 +76,33 @@ def read_tokens(path: Path, flag: str) -> Tokens:
     if not tokens:
         raise SettingsError(f"{flag} {path} contains no token; write one per line")
     return tokens
+
+
+def short_tokens(path: Path, flag: str) -> list[int]:
+    """Return the numbers of the lines whose tokens can be guessed, because they have few characters.
+
+    The length of a token of which the file has only the hash is unknown.
+
+    Args:
+        path: the file.
+        flag: the flag that named the file, for errors.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    return [
+        number
+        for number, (token, *_) in _lines(path, flag)
+        if not token.startswith(_HASH_PREFIX) and len(token) < SAFE_TOKEN_CHARACTERS
+    ]
+
+
+def _lines(path: Path, flag: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the words of each line that is neither empty nor a comment."""
+    for number, line in enumerate(read_file(path, flag).decode("utf-8-sig", "surrogateescape").splitlines(), 1):
+        words = line.split()
+        if words and not words[0].startswith("#"):
+            yield number, words
 
 
 def _digest(word: str, where: str) -> bytes:

@@ -15,6 +15,8 @@ import trustme
 from tests.backbones.models import TinyBackbone
 from tests.server.doctor.conftest import Doctor
 
+from poolservice_server.testing import serve
+
 NOW = datetime.now(UTC)
 SECRET = "correct-horse-battery-staple"
 
@@ -52,6 +54,12 @@ def test_a_port_that_another_process_uses_is_a_problem(doctor: Doctor) -> None:
     assert sentence.endswith("listens there; stop it, or choose another port")
     assert report.status == 1
     assert f"cannot listen on {address} (--metrics-address)" in metrics.problems[0]
+
+
+def test_a_worker_that_uses_a_port_is_named_by_its_supervisor(doctor: Doctor) -> None:
+    with serve("--device", "cpu", "--workers", "2") as server:
+        (sentence,) = doctor("--address", server.address).problems
+    assert f"process {server.process.pid} (poolservice-server) listens there; stop it" in sentence
 
 
 def test_an_address_of_another_machine_is_a_problem(doctor: Doctor) -> None:
@@ -143,6 +151,20 @@ def test_a_token_file_that_others_can_read_is_a_warning(doctor: Doctor, tmp_path
     assert report.status == 0
 
 
+def test_a_token_that_can_be_guessed_is_a_warning(doctor: Doctor, tmp_path: Path) -> None:
+    lines = f"# tokens\nfifteen-letters alice\nsixteen--letters bob\nsha256:{'0' * 64} carol\n"
+    path = token_file(tmp_path, content=lines)
+    report = doctor("--auth-token-file", path)
+    (sentence,) = [one for one in report.warnings if "guessed" in one]
+    assert f"the token in line 2 of --auth-token-file {path} has fewer than 16 characters" in sentence
+    assert "fifteen-letters" not in report.text
+
+
+def test_metrics_tokens_without_metrics_are_a_warning(doctor: Doctor, tmp_path: Path) -> None:
+    report = doctor("--metrics-token-file", token_file(tmp_path))
+    assert "--metrics-token-file has no effect without --metrics-address, which serves the metrics" in report.warnings
+
+
 def test_a_token_file_without_tokens_is_a_problem(doctor: Doctor, tmp_path: Path) -> None:
     report = doctor("--auth-token-file", token_file(tmp_path, content="# none yet\n"))
     (sentence,) = report.problems
@@ -221,9 +243,9 @@ def test_ten_problems_at_once_are_all_found(tmp_path: Path, authority: trustme.C
     (tmp_path / "settings.toml").write_text('device = "cuda:99"\nmax_connections = 30000\ninsecure = true\n')
     flags += ["--config", str(tmp_path / "settings.toml"), "--tls-client-ca", str(tmp_path / "ca.pem")]
     flags += ["--auth-token-file", token_file(tmp_path, 0o666), "--max-queue-bytes", str(2**60)]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        flags += ["--address", address, "--metrics-address", address, "--backbone", str(tmp_path / "missing")]
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as other:
+        address, metrics_address = (f"127.0.0.1:{one.getsockname()[1]}" for one in (listener, other))
+        flags += ["--address", address, "--metrics-address", metrics_address, "--backbone", str(tmp_path / "missing")]
         done = subprocess.run(
             [sys.executable, "-m", "poolservice_server", "doctor", "--json", *flags],
             env={**os.environ, "POOLSERVICE_WORKES": "2", "TMPDIR": "/missing"},
@@ -263,6 +285,9 @@ def test_a_wrong_setting_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("poolservice-server doctor: workers (--workers, POOLSERVICE_WORKERS): must be")
+
+    assert main(["--address", ""]) == 2
+    assert "must be HOST:PORT" in capsys.readouterr().err
 
 
 def test_lines_for_people_end_with_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
