@@ -235,6 +235,7 @@ def test_the_png_report_needs_matplotlib(server_address: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
+        (["--p99", "5"], USAGE, "--p99 is a limit for the knee of several rates; give --sweep or --rate, too"),
         (["--rate", "5", "-c", "2"], USAGE, "--concurrency, --rate and --sweep are three ways to choose the load"),
         (["--rate", "5", "--sweep"], USAGE, "give one of them"),
         (["--report", "load.pdf"], USAGE, "--report load.pdf: the file's name must end in .html or .png"),

@@ -160,7 +160,35 @@ def test_the_knee_respects_a_target() -> None:
     below = find_knee(rows, 1.0)
     assert below is not None
     assert below.rate is None
-    assert str(below).startswith("Knee: below the lowest rate")
+    assert str(below).startswith("Knee: below the lowest rate. No rate met the limits")
+
+
+def test_the_knee_is_below_the_first_rate_that_misses_though_a_higher_one_meets_the_limit() -> None:
+    knee = find_knee([_measured(10, 2), _measured(20, 2), _measured(30, 50), _measured(40, 3)], None)
+    assert knee is not None
+    assert (knee.rate, knee.later) == (20, 40)
+    assert "40 calls/s met them although a lower rate did not: the measurements vary, so measure longer" in str(knee)
+
+
+def test_there_is_no_knee_if_the_lowest_rate_misses_though_a_higher_one_meets_the_limit() -> None:
+    knee = find_knee([_measured(10, 50), _measured(20, 2)], 5.0)
+    assert knee is not None
+    assert (knee.rate, knee.later) == (None, 20)
+    assert "below the lowest rate, which missed the limits" in str(knee)
+    assert "measurements vary" in str(knee)
+
+
+def test_a_rate_that_was_measured_twice_misses_if_one_measurement_does() -> None:
+    knee = find_knee([_measured(10, 2), _measured(20, 2), _measured(20, 50)], None)
+    assert knee is not None
+    assert (knee.rate, knee.later) == (10, None)
+
+
+def test_the_knee_is_at_or_above_the_highest_rate_if_none_misses() -> None:
+    knee = find_knee([_measured(10, 2), _measured(20, 2)], None)
+    assert knee is not None
+    assert (knee.rate, knee.is_bounded) == (20, False)
+    assert str(knee).startswith("Knee: at or above 20 calls/s. Every measured rate met the limits")
 
 
 @pytest.mark.parametrize("lost", [{"refused": 2}, {"not_started": 2}])

@@ -242,3 +242,8 @@ def test_an_interrupt_ends_the_command_without_output(photograph: Path) -> None:
             stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == INTERRUPTED
     assert (stdout, stderr) == ("", "")
+
+
+def test_a_request_that_the_server_refuses_has_its_request_id(command: Command, images: list[str]) -> None:
+    done = command("pool", images[0], "--op", "max2d", "--kernel-size", "900")
+    _assert_error(done, FAILED, "--kernel-size", "(request id ")

@@ -2,7 +2,9 @@
 
 import pytest
 
-from poolservice_client._cli.sdk_errors import describe
+from poolservice_client._cli.exit_errors import CommandError
+from poolservice_client._cli.operator_parser import parse
+from poolservice_client._cli.sdk_errors import describe, translated_errors
 from poolservice_client.errors import InvalidRequest, ServerError, Unavailable
 
 
@@ -28,9 +30,22 @@ def test_messages_about_tls_name_the_variables(text: str, expected: str) -> None
     assert describe(Unavailable(text)) == expected
 
 
-def test_an_error_has_its_request_id_unless_the_message_says_all() -> None:
+def test_an_error_of_the_server_has_its_request_id() -> None:
     failed, wrong = ServerError("the server failed"), InvalidRequest("must be 2", field="specs")
     assert describe(failed) == "the server failed"
     failed.request_id = wrong.request_id = "job-7"
     assert describe(failed) == "the server failed (request id job-7)"
-    assert describe(wrong) == "--op: must be 2"
+    assert describe(wrong) == "--op: must be 2 (request id job-7)"
+
+
+@pytest.mark.parametrize("field", ["specs[0].kernel_size", "x", "output", "specs", "backbone"])
+def test_a_refused_request_has_its_request_id_whatever_is_wrong(field: str) -> None:
+    wrong = InvalidRequest("must be 2", field=field)
+    wrong.request_id = "job-7"
+    with (
+        pytest.raises((CommandError, InvalidRequest)) as caught,
+        translated_errors(parse(["max2d:kernel_size=3"], {}), "photo.jpg", "out.npy"),
+    ):
+        raise wrong
+    text = describe(caught.value) if isinstance(caught.value, InvalidRequest) else str(caught.value)
+    assert text.endswith(": must be 2 (request id job-7)")

@@ -83,7 +83,7 @@ def bench(
     prints what was measured until then. The exit status is 1 if calls failed; calls of a rate may be refused.
     """
     bench_options.check_input(input_file, shape, dtype)
-    bench_options.check_load(concurrency, rate, sweep=sweep)
+    bench_options.check_load(concurrency, rate, p99, sweep=sweep)
     bench_options.check_numbers(
         ("--rate", rate), ("--p99", [p99]), ("--duration", [duration]), ("--warm-up", [warm_up])
     )

@@ -1,5 +1,6 @@
 """The knee of a server's load: up to which rate it keeps up, and the rates at which a sweep looks for it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,24 +19,42 @@ _MAX_LOST = 0.01
 
 @dataclass(frozen=True)
 class Knee:
-    """The highest measured rate at which the server kept up.
+    """The highest measured rate below the first one at which the server did not keep up.
 
     Attributes:
-        rate: calls per second; None if the server did not keep up at any rate.
+        rate: calls per second; None if the server did not keep up at the lowest rate.
         p99_limit: the milliseconds that the p99 latency may have.
         is_target: whether the user gave this limit.
+        is_bounded: whether the server did not keep up at some rate, so that the knee is not above `rate`.
+        later: the highest rate at which it kept up although it did not at a lower one; None if there is none.
     """
 
     rate: float | None
     p99_limit: float
     is_target: bool
+    is_bounded: bool = True
+    later: float | None = None
 
     def __str__(self) -> str:
         origin = "" if self.is_target else f" ({_SLOWDOWN:g} times the p50 at the lowest rate)"
-        rule = f"at most {_MAX_LOST:.0%} of calls lost and a p99 latency of at most {self.p99_limit:.3g} ms{origin}"
-        if self.rate is None:
-            return f"Knee: below the lowest rate. No measured rate has {rule}."
-        return f"Knee: {rate_text(self.rate)} calls/s, the highest measured rate with {rule}."
+        limits = f"at most {_MAX_LOST:.0%} of calls lost and a p99 latency of at most {self.p99_limit:.3g} ms{origin}"
+        if not self.is_bounded and self.rate is not None:
+            return f"Knee: at or above {rate_text(self.rate)} calls/s. Every measured rate met the limits, {limits}."
+        if self.rate is not None:
+            text = (
+                f"Knee: {rate_text(self.rate)} calls/s, the highest rate below the first one that missed the limits, "
+                f"{limits}."
+            )
+        elif self.later is None:
+            return f"Knee: below the lowest rate. No rate met the limits, {limits}."
+        else:
+            text = f"Knee: below the lowest rate, which missed the limits, {limits}."
+        if self.later is not None:
+            text += (
+                f" {rate_text(self.later)} calls/s met them although a lower rate did not: the measurements vary, so "
+                "measure longer (--duration)."
+            )
+        return text
 
 
 def sweep_rates(capacity: float) -> list[float]:
@@ -63,8 +82,17 @@ def find_knee(rows: Sequence[Measurement], p99_target: float | None) -> Knee | N
     if p99_target is None and not lowest:
         return None
     limit = _SLOWDOWN * lowest["p50"] if p99_target is None else p99_target
-    kept_up = [rate for rate, row in measured if _keeps_up(row, limit)]
-    return Knee(max(kept_up, default=None), limit, p99_target is not None)
+    # Two rows of one rate count as one rate, at which the server keeps up only if it does in both.
+    missed = [rate for rate, row in measured if not _keeps_up(row, limit)]
+    first_missed = min(missed, default=math.inf)
+    kept_up = {rate for rate, _ in measured} - set(missed)
+    return Knee(
+        max((rate for rate in kept_up if rate < first_missed), default=None),
+        limit,
+        p99_target is not None,
+        bool(missed),
+        max((rate for rate in kept_up if rate > first_missed), default=None),
+    )
 
 
 def _keeps_up(row: Measurement, limit: float) -> bool:

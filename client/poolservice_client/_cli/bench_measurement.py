@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from poolservice_client import Execution, Overloaded, PoolError
+from poolservice_client._cli import sdk_errors
 
 #: The percentiles that the reports show, besides the maximum.
 PERCENTILES = (50, 90, 99)
@@ -150,7 +151,8 @@ class Measurement:
         """Record a failed call."""
         name = type(error).__name__
         self.errors[name] += 1
-        self.first_errors.setdefault(name, str(error))
+        if name not in self.first_errors:
+            self.first_errors[name] = sdk_errors.describe(error)
 
 
 def _percentiles(numbers: "array[float]") -> dict[str, float]:

@@ -120,14 +120,16 @@ def check_input(input_file: str | None, shape: str | None, dtype: str | None) ->
         raise UsageError("--shape and --dtype describe a random tensor; leave them out with --input")
 
 
-def check_load(concurrency: list[int] | None, rate: list[float] | None, *, sweep: bool) -> None:
-    """Check that the load is chosen in one way.
+def check_load(concurrency: list[int] | None, rate: list[float] | None, p99: float | None, *, sweep: bool) -> None:
+    """Check that the load is chosen in one way, and that a limit of the knee comes with rates.
 
     Raises:
-        UsageError: it is chosen in several ways.
+        UsageError: it is chosen in several ways, or nothing is compared with the limit.
     """
     if (concurrency is not None) + (rate is not None) + sweep > 1:
         raise UsageError("--concurrency, --rate and --sweep are three ways to choose the load; give one of them")
+    if p99 is not None and rate is None and not sweep:
+        raise UsageError("--p99 is a limit for the knee of several rates; give --sweep or --rate, too")
 
 
 def check_numbers(*options: tuple[str, Sequence[float | None] | None]) -> None:

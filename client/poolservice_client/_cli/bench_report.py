@@ -35,7 +35,7 @@ class Report(NamedTuple):
         workload: the request.
         rows: one measurement for each concurrency or rate.
         capacity: the closed loop that a sweep began with; None without one.
-        knee: the highest rate at which the server kept up; None if too few rates were measured.
+        knee: up to which rate the server kept up; None if too few rates were measured.
         interrupted: whether the user ended the run early.
         command: the command line.
         date: when the run began, in UTC.
@@ -122,7 +122,12 @@ class Report(NamedTuple):
             "rows": [_row_as_json(row) for row in self.rows],
             "capacity": self.capacity and _row_as_json(self.capacity),
             "knee": self.knee
-            and {"calls_per_second": self.knee.rate, "p99_limit_ms": self.knee.p99_limit, "text": str(self.knee)},
+            and {
+                "calls_per_second": self.knee.rate,
+                "is_bounded": self.knee.is_bounded,
+                "p99_limit_ms": self.knee.p99_limit,
+                "text": str(self.knee),
+            },
         }
 
 

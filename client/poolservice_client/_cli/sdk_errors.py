@@ -55,7 +55,7 @@ _REPLACEMENTS = (
 def describe(error: PoolError) -> str:
     """Return the message for an error, with the option's name if the error is about one.
 
-    If the server's log can say more than the message, it has the request id, too.
+    If the server sent the error, the message ends with the request id, under which the server's log has the call.
     """
     if isinstance(error, InvalidRequest) and error.field:
         # classes[0] is the first --class, whose value is in the reason.
@@ -65,7 +65,7 @@ def describe(error: PoolError) -> str:
     text = translate(str(error))
     if isinstance(error, Unauthenticated) and TOKEN_VARIABLE not in text:
         text += f"; put the token in the environment variable {TOKEN_VARIABLE}"
-    return f"{text} (request id {error.request_id})" if error.request_id else text
+    return _with_request_id(text, error)
 
 
 def describe_os_error(error: OSError) -> str:
@@ -75,8 +75,12 @@ def describe_os_error(error: OSError) -> str:
 
 
 def reason(error: InvalidRequest) -> str:
-    """Return what is wrong, without the name of the field."""
-    return translate(error.reason)
+    """Return what is wrong, without the name of the field, and the request id if the server sent the error."""
+    return _with_request_id(translate(error.reason), error)
+
+
+def _with_request_id(text: str, error: PoolError) -> str:
+    return f"{text} (request id {error.request_id})" if error.request_id else text
 
 
 def translate(text: str) -> str:
