@@ -1,6 +1,8 @@
 """The `poolservice-server` command."""
 
 import sys
+from difflib import get_close_matches
+from importlib import import_module
 from importlib.util import find_spec
 
 from poolservice import __version__
@@ -33,14 +35,12 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:
         print(f"poolservice-server {__version__}")  # noqa: T201 - the command's output
         return 0
-    if sys.argv[1:2] == ["backbone"]:
-        from poolservice_server.backbones.command.app import main as backbone
-
-        return backbone(sys.argv[2:])
-    if sys.argv[1:2] == ["ray"]:
-        from poolservice_server.ray.command import main as ray
-
-        return ray(sys.argv[2:])
+    if command in _COMMANDS:
+        return int(import_module(_COMMANDS[command]).main(sys.argv[2:]))
+    if command and not command.startswith("-"):
+        suggestion = get_close_matches(command, _COMMANDS, n=1)
+        hint = f"did you mean {suggestion[0]}?" if suggestion else f"the commands are {', '.join(_COMMANDS)}"
+        return _fail(f"unknown command {command}; {hint} (poolservice-server --help lists the server's flags)")
     restart_with_one_arena()
 
     # Imported here because these modules import the required packages.

@@ -86,10 +86,10 @@ def _is_not_about_encoding(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding on")
 
 
-def report_failure(reason: str) -> None:
-    """Write why the server cannot start: one sentence, or an event if the log is JSON."""
+def report_failure(reason: str, command: str = "poolservice-server") -> None:
+    """Write why the server cannot start: one sentence that begins with the command, or an event if the log is JSON."""
     if _capture is None:
-        print(f"poolservice-server: {reason}", file=sys.stderr)  # noqa: T201 - the command's output
+        print(f"{command}: {reason}", file=sys.stderr)  # noqa: T201 - the command's output
     else:
         structlog.get_logger(__name__).error("cannot start", reason=reason)
 

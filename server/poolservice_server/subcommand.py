@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from poolservice_server.backbones.folder_files import printable
+from poolservice_server.settings import Settings, load
 
 #: Exit statuses.
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -29,6 +30,16 @@ def make_app(name: str, command: Callable[..., None], *, epilog: str) -> typer.T
     return app
 
 
+def load_settings(context: typer.Context, flags: Sequence[str]) -> Settings:
+    """Return the settings of the flags that are not the subcommand's own.
+
+    Raises:
+        SettingsError: a setting is wrong or unknown. The suggestion for an unknown flag may be one of the subcommand's.
+    """
+    own = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+    return load(flags, context.command_path, own)
+
+
 def run(app: typer.Typer, name: str, arguments: Sequence[str], statuses: Mapping[type[Exception], int]) -> int:
     """Run a subcommand; return its exit status.
 
@@ -43,7 +54,7 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str], statuses: Mapping
     except KeyboardInterrupt:
         return INTERRUPTED
     except _ClickException as error:
-        return _report(name, _click_sentence(error), USAGE_ERROR)
+        return _report(name, _click_sentence(name, error), USAGE_ERROR)
     except tuple(statuses) as error:
         return _report(name, str(error), statuses[type(error)])
 
@@ -54,6 +65,6 @@ def _report(name: str, reason: str, status: int) -> int:
     return status
 
 
-def _click_sentence(error: Any) -> str:
+def _click_sentence(name: str, error: Any) -> str:
     message = error.format_message().rstrip(".")
-    return f"{message[:1].lower()}{message[1:]} (--help lists the flags)"
+    return f"{message[:1].lower()}{message[1:]} (poolservice-server {name} --help lists the flags)"

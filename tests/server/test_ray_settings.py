@@ -41,6 +41,10 @@ def test_help_explains_the_flags_of_replicas(run_server: RunServer) -> None:
         (["--replicas", "3", "--max-replicas", "2"], "--max-replicas (2) must be at least --replicas (3), or 0"),
         (["--address", ""], "must be HOST:PORT"),
         (["--replica", "3"], "unknown argument --replica; did you mean --replicas?"),
+        (
+            ["--bogus"],
+            "poolservice-server ray: unknown argument --bogus (poolservice-server ray --help lists the flags)",
+        ),
     ],
 )
 def test_what_serve_cannot_honour_is_refused_with_the_reason(

@@ -101,7 +101,8 @@ def test_help_explains_every_setting_with_its_default(run_server: RunServer) -> 
         (["--bogus"], {}, "unknown argument --bogus (poolservice-server --help lists the flags)"),
         (["--adress", "127.0.0.1:0"], {}, "unknown argument --adress; did you mean --address?"),
         (["--max-batchsize=8"], {}, "unknown argument --max-batchsize; did you mean --max-batch-size?"),
-        (["50051"], {}, "unknown argument 50051"),
+        (["doctr"], {}, "unknown command doctr; did you mean doctor?"),
+        (["50051"], {}, "unknown command 50051; the commands are backbone, doctor, health, ray, tune"),
     ],
 )
 def test_a_wrong_setting_is_reported_in_one_sentence(

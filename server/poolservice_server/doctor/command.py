@@ -12,13 +12,14 @@ from poolservice_server.backbones.folder_files import printable
 from poolservice_server.doctor.checks import findings
 from poolservice_server.doctor.finding import Finding
 from poolservice_server.doctor.machine import Machine
-from poolservice_server.settings import SettingsError, load
-from poolservice_server.subcommand import USAGE_ERROR, make_app, run
+from poolservice_server.settings import SettingsError
+from poolservice_server.subcommand import USAGE_ERROR, load_settings, make_app, run
 
 _NAME = "doctor"
 
 
 def _doctor(
+    context: typer.Context,
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="SETTINGS", help="The server's flags, as `poolservice-server --help` lists them."),
@@ -31,7 +32,7 @@ def _doctor(
     packages, device, cores, memory, limits, addresses, certificates, tokens, clock, environment and backbones. Nothing
     is changed, and no secret is printed.
     """
-    found = list(_shown(findings(load(settings or []), Machine()), as_json=as_json))
+    found = list(_shown(findings(load_settings(context, settings or []), Machine()), as_json=as_json))
     counts = Counter(finding.state for finding in found)
     if as_json:
         report = {

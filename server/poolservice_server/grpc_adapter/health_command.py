@@ -178,5 +178,5 @@ def _refusal(code: grpc.StatusCode, details: str, service: str) -> str:
 
 
 def _fail(reason: str, status: int) -> int:
-    print(f"poolservice-server: {reason}", file=sys.stderr)  # noqa: T201 - the command's output
+    print(f"poolservice-server health: {reason}", file=sys.stderr)  # noqa: T201 - the command's output
     return status

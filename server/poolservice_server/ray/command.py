@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _run(load_as(RaySettings, arguments))
     except SettingsError as error:
-        log.report_failure(str(error))
+        log.report_failure(str(error), "poolservice-server ray")
         return _USAGE_ERROR
     except KeyboardInterrupt:
         # Ctrl-C before the service was ready.

@@ -15,22 +15,26 @@ from poolservice_server.settings.read_files import read_settings_file
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def load(arguments: Sequence[str]) -> Settings:
+def load(arguments: Sequence[str], program: str | None = None, further_flags: Sequence[str] = ()) -> Settings:
     """Load the settings from the command line, the environment and the settings file.
 
     Args:
         arguments: the command line without the program's name.
+        program: the command whose --help an error names; by default the server's.
+        further_flags: the command's flags that are not settings, for suggestions.
 
     Raises:
         SettingsError: a setting is wrong or unknown, or the settings file cannot be read.
         SystemExit: the command line has --help.
     """
-    return load_as(Settings, arguments)
+    return load_as(Settings, arguments, program, further_flags)
 
 
-def load_as(model: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
+def load_as(
+    model: type[SettingsT], arguments: Sequence[str], program: str | None = None, further_flags: Sequence[str] = ()
+) -> SettingsT:
     """Load settings that have further fields; see `load`."""
-    flags = flags_source(model, arguments)
+    flags = flags_source(model, arguments, program, further_flags)
     given = flags()
     path = given.get("config") or value_of("config")
     from_file = read_settings_file(Path(path)) if path else {}

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from poolservice_server.cpu_count import usable_cpus
-from poolservice_server.settings import Settings, SettingsError, load
-from poolservice_server.subcommand import INTERRUPTED, USAGE_ERROR, make_app, run
+from poolservice_server.settings import Settings, SettingsError
+from poolservice_server.subcommand import INTERRUPTED, USAGE_ERROR, load_settings, make_app, run
 from poolservice_server.tune.candidates import TUNED
 from poolservice_server.tune.job import Job, make_job
 from poolservice_server.tune.jobs_file import WrongJobs, read_jobs
@@ -25,6 +25,7 @@ _FAILED = 1
 
 
 def _tune(
+    context: typer.Context,
     jobs_file: Annotated[
         Path, typer.Argument(metavar="JOBS.toml", help="The jobs to measure, a table [[job]] for each.")
     ],
@@ -50,7 +51,7 @@ def _tune(
     generator uses its cores, too. Ctrl-C prints what is known.
     """
     arguments = flags or []
-    settings = load(arguments)
+    settings = load_settings(context, arguments)
     jobs = [make_job(table, jobs_file.parent) for table in read_jobs(jobs_file)]
     if target is not None and check:
         raise CannotWrite("--check chooses nothing that --write could write; leave one of them out")

@@ -140,6 +140,10 @@ def test_an_existing_file_is_overwritten_with_force_only(
     [
         (["missing.toml"], "cannot read the jobs file missing.toml: No such file or directory"),
         (["{jobs}", "--adress", "x"], "unknown argument --adress; did you mean --address?"),
+        (
+            ["{jobs}", "--secnds", "3"],
+            "unknown argument --secnds; did you mean --seconds? (poolservice-server tune --help lists the flags)",
+        ),
         (["{jobs}", "--workers", "0"], "workers (--workers, POOLSERVICE_WORKERS): must be greater than or equal to 1"),
         (["{jobs}", "--seconds", "soon"], "invalid value for '--seconds'"),
         (["{jobs}", "--write", "/missing/settings.toml"], "there is no folder /missing (--write)"),
