@@ -12,6 +12,15 @@ from poolservice_server.settings.errors import SettingsError, did_you_mean
 from poolservice_server.settings.model import Settings
 from poolservice_server.settings.read_files import read_settings_file
 
+# What would be right, by the type of pydantic's error, where pydantic's own sentence does not say it.
+_RULES = {
+    "path_type": "must be a path",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be a text",
+}
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
@@ -76,9 +85,9 @@ def _sentence(problem: Any, sources: Mapping[str, str], model: type[Settings]) -
     if problem["type"] == "extra_forbidden":
         suggestion = did_you_mean(name, model.model_fields)
         return f"{name}{source} is not a setting{suggestion} (poolservice-server --help lists the settings)"
-    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-    if problem["type"] == "path_type":
-        rule = "must be a path"
+    rule = _RULES.get(problem["type"])
+    if rule is None:
+        rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
     if not name:
         return str(rule)
     return f"{name}{source} (--{name.replace('_', '-')}, {variable_of(name)}): {rule}; got {problem['input']!r}"

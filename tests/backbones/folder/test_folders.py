@@ -90,7 +90,7 @@ def test_environment_variables_set_the_other_settings(monkeypatch: pytest.Monkey
         ("backbone_threads = -1", "(--backbone-threads, POOLSERVICE_BACKBONE_THREADS): must be greater than or equal"),
         (
             'allow_code_models = "maybe"',
-            "(--allow-code-models, POOLSERVICE_ALLOW_CODE_MODELS): must be a valid boolean",
+            "(--allow-code-models, POOLSERVICE_ALLOW_CODE_MODELS): must be true or false",
         ),
         ("backbons = []", "is not a setting; did you mean backbones?"),
     ],
