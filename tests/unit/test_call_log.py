@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import structlog
 
+from poolservice_server.batcher import QuotaExceeded
 from poolservice_server.call_log import CallLog
 from poolservice_server.core.call_record import CallRecord
+from poolservice_server.error_status import to_status
 
 LOGGER = logging.getLogger("tests.call_log")
 
@@ -47,6 +49,15 @@ async def test_the_level_says_whose_fault_it_is(code: str, level: str) -> None:
     (line,) = lines(ended(code))
     assert (line["event"], line["log_level"], line["code"]) == ("failed call", level, code)
     assert line["request_id"] == "job-7"
+
+
+async def test_a_refusal_for_the_callers_own_quota_is_no_warning() -> None:
+    error = QuotaExceeded("9 requests", "8", "requests", 0.1)
+    record = ended("OK")
+    record.fail(error, to_status(error))
+    (line,) = lines(record)
+    assert (line["event"], line["log_level"], line["code"]) == ("failed call", "info", "RESOURCE_EXHAUSTED")
+    assert "--caller-max-requests" in line["reason"]
 
 
 async def test_a_slow_call_is_a_warning() -> None:

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from math import inf
 
+from poolservice_server.batcher import QuotaExceeded
 from poolservice_server.call_log.fields import call_fields, outcome_fields, request_fields
 from poolservice_server.call_log.line_limit import LineLimit
 from poolservice_server.call_log.line_writer import LineWriter
@@ -14,7 +15,7 @@ from poolservice_server.core.request_record import RequestRecord
 from poolservice_server.error_status import code_name
 
 # Codes that are faults of the server, and codes that say that it is too busy or about to stop. All others are the
-# caller's own doing.
+# caller's own doing, and so is RESOURCE_EXHAUSTED for the caller's own quota.
 _OUR_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
 _TOO_BUSY = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 
@@ -70,7 +71,7 @@ class CallLog:
         if error is None and seconds < self._slow_seconds:
             return
         code = code_name(error)
-        level = _level(code)
+        level = _level(code, is_over_quota=isinstance(error, QuotaExceeded))
         if not self._may_write(level, call.caller, code):
             return
         # The message of an internal error may contain anything. The log has it under the request id.
@@ -96,7 +97,8 @@ class CallLog:
         if code == "OK" and seconds < self._slow_seconds:
             level, event = self._level, "call"
         else:
-            level, event = _level(code), "slow call" if code == "OK" else "failed call"
+            level = _level(code, is_over_quota=record.is_over_quota)
+            event = "slow call" if code == "OK" else "failed call"
             if not self._logs_all and not self._may_write(level, record.caller, code):
                 return
         self._writer.write(
@@ -133,8 +135,9 @@ class CallLog:
                 self._writer.write(level, "left out lines about calls", {"lines": total, "codes": left_out})
 
 
-def _level(code: str) -> int:
+def _level(code: str, *, is_over_quota: bool) -> int:
     """Return the level of a line about a call that failed, or about a slow one, whose code is OK."""
     if code in _OUR_FAULTS:
         return logging.ERROR
-    return logging.WARNING if code == "OK" or code in _TOO_BUSY else logging.INFO
+    is_too_busy = code in _TOO_BUSY and not is_over_quota
+    return logging.WARNING if code == "OK" or is_too_busy else logging.INFO

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+from google.rpc import code_pb2, status_pb2
+
+from poolservice_server.batcher import QuotaExceeded
 from poolservice_server.core.call_ids import CallIds, read_call_ids
 
 
@@ -14,6 +17,7 @@ class CallRecord:
         caller: who made the call; empty if unknown.
         code: the name of the gRPC status that ended it; CANCELLED if the caller left.
         reason: the message of that status; empty if the call succeeded.
+        is_over_quota: whether a quota of the caller refused the call.
         received_bytes: the size of the messages that the caller sent.
         sent_bytes: the size of the messages that it was sent.
         details: returns what the call log says about its only request; None if it has none, or nobody will ask.
@@ -23,6 +27,7 @@ class CallRecord:
     caller: str = ""
     code: str = "CANCELLED"
     reason: str = ""
+    is_over_quota: bool = False
     received_bytes: int = 0
     sent_bytes: int = 0
     details: Callable[[], Mapping[str, object]] | None = None
@@ -35,6 +40,12 @@ class CallRecord:
         self.method = method
         self.started = started
         self._metadata = metadata
+
+    def fail(self, error: BaseException, status: status_pb2.Status) -> None:
+        """Note the error that ended the call, and the status that reports it."""
+        # Not the error itself: its traceback would keep the request in memory.
+        self.code, self.reason = code_pb2.Code.Name(status.code), status.message
+        self.is_over_quota = isinstance(error, QuotaExceeded)
 
     @property
     def ids(self) -> CallIds:

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.rpc import code_pb2, status_pb2
+from google.rpc import status_pb2
 
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
@@ -103,7 +103,7 @@ class PoolServicer:
                     await pacing.wait(len(response))
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active, record)
-                record.code, record.reason = code_pb2.Code.Name(status.code), status.message
+                record.fail(error, status)
                 # A call without a valid token has no caller yet.
                 record.caller = record.caller or context.peer()
             else:
@@ -150,7 +150,7 @@ class PoolServicer:
                 await respond(active, context, record)
             except BaseException as error:  # noqa: BLE001 - every error becomes a status
                 status = _status_of(error, active, record)
-                record.code, record.reason = code_pb2.Code.Name(status.code), status.message
+                record.fail(error, status)
                 # A call without a valid token has no caller yet.
                 record.caller = record.caller or context.peer()
             else:

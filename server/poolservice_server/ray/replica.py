@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import ray
-from google.rpc import code_pb2, status_pb2
+from google.rpc import status_pb2
 
 from poolservice_server.core.call import Call
 from poolservice_server.core.call_record import CallRecord
@@ -125,7 +125,7 @@ class Replica:
             response = await method(call)
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = to_status(error, record.ids.request_id)
-            record.code, record.reason = code_pb2.Code.Name(status.code), status.message
+            record.fail(error, status)
             return _failed(status, context)
         else:
             record.code, record.sent_bytes = _OK, len(response)
