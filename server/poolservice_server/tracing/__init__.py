@@ -20,7 +20,7 @@ _EXPORTER = "OTEL_TRACES_EXPORTER"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
-_INSTALL = "install it with: pip install 'poolservice[server,otel]'"
+_INSTALL = "install poolservice with it, in a clone of the repository with: pip install '.[server,otel]'"
 
 
 def start(settings: Settings, worker: int, environ: Mapping[str, str] = os.environ) -> "Tracing | None":
