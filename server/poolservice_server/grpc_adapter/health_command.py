@@ -87,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="poolservice-server health",
         description="Check if a server is ready, or alive, or if one of its backbones serves.",
-        epilog="Exit statuses: 0 the server (or the backbone) is ready or alive; 1 it responded that it is not; 2 the command line is wrong; 3 no server responded.",
+        epilog="Exit statuses: 0 the server (or the backbone) is ready or alive; 1 it responded that it is not; 2 the "
+        "command line is wrong; 3 no server responded.",
     )
     parser.add_argument(
         "--address",
