@@ -89,6 +89,15 @@ class RaySettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _uses_its_gpus(self) -> Self:
+        if self.replica_gpus and self.device == "cpu":
+            raise ValueError(
+                f"replica_gpus ({self.replica_gpus:g}) reserves GPUs that replicas with --device cpu do not use; leave "
+                "out one of the two"
+            )
+        return self
+
 
 def check_honoured(settings: Settings) -> None:
     """Check that no setting has been changed that has no effect with Serve.
