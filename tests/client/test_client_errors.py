@@ -1,5 +1,6 @@
 """Every failure raises the right PoolError, with a message that says what to do."""
 
+import contextlib
 import pickle
 import socket
 import time
@@ -241,10 +242,23 @@ def test_a_server_that_accepts_and_stays_silent_is_reported_within_seconds() -> 
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
-        with PoolClient(address) as client, pytest.raises(Unavailable, match=address):
+        with PoolClient(address) as client, pytest.raises(Unavailable, match=f"no server answers at {address}"):
             client.pool(X, MaxPool2d(2))
         # gRPC's own limit is 20 s.
         assert time.monotonic() - started < 15
+        # Four of the call, and a few of worker discovery: no busy loop.
+        assert 4 <= accepted(silent) <= 20
+
+
+def accepted(listener: socket.socket) -> int:
+    """Return the number of connections that wait to be accepted."""
+    listener.setblocking(False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            count += 1
+    return count
 
 
 def test_a_name_that_does_not_resolve_is_reported() -> None:

@@ -24,7 +24,7 @@ from poolservice_client._transport.failures import (
     require_message,
 )
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
-from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
+from poolservice_client._transport.retry import Attempts, Failure, PartialRetry, Retries
 from poolservice_client._transport.trace_context import CallMetadata, Metadata, TraceContext
 from poolservice_client._transport.worker_discovery import (
     PROBE_SECONDS,
@@ -145,6 +145,13 @@ class AsyncGrpcTransport:
     def _open_connection(self, address: str) -> Connection:
         return open_aio_connection(self._settings, address)
 
+    def _replace_silent(self, pool: ConnectionPool, connection: Connection, failure: Failure) -> None:
+        # All the calls of a connection fail together, and the first one replaces it.
+        if failure.is_silent and not connection.is_retired:
+            unused = pool.replace(connection, self._open_connection(connection.address))
+            if unused is not None:
+                self._close_connection(unused)
+
     def _close_connection(self, connection: Connection) -> None:
         closing = asyncio.ensure_future(connection.channel.close())
         self._closing.add(closing)
@@ -203,6 +210,7 @@ class AsyncGrpcTransport:
             await asyncio.sleep(attempts.pause_after(failure, other_is_up=other_is_up))
             if self._is_closed:
                 raise closed_during_call_error()
+            self._replace_silent(pool, connection, failure)
 
     async def _send(
         self,

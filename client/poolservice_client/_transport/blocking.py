@@ -25,7 +25,7 @@ from poolservice_client._transport.failures import (
     require_message,
 )
 from poolservice_client._transport.methods import HEALTH, SERVER_INFO, SERVER_INFO_REQUEST
-from poolservice_client._transport.retry import Attempts, PartialRetry, Retries
+from poolservice_client._transport.retry import Attempts, Failure, PartialRetry, Retries
 from poolservice_client._transport.trace_context import CallMetadata, Metadata, TraceContext
 from poolservice_client._transport.worker_discovery import (
     PROBE_SECONDS,
@@ -161,6 +161,13 @@ class GrpcTransport:
         with fork.deferred():
             return open_connection(self._settings, address)
 
+    def _replace_silent(self, pool: ConnectionPool, connection: Connection, failure: Failure) -> None:
+        # All the calls of a connection fail together, and the first one replaces it.
+        if failure.is_silent and not connection.is_retired:
+            unused = pool.replace(connection, self._open_connection(connection.address))
+            if unused is not None:
+                self._close_connection(unused)
+
     def _close_connection(self, connection: Connection) -> None:
         with fork.deferred():
             connection.channel.close()
@@ -212,6 +219,7 @@ class GrpcTransport:
             )
             other_is_up = failure.is_lost and pool.mark_down(connection)
             self._pause(attempts.pause_after(failure, other_is_up=other_is_up), cancellation)
+            self._replace_silent(pool, connection, failure)
 
     def _send(
         self,

@@ -156,11 +156,31 @@ class ConnectionPool:
     def retire(self, connection: Connection) -> bool:
         """Give the connection no more calls. Return True if the caller must close it, because it has none."""
         with self._lock:
+            if connection.is_retired:
+                # A call has replaced it meanwhile.
+                return False
             self._connections.remove(connection)
             connection.is_retired = True
             is_idle = not connection.outstanding
         self._update_count()
         return is_idle
+
+    def replace(self, connection: Connection, replacement: Connection) -> Connection | None:
+        """Put another connection in the place of one, which gets no more calls.
+
+        Returns:
+            The connection that the caller must close: the old one if it has no calls, and the new one if the old one
+            has been replaced or retired meanwhile, or the pool was closed. None if there is nothing to close.
+        """
+        with self._lock:
+            if connection.is_retired or self._is_closed:
+                return replacement
+            if connection.was_up:
+                # The first response of the replacement counts as a reconnect.
+                replacement.was_up = replacement.is_down = True
+            self._connections[self._connections.index(connection)] = replacement
+            connection.is_retired = True
+            return None if connection.outstanding else connection
 
     def all(self) -> list[Connection]:
         """Return all connections that are not retired."""

@@ -24,6 +24,10 @@ _NOT_CONNECTED = re.compile(
     r"failed to connect|DNS resolution failed|errors resolving|connections to all backends failing", re.IGNORECASE
 )
 _NOT_SERVING = re.compile(r"backend unhealthy", re.IGNORECASE)
+# The error of a server that accepts a connection and sends nothing in time. The second alternative is that with TLS.
+_SILENT = re.compile(
+    r"timed out before receiving SETTINGS frame|handshake read failed \(endpoint closing\)", re.IGNORECASE
+)
 # "tcp handshaker shutdown" is the error of a connection that took too long, without TLS.
 _HANDSHAKE_FAILED = re.compile(r"handshake failed|(?<!tcp )handshaker|certificate|ssl", re.IGNORECASE)
 # Something accepted the connection and then closed it, as a TLS server does to a client without TLS.
@@ -62,7 +66,9 @@ def failure_of_rpc(
             return Failure(exception, retryable=True, retry_after=delay)
     if code == code_pb2.UNAVAILABLE and status is None and _NOT_CONNECTED.search(message):
         # A server whose handshake failed counts as reached. Waiting for it would not make a certificate valid.
-        return Failure(exception, retryable=False, sent=bool(_HANDSHAKE_FAILED.search(message)), is_lost=True)
+        sent = bool(_HANDSHAKE_FAILED.search(message))
+        is_silent = not sent and bool(_SILENT.search(message))
+        return Failure(exception, retryable=False, sent=sent, is_lost=True, is_silent=is_silent)
     return Failure(exception, retryable=code in _TRANSIENT_CODES, is_lost=code in _TRANSIENT_CODES)
 
 

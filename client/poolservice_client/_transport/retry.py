@@ -23,6 +23,9 @@ RESTART_SECONDS = 30.0
 
 # The interval between two attempts to reach a server. No message is sent, so an attempt costs the server nothing.
 _RECONNECT_SECONDS = 0.2
+# The connections that one call opens anew because a server accepts them and stays silent. Each takes up to three
+# seconds, and a server of which every worker is silent must be reported within 15.
+_MAX_REPLACEMENTS = 3
 
 
 class Failure(NamedTuple):
@@ -34,6 +37,8 @@ class Failure(NamedTuple):
         retry_after: seconds that the server asks to wait before the next attempt.
         sent: whether a server may have received the call; False if there was no connection.
         is_lost: whether the connection is lost, or the server at its end is stopping.
+        is_silent: whether something accepted the connection and sent nothing, as a worker does that is stuck. A new
+            connection may reach another worker.
     """
 
     error: PoolError
@@ -41,6 +46,7 @@ class Failure(NamedTuple):
     retry_after: float = 0.0
     sent: bool = True
     is_lost: bool = False
+    is_silent: bool = False
 
 
 class Refused(PoolError):
@@ -144,11 +150,12 @@ class Attempts:
         self._retries = retries
         self._deadline = deadline
         self._attempts = 1
+        self._replacements = 0
         self._once = once
         self._raises_refusals = raises_refusals
 
     def pause_after(self, failure: Failure, *, other_is_up: bool = False) -> float:
-        """Return the seconds to wait before the next attempt.
+        """Return the seconds to wait before the next attempt, which needs a new connection if `failure.is_silent`.
 
         Args:
             failure: how the last attempt failed.
@@ -160,7 +167,7 @@ class Attempts:
         """
         if self._raises_refusals and failure.retryable and failure.retry_after > 0 and self._retries.policy is not None:
             raise Refused(failure) from None
-        pause = self._until_retry(failure) if failure.sent else self._until_connected(other_is_up=other_is_up)
+        pause = self._until_retry(failure) if failure.sent else self._until_connected(failure, other_is_up=other_is_up)
         if pause is None or (self._deadline is not None and time.monotonic() + pause >= self._deadline):
             raise failure.error from None
         if failure.sent:
@@ -171,7 +178,13 @@ class Attempts:
             self._attempts += 1
         return pause
 
-    def _until_connected(self, *, other_is_up: bool) -> float | None:
+    def _until_connected(self, failure: Failure, *, other_is_up: bool) -> float | None:
+        if failure.is_silent and not self._once:
+            # Counted even if another connection is up: it may be the untried replacement of another call.
+            self._replacements += 1
+            if self._replacements <= _MAX_REPLACEMENTS:
+                return 0.0
+            other_is_up = False
         if other_is_up:
             return 0.0
         if self._retries.may_wait_for_server() and not self._once:

@@ -157,8 +157,11 @@ class WorkerDiscovery:
         if (yield Probe(replacement)) is None:
             yield Close(replacement)
             return False
-        self._pool.add(replacement)
-        yield from self._retire(connection)
+        unused = self._pool.replace(connection, replacement)
+        if unused is not replacement:
+            self._pool.mark_up(replacement)
+        if unused is not None:
+            yield Close(unused)
         return True
 
     def _retire(self, connection: Connection) -> Generator[Close, WorkerIdentity | None, None]:
