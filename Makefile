@@ -33,7 +33,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | check-python
 	@echo "installing into $(VENV): this takes minutes the first time only"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --editable '.[server,backbones,figure,parquet,otel,dev]'
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --editable '.[server,backbones,channelz,figure,parquet,otel,dev]'
 	@touch $@
 
 # This grpcio-tools is old enough that its stubs run on every protobuf >= 5.29 and grpcio >= 1.71. It needs an older

@@ -9,29 +9,30 @@ from poolservice import __version__
 from poolservice_server.glibc_tunables import restart_with_one_arena
 
 _REQUIRED = ("torch", "pydantic_settings", "structlog", "prometheus_client", "grpc_reflection", "uvloop")
-# The doctor itself says that the others are missing.
-_DOCTOR_REQUIRED = ("pydantic_settings", "structlog")
+# Of these commands, health needs nothing of the server's extra, and the doctor itself says what is missing.
+_REQUIRED_BY = {"health": (), "doctor": ("pydantic_settings", "structlog")}
+
+# The modules of the commands besides the server itself.
+_COMMANDS = {
+    "backbone": "poolservice_server.backbones.command.app",
+    "doctor": "poolservice_server.doctor.command",
+    "health": "poolservice_server.grpc_adapter.health_command",
+    "ray": "poolservice_server.ray.command",
+    "tune": "poolservice_server.tune.command",
+}
 
 _USAGE_ERROR = 2
 
 
 def main() -> int:
-    """Run the server until SIGTERM or SIGINT; return the exit status."""
-    if sys.argv[1:2] == ["health"]:
-        # First, because it must be fast. It needs nothing of the server's extra.
-        from poolservice_server.grpc_adapter.health_command import main as health
-
-        return health(sys.argv[2:])
-    missing = [name for name in _REQUIRED if find_spec(name) is None]
+    """Run the server until SIGTERM or SIGINT, or another command; return the exit status."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    missing = [name for name in _REQUIRED_BY.get(command, _REQUIRED) if find_spec(name) is None]
     if missing:
         return _fail(
             f"the server needs {', '.join(missing)}; install poolservice with its server extra, in a clone of the "
             "repository with: pip install '.[server]'"
         )
-    if is_doctor:
-        from poolservice_server.doctor.command import main as doctor
-
-        return doctor(sys.argv[2:])
     if sys.argv[1:] == ["--version"]:
         print(f"poolservice-server {__version__}")  # noqa: T201 - the command's output
         return 0

@@ -7,6 +7,7 @@ from poolservice_server.backbones.backbone import Backbones
 from poolservice_server.backend import Backend, choose_backend
 from poolservice_server.backend.device import NoDevice
 from poolservice_server.batcher import Batcher, Quotas
+from poolservice_server.core.request_record import RequestObserver, ignore_request
 from poolservice_server.core.service import PoolService
 from poolservice_server.images.decode_processes import DecodeProcesses
 from poolservice_server.settings import Settings, SettingsError
@@ -46,13 +47,23 @@ class AssembledService:
         backbones: its backbones.
         worker: the number of this process among the workers.
         cores: the number of cores that this process may use.
+        observe: called with the record of each request that has ended.
 
     Attributes:
         batcher: runs the requests.
         service: the methods of the contract.
     """
 
-    def __init__(self, settings: Settings, backend: Backend, backbones: Backbones, *, worker: int, cores: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        backbones: Backbones,
+        *,
+        worker: int,
+        cores: int,
+        observe: RequestObserver = ignore_request,
+    ) -> None:
         decode_threads = settings.decode_threads or cores
         self.batcher = Batcher(
             batch_log.logged(backend.run),
@@ -89,6 +100,7 @@ class AssembledService:
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
             backbones=backbones,
             batches_backbone=backend.batches_backbone,
+            observe=observe,
         )
 
     def close(self) -> None:

@@ -18,8 +18,14 @@ def usable_cpus(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
         membership: the file that names the groups of this process.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(cgroup, membership)
+    return cpus if quota is None else max(1, min(cpus, round(quota)))
+
+
+def cpu_quota(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> float | None:
+    """Return the smallest CPU quota of the groups of this process in cores, or None without one."""
     quotas = [quota for folder in _groups(cgroup, membership) if (quota := _quota(folder)) is not None]
-    return max(1, min(cpus, *map(round, quotas))) if quotas else cpus
+    return min(quotas, default=None)
 
 
 def _groups(cgroup: Path, membership: Path) -> Iterator[Path]:

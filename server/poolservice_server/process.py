@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
-from poolservice_server import allocator, log, metrics, metrics_server
+from poolservice_server import allocator, log
 from poolservice_server.assembled_service import AssembledService, open_backend
 from poolservice_server.backbones.backbone import Backbones
 from poolservice_server.backbones.loading import load_backbones
@@ -22,8 +22,13 @@ from poolservice_server.cpu_count import usable_cpus
 from poolservice_server.file_watch import FileWatch
 from poolservice_server.grpc_adapter.merging_event_loop import EventLoop
 from poolservice_server.grpc_adapter.server import GrpcServer
+from poolservice_server.metrics import server as metrics_server
+from poolservice_server.metrics.registry import ProcessMetrics
+from poolservice_server.metrics.scrape_channel import answer_scrapes
+from poolservice_server.observers import Observers
+from poolservice_server.readiness import Readiness
 from poolservice_server.serving import Serving
-from poolservice_server.settings import Settings, Tokens, read_tokens
+from poolservice_server.settings import Settings
 from poolservice_server.signal_thread import SignalThread
 from poolservice_server.signals import SignalSocket
 
@@ -108,9 +113,20 @@ class ServingProcess:
         self._settings = settings
         self._worker = worker
         self._backend = backend
-        self._assembled = AssembledService(settings, backend, backbones, worker=worker.number, cores=_cores(settings))
+        self._metrics = ProcessMetrics(lambda: self._server.calls_in_progress)
+        self._observers = Observers(
+            settings, worker.number, [self._metrics.requests.observe], [self._metrics.calls.observe]
+        )
+        self._assembled = AssembledService(
+            settings,
+            backend,
+            backbones,
+            worker=worker.number,
+            cores=_cores(settings),
+            observe=self._observers.observe_request,
+        )
         self._batcher, service = self._assembled.batcher, self._assembled.service
-        self._registry = CollectorRegistry()
+        self._readiness = Readiness(backend)
         self._watch = FileWatch()
         self._server = GrpcServer(
             settings,
@@ -122,7 +138,7 @@ class ServingProcess:
             shared_port=self._is_supervised,
             always_sends_id=self._observers.need_ids,
         )
-        self._metrics.add(self._batcher, backend, service, self._server, backbones, self._watch)
+        self._metrics.add(self._batcher, backend, service, self._server, self._readiness, backbones, self._watch)
         self._stop = asyncio.Event()
 
     @property
@@ -139,7 +155,7 @@ class ServingProcess:
             ServerEnded: gRPC's server ended by itself.
         """
         self._handle_signals()
-        with self._metrics():
+        with self._served_metrics():
             await self._readiness.start()
             address = await self._server.start()
             memory_return = allocator.MemoryReturn(self._batcher.used_bytes)

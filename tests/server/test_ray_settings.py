@@ -38,7 +38,8 @@ def test_help_explains_the_flags_of_replicas(run_server: RunServer) -> None:
         (["--send-timeout", "1"], "--send-timeout has no effect with Ray Serve: Serve's gRPC proxy has no such limit"),
         (["--address", "unix:/tmp/x"], "--address must be HOST:PORT with Ray Serve"),
         (["--address", "0.0.0.0:50051"], "open to other machines"),
-        (["--replicas", "3", "--max-replicas", "2"], "max_replicas (2) must be at least replicas (3)"),
+        (["--replicas", "3", "--max-replicas", "2"], "--max-replicas (2) must be at least --replicas (3), or 0"),
+        (["--address", ""], "must be HOST:PORT"),
         (
             ["--replica-gpus", "0.5", "--device", "cpu"],
             "replica_gpus (0.5) reserves GPUs that replicas with --device cpu",

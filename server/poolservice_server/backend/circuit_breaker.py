@@ -18,6 +18,7 @@ from poolservice_server.backend.device import (
     Result,
     Stage,
 )
+from poolservice_server.histogram import SIZE_BOUNDS, Histogram
 from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult, Stop
 from poolservice_server.stop import never
 
@@ -128,7 +129,13 @@ class CircuitBreaker:
         if counted:
             with self._lock:
                 self.payloads += len(payloads)
+                self.batch_sizes.observe(len(payloads))
         return results
+
+    def count_fallback(self) -> None:
+        """Count a batch that the next device is given instead."""
+        with self._lock:
+            self.fallbacks += 1
 
     def check(self) -> str:
         """Compute a known result of pooling; return what went wrong, or "". A wrong result suspends the device."""

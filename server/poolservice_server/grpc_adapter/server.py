@@ -18,7 +18,6 @@ from poolservice_server.grpc_adapter.health import HEALTH_SERVICE_NAME, HealthSe
 from poolservice_server.grpc_adapter.options import server_options
 from poolservice_server.grpc_adapter.servicer import SERVICE_NAME, PoolServicer
 from poolservice_server.grpc_adapter.tls import server_credentials
-from poolservice_server.metrics import CallMetrics
 from poolservice_server.readiness import Readiness
 from poolservice_server.settings import Settings, SettingsError
 
@@ -66,7 +65,7 @@ class GrpcServer:
         )
         self._servicer = PoolServicer(service, observe, callers, self._calls, always_sends_id=always_sends_id)
         self._server = _create_server(settings, self._calls, shared_port=shared_port)
-        servicer.add_to(self._server)
+        self._servicer.add_to(self._server)
         self._health = HealthService(readiness, backbones, callers.caller_of, max_watches=settings.max_connections)
         self._health.add_to(self._server)
         services = [SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME]

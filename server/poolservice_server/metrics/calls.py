@@ -1,11 +1,9 @@
 """Metrics of calls: their number, duration and bytes, by method."""
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-import structlog
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -13,8 +11,6 @@ from prometheus_client.registry import Collector
 from poolservice_server.core.call_record import CallRecord
 from poolservice_server.histogram import Histogram
 from poolservice_server.metrics.families import histogram_family
-
-_log = structlog.get_logger(__name__)
 
 
 class _Method:
@@ -38,11 +34,10 @@ class CallMetrics(Collector):
 
     def __init__(self, in_progress: Callable[[], int]) -> None:
         self._in_progress = in_progress
-        self._logs_calls = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._methods: dict[str, _Method] = {}
 
     def observe(self, record: CallRecord) -> None:
-        """Count a call that ended, and log it at level debug."""
+        """Count a call that ended."""
         method = self._methods.get(record.method)
         if method is None:
             method = self._methods[record.method] = _Method()
@@ -51,16 +46,6 @@ class CallMetrics(Collector):
         method.durations.observe(seconds)
         method.received_bytes += record.received_bytes
         method.sent_bytes += record.sent_bytes
-        if self._logs_calls:
-            milliseconds = round(seconds * 1000, 3)
-            _log.debug(
-                "call",
-                method=record.method,
-                code=record.code,
-                milliseconds=milliseconds,
-                caller=record.caller,
-                reason=record.reason,
-            )
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""

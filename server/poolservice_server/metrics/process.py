@@ -1,4 +1,4 @@
-"""Metrics of the process: its caches, the files that it reads again, and its versions."""
+"""Metrics of the process: its readiness, its caches, the files that it reads again, and its versions."""
 
 import platform
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from poolservice import __version__
 from poolservice_server.cache import caches
 from poolservice_server.file_watch import FileWatch
+from poolservice_server.readiness import Readiness
 
 
 class CacheMetrics(Collector):
@@ -45,6 +46,24 @@ class FileMetrics(Collector):
             for outcome in ("loaded", "kept"):
                 reloads.add_metric([name, outcome], self._watch.counts[name, outcome])
         yield reloads
+
+
+class ReadinessMetrics(Collector):
+    """Whether the process is ready, as health checks report it."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        yield GaugeMetricFamily(
+            "poolservice_ready", "1 while health checks report SERVING, otherwise 0.", float(self._readiness.is_ready)
+        )
+        yield GaugeMetricFamily(
+            "poolservice_readiness_probe_duration_seconds",
+            "Duration of the last computation by which the server checked its device.",
+            self._readiness.check_seconds,
+        )
 
 
 class InfoMetrics(Collector):

@@ -16,9 +16,10 @@ from poolservice_server.metrics.callers import CallerMetrics
 from poolservice_server.metrics.calls import CallMetrics
 from poolservice_server.metrics.devices import DeviceMetrics
 from poolservice_server.metrics.families import Families, labelled, merged
-from poolservice_server.metrics.process import CacheMetrics, FileMetrics, InfoMetrics
+from poolservice_server.metrics.process import CacheMetrics, FileMetrics, InfoMetrics, ReadinessMetrics
 from poolservice_server.metrics.requests import RequestMetrics
 from poolservice_server.metrics.workers import worker_state
+from poolservice_server.readiness import Readiness
 
 
 class ProcessMetrics:
@@ -46,6 +47,7 @@ class ProcessMetrics:
         backend: Backend,
         service: PoolService,
         server: GrpcServer,
+        readiness: Readiness,
         backbones: Backbones,
         watch: FileWatch,
     ) -> None:
@@ -55,6 +57,7 @@ class ProcessMetrics:
             AdmissionMetrics(batcher, refusals, service.unsent_bytes),
             DeviceMetrics(backend),
             BackboneMetrics(backbones, service.backbone_counts),
+            ReadinessMetrics(readiness),
             CacheMetrics(),
             FileMetrics(watch),
             InfoMetrics(torch_version(), backend.devices()[0].name),
