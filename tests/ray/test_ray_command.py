@@ -74,6 +74,13 @@ def test_the_command_serves_and_finishes_accepted_requests_before_it_ends(
     assert [outcome.status.code for outcome in outcomes] == [0] * REQUESTS
 
 
+def test_more_gpus_than_the_machine_has_are_refused(own_ray: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "poolservice_server", "ray", "--address", "127.0.0.1:0", "--replica-gpus", "64"]
+    done = subprocess.run(command, env={**os.environ, **own_ray}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "1 replicas with 64 GPUs each need 64 (--replicas, --replica-gpus)" in done.stderr
+
+
 def deployment(grpc_port: int) -> dict[str, Any]:
     """Return the deployment file, for one small replica and on free ports."""
     loaded: dict[str, Any] = yaml.safe_load(DEPLOYMENT_FILE.read_text())

@@ -104,6 +104,7 @@ def running(settings: RaySettings, address: str) -> Iterator[str]:
         include_dashboard=False,
     )
     try:
+        _check_gpus(ray.cluster_resources().get("GPU", 0.0), settings)
         serve.start(
             http_options={"host": "127.0.0.1", "port": _free_port()},
             grpc_options={
@@ -124,6 +125,20 @@ def running(settings: RaySettings, address: str) -> Iterator[str]:
         serve.shutdown()
     finally:
         ray.shutdown()
+
+
+def _check_gpus(gpus: float, settings: RaySettings) -> None:
+    """Check that the replicas of the start fit on the GPUs of this machine: Ray would wait for more of them for ever.
+
+    Raises:
+        SettingsError: they do not.
+    """
+    needed = settings.replicas * settings.replica_gpus
+    if needed > gpus:
+        raise SettingsError(
+            f"Ray finds {gpus:g} GPUs on this machine, and {settings.replicas} replicas with {settings.replica_gpus:g} "
+            f"GPUs each need {needed:g} (--replicas, --replica-gpus)"
+        )
 
 
 def reason_in(messages: Sequence[str]) -> str:

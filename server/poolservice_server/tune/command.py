@@ -24,6 +24,10 @@ _NAME = "tune"
 _FAILED = 1
 
 
+class NothingToCompare(Exception):
+    """--check would compare the defaults with themselves."""
+
+
 def _tune(
     context: typer.Context,
     jobs_file: Annotated[
@@ -57,6 +61,12 @@ def _tune(
         raise CannotWrite("--check chooses nothing that --write could write; leave one of them out")
     if target is not None:
         check_target(target, force=force)
+    defaults = _defaults(settings)
+    if check and not defaults:
+        raise NothingToCompare(
+            "--check compares settings with the defaults, and these settings are the defaults; add other ones, for "
+            "example with --config FILE"
+        )
 
     def report(line: str) -> None:
         if not as_object:
@@ -68,7 +78,7 @@ def _tune(
     interrupted = False
     try:
         if check:
-            search.compare(_defaults(settings))
+            search.compare(defaults)
         else:
             search.run()
     except KeyboardInterrupt:
@@ -80,7 +90,8 @@ def _tune(
     if target is not None:
         comment = f"Written by poolservice-server tune {jobs_file.name}, for the server's --config"
         write_settings(target, settings, search.outcome.chosen, comment)
-        report(f"wrote {target}; start the server with: poolservice-server --config {target}")
+        contents = "" if search.outcome.chosen else ", which has no other settings than yours"
+        report(f"wrote {target}{contents}; start the server with: poolservice-server --config {target}")
 
 
 def _text(
@@ -107,7 +118,7 @@ app = make_app(
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return the exit status. An error is one sentence on stderr."""
     statuses = {
-        **dict.fromkeys((SettingsError, WrongJobs, CannotWrite), USAGE_ERROR),
+        **dict.fromkeys((SettingsError, WrongJobs, CannotWrite, NothingToCompare), USAGE_ERROR),
         **dict.fromkeys((CannotStart, LoadFailed), _FAILED),
     }
     return run(app, _NAME, arguments, statuses)

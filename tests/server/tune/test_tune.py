@@ -148,6 +148,7 @@ def test_an_existing_file_is_overwritten_with_force_only(
         (["{jobs}", "--seconds", "soon"], "invalid value for '--seconds'"),
         (["{jobs}", "--write", "/missing/settings.toml"], "there is no folder /missing (--write)"),
         (["{jobs}", "--write", "/tmp"], "/tmp is a folder; name a file (--write)"),
+        (["{jobs}", "--check"], "--check compares settings with the defaults, and these settings are the defaults"),
         (["{jobs}", "--write", "x.toml", "--check"], "--check chooses nothing that --write could write"),
         ([], "missing argument 'JOBS.toml'"),
     ],
