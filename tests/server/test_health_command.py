@@ -23,7 +23,7 @@ def failure(done: "subprocess.CompletedProcess[str]", status: int) -> str:
     """Return the one sentence with which the command fails; gRPC's own log does not precede it."""
     assert (done.returncode, done.stdout) == (status, "")
     (sentence,) = done.stderr.splitlines()
-    return sentence.removeprefix("poolservice-server: ")
+    return sentence.removeprefix("poolservice-server health: ")
 
 
 @pytest.mark.parametrize("service", ["", "liveness", "poolservice.v1.PoolService"])
