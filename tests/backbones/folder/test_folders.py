@@ -46,8 +46,9 @@ def test_the_flag_may_be_repeated_with_any_path(path: str) -> None:
 def test_the_environment_separates_folders_like_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLSERVICE_BACKBONE", os.pathsep.join(("/models/a,b", "/models/c")))
     assert load([]).backbone == (Path("/models/a,b"), Path("/models/c"))
+    # As every empty variable, it counts as unset.
     monkeypatch.setenv("POOLSERVICE_BACKBONE", "")
-    assert load([]).backbone == ()
+    assert load([]).backbone is None
 
 
 def test_the_settings_file_has_a_list(tmp_path: Path) -> None:
