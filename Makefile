@@ -186,7 +186,8 @@ OLDEST_GRPCIO := $(VENV)/oldest-grpcio
 $(OLDEST_GRPCIO)/installed: Makefile $(VENV)/installed
 	rm -rf $(OLDEST_GRPCIO)
 	$(BIN)/pip install --quiet --constraint constraints.txt --target $(OLDEST_GRPCIO) \
-	  grpcio==1.71.2 grpcio-health-checking==1.71.2 grpcio-reflection==1.71.2 googleapis-common-protos
+	  grpcio==1.71.2 grpcio-channelz==1.71.2 grpcio-health-checking==1.71.2 grpcio-reflection==1.71.2 \
+	  googleapis-common-protos
 	@touch $@
 
 test-oldest-grpcio: $(OLDEST_GRPCIO)/installed ## run the tests that depend on grpcio with its oldest supported release
