@@ -1,7 +1,10 @@
-"""The gRPC adapter: the only package of the server that imports grpcio.
+"""The gRPC adapter: all of the server that imports grpcio, except tune's load generator and Serve's proxy.
 
     server               the gRPC server of one process: its methods, health, reflection, address, start and stop
     servicer             the methods of PoolService: gRPC calls to the core, outcomes to gRPC statuses
+    abort                the end of a failed call, with its details
+    health, channelz     gRPC's health service and its channelz service
+    health_command       `poolservice-server health`; connection_fault says why a connection fails
     auth, tls            bearer tokens; the server's certificate and client certificates
     active_calls         the calls in progress, and how long each may wait for its caller
     caller               the name of the caller of a call

@@ -15,16 +15,12 @@ from poolservice_server.core.call_ids import REQUEST_ID_KEY, with_request_id
 from poolservice_server.core.call_record import CallObserver, CallRecord
 from poolservice_server.core.service import Call, PoolService
 from poolservice_server.error_status import to_status
+from poolservice_server.grpc_adapter.abort import abort
 from poolservice_server.grpc_adapter.active_calls import ActiveCall, ActiveCalls
 from poolservice_server.grpc_adapter.caller import CallerNames
 from poolservice_server.grpc_adapter.send_pacing import LARGE_BYTES, SendPacing
 
 SERVICE_NAME = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
-
-#: The trailing metadata key of a failed call's google.rpc.Status, by gRPC's convention.
-STATUS_DETAILS_KEY = "grpc-status-details-bin"
-
-_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 # The code of a successful call.
 _OK = "OK"
@@ -203,11 +199,4 @@ async def _abort(context: _Context, status: status_pb2.Status, active: ActiveCal
     """End the call with `status`; never returns."""
     if active is not None:
         active.sending()
-    details = ((STATUS_DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, record.ids.request_id))
-    try:
-        await context.abort(_STATUS_CODES[status.code], status.message, details)
-    except grpc.aio.AbortError:
-        raise
-    except grpc.aio.BaseError:
-        # The caller has left, for example because its deadline has passed.
-        raise asyncio.CancelledError from None
+    return await abort(context, status, record.ids.request_id)

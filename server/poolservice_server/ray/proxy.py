@@ -23,10 +23,11 @@ from google.rpc import code_pb2, status_pb2
 from poolservice import codec
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
-from poolservice_server.core.call_ids import REQUEST_ID_KEY, read_call_ids, with_request_id
+from poolservice_server.core.call_ids import read_call_ids, with_request_id
 from poolservice_server.core.flow_control import FlowControl
+from poolservice_server.grpc_adapter.abort import abort
 from poolservice_server.ray.local_callers import is_local
-from poolservice_server.ray.serve_call import STATUS_DETAILS_KEY, CallFailed, ServeMethod, call_replica
+from poolservice_server.ray.serve_call import CallFailed, ServeMethod, call_replica
 
 POOL_SERVICE = pool_pb2.DESCRIPTOR.services_by_name["PoolService"].full_name
 HEALTH_SERVICE = "grpc.health.v1.Health"
@@ -40,8 +41,6 @@ _NOT_LOCAL = status_pb2.Status(
 _NO_MESSAGE = status_pb2.Status(
     code=code_pb2.INVALID_ARGUMENT, message="the call ended without a message; the method takes one"
 )
-
-_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def add_pool_service(_servicer: object, server: Any) -> None:
@@ -114,7 +113,7 @@ class _ServiceHandler(grpc.GenericRpcHandler):
             except grpc.aio.BaseError:
                 # The caller has left: gRPC can neither receive nor send.
                 raise asyncio.CancelledError from None
-            return await _abort(context, status, request_id)
+            return await abort(context, status, request_id)
 
         return handle
 
@@ -173,18 +172,6 @@ def _outcome(message: bytes, failed: CallFailed) -> bytes:
     except InvalidRequest:
         raise failed from None
     return codec.encode_stream_response(correlation_id, failed.status, None)
-
-
-async def _abort(context: _Context, status: status_pb2.Status, request_id: str) -> Any:
-    """End the call with `status`; never returns."""
-    details = ((STATUS_DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request_id))
-    try:
-        await context.abort(_STATUS_CODES[status.code], status.message, details)
-    except grpc.aio.AbortError:
-        raise
-    except grpc.aio.BaseError:
-        # The caller has left, for example because its deadline has passed.
-        raise asyncio.CancelledError from None
 
 
 async def _without_serve(_message: bytes, _context: object) -> bytes:

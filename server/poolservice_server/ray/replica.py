@@ -11,8 +11,9 @@ from google.rpc import status_pb2
 from poolservice_server.core.call import Call
 from poolservice_server.core.call_record import CallRecord
 from poolservice_server.error_status import to_status
+from poolservice_server.grpc_adapter.abort import STATUS_DETAILS_KEY
 from poolservice_server.ray.replica_health import ReplicaHealth
-from poolservice_server.ray.serve_call import SECONDS_LEFT_KEY, STATUS_DETAILS_KEY
+from poolservice_server.ray.serve_call import SECONDS_LEFT_KEY
 from poolservice_server.readiness import Readiness
 from poolservice_server.settings import Settings
 

@@ -11,9 +11,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from poolservice_server.core.call_ids import REQUEST_ID_KEY, with_request_id
-
-#: The trailing metadata key of a failed call's google.rpc.Status, by gRPC's convention.
-STATUS_DETAILS_KEY = "grpc-status-details-bin"
+from poolservice_server.grpc_adapter.abort import STATUS_DETAILS_KEY
 
 #: The metadata key with which a replica gets the seconds until the caller's deadline.
 SECONDS_LEFT_KEY = "poolservice-seconds-left"

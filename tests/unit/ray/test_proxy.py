@@ -14,8 +14,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from poolservice import codec
 from poolservice.v1 import pool_pb2 as pb
 from poolservice_server.core.flow_control import MAX_STREAM_REQUESTS
+from poolservice_server.grpc_adapter.abort import STATUS_DETAILS_KEY
 from poolservice_server.ray.proxy import add_health, add_pool_service
-from poolservice_server.ray.serve_call import SECONDS_LEFT_KEY, STATUS_DETAILS_KEY, ServeContext
+from poolservice_server.ray.serve_call import SECONDS_LEFT_KEY, ServeContext
 
 Replica = Callable[[str, bytes, ServeContext], Awaitable[bytes]]
 
