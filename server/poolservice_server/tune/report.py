@@ -13,6 +13,9 @@ from poolservice_server.tune.search import Outcome, Trial
 # More noise than this hides gains that are worth a setting.
 _MUCH_NOISE = 0.05
 
+# The columns of numbers.
+_NUMBERS = ("requests/s", "p50 ms", "p99 ms", "memory")
+
 
 def as_json(outcome: Outcome, settings: Settings, jobs: Sequence[Job]) -> dict[str, object]:
     """Return the report as an object of JSON. Latencies are in milliseconds, memory in bytes."""
@@ -101,17 +104,16 @@ def _trial_rows(trial: Trial, jobs: Sequence[Job]) -> list[tuple[str, ...]]:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table, without the columns that are empty in every row."""
     headings = ("setting", "job", "requests/s", "p50 ms", "p99 ms", "memory", "ratio", "decision")
-    lines = [headings, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    # Numbers are aligned at their right end.
-    return [
-        "  ".join(
-            cell.rjust(width) if 2 <= column <= 5 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    columns = []
+    for heading, *cells in zip(headings, *rows, strict=True):
+        if any(cells):
+            width = max(map(len, (heading, *cells)))
+            # Numbers are aligned at their right end.
+            align = str.rjust if heading in _NUMBERS else str.ljust
+            columns.append([align(cell, width) for cell in (heading, *cells)])
+    return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
 
 
 def _gain_text(gain: Gain) -> str:
