@@ -1,6 +1,6 @@
 """`python -m tests.observe.live`: run a server under changing load and a real Prometheus, and evaluate every query.
 
-It fails if a query of the dashboard gives no data, apart from those of other devices, or if
+It fails if a query of the dashboard gives no data, except those of other devices, or if
 Prometheus cannot evaluate a rule. With --figure FILE, it also draws the dashboard's queries; that is no screenshot of
 Grafana. It needs `prometheus` (Debian: prometheus).
 """

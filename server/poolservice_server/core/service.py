@@ -59,7 +59,7 @@ class PoolService:
         observe: called with the record of each request that has ended.
 
     Attributes:
-        refusals: the numbers of refusals by their reasons, apart from those of the batcher: validation_bytes,
+        refusals: the numbers of refusals by their reasons, except those of the batcher: validation_bytes,
             unread_bytes, message_bytes, image_pixels or request_seconds.
     """
 

@@ -14,7 +14,7 @@ _NO_LIMIT = 2**60
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks read, apart from what they ask the kernel.
+    """What the checks read, except what they ask the kernel.
 
     Attributes:
         root: the folder that has /proc and /sys.
