@@ -37,6 +37,9 @@ _log = structlog.get_logger(__name__)
 # The longest time for which a stopped process waits for threads that are about to end.
 _LAST_THREADS_SECONDS = 0.1
 
+# The longest time for which the last spans delay the end of a process whose gRPC server ended by itself.
+_LAST_RECORDS_SECONDS = 1.0
+
 
 class Worker(NamedTuple):
     """The position of this process among those that share an address.
@@ -171,6 +174,8 @@ class ServingProcess:
             stop = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():
+                # The process ends without Python's own clean-up, which would lose the last lines and spans.
+                await self._observers.close(_LAST_RECORDS_SECONDS)
                 raise ServerEnded from ended.exception()
             await self._drain()
             memory_return.stop()

@@ -39,7 +39,12 @@ def answer_scrapes(descriptor: int, collect: Callable[[], Iterable[Metric]]) -> 
         # The worker ends by itself if the supervisor has ended.
         with channel, suppress(ConnectionError):
             while channel.recv(1):
-                page = families.encode(collect())
+                try:
+                    page = families.encode(collect())
+                except Exception:  # noqa: BLE001 - whatever fails, the next scrape must be answered
+                    _log.exception("cannot collect the metrics")
+                    # The supervisor leaves this worker out of the scrape.
+                    page = b""
                 channel.sendall(_SIZE.pack(len(page)) + page)
 
     threading.Thread(target=run, name="metrics", daemon=True).start()

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from prometheus_client import Metric
@@ -70,6 +70,20 @@ async def test_a_worker_answers_with_its_metrics_as_they_are_then(ends: Ends) ->
     ends.worker.setblocking(True)
     answer_scrapes(ends.worker.fileno(), lambda: gauge(next(values)))
     assert [await ends.value(), await ends.value()] == [1.0, 2.0]
+
+
+async def test_a_failed_collection_costs_one_scrape(ends: Ends) -> None:
+    outcomes: Iterator[list[Metric] | Exception] = iter((RuntimeError("a counter is damaged"), gauge(2.0)))
+
+    def collect() -> list[Metric]:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    ends.worker.setblocking(True)
+    answer_scrapes(ends.worker.fileno(), collect)
+    assert [await ends.value(), await ends.value()] == [None, 2.0]
 
 
 async def test_a_stuck_worker_delays_one_scrape_and_no_later_one(ends: Ends) -> None:
