@@ -108,7 +108,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     headings = ("setting", "job", "requests/s", "p50 ms", "p99 ms", "memory", "ratio", "decision")
     columns = []
     for heading, *cells in zip(headings, *rows, strict=True):
-        if any(cells):
+        if any(cells) or not rows:
             width = max(map(len, (heading, *cells)))
             # Numbers are aligned at their right end.
             align = str.rjust if heading in _NUMBERS else str.ljust
