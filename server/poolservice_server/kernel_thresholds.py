@@ -118,3 +118,6 @@ TILE_GROUP_BYTES = 2**22
 #: Values of a plane up to which its integers are converted to floats at once: in larger ones a call adds them as
 #: integers, or converts one row of tiles at a time. Rows: --only "224x224 torch.uint8".
 MAX_WIDENED_VALUES = 2**20
+
+#: Bytes of channels, as float32, that an operator with several passes over its intermediates pools at a time.
+SAMPLE_GROUP_BYTES = 2**18

@@ -9,7 +9,8 @@ import math
 import numpy as np
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs import AdaptiveSpec, GlobalSpec, PoolSpec, Window, WindowSpec
+from poolservice.specs import AdaptiveSpec, GlobalSpec, PoolSpec, SampleSpec, Window, WindowSpec
+from poolservice.specs.sequential import Sequential1d, Sequential2d, Sequential3d
 from poolservice.specs.validation import MAX_SIZE
 
 # The limit for padding that is larger than the input. More has no effect, yet torch's kernels visit it value by value.
@@ -18,13 +19,11 @@ _MAX_IDLE_PADDING = 2**16
 # No machine holds a tensor of more values, and torch's own counters overflow not far above.
 _MAX_VALUES = 2**47
 
-#: The operators whose results are values of the input, and therefore have its dtype.
-ORDER_STATISTICS = frozenset(
-    {"max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "global_min_pool"},
-)
-
 # These use torch's avg_pool3d, which accepts no kernel larger than the input, whatever the padding.
 _KERNEL_WITHIN_INPUT = frozenset({("avg_pool", 3), ("lp_pool", 3), ("mixed_pool", 3)})
+
+#: The layers that apply other layers.
+SEQUENCES = (Sequential1d, Sequential2d, Sequential3d)
 
 _FLOAT32 = np.dtype(np.float32)
 _AXES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -34,13 +33,16 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of the result of `spec` for a tensor of `shape`.
 
     Shape:
-        (C, *) gives (C, *out) and (N, C, *) gives (N, C, *out), with as many spatial dimensions as the spec has.
+        (C, *) gives (C, *out) and (N, C, *) gives (N, C, *out), with as many spatial dimensions as the spec has. A
+        SampleSpec gives a shape of its own instead of (C, *out).
 
     Raises:
         InvalidRequest: torch's operator of that name refuses the shape, or would exceed its own size limits. The field
             is ``tensor.shape`` or the parameter's name. For operators that torch lacks, MinPool follows MaxPool,
             MixedPool follows both MaxPool and AvgPool, and a global operator accepts any plane that is not empty.
     """
+    if isinstance(spec, SEQUENCES):
+        return layer_shapes(spec, shape)[-1]
     dims = spec.spatial_dims
     if len(shape) - dims not in (1, 2):
         channels = ", ".join(("C", *_AXES[dims]))
@@ -66,13 +68,54 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         raise InvalidRequest(
             f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
         )
+    if isinstance(spec, SampleSpec):
+        return _sample_result(spec, leading, spatial)
     if isinstance(spec, WindowSpec):
-        if (spec.operator, dims) in _KERNEL_WITHIN_INPUT:
-            _check_kernel_within(spec, spatial)
-        out = window_grid(spec.window, spatial)
+        out = _windows(spec, spatial)
     elif isinstance(spec, GlobalSpec):
         out = (1,) * dims
     return leading + out
+
+
+def _windows(spec: WindowSpec, spatial: tuple[int, ...]) -> tuple[int, ...]:
+    if (spec.operator, spec.spatial_dims) in _KERNEL_WITHIN_INPUT:
+        _check_kernel_within(spec, spatial)
+    return window_grid(spec.window_in(spatial), spatial)
+
+
+def layers_of(spec: PoolSpec) -> tuple[PoolSpec, ...]:
+    """Return the layers that a spec applies one after the other: those of a Sequential, or the spec itself."""
+    layers: tuple[PoolSpec, ...] = getattr(spec, "layers", (spec,))
+    return layers
+
+
+def layer_shapes(spec: PoolSpec, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shape of the result of each layer of a Sequential for a tensor of `shape`.
+
+    Raises:
+        InvalidRequest: a layer does not take the result of the one before.
+    """
+    shapes: list[tuple[int, ...]] = []
+    dims = spec.spatial_dims
+    for number, layer in enumerate(layers_of(spec)):
+        taken = shapes[-1] if shapes else shape
+        if shapes and len(taken) != len(shape):
+            raise InvalidRequest(
+                f"takes a feature map of {dims} spatial dimensions, but the layer before it gives {list(taken)}",
+                field=f"layers[{number}]",
+            )
+        try:
+            shapes.append(output_shape(layer, taken))
+        except InvalidRequest as error:
+            if not number and error.field == "tensor.shape":
+                raise
+            raise InvalidRequest(
+                f"{error.reason}; the input of this layer has the shape {list(taken)}",
+                field=f"layers[{number}]"
+                if error.field == "tensor.shape"
+                else f"layers[{number}].{layer.operator}.{error.field}",
+            ) from None
+    return shapes
 
 
 def window_grid(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:
@@ -121,13 +164,25 @@ def result_dtype(spec: PoolSpec, dtype: np.dtype) -> np.dtype:
     An order statistic is a value of the input and keeps its dtype. A mean or a power sum keeps a float dtype and gives
     float32 for integers.
     """
-    if spec.operator in ORDER_STATISTICS or dtype.kind not in "iu":
+    if isinstance(spec, SEQUENCES):
+        for layer in layers_of(spec):
+            dtype = result_dtype(layer, dtype)
+        return dtype
+    if spec.keeps_dtype or dtype.kind not in "iu":
         return dtype
     return _FLOAT32
 
 
+def _sample_result(spec: SampleSpec, leading: tuple[int, ...], spatial: tuple[int, ...]) -> tuple[int, ...]:
+    result = (*leading[:-1], *spec.sample_shape((leading[-1], *spatial)))
+    _check_count(result, "the result", field="tensor.shape")
+    return result
+
+
 def _takes_no_channels(spec: PoolSpec, *, has_batch_dimension: bool) -> bool:
     # This follows from torch's checks; there is no rule behind it.
+    if spec.takes_samples:
+        return False
     if isinstance(spec, GlobalSpec):
         return True
     if spec.operator == "adaptive_max_pool":

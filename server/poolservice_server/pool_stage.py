@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from poolservice.specs import PoolSpec
+from poolservice_server.operators import needs_channels
 from poolservice_server.stop import Stop, WorkStopped
 
 if TYPE_CHECKING:
@@ -29,10 +30,18 @@ class PoolStage:
         unit_scale: True if the planes are the uint8 or uint16 values of a decoded image, which stand for 0 to 1. The
             results are then float32 and equal those of the planes divided by 255 or 65535: bit for bit for order
             statistics, within rounding for means.
+        channels: the number of channels of a sample if a spec needs it, see `operators.needs_channels`; else 0, so that
+            payloads of any number of channels can be batched.
     """
 
     specs: tuple[PoolSpec, ...]
     unit_scale: bool = False
+    channels: int = 0
+
+    @classmethod
+    def of(cls, specs: tuple[PoolSpec, ...], channels: int, *, unit_scale: bool = False) -> "PoolStage":
+        """Return the stage that pools samples of so many channels."""
+        return cls(specs, unit_scale, channels if any(map(needs_channels, specs)) else 0)
 
     def __hash__(self) -> int:
         return self._hash
@@ -40,7 +49,7 @@ class PoolStage:
     @cached_property
     def _hash(self) -> int:
         # Needed several times per request, and the hash of the specs visits every parameter.
-        return hash((self.specs, self.unit_scale))
+        return hash((self.specs, self.unit_scale, self.channels))
 
 
 class BatchKey:
@@ -75,7 +84,8 @@ class SpecResult(NamedTuple):
     """The result of one spec for one payload.
 
     Attributes:
-        values: (P, *output spatial shape), of the operator's result dtype.
+        values: (P, *output spatial shape), or (N, *result) of an operator that takes samples; of the operator's result
+            dtype.
         indices: int64 of the same shape if the spec asks for them, else None.
     """
 

@@ -6,7 +6,7 @@ from dataclasses import MISSING, Field, fields
 
 from poolservice import __version__
 from poolservice.dtypes import NUMPY_DTYPES
-from poolservice.specs import LAYERS, OPERATORS, PoolSpec
+from poolservice.specs import LAYERS, OPERATORS, SIZES, PoolSpec
 from poolservice.v1 import pool_pb2
 from poolservice_server import images
 from poolservice_server.backbones.backbone import NO_BACKBONES, Backbone, Backbones, BrokenBackbone
@@ -19,9 +19,6 @@ _OUTPUT_KINDS = {
     "map": pool_pb2.BACKBONE_OUTPUT_KIND_FEATURE_MAP,
     "vector": pool_pb2.BACKBONE_OUTPUT_KIND_VECTOR,
 }
-
-# Parameters that take one value for all dimensions or one per dimension. Others have their Python type.
-_SIZES = {"kernel_size", "stride", "padding", "dilation"}
 
 
 def responder(
@@ -81,7 +78,7 @@ def responder(
 def _operator(name: str) -> pool_pb2.OperatorInfo:
     layers = [layer for (operator, _), layer in LAYERS.items() if operator == name]
     # The 2-D layer has every parameter. A layer that lacks one refuses it with an error message.
-    layer = LAYERS[name, 2]
+    layer = LAYERS.get((name, 2), layers[0])
     return pool_pb2.OperatorInfo(
         name=name,
         description=(inspect.getdoc(layer) or "").split("\n\n")[0].replace("\n", " "),
@@ -91,16 +88,26 @@ def _operator(name: str) -> pool_pb2.OperatorInfo:
 
 
 def _parameter(layer: type[PoolSpec], field: "Field[object]") -> pool_pb2.ParameterInfo:
-    if field.name in _SIZES:
-        type_name = "int or one per dimension"
-    elif field.name == "output_size":
+    if field.name == "output_size":
         type_name = "int or one per dimension, -1 keeps the input's"
+    elif field.name in SIZES:
+        type_name = "int or one per dimension"
     else:
-        type_name = inspect.formatannotation(field.type).replace(" | None", "")
+        type_name = _type_name(inspect.formatannotation(field.type))
     parameter = pool_pb2.ParameterInfo(name=field.name, type=type_name)
     if field.default is not MISSING:
         parameter.default_value = "kernel_size" if field.name == "stride" else str(field.default)
     return parameter
+
+
+def _type_name(annotation: str) -> str:
+    """Return the type of a parameter in words: float, int, str, "several int", "float or several", a tensor, specs."""
+    if "PoolSpec" in annotation:
+        return "several specs"
+    if "Any" in annotation:
+        return "tensor"
+    item, _, rest = annotation.replace(" | None", "").partition("collections.abc.Sequence[")
+    return f"{item.removesuffix(' | ')} or several" if item and rest else f"several {rest[:-1]}" if rest else item
 
 
 def _backbone(backbone: Backbone) -> pool_pb2.BackboneInfo:

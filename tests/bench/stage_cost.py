@@ -207,7 +207,10 @@ def _report_groups(rows: list[Row]) -> None:
     for row in rows:
         if len(row.case.stage.specs) == 1:
             spec = row.case.stage.specs[0]
-            estimate = spec_estimate(spec, row.case.shape, row.case.dtype, unit_scale=row.case.stage.unit_scale)
+            stage = row.case.stage
+            estimate = spec_estimate(
+                spec, row.case.shape, row.case.dtype, channels=stage.channels, unit_scale=stage.unit_scale
+            )
             grouped[f"{estimate.algorithm}, {row.case.dtype}"].append(row.ratio)
     for name, ratios in sorted(grouped.items()):
         print(f"    {name:40} {len(ratios):4} {min(ratios):6.2f} {statistics.median(ratios):6.2f} {max(ratios):6.2f}")

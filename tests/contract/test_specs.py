@@ -13,13 +13,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.layers.examples import EXAMPLES
 
 from poolservice import specs
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, OPERATORS, PoolSpec, from_message, to_message
 from poolservice.v1 import pool_pb2 as pb
+from poolservice_server.pooling.dispatch import KERNELS
 
 TORCH_LAYERS = sorted(layer.__name__ for layer in LAYERS.values() if hasattr(torch.nn, layer.__name__))
+
+#: The layers of the first version, whose parameters are drawn. The others have examples.
+CLASSIC = sorted(key for key in LAYERS if key[0] in KERNELS)
 
 SIZES = st.integers(1, 9) | st.just(2**31 - 1)
 
@@ -30,9 +35,9 @@ def layer_named(name: str) -> Callable[..., PoolSpec]:
 
 
 @st.composite
-def any_spec(draw: st.DrawFn) -> PoolSpec:
-    """Draw a valid spec of any layer with any of its parameters."""
-    layer = LAYERS[draw(st.sampled_from(sorted(LAYERS)))]
+def classic_spec(draw: st.DrawFn) -> PoolSpec:
+    """Draw a valid spec of any classic layer with any of its parameters."""
+    layer = LAYERS[draw(st.sampled_from(CLASSIC))]
     dims = layer.spatial_dims
 
     def size(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -58,14 +63,19 @@ def any_spec(draw: st.DrawFn) -> PoolSpec:
     return layer(**parameters)
 
 
-def test_all_thirty_layers_are_exported_and_documented() -> None:
-    assert len(LAYERS) == 30
+def any_spec() -> st.SearchStrategy[PoolSpec]:
+    """Return a strategy for specs of every layer."""
+    return classic_spec() | st.sampled_from([spec for spec, _ in EXAMPLES])
+
+
+def test_all_layers_are_exported_and_documented() -> None:
     assert {operator for operator, _ in LAYERS} == set(OPERATORS)
     assert {dims for _, dims in LAYERS} == {1, 2, 3}
     for found in LAYERS.values():
         assert found.__name__ in specs.__all__
         assert getattr(specs, found.__name__) is found
-        assert found.__name__.endswith(f"{found.spatial_dims}d")
+        only_one = [dims for operator, dims in LAYERS if operator == found.operator] == [found.spatial_dims]
+        assert only_one or found.__name__.endswith(f"{found.spatial_dims}d")
         assert found.__doc__
         assert "Shape: (C, " in found.__doc__
         for field in dataclasses.fields(found):
@@ -105,7 +115,8 @@ def test_a_spec_survives_the_conversion_to_a_message_and_back(spec: PoolSpec) ->
 
 @given(spec=any_spec())
 def test_specs_are_immutable_and_can_be_evaluated_pickled_and_copied(spec: PoolSpec) -> None:
-    assert eval(repr(spec), vars(specs)) == spec
+    # The repr of a spec with a large tensor shows the tensor's shape only.
+    assert "<" in repr(spec) or eval(repr(spec), vars(specs)) == spec
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert copy.deepcopy(spec) == copy.copy(spec) == dataclasses.replace(spec) == spec
     for field in dataclasses.fields(spec):

@@ -1,13 +1,15 @@
 """Parsing of `--op` and of the parameter flags into specs.
 
 An operator is written as its name, `max2d`, or with parameters, `max2d:kernel_size=3x2,stride=1`. A flag such as
-`--kernel-size 2` sets the parameter for every operator that has it and does not set it itself.
+`--kernel-size 2` sets the parameter for every operator that has it and does not set it itself. Operators joined by +,
+`max2d:kernel_size=2+gap2d`, are applied one after the other.
 
 A name may have any of its usual forms: `max2d`, `max_pool2d` (torch.nn.functional and the operator names
 that `poolservice info` lists), `MaxPool2d` (the layer's class).
 """
 
 import difflib
+import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +17,10 @@ from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
+
 from poolservice.errors import InvalidRequest
-from poolservice.specs import LAYERS, PoolSpec
+from poolservice.specs import LAYERS, SIZES, PoolSpec, Sequential
 from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.message_text import join_or
 
@@ -29,6 +33,10 @@ def _family(layer: type[PoolSpec]) -> str:
 
 def _name(layer: type[PoolSpec]) -> str:
     return f"{_family(layer)}{layer.spatial_dims}d"
+
+
+def _dimensions_of(layer: type[PoolSpec]) -> list[int]:
+    return [dims for operator, dims in LAYERS if operator == layer.operator]
 
 
 def _key(text: str) -> str:
@@ -55,6 +63,8 @@ _LAYERS: Mapping[str, type[PoolSpec]] = MappingProxyType(
         for family in (_family(layer), _ABBREVIATIONS.get(layer.operator))
         if family
     }
+    # An operator of one number of dimensions needs no number: rmac.
+    | {_key(_family(layer)): layer for layer in LAYERS.values() if len(_dimensions_of(layer)) == 1}
 )
 _FAMILIES_BY_KEY: Mapping[str, str] = MappingProxyType(
     {_key(family): family for family in (*FAMILIES, *_ABBREVIATIONS.values())}
@@ -126,17 +136,36 @@ def parse(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) 
             no operator takes a flag, a layer refuses a value, or the operators pool different numbers of dimensions.
     """
     given = {
-        name: _value(name, value, _flag_of(name)) if isinstance(value, str) else value
+        name: _value(_layer_with(name), name, value, _flag_of(name)) if isinstance(value, str) else value
         for name, value in flags.items()
         if value is not None
     }
-    parsed = [_parse(text) for text in texts]
-    _check_dimensions(texts, [layer for layer, _ in parsed])
+    parsed = [[_parse(one) for one in _layers(text)] for text in texts]
+    layers = [layer for sequence in parsed for layer, _ in sequence]
+    _check_dimensions([one for text in texts for one in _layers(text)], layers)
     for name in given:
-        if not any(name in _parameters(layer) for layer, _ in parsed):
-            names = " or ".join(dict.fromkeys(_name(layer) for layer, _ in parsed))
+        if not any(name in _parameters(layer) for layer in layers):
+            names = " or ".join(dict.fromkeys(map(_name, layers)))
             raise UsageError(f"{_flag_of(name)} is not a parameter of {names}; leave it out")
-    return [_operator(text, layer, given, own) for text, (layer, own) in zip(texts, parsed, strict=True)]
+    return [
+        _sequence(text, [_operator(one, *parts, given) for one, parts in zip(_layers(text), sequence, strict=True)])
+        for text, sequence in zip(texts, parsed, strict=True)
+    ]
+
+
+def _layers(text: str) -> list[str]:
+    """Return the operators of one `--op`, max2d:kernel_size=2+gap2d, which are applied one after the other."""
+    return re.split(r"\+(?=[a-zA-Z])", text)
+
+
+def _sequence(text: str, operators: Sequence[Operator]) -> Operator:
+    if len(operators) == 1:
+        return operators[0]
+    try:
+        spec = Sequential(specs_of(operators))
+    except InvalidRequest as error:
+        raise UsageError(f"--op {text}: {error}") from None
+    return Operator("_".join(operator.name for operator in operators), spec, text, frozenset())
 
 
 def _check_dimensions(texts: Sequence[str], layers: Sequence[type[PoolSpec]]) -> None:
@@ -148,7 +177,7 @@ def _check_dimensions(texts: Sequence[str], layers: Sequence[type[PoolSpec]]) ->
             )
 
 
-def _operator(text: str, layer: type[PoolSpec], given: Mapping[str, object], own: Mapping[str, object]) -> Operator:
+def _operator(text: str, layer: type[PoolSpec], own: Mapping[str, object], given: Mapping[str, object]) -> Operator:
     name = _name(layer)
     shared = {parameter: value for parameter, value in given.items() if parameter in _parameters(layer)}
     parameters: dict[str, object] = {**shared, **own}
@@ -192,7 +221,7 @@ def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
             close = difflib.get_close_matches(name, _parameters(layer), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UsageError(f"--op {text}: {name} is not a parameter of {_name(layer)}, which takes {takes}{hint}")
-        own[name] = _value(name, value, f"--op {text}: {name}")
+        own[name] = _value(layer, name, value, f"--op {text}: {name}")
     return layer, own
 
 
@@ -218,12 +247,13 @@ def _parameters(layer: type[PoolSpec]) -> dict[str, bool]:
     return {field.name: field.default is MISSING for field in fields(layer)}
 
 
-def _value(name: str, text: str, source: str) -> object:
-    parse_text, description = _PARSERS[name]
+def _value(layer: type[PoolSpec], name: str, text: str, source: str) -> object:
+    parse_text, description = _parser(layer, name)
     try:
-        return parse_text(text.strip().lower())
-    except ValueError:
-        raise UsageError(f"{source} takes {description}; got {text!r}") from None
+        return parse_text(text.strip().lower() if parse_text is not _tensor else text.strip())
+    except (ValueError, OSError) as error:
+        reason = f": {error}" if parse_text is _tensor else ""
+        raise UsageError(f"{source} takes {description}; got {text!r}{reason}") from None
 
 
 def _size(text: str) -> int | tuple[int, ...]:
@@ -236,27 +266,44 @@ def _output_size(text: str) -> int | tuple[int | None, ...] | None:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
+def _numbers(text: str) -> float | tuple[float, ...]:
+    numbers = tuple(map(float, text.split("x")))
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _tensor(text: str) -> object:
+    return np.load(text, allow_pickle=False)
+
+
 def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(text)
     return text == "true"
 
 
-_SIZE: tuple[Callable[[str], object], str] = (_size, "a size, 3, or one for each dimension, 3x2")
-
-# For each parameter: the function that parses its text, and a description of that text.
+# The function that parses a parameter's text, and a description of that text, by the types in the parameter's
+# annotation. The first that fits counts.
 _PARSERS: Mapping[str, tuple[Callable[[str], object], str]] = MappingProxyType(
     {
-        "kernel_size": _SIZE,
-        "stride": _SIZE,
-        "padding": _SIZE,
-        "dilation": _SIZE,
-        "output_size": (_output_size, "a size, 10, or one for each dimension, 10xnone, where none keeps the input's"),
-        "ceil_mode": (_boolean, "true or false"),
-        "return_indices": (_boolean, "true or false"),
-        "count_include_pad": (_boolean, "true or false"),
-        "divisor_override": (int, "a whole number"),
-        "norm_type": (float, "a number"),
-        "alpha": (float, "a number"),
+        "Sequence[float]": (_numbers, "a number, or several, 0.5x0.25x0.25"),
+        "Sequence[int]": (_size, "a whole number, or several, 1x2x4"),
+        "Any": (_tensor, "the name of a .npy file"),
+        "bool": (_boolean, "true or false"),
+        "int": (int, "a whole number"),
+        "float": (float, "a number"),
+        "str": (str, "a word"),
     }
 )
+
+
+def _parser(layer: type[PoolSpec], name: str) -> tuple[Callable[[str], object], str]:
+    if name == "output_size":
+        return _output_size, "a size, 10, or one for each dimension, 10xnone, where none keeps the input's"
+    if name in SIZES:
+        return _size, "a size, 3, or one for each dimension, 3x2"
+    annotation = inspect.formatannotation(next(field.type for field in fields(layer) if field.name == name))
+    return next(parser for types, parser in _PARSERS.items() if types in annotation)
+
+
+def _layer_with(parameter: str) -> type[PoolSpec]:
+    return next(layer for layer in LAYERS.values() if parameter in _parameters(layer))

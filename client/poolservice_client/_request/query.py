@@ -164,7 +164,13 @@ class PoolQuery:
             head.image.SetInParent()
         dims = {spec.spatial_dims for spec in self.specs}
         # A stack is one request, which the server runs on one thread. With a backbone, each sample takes milliseconds.
-        stackable = len(dims) == 1 and self.output != "image" and self.backbone is None
+        stackable = (
+            len(dims) == 1
+            and self.output != "image"
+            and self.backbone is None
+            # A parameter with a row for each sample would not fit the stack.
+            and not any(spec.parameter_bytes for spec in self.specs)
+        )
         stackable_dims = dims.pop() if stackable else None
         return RequestTemplate(head, dtype, shape, stackable_dims)
 

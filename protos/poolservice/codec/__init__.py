@@ -12,7 +12,14 @@ from poolservice.codec.batches import (
     encode_batch_request,
     encode_batch_response,
 )
-from poolservice.codec.requests import MAX_HEAD_BYTES, Request, RequestEncoder, decode_request, parse_head
+from poolservice.codec.requests import (
+    MAX_HEAD_BYTES,
+    MAX_PARAMETERS_BYTES,
+    Request,
+    RequestEncoder,
+    decode_request,
+    parse_head,
+)
 from poolservice.codec.responses import (
     MalformedMessage,
     Response,
@@ -33,6 +40,7 @@ __all__ = [
     "MAX_BATCH_ITEMS",
     "MAX_HEAD_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_PARAMETERS_BYTES",
     "Buffer",
     "MalformedMessage",
     "Request",

@@ -3,9 +3,10 @@
 The fields of the head are in front of the payload, except those of a backbone, which are behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from poolservice.codec import payload
@@ -26,9 +27,11 @@ from poolservice.codec.wire import (
 from poolservice.errors import InvalidRequest
 from poolservice.v1 import pool_pb2
 
-#: The limit of a request's head: specs, output options, shape, backbone and classes. Sixteen specs with every parameter
-#: take at most 1.5 KiB.
+#: The limit of a request's head: specs, output options, shape, backbone and classes, without the values of tensors that
+#: are parameters of specs. Sixteen specs with every parameter take at most 1.5 KiB.
 MAX_HEAD_BYTES = 16 * 1024
+#: The limit of the values of all tensors that are parameters of a request's specs.
+MAX_PARAMETERS_BYTES = 8 * 2**20
 
 _SPECS_TAG = field_tag(pool_pb2.PoolRequest, "specs")
 _OUTPUT_TAG = field_tag(pool_pb2.PoolRequest, "output")
@@ -39,8 +42,34 @@ _PAYLOAD_TAGS = {kind: tag for tag, kind in _KINDS.items()}
 # The fields behind the payload, in protobuf's order.
 _TRAILING_TAGS = tuple(field_tag(pool_pb2.PoolRequest, name) for name in ("backbone", "tap", "classification"))
 
-#: The fields of a PoolRequest that hold the payload bytes.
-REQUEST_PAYLOAD_FIELDS = PayloadFields({_TENSOR_TAG >> 3: payload.TENSOR_FIELDS, _IMAGE_TAG >> 3: payload.IMAGE_FIELDS})
+
+def _tensor_fields(operators: Iterable[FieldDescriptor]) -> PayloadFields:
+    """Return the fields of operators that hold the values of tensors."""
+    found = PayloadFields()
+    for operator in operators:
+        parameters = operator.message_type.fields if operator.message_type else ()
+        tensors = {one.number: payload.TENSOR_FIELDS for one in parameters if one.message_type is _TENSOR}
+        if tensors:
+            found[operator.number] = PayloadFields(tensors)
+    return found
+
+
+_TENSOR = pool_pb2.Tensor.DESCRIPTOR
+_OPERATORS = pool_pb2.PoolSpec.DESCRIPTOR.oneofs_by_name["operator"].fields
+_SPEC_FIELDS = _tensor_fields(_OPERATORS)
+# The layers of a sequence are specs, too; they are no sequences themselves.
+_SPEC_FIELDS[pool_pb2.PoolSpec.SEQUENTIAL_FIELD_NUMBER] = PayloadFields(
+    {pool_pb2.Sequential.LAYERS_FIELD_NUMBER: _tensor_fields(_OPERATORS)}
+)
+
+#: The fields of a PoolRequest that hold the payload bytes, and those that hold the values of parameters.
+REQUEST_PAYLOAD_FIELDS = PayloadFields(
+    {
+        _TENSOR_TAG >> 3: payload.TENSOR_FIELDS,
+        _IMAGE_TAG >> 3: payload.IMAGE_FIELDS,
+        _SPECS_TAG >> 3: _SPEC_FIELDS,
+    }
+)
 
 _LAYOUTS = payload.LayoutCache()
 # The layouts of requests with fields behind the payload. The others are found without comparing a suffix.

@@ -14,6 +14,7 @@ from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIn
 @dataclass(frozen=True, repr=False)
 class _AdaptiveMaxPool(AdaptiveSpec[R_co]):
     operator: ClassVar[str] = "adaptive_max_pool"
+    keeps_dtype: ClassVar[bool] = True
     return_indices: bool = False
 
 

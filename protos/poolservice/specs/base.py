@@ -1,15 +1,19 @@
 """The base classes of all specs: PoolSpec, and one class each for sliding, adaptive and global windows."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Generic, NamedTuple, cast
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.result_types import R_co, Values
-from poolservice.specs.validation import flag, is_list, per_dimension
+from poolservice.specs.tensor_parameter import TensorParameter
+from poolservice.specs.validation import flag, integer, is_list, per_dimension, real, reals, shown
 
 #: A size: one int for all spatial dimensions, or one per dimension.
 Size = int | Sequence[int]
+#: The parameters that are sizes: one int for all spatial dimensions, or one per dimension.
+SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size"})
 #: The output size of an adaptive layer. None keeps the input's size.
 OutputSize = int | None | Sequence[int | None]
 
@@ -35,15 +39,38 @@ class PoolSpec(Generic[R_co]):
     operator: ClassVar[str]
     #: The number of dimensions that are pooled. The layer's name ends with it.
     spatial_dims: ClassVar[int]
+    #: Whether each value of the result is a value of the input, so that the result has the input's dtype.
+    keeps_dtype: ClassVar[bool] = False
+    #: Whether a value of the result depends on the position of its channel or on several channels, so that a sample is
+    #: pooled as a whole. Otherwise each channel is pooled by itself.
+    takes_samples: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # The layers of an operator differ in the number of dimensions only, so its base class documents all of them.
+        operator = cls.__bases__[0]
+        if "spatial_dims" in vars(cls) and "operator" in vars(operator) and operator.__doc__:
+            cls.__doc__ = operator.__doc__
 
     def __repr__(self) -> str:
         """Return the constructor call, without defaults, and with one int where all dimensions have the same."""
         arguments = (
-            f"{field.name}={_compact(value)!r}"
+            f"{field.name}={_compact(field.name, value)!r}"
             for field in fields(self)
             if (value := getattr(self, field.name)) != _default(field.name, field.default, self)
         )
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+    @property
+    def parameter_bytes(self) -> int:
+        """The size of the tensors among the parameters, in bytes."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        layers = [
+            layer for value in values if isinstance(value, tuple) for layer in value if isinstance(layer, PoolSpec)
+        ]
+        return sum(value.array.nbytes for value in values if isinstance(value, TensorParameter)) + sum(
+            layer.parameter_bytes for layer in layers
+        )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -52,6 +79,35 @@ class PoolSpec(Generic[R_co]):
         value = getattr(self, name)
         layer = type(self).__name__
         self._set(name, per_dimension(layer, self.spatial_dims, name, value, minimum=minimum, allow_none=allow_none))
+
+    def _set_flag(self, name: str) -> None:
+        self._set(name, flag(name, getattr(self, name)))
+
+    def _set_integer(self, name: str, low: int, high: int) -> None:
+        value = integer(name, getattr(self, name))
+        if not low <= value <= high:
+            raise InvalidRequest(f"must be from {low} to {high}; got {shown(value)}", field=name)
+        self._set(name, value)
+
+    def _set_real(
+        self, name: str, low: float = -math.inf, high: float = math.inf, *, per_channel: bool = False
+    ) -> None:
+        """Check that a parameter is a number from `low` to `high`, or with `per_channel` also a sequence of them."""
+        given = getattr(self, name)
+        values = reals(name, given) if per_channel and is_list(given) else (real(name, given),)
+        for value in values:
+            if not low <= value <= high:
+                raise InvalidRequest(f"must be from {low:g} to {high:g}; got {value:g}", field=name)
+        self._set(name, values if len(values) > 1 else values[0])
+
+    def _set_choice(self, name: str, choices: Collection[str]) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, str) or value not in choices:
+            raise InvalidRequest(f"must be one of {', '.join(choices)}; got {shown(value)}", field=name)
+
+    def _set_tensor(self, name: str, *, kind: str, dims: Collection[int]) -> None:
+        """Check a parameter that is a tensor: `kind` is "float" or "integer", `dims` are its numbers of dimensions."""
+        self._set(name, TensorParameter.of(name, getattr(self, name), kind=kind, dims=dims))
 
 
 class WindowSpec(PoolSpec[R_co]):
@@ -98,7 +154,7 @@ class WindowSpec(PoolSpec[R_co]):
                 self._set_sizes(name, minimum=minimum)
         for name in ("ceil_mode", "return_indices", "count_include_pad"):
             if hasattr(self, name):
-                self._set(name, flag(name, getattr(self, name)))
+                self._set_flag(name)
         window = self.window
         for size, padding in zip(window.kernel_size, window.padding, strict=True):
             if padding > size // 2:
@@ -118,6 +174,62 @@ class WindowSpec(PoolSpec[R_co]):
             getattr(self, "dilation", (1,) * self.spatial_dims),
             getattr(self, "ceil_mode", False),
         )
+
+    def window_in(self, spatial: tuple[int, ...]) -> Window:
+        """Return the window for planes of a spatial shape."""
+        return self.window
+
+
+class WindowOrPlaneSpec(WindowSpec[R_co]):
+    """A spec whose window slides over the input, or without a `kernel_size` covers each plane.
+
+    See `WindowSpec` for the windows. Without a `kernel_size`, each spatial dimension of the result is 1, and `stride`,
+    `padding` and `ceil_mode` must be left out.
+    """
+
+    kernel_size: Size | None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.kernel_size is not None:
+            super().__post_init__()
+            return
+        for name in ("stride", "padding", "dilation", "ceil_mode"):
+            if getattr(self, name, None) not in (
+                None,
+                0,
+                False,
+                (),
+                (0,) * self.spatial_dims,
+                (1,) * self.spatial_dims,
+            ):
+                raise InvalidRequest("goes with a kernel_size; without one, the window is each plane", field=name)
+            if name in ("padding", "dilation") and hasattr(self, name):
+                self._set(name, (0 if name == "padding" else 1,) * self.spatial_dims)
+
+    def window_in(self, spatial: tuple[int, ...]) -> Window:
+        """Return the window for planes of a spatial shape."""
+        if self.kernel_size is not None:
+            return self.window
+        dims = self.spatial_dims
+        return Window(spatial, spatial, (0,) * dims, (1,) * dims, False)
+
+
+class SampleSpec(PoolSpec[R_co]):
+    """A spec that pools each sample as a whole, to a result of a shape of its own."""
+
+    takes_samples = True
+
+    def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the result for a sample.
+
+        Args:
+            shape: (C, *), the shape of the sample, with no size of 0.
+
+        Raises:
+            InvalidRequest: the spec does not take such a sample. The field is the parameter that does not suit it, or
+                ``tensor.shape``.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,7 +255,7 @@ class AdaptiveSpec(PoolSpec[R_co]):
     def __post_init__(self) -> None:
         self._set_sizes("output_size", minimum=0, allow_none=True)
         if hasattr(self, "return_indices"):
-            self._set("return_indices", flag("return_indices", self.return_indices))
+            self._set_flag("return_indices")
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
@@ -160,8 +272,8 @@ class GlobalSpec(PoolSpec[Values]):
     """
 
 
-def _compact(value: object) -> object:
-    if isinstance(value, tuple) and len(set(value)) == 1:
+def _compact(name: str, value: object) -> object:
+    if name in SIZES and isinstance(value, tuple) and len(set(value)) == 1:
         return value[0]
     return value
 

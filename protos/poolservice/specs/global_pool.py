@@ -9,6 +9,7 @@ from poolservice.specs.base import GlobalSpec
 @dataclass(frozen=True, repr=False)
 class _GlobalMaxPool(GlobalSpec):
     operator: ClassVar[str] = "global_max_pool"
+    keeps_dtype: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, repr=False)
@@ -19,6 +20,7 @@ class _GlobalAvgPool(GlobalSpec):
 @dataclass(frozen=True, repr=False)
 class _GlobalMinPool(GlobalSpec):
     operator: ClassVar[str] = "global_min_pool"
+    keeps_dtype: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, repr=False)

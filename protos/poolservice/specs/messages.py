@@ -1,35 +1,27 @@
 """Conversion between specs and PoolSpec messages, and the tables of all layers and operators."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import Message
 
+from poolservice.dtypes import numpy_dtype, wire_dtype
 from poolservice.errors import InvalidRequest
-from poolservice.specs import (
-    adaptive_avg_pool,
-    adaptive_max_pool,
-    avg_pool,
-    global_pool,
-    lp_pool,
-    max_pool,
-    min_pool,
-    mixed_pool,
-)
+from poolservice.specs import layers
 from poolservice.specs.base import PoolSpec
+from poolservice.specs.tensor_parameter import TensorParameter
 from poolservice.v1 import pool_pb2
-
-_MODULES = (max_pool, min_pool, avg_pool, lp_pool, mixed_pool, adaptive_max_pool, adaptive_avg_pool, global_pool)
 
 #: Every layer, by the name of its operator's field in the PoolSpec message and its number of spatial dimensions.
 LAYERS: Mapping[tuple[str, int], type[PoolSpec]] = MappingProxyType(
     {
         (layer.operator, layer.spatial_dims): layer
-        for module in _MODULES
-        for layer in vars(module).values()
-        if isinstance(layer, type) and issubclass(layer, PoolSpec) and hasattr(layer, "spatial_dims")
+        for layer in map(vars(layers).get, layers.__all__)
+        if isinstance(layer, type) and issubclass(layer, PoolSpec)
     }
 )
 
@@ -49,11 +41,26 @@ def to_message(spec: PoolSpec) -> pool_pb2.PoolSpec:
     parameters.SetInParent()
     for field in fields(spec):
         value = getattr(spec, field.name)
-        if isinstance(value, tuple):
-            getattr(parameters, field.name).extend(_KEEP_SIZE if size is None else size for size in value)
-        elif value is not None:
+        if value is None:
+            continue
+        if isinstance(value, TensorParameter):
+            array = value.array
+            tensor = pool_pb2.Tensor(dtype=wire_dtype(array.dtype), shape=array.shape, data=array.tobytes())
+            getattr(parameters, field.name).CopyFrom(tensor)
+        elif isinstance(value, tuple):
+            getattr(parameters, field.name).extend(map(_item_to_message, value))
+        elif hasattr(getattr(parameters, field.name), "append"):
+            # One number for all channels, where one for each is possible.
+            getattr(parameters, field.name).append(value)
+        else:
             setattr(parameters, field.name, value)
     return message
+
+
+def _item_to_message(item: object) -> object:
+    if isinstance(item, PoolSpec):
+        return to_message(item)
+    return _KEEP_SIZE if item is None else item
 
 
 def from_message(message: pool_pb2.PoolSpec) -> PoolSpec:
@@ -68,13 +75,20 @@ def from_message(message: pool_pb2.PoolSpec) -> PoolSpec:
         raise InvalidRequest(f"is required: one of {', '.join(OPERATORS)}", field="operator")
     layer = LAYERS.get((operator, message.spatial_dims))
     if layer is None:
+        possible = [dims for name, dims in LAYERS if name == operator]
         raise InvalidRequest(
-            f"must be 1, 2 or 3, the number of dimensions to pool; got {message.spatial_dims}", field="spatial_dims"
+            f"must be {_listed(possible)}, the number of dimensions to pool; got {message.spatial_dims}",
+            field="spatial_dims",
         )
     try:
         return layer(**_parameters(getattr(message, operator), layer))
     except InvalidRequest as error:
         raise error.within(operator) from None
+
+
+def _listed(numbers: list[int]) -> str:
+    *others, last = map(str, sorted(numbers))
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _parameters(message: Message, layer: type[PoolSpec]) -> dict[str, Any]:
@@ -91,8 +105,39 @@ def _parameters(message: Message, layer: type[PoolSpec]) -> dict[str, Any]:
         elif not is_set:
             if known[name].default is MISSING:
                 raise InvalidRequest("is required", field=name)
-        elif name == "output_size":
-            parameters[name] = tuple(None if size == _KEEP_SIZE else size for size in value)
         else:
-            parameters[name] = value if isinstance(value, int | float) else tuple(value)
+            parameters[name] = _value(name, value)
     return parameters
+
+
+def _value(name: str, value: Any) -> object:
+    """Return a field of a message as the constructor of a layer takes it."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, pool_pb2.Tensor):
+        return _tensor(name, value)
+    if name == "output_size":
+        return tuple(None if size == _KEEP_SIZE else size for size in value)
+    if value and isinstance(value[0], pool_pb2.PoolSpec):
+        return tuple(_layer(name, number, one) for number, one in enumerate(value))
+    return tuple(value)
+
+
+def _tensor(name: str, message: pool_pb2.Tensor) -> TensorParameter:
+    dtype = numpy_dtype(message.dtype, field=f"{name}.dtype")
+    shape = tuple(message.shape)
+    if any(size < 0 for size in shape):
+        raise InvalidRequest(f"must have no negative size; got {list(shape)}", field=f"{name}.shape")
+    nbytes = math.prod(shape) * dtype.itemsize
+    if len(message.data) != nbytes:
+        raise InvalidRequest(
+            f"has {len(message.data)} bytes; shape {list(shape)} of {dtype.name} takes {nbytes}", field=f"{name}.data"
+        )
+    return TensorParameter(np.frombuffer(message.data, dtype).reshape(shape))
+
+
+def _layer(name: str, number: int, message: pool_pb2.PoolSpec) -> PoolSpec:
+    try:
+        return from_message(message)
+    except InvalidRequest as error:
+        raise error.within(f"{name}[{number}]") from None

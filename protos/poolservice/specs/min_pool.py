@@ -14,6 +14,7 @@ from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIn
 @dataclass(frozen=True, repr=False)
 class _MinPool(WindowSpec[R_co]):
     operator: ClassVar[str] = "min_pool"
+    keeps_dtype: ClassVar[bool] = True
     kernel_size: Size
     stride: Size | None = None
     padding: Size = 0

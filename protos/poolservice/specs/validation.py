@@ -78,6 +78,17 @@ def real(name: str, value: object) -> float:
         raise InvalidRequest(f"must be a number; got {shown(value)}", field=name) from None
 
 
+def reals(name: str, values: Sequence[object]) -> tuple[float, ...]:
+    """Return `values` as a tuple of floats.
+
+    Raises:
+        InvalidRequest: there is none, or one of them is not a number.
+    """
+    if not len(values):
+        raise InvalidRequest("must have at least one number; got none", field=name)
+    return tuple(real(name, value) for value in values)
+
+
 def flag(name: str, value: object) -> bool:
     """Return `value` if it is True or False.
 

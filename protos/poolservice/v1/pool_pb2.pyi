@@ -583,6 +583,97 @@ class MixedPool(google.protobuf.message.Message):
 global___MixedPool = MixedPool
 
 @typing.final
+class SoftPool(google.protobuf.message.Message):
+    """Mean of each window, weighted by the softmax of its values. Integer input gives float32.
+    Source: Stergiou, Poppe and Kalliatakis, "Refining activation downsampling with SoftPool", 2021.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements without weight added on both sides: one value, or one per dimension. 0 to kernel_size / 2. Default: 0."""
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___SoftPool = SoftPool
+
+@typing.final
+class SpatialPyramidPool(google.protobuf.message.Message):
+    """Maximum or mean of each tile of several grids, as one vector: (C, *) gives (D,), and (N, C, *) gives (N, D), level by
+    level and in each level channel by channel.
+    Source: He, Zhang, Ren and Sun, "Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition", 2014.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEVELS_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    mode: builtins.str
+    """"max" or "avg". Default: "max"."""
+    @property
+    def levels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The number of tiles along each dimension, each 1 to 64, at most 16 levels. Default: 1, 2, 4."""
+
+    def __init__(
+        self,
+        *,
+        levels: collections.abc.Iterable[builtins.int] | None = ...,
+        mode: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["levels", b"levels", "mode", b"mode"]) -> None: ...
+
+global___SpatialPyramidPool = SpatialPyramidPool
+
+@typing.final
+class Sequential(google.protobuf.message.Message):
+    """Specs that are applied one after the other, each to the result of the one before.
+    Source: torch.nn.Sequential.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: builtins.int
+    @property
+    def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PoolSpec]:
+        """1 to 16 specs of the same spatial_dims. None may be a sequence or have return_indices, and only the last one may
+        give a vector. Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        layers: collections.abc.Iterable[global___PoolSpec] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layers", b"layers"]) -> None: ...
+
+global___Sequential = Sequential
+
+@typing.final
 class PoolSpec(google.protobuf.message.Message):
     """A pooling operator with its parameters."""
 
@@ -599,6 +690,9 @@ class PoolSpec(google.protobuf.message.Message):
     GLOBAL_AVG_POOL_FIELD_NUMBER: builtins.int
     GLOBAL_MIN_POOL_FIELD_NUMBER: builtins.int
     MIXED_POOL_FIELD_NUMBER: builtins.int
+    SEQUENTIAL_FIELD_NUMBER: builtins.int
+    SOFT_POOL_FIELD_NUMBER: builtins.int
+    SPATIAL_PYRAMID_POOL_FIELD_NUMBER: builtins.int
     spatial_dims: builtins.int
     """The number of spatial dimensions to pool: 1, 2 or 3. Required. A tensor of spatial_dims + 1 dimensions is read as
     (C, ...), one of spatial_dims + 2 dimensions as (N, C, ...). An image is (C, H, W): use 2, or 1 to pool each of
@@ -644,6 +738,18 @@ class PoolSpec(google.protobuf.message.Message):
     def mixed_pool(self) -> global___MixedPool:
         """Weighted sum of the maximum and the mean of each window."""
 
+    @property
+    def sequential(self) -> global___Sequential:
+        """Specs that are applied one after the other."""
+
+    @property
+    def soft_pool(self) -> global___SoftPool:
+        """Mean of each window, weighted by the softmax of its values."""
+
+    @property
+    def spatial_pyramid_pool(self) -> global___SpatialPyramidPool:
+        """Maximum or mean of each tile of several grids, as one vector."""
+
     def __init__(
         self,
         *,
@@ -658,10 +764,13 @@ class PoolSpec(google.protobuf.message.Message):
         global_avg_pool: global___GlobalAvgPool | None = ...,
         global_min_pool: global___GlobalMinPool | None = ...,
         mixed_pool: global___MixedPool | None = ...,
+        sequential: global___Sequential | None = ...,
+        soft_pool: global___SoftPool | None = ...,
+        spatial_pyramid_pool: global___SpatialPyramidPool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "spatial_dims", b"spatial_dims"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["operator", b"operator"]) -> typing.Literal["max_pool", "avg_pool", "min_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool", "global_max_pool", "global_avg_pool", "global_min_pool", "mixed_pool"] | None: ...
+    def HasField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_pyramid_pool", b"spatial_pyramid_pool"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_dims", b"spatial_dims", "spatial_pyramid_pool", b"spatial_pyramid_pool"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["operator", b"operator"]) -> typing.Literal["max_pool", "avg_pool", "min_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool", "global_max_pool", "global_avg_pool", "global_min_pool", "mixed_pool", "sequential", "soft_pool", "spatial_pyramid_pool"] | None: ...
 
 global___PoolSpec = PoolSpec
 

@@ -40,17 +40,20 @@ def to_results(outputs: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> t
 def split(stacked: tuple[SpecResult, ...], payloads: Sequence[np.ndarray]) -> list[tuple[SpecResult, ...]]:
     """Split the results of the stacked payloads into those of each payload."""
     results = []
-    start = 0
+    start, total = 0, sum(map(len, payloads))
     for payload in payloads:
         end = start + len(payload)
-        results.append(
-            tuple(
-                SpecResult(values[start:end], None if indices is None else indices[start:end])
-                for values, indices in stacked
-            )
-        )
+        results.append(tuple(_rows(result, start, end, total) for result in stacked))
         start = end
     return results
+
+
+def _rows(result: SpecResult, start: int, end: int, planes: int) -> SpecResult:
+    """Return the result of some of the planes. A result has a row for each plane or for each sample."""
+    values, indices = result
+    if len(values) != planes:
+        start, end = (plane * len(values) // planes for plane in (start, end))
+    return SpecResult(values[start:end], None if indices is None else indices[start:end])
 
 
 def _stacked_shape(payloads: Sequence[np.ndarray]) -> tuple[int, ...]:

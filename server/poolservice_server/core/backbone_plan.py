@@ -164,7 +164,7 @@ def _plan(
     pooling_steps, pooling_bytes = 0.0, 0
     if specs:
         channels, *sides = tap.shape
-        pooling_steps, pooling_bytes = stage_cost(PoolStage(specs), (samples * channels, *sides), _FLOAT32)
+        pooling_steps, pooling_bytes = stage_cost(PoolStage.of(specs, channels), (samples * channels, *sides), _FLOAT32)
     samples_shape = (samples, *tap.input_shape)
     elements = math.prod(samples_shape)
     payload_bytes = elements * dtype.itemsize
@@ -172,6 +172,7 @@ def _plan(
     # The activations of the network are not part of a request's memory: only as many samples run at a time as there are
     # cores, however many requests wait. Counting them for each request refused the 60th small image of a caller.
     run_bytes = output_bytes + pooling_bytes
+    parameter_bytes = sum(spec.parameter_bytes for spec in specs)
     run_steps = samples * tap.steps + pooling_steps
     return BackbonePlan(
         specs=specs,
@@ -184,11 +185,11 @@ def _plan(
             results.formats,
             on_thread=results.encoding_steps > MAX_INLINE_STEPS or class_bytes > MAX_INLINE_BYTES,
         ),
-        nbytes=payload_bytes + results.result_bytes,
+        nbytes=payload_bytes + parameter_bytes + results.result_bytes,
         run_steps=run_steps,
         cost=Cost(
             run_steps + results.encoding_steps,
-            payload_bytes + max(run_bytes, results.peak_bytes),
+            payload_bytes + parameter_bytes + max(run_bytes, results.peak_bytes),
             results.response_bytes,
         ),
     )

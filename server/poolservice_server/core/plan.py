@@ -167,7 +167,7 @@ def plan_tensor(specs: tuple[PoolSpec, ...], output: OutputOptions, shape: tuple
     Raises:
         InvalidRequest: a spec or the output options do not suit the tensor.
     """
-    return _plan(specs, output, shape, dtype, dtype, PoolStage(specs), payload="tensor.shape")
+    return _plan(specs, output, shape, dtype, dtype, unit_scale=False, payload="tensor.shape")
 
 
 @cached("image_plans")
@@ -179,9 +179,8 @@ def plan_image(
     Raises:
         InvalidRequest: a spec or the output options do not suit the image.
     """
-    stage = PoolStage(specs, unit_scale=True)
     shape = (channels, height, width)
-    return _plan(specs, output, shape, dtype, _FLOAT32, stage, payload="image")
+    return _plan(specs, output, shape, dtype, _FLOAT32, unit_scale=True, payload="image")
 
 
 def _plan(
@@ -190,8 +189,8 @@ def _plan(
     shape: tuple[int, ...],
     dtype: np.dtype,
     pooled_dtype: np.dtype,
-    stage: PoolStage,
     *,
+    unit_scale: bool,
     payload: str,
 ) -> Plan:
     dims = specs[0].spatial_dims
@@ -217,9 +216,11 @@ def _plan(
         has_batch_dimension=len(shape) == dims + 2,
     )
     spatial = shape[-dims:]
+    stage = PoolStage.of(specs, shape[-dims - 1], unit_scale=unit_scale)
     planes_shape = (math.prod(shape[:-dims]), *spatial)
     run_steps, run_bytes = stage_cost(stage, planes_shape, dtype)
     payload_bytes = math.prod(shape) * dtype.itemsize
+    parameter_bytes = sum(spec.parameter_bytes for spec in specs)
     return Plan(
         shape=shape,
         dtype=dtype,
@@ -227,11 +228,11 @@ def _plan(
         payload_bytes=payload_bytes,
         batch_key=BatchKey(stage, spatial, dtype),
         response_builder=ResponseBuilder(output, results.formats, on_thread=results.encoding_steps > MAX_INLINE_STEPS),
-        nbytes=payload_bytes + results.result_bytes,
+        nbytes=payload_bytes + parameter_bytes + results.result_bytes,
         run_steps=run_steps,
         cost=Cost(
             run_steps + results.encoding_steps,
-            payload_bytes + max(run_bytes, results.peak_bytes),
+            payload_bytes + parameter_bytes + max(run_bytes, results.peak_bytes),
             results.response_bytes,
         ),
     )
@@ -268,4 +269,10 @@ def _specs(message: pool_pb2.PoolRequest, *, minimum: int) -> tuple[PoolSpec, ..
             specs.append(from_message(spec))
         except InvalidRequest as error:
             raise error.within(f"specs[{index}]") from None
+    parameter_bytes = sum(spec.parameter_bytes for spec in specs)
+    if parameter_bytes > codec.MAX_PARAMETERS_BYTES:
+        raise InvalidRequest(
+            f"may have tensors of {codec.MAX_PARAMETERS_BYTES} bytes in all as parameters; they have {parameter_bytes}",
+            field="specs",
+        )
     return tuple(specs)

@@ -1,7 +1,9 @@
-"""The table of operators: the torch operator and the numpy kernel factory of each.
+"""Pooling in torch, and the table of the operators that the CPU computes in numpy.
 
-A torch operator takes planes (P, *spatial), any strides, and its spec. It returns the values (P, *out) and, if the
-spec asks for them, int64 indices of the same shape.
+A classic operator's function takes planes (P, *spatial), any strides and dtype, and its spec. It returns the values
+(P, *out) and, if the spec asks for them, int64 indices of the same shape. The functions of the others take contiguous
+planes, or samples (N, C, *spatial) if their spec says so, of float32 or float64, and of an order statistic of any dtype
+but uint16 and the floats of 16 bits. They return the values, or values and indices.
 
 A call into torch takes about ten microseconds if other code has run since the last one, because its code is then no
 longer in the processor's caches. A call into numpy takes one or two. For small payloads these calls are most of the
@@ -13,13 +15,13 @@ The result of a plane has the same bits whatever its batch-mates and the number 
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from poolservice.specs import PoolSpec
-from poolservice_server.operator_shapes import ORDER_STATISTICS, output_shape
+from poolservice_server.operator_shapes import SEQUENCES, layers_of, output_shape, result_dtype
 from poolservice_server.pooling.array_types import Kernel, KernelFactory, TensorResult
 from poolservice_server.pooling.interop import HALF_DTYPES
 from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
@@ -27,76 +29,113 @@ from poolservice_server.pooling.numpy_kernels import means_and_power_sums as num
 from poolservice_server.pooling.numpy_kernels import sliding_extremes, sliding_sums
 from poolservice_server.pooling.numpy_kernels.half_precision import through_float32
 from poolservice_server.pooling.numpy_kernels.sliding_parts import SlidingFactory, SlidingKernel
-from poolservice_server.pooling.torch_operators import extremes, means_and_power_sums
+from poolservice_server.pooling.torch_operators import FUNCTIONS
+
+Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 
-class Operator(NamedTuple):
-    """How an operator is computed.
+class Kernels(NamedTuple):
+    """How the CPU computes an operator in numpy.
 
     Attributes:
-        torch_operator: pools tensors on any device.
-        kernel_factory: makes numpy kernels for the CPU; None if torch always pools.
-        sliding_factory: makes kernels for the CPU for windows that read each value many times.
-        torch_bits: True if the kernels of `kernel_factory` give torch's bits, so that the choice between them and torch
-            may depend on the number of planes.
-        commutes_with_scale: True if pooling the integers of an image and dividing the result equals dividing first.
+        factory: makes numpy kernels.
+        sliding_factory: makes kernels for windows that read each value many times.
+        torch_bits: True if the kernels of `factory` give torch's bits, so that the choice between them and torch may
+            depend on the number of planes.
     """
 
-    torch_operator: Callable[[torch.Tensor, Any], TensorResult]
-    kernel_factory: KernelFactory | None
+    factory: KernelFactory
     sliding_factory: SlidingFactory | None = None
     torch_bits: bool = True
-    commutes_with_scale: bool = True
 
 
-#: By the name of the operator in the contract.
-OPERATORS: Mapping[str, Operator] = MappingProxyType(
+#: By the name of the operator in the contract. torch computes all others.
+KERNELS: Mapping[str, Kernels] = MappingProxyType(
     {
-        "max_pool": Operator(extremes.max_pool, numpy_extremes.max_pool, sliding_extremes.max_pool),
-        "min_pool": Operator(extremes.min_pool, numpy_extremes.min_pool, sliding_extremes.min_pool),
-        "avg_pool": Operator(means_and_power_sums.avg_pool, numpy_averages.avg_pool, sliding_sums.avg_pool),
-        "lp_pool": Operator(
-            means_and_power_sums.lp_pool, numpy_averages.lp_pool, sliding_sums.lp_pool, commutes_with_scale=False
-        ),
-        "mixed_pool": Operator(means_and_power_sums.mixed_pool, numpy_averages.mixed_pool, sliding_sums.mixed_pool),
-        "adaptive_max_pool": Operator(extremes.adaptive_max_pool, numpy_extremes.adaptive_max_pool),
-        "adaptive_avg_pool": Operator(
-            means_and_power_sums.adaptive_avg_pool, numpy_averages.adaptive_avg_pool, torch_bits=False
-        ),
-        "global_max_pool": Operator(extremes.global_max_pool, numpy_extremes.global_max_pool),
-        "global_min_pool": Operator(extremes.global_min_pool, numpy_extremes.global_min_pool),
-        "global_avg_pool": Operator(
-            means_and_power_sums.global_avg_pool, numpy_averages.global_avg_pool, torch_bits=False
-        ),
+        "max_pool": Kernels(numpy_extremes.max_pool, sliding_extremes.max_pool),
+        "min_pool": Kernels(numpy_extremes.min_pool, sliding_extremes.min_pool),
+        "avg_pool": Kernels(numpy_averages.avg_pool, sliding_sums.avg_pool),
+        "lp_pool": Kernels(numpy_averages.lp_pool, sliding_sums.lp_pool),
+        "mixed_pool": Kernels(numpy_averages.mixed_pool, sliding_sums.mixed_pool),
+        "adaptive_max_pool": Kernels(numpy_extremes.adaptive_max_pool),
+        "adaptive_avg_pool": Kernels(numpy_averages.adaptive_avg_pool, torch_bits=False),
+        "global_max_pool": Kernels(numpy_extremes.global_max_pool),
+        "global_min_pool": Kernels(numpy_extremes.global_min_pool),
+        "global_avg_pool": Kernels(numpy_averages.global_avg_pool, torch_bits=False),
     }
 )
 
+# These functions take every dtype. The others take what `_computed` gives them.
+_TAKES_EVERY_DTYPE = frozenset(KERNELS)
 
-def pool(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
-    """Pool each plane in torch.
 
-    Shape:
-        planes: (P, *spatial), P may be 0, any strides; values and indices: (P, *out), contiguous.
+def pool(planes: torch.Tensor, spec: PoolSpec, channels: int = 1) -> TensorResult:
+    """Pool planes in torch.
+
+    Args:
+        planes: (P, *spatial), any strides; P may be 0.
+        spec: the spec, validated for the shape.
+        channels: the number of planes of a sample, for operators that take samples.
 
     Dtypes:
         float32, float64, float16, bfloat16, uint8, int8, uint16, int16, int32, int64. Order statistics keep the input's
-        dtype and are exact in it. Means and power sums of float16 and bfloat16 are computed in float32 and rounded
-        once; those of integers are computed exactly or in float64 and returned as float32.
+        dtype and are exact in it. Others compute float16 and bfloat16 in float32 and round once; those of integers are
+        computed exactly or in float64 and returned as float32.
 
     Returns:
-        The values, and with return_indices the flat position of each value in its plane, else None.
+        The values (P, *out), or (N, *result) of an operator that takes samples; and with return_indices the flat
+        position of each value in its plane, else None. Both are contiguous.
 
     Raises:
         InvalidRequest: from `output_shape`, only if P is 0; otherwise the spec must have been validated.
     """
     if planes.shape[0] == 0:
-        return _empty_result(planes, spec)
-    operator = OPERATORS[spec.operator].torch_operator
+        return _empty_result(planes, spec, channels)
+    if isinstance(spec, SEQUENCES):
+        return _sequence(planes, spec, channels)
+    if spec.operator not in _TAKES_EVERY_DTYPE:
+        return _pool_computed(planes, spec, channels)
+    function: Callable[[torch.Tensor, PoolSpec], TensorResult] = FUNCTIONS[spec.operator]
     if planes.dtype != torch.uint16:
-        return operator(planes, spec)
+        return function(planes, spec)
     # torch has no pooling and little arithmetic for uint16; int32 holds all of its values.
-    values, indices = operator(planes.to(torch.int32), spec)
-    return values.to(torch.uint16) if spec.operator in ORDER_STATISTICS else values, indices
+    values, indices = function(planes.to(torch.int32), spec)
+    return values.to(torch.uint16) if spec.keeps_dtype else values, indices
+
+
+def _pool_computed(planes: torch.Tensor, spec: PoolSpec, channels: int) -> TensorResult:
+    values = planes.to(_computed_in(planes.dtype, keeps_dtype=spec.keeps_dtype))
+    if spec.takes_samples:
+        values = values.reshape(-1, channels, *planes.shape[1:])
+    result = FUNCTIONS[spec.operator](values.contiguous(), spec)
+    pooled, indices = result if isinstance(result, tuple) else (result, None)
+    keeps_dtype = spec.keeps_dtype or planes.is_floating_point()
+    return pooled.to(planes.dtype if keeps_dtype else torch.float32).contiguous(), indices
+
+
+def _computed_in(dtype: torch.dtype, *, keeps_dtype: bool) -> torch.dtype:
+    """Return the dtype that an operator's function computes in."""
+    if dtype in (torch.float16, torch.bfloat16):
+        return torch.float32
+    if dtype == torch.uint16 and keeps_dtype:
+        return torch.int32
+    if keeps_dtype or dtype in (torch.float32, torch.float64):
+        return dtype
+    return torch.float32 if dtype in (torch.uint8, torch.int8) else torch.float64
+
+
+def _sequence(planes: torch.Tensor, spec: PoolSpec, channels: int) -> TensorResult:
+    for layer in layers_of(spec):
+        values, _ = pool(planes, layer, channels)
+        planes, channels = as_planes(values, layer, channels)
+    return planes, None
+
+
+def as_planes(values: Values, layer: PoolSpec, channels: int) -> tuple[Values, int]:
+    """Return the result of a layer as the planes of the next one, and their number in a sample."""
+    if layer.takes_samples and values.ndim == layer.spatial_dims + 2:
+        return values.reshape(-1, *values.shape[2:]), values.shape[1]
+    return values, channels
 
 
 def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:
@@ -106,13 +145,12 @@ def kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> Ker
     pool. Order statistics have torch's bits, and so have the means and power sums of windows. For large windows, use
     the kernel of `sliding_kernel_for` if there is one; it adds in another order than torch.
     """
-    operator = OPERATORS[spec.operator]
-    factory = operator.kernel_factory
-    if factory is None or 0 in spatial or getattr(spec, "return_indices", False):
+    kernels = KERNELS.get(spec.operator)
+    if kernels is None or 0 in spatial or getattr(spec, "return_indices", False):
         return None
     if dtype in HALF_DTYPES:
-        return through_float32(factory, spec, spatial, dtype, torch_bits=operator.torch_bits)
-    return factory(spec, spatial, dtype)
+        return through_float32(kernels.factory, spec, spatial, dtype, torch_bits=kernels.torch_bits)
+    return kernels.factory(spec, spatial, dtype)
 
 
 def sliding_kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingKernel | None:
@@ -121,14 +159,17 @@ def sliding_kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype
     It pools every number of planes. Extremes and indices have torch's bits, so `kernel_for` may be tried first. Means
     and power sums have not: if this function returns a kernel for their spec, nothing else may pool such planes.
     """
-    factory = OPERATORS[spec.operator].sliding_factory
+    kernels = KERNELS.get(spec.operator)
+    factory = None if kernels is None else kernels.sliding_factory
     return None if factory is None or 0 in spatial else factory(spec, spatial, dtype)
 
 
-def _empty_result(planes: torch.Tensor, spec: PoolSpec) -> TensorResult:
-    shape = output_shape(spec, (0, 1, *planes.shape[1:]))
-    shape = (0, *shape[2:])
-    keeps_dtype = spec.operator in ORDER_STATISTICS or planes.is_floating_point()
+def _empty_result(planes: torch.Tensor, spec: PoolSpec, channels: int) -> TensorResult:
+    # One channel at least, because torch accepts a batch without samples but no sample without channels.
+    shape = output_shape(spec, (0, max(channels, 1), *planes.shape[1:]))
+    if not spec.takes_samples and not isinstance(spec, SEQUENCES):
+        shape = (0, *shape[2:])
+    keeps_dtype = result_dtype(spec, np.dtype(np.uint8)) == np.uint8 or planes.is_floating_point()
     values = planes.new_empty(shape, dtype=planes.dtype if keeps_dtype else torch.float32)
     indices = planes.new_empty(shape, dtype=torch.int64) if getattr(spec, "return_indices", False) else None
     return values, indices

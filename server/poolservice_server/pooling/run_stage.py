@@ -10,11 +10,12 @@ import torch
 
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server.cache import cached
-from poolservice_server.kernel_thresholds import TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
-from poolservice_server.operator_shapes import ORDER_STATISTICS, output_shape, result_dtype
+from poolservice_server.kernel_thresholds import SAMPLE_GROUP_BYTES, TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
+from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, output_shape, result_dtype
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS
 from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
 from poolservice_server.pooling.array_types import TensorResult
-from poolservice_server.pooling.dispatch import OPERATORS, kernel_for, pool, sliding_kernel_for
+from poolservice_server.pooling.dispatch import as_planes, kernel_for, pool, sliding_kernel_for
 from poolservice_server.pooling.interop import HALF_DTYPES, to_array, to_tensor
 from poolservice_server.pooling.window_geometry import every_window_holds_input, window_of
 
@@ -39,16 +40,16 @@ def run_on_tensors(stage: PoolStage, planes: torch.Tensor) -> list[TensorResult]
         planes: (P, *spatial), any strides; uint8 or uint16 if the stage has unit_scale.
     """
     if not stage.unit_scale:
-        return [pool(planes, spec) for spec in stage.specs]
+        return [pool(planes, spec, stage.channels) for spec in stage.specs]
     # Pooling the integers reads less memory, and leaves only the results to be divided.
     white = torch.iinfo(planes.dtype).max
     scaled = None if all(map(_commutes_with_scale, stage.specs)) else _scale(planes, white)
     results = []
     for spec in stage.specs:
         if scaled is not None and not _commutes_with_scale(spec):
-            results.append(pool(scaled, spec))
+            results.append(pool(scaled, spec, stage.channels))
         else:
-            values, indices = pool(planes, spec)
+            values, indices = pool(planes, spec, stage.channels)
             results.append((_scale(values, white), indices))
     return results
 
@@ -88,7 +89,12 @@ class _Functions(NamedTuple):
 
 @cached("kernels")
 def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> _Functions:
-    functions = tuple(_function(spec, stage.unit_scale, spatial, dtype) for spec in stage.specs)
+    functions = tuple(
+        _scaled_function(spec, stage.channels, spatial, dtype)
+        if stage.unit_scale
+        else _function(spec, stage.channels, spatial, dtype)
+        for spec in stage.specs
+    )
     group_sizes = tuple(_group_size(spec, spatial, dtype) for spec in stage.specs)
     return _Functions(
         functions,
@@ -99,6 +105,8 @@ def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> _
 
 def _group_size(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> int:
     """Return how many planes to pool at a time; 0 if a single plane is larger than a group."""
+    if not OPERATORS[spec.operator].stacks:
+        return sys.maxsize  # These pool one sample at a time.
     if isinstance(spec, GlobalSpec) and (dtype in _WITHOUT_COPIES or spec.operator in ORDER_STATISTICS):
         return sys.maxsize if dtype not in HALF_DTYPES else TILE_GROUP_BYTES // (math.prod(spatial) * dtype.itemsize)
     result_values = math.prod(output_shape(spec, (1, 1, *spatial)))
@@ -130,11 +138,13 @@ def _in_groups(function: _SpecFunction, planes: np.ndarray, size: int, stop: Sto
     return result
 
 
-def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
-    if unit_scale:
-        return _scaled_function(spec, spatial, dtype)
+def _function(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
+    if isinstance(spec, SEQUENCES):
+        return _sequence(spec, channels, spatial, dtype)
+    if not OPERATORS[spec.operator].stacks:
+        return _function_of_samples(spec, channels, spatial)
     if dtype == _UINT16:
-        return _function_of_uint16(spec, spatial)
+        return _function_of_uint16(spec, channels, spatial)
     kernel = kernel_for(spec, spatial, dtype)
     sliding = sliding_kernel_for(spec, spatial, dtype)
     if sliding is not None and spec.operator not in ORDER_STATISTICS:
@@ -151,9 +161,53 @@ def _function(spec: PoolSpec, unit_scale: bool, spatial: tuple[int, ...], dtype:
     return run
 
 
-def _function_of_uint16(spec: PoolSpec, spatial: tuple[int, ...]) -> _SpecFunction:
+def _function_of_samples(spec: PoolSpec, channels: int, spatial: tuple[int, ...]) -> _SpecFunction:
+    """Return a function that pools one sample at a time, so that its bits do not depend on the others.
+
+    If the channels are independent, it pools as many of a sample at a time as fit into the caches.
+    """
+    size = channels
+    if not spec.takes_samples:
+        size = max(1, min(channels, SAMPLE_GROUP_BYTES // (4 * math.prod(spatial))))
+
+    def run(planes: np.ndarray, stop: Stop) -> SpecResult:
+        pieces: list[SpecResult] = []
+        for sample in range(0, len(planes), channels):
+            for start in range(sample, sample + channels, size):
+                if pieces and stop():
+                    raise WorkStopped
+                pieces.append(_run_in_torch(planes[start : min(start + size, sample + channels)], spec, channels))
+        if len(pieces) < 2:
+            return pieces[0] if pieces else _run_in_torch(planes, spec, channels)
+        values, indices = zip(*pieces, strict=True)
+        return SpecResult(np.concatenate(values), None if indices[0] is None else np.concatenate(indices))
+
+    return run
+
+
+def _sequence(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
+    """Return a function that applies the layers of a Sequential."""
+    shapes = layer_shapes(spec, (1, channels, *spatial))
+    functions = []
+    taken, taken_dtype = (1, channels, *spatial), dtype
+    for layer, shape in zip(layers_of(spec), shapes, strict=True):
+        functions.append((layer, taken[1], _function(layer, taken[1], taken[2:], taken_dtype)))
+        taken, taken_dtype = shape, result_dtype(layer, taken_dtype)
+
+    def run(planes: np.ndarray, stop: Stop) -> SpecResult:
+        if len(planes) == 0:
+            return _run_in_torch(planes, spec, channels)
+        for layer, layer_channels, function in functions:
+            values = function(planes, stop).values
+            planes, _ = as_planes(values, layer, layer_channels)
+        return SpecResult(planes)
+
+    return run
+
+
+def _function_of_uint16(spec: PoolSpec, channels: int, spatial: tuple[int, ...]) -> _SpecFunction:
     """Return a function that pools uint16 as int32, which holds all of its values and which every kernel supports."""
-    of_int32 = _function(spec, False, spatial, _INT32)
+    of_int32 = _function(spec, channels, spatial, _INT32)
     keeps_dtype = spec.operator in ORDER_STATISTICS
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
@@ -163,12 +217,12 @@ def _function_of_uint16(spec: PoolSpec, spatial: tuple[int, ...]) -> _SpecFuncti
     return run
 
 
-def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
+def _scaled_function(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     white = np.array(np.iinfo(dtype).max, _FLOAT32)
     if not _commutes_with_scale(spec):
-        of_floats = _function(spec, False, spatial, _FLOAT32)
+        of_floats = _function(spec, channels, spatial, _FLOAT32)
         return lambda planes, stop: of_floats(np.divide(planes, white, dtype=_FLOAT32), stop)
-    of_integers = _function(spec, False, spatial, dtype)
+    of_integers = _function(spec, channels, spatial, dtype)
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
         values, indices = of_integers(planes, stop)
@@ -177,17 +231,18 @@ def _scaled_function(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) 
     return run
 
 
-def _run_in_torch(planes: np.ndarray, spec: PoolSpec) -> SpecResult:
-    values, indices = pool(to_tensor(planes), spec)
+def _run_in_torch(planes: np.ndarray, spec: PoolSpec, channels: int = 1) -> SpecResult:
+    values, indices = pool(to_tensor(planes), spec, channels)
     return SpecResult(to_array(values), None if indices is None else to_array(indices))
 
 
 def _commutes_with_scale(spec: PoolSpec) -> bool:
     """Return True if pooling the integers of an image and dividing the result equals dividing first."""
-    if spec.operator in ORDER_STATISTICS and isinstance(spec, WindowSpec):
+    commutes = OPERATORS[spec.operator].commutes_with_scale
+    if commutes and spec.operator in ORDER_STATISTICS and isinstance(spec, WindowSpec):
         # A window that lies in the padding alone gives -inf for floats, and no integer stands for that.
         return every_window_holds_input(window_of(spec))
-    return OPERATORS[spec.operator].commutes_with_scale
+    return commutes
 
 
 def _scale(values: torch.Tensor, white: int) -> torch.Tensor:

@@ -51,7 +51,7 @@ def stage_cost(stage: PoolStage, planes_shape: tuple[int, ...], dtype: np.dtype)
     """
     steps, held, peak = 0.0, 0.0, 0.0
     for spec in stage.specs:
-        estimate = spec_estimate(spec, planes_shape, dtype, unit_scale=stage.unit_scale)
+        estimate = spec_estimate(spec, planes_shape, dtype, channels=stage.channels, unit_scale=stage.unit_scale)
         steps += estimate.steps
         peak = max(peak, held + estimate.peak_bytes)
         held += estimate.result_bytes

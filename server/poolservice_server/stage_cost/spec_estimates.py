@@ -10,7 +10,8 @@ import numpy as np
 
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server import kernel_thresholds as thresholds
-from poolservice_server.operator_shapes import ORDER_STATISTICS, result_dtype
+from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, output_shape, result_dtype
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, Sample
 from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost import tiles, windows
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, sizes_of
@@ -36,18 +37,20 @@ ESTIMATES: Mapping[str, Callable[[Any, Sizes], Estimate]] = MappingProxyType(
 )
 
 
-def spec_estimate(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, unit_scale: bool) -> Estimate:
+def spec_estimate(
+    spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, channels: int, unit_scale: bool
+) -> Estimate:
     """Estimate a spec on planes (P, *spatial), which `run_stage` pools in groups.
 
-    With `unit_scale` the planes are uint8 or uint16 that stand for 0 to 1.
-
-    Raises:
-        LookupError: the operator has no estimate. A guess would admit its requests as if they cost little.
+    Args:
+        spec: the spec, validated for the shape.
+        shape: (P, *spatial).
+        dtype: the dtype of the planes.
+        channels: the number of channels of a sample; it matters for operators that pool one sample at a time.
+        unit_scale: True if the planes are uint8 or uint16 that stand for 0 to 1.
     """
     if spec.operator not in ESTIMATES:
-        raise LookupError(
-            f"the operator {spec.operator} has no estimate: add it to ESTIMATES in stage_cost/spec_estimates.py"
-        )
+        return _estimate_of_samples(spec, shape, dtype, channels, unit_scale=unit_scale)
     whole = sizes_of(spec, shape, dtype)
     result_bytes = whole.result_bytes + whole.results * (4 - result_dtype(spec, dtype).itemsize) * unit_scale
     if whole.values == 0 or whole.results == 0:
@@ -63,6 +66,52 @@ def spec_estimate(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, *, un
     second = min(1.0, whole.planes / size - 1)
     peak = max(group.peak_bytes, result_bytes + group.result_bytes + second * group.peak_bytes)
     return Estimate(group.algorithm, steps, peak - result_bytes, result_bytes)
+
+
+def _estimate_of_samples(
+    spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, channels: int, *, unit_scale: bool
+) -> Estimate:
+    """Estimate a spec whose operator pools one sample at a time, and each layer of a sequence."""
+    count = shape[0] // channels if channels else 0
+    computed = _FLOAT32 if unit_scale else dtype
+    steps, held = 0.0, 0.0
+    if unit_scale:
+        values = math.prod(shape)
+        steps, held = c.CONVERSION * values, 4.0 * values
+    if not isinstance(spec, SEQUENCES):
+        one = _estimate_of_sample(spec, (channels, *shape[1:]), computed)
+        result = count * one.result_bytes
+        # The samples' results are copied to those of the request once all are computed.
+        work = held + one.work_bytes + result * (count > 1)
+        return Estimate("samples", c.CALL + steps + count * one.steps + c.COPY * result, work, result)
+    taken, peak, result_bytes = (1, channels, *shape[1:]), held, 0.0
+    for layer, given in zip(layers_of(spec), layer_shapes(spec, taken), strict=True):
+        planes = (count * taken[1], *taken[2:])
+        estimate = spec_estimate(layer, planes, computed, channels=taken[1], unit_scale=False)
+        steps += estimate.steps
+        peak = max(peak, held + estimate.peak_bytes)
+        held, result_bytes = estimate.result_bytes, estimate.result_bytes
+        taken, computed = given, result_dtype(layer, computed)
+    return Estimate("sequence", steps, max(0.0, peak - result_bytes), result_bytes)
+
+
+def _estimate_of_sample(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype) -> Estimate:
+    results = math.prod(output_shape(spec, shape))
+    cost = OPERATORS[spec.operator].cost
+    if cost is None:
+        raise LookupError(f"the operator {spec.operator} has no cost: give it one in the table OPERATORS")
+    sample = Sample(shape[0], shape[1:], results)
+    steps, floats = cost(spec, sample)
+    if not spec.takes_samples:
+        # A part of the channels is pooled at a time.
+        part = thresholds.SAMPLE_GROUP_BYTES / max(4 * sample.values, 1)
+        floats *= min(1.0, max(part, 1 / shape[0]))
+    # Integers of more than 8 bits and float64 are computed in float64.
+    computed = 8 if dtype.itemsize == 8 or (dtype.kind in "iu" and dtype.itemsize > 1) else 4
+    indices = 8 if getattr(spec, "return_indices", False) else 0
+    return Estimate(
+        "sample", steps * computed / 4, floats * computed, results * (result_dtype(spec, dtype).itemsize + indices)
+    )
 
 
 def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from poolservice.specs import (
-    OPERATORS,
     AdaptiveAvgPool2d,
     AvgPool1d,
     AvgPool2d,
@@ -24,7 +23,7 @@ from poolservice.specs import (
 )
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import dispatch, pool, run_on_arrays
-from poolservice_server.pooling.dispatch import kernel_for
+from poolservice_server.pooling.dispatch import KERNELS, kernel_for
 from poolservice_server.pooling.interop import to_array, to_tensor
 
 FLOATS = (torch.float32, torch.float16)
@@ -49,7 +48,7 @@ def restored_thread_count() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", KERNELS)
 @pytest.mark.parametrize("large", [False, True])
 def test_tensors_give_the_same_bits_for_any_batch_thread_count_and_strides(
     operator: str,
@@ -124,7 +123,7 @@ def test_numpy_kernels_give_torchs_bits_for_any_memory_layout(
             assert_same_bits(torch.from_numpy(unbatched), expected[5:6])
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", KERNELS)
 @pytest.mark.parametrize("large", [False, True])
 def test_arrays_give_torchs_result_with_the_same_bits_for_any_batch_and_strides(
     operator: str,
@@ -144,7 +143,7 @@ def test_arrays_give_torchs_result_with_the_same_bits_for_any_batch_and_strides(
         assert batched.flags.c_contiguous
         expected, expected_indices = pool(tensor, spec)
         # Some kernels add in another order than torch.
-        if not dispatch.OPERATORS[operator].torch_bits:
+        if not dispatch.KERNELS[operator].torch_bits:
             rounding = {torch.float16: 2e-3, torch.bfloat16: 2e-2}.get(tensor.dtype, 2e-6)
             torch.testing.assert_close(to_tensor(batched), expected, rtol=rounding, atol=rounding * 40, equal_nan=True)
         else:

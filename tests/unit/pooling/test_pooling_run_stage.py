@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from poolservice.specs import (
-    OPERATORS,
     AvgPool2d,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
@@ -18,10 +17,10 @@ from poolservice.specs import (
     MinPool1d,
     PoolSpec,
 )
-from poolservice_server.operator_shapes import ORDER_STATISTICS
+from poolservice_server.operators import ORDER_STATISTICS
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import pool, run_on_arrays, run_on_tensors
-from poolservice_server.pooling.dispatch import kernel_for
+from poolservice_server.pooling.dispatch import KERNELS, kernel_for
 
 
 def as_floats(image: torch.Tensor) -> torch.Tensor:
@@ -29,7 +28,7 @@ def as_floats(image: torch.Tensor) -> torch.Tensor:
     return image.to(torch.float32).div(255)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", KERNELS)
 @pytest.mark.parametrize("large", [False, True])
 def test_the_bytes_of_an_image_pool_as_the_floats_that_they_stand_for(
     operator: str,

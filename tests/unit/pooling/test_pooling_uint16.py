@@ -10,17 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolservice.specs import PoolSpec
-from poolservice_server.operator_shapes import ORDER_STATISTICS, result_dtype
+from poolservice_server.operator_shapes import result_dtype
+from poolservice_server.operators import ORDER_STATISTICS
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import run_on_arrays, run_on_tensors
-from poolservice_server.pooling.dispatch import OPERATORS
+from poolservice_server.pooling.dispatch import KERNELS
 
 UINT16 = np.dtype(np.uint16)
 
 RandomCase = Callable[..., tuple[PoolSpec, tuple[int, ...]]]
 
 
-@pytest.mark.parametrize("operator", sorted(OPERATORS))
+@pytest.mark.parametrize("operator", sorted(KERNELS))
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_uint16_gives_the_results_of_int32(operator: str, seed: int, random_case: RandomCase) -> None:
@@ -44,7 +45,7 @@ def test_uint16_gives_the_results_of_int32(operator: str, seed: int, random_case
             np.testing.assert_array_equal(indices, expected.indices)
 
 
-@pytest.mark.parametrize("operator", sorted(OPERATORS))
+@pytest.mark.parametrize("operator", sorted(KERNELS))
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_values_of_16_bit_images_stand_for_0_to_1(operator: str, seed: int, random_case: RandomCase) -> None:

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from poolservice.dtypes import NUMPY_DTYPES
-from poolservice.specs import LAYERS, OPERATORS, PoolSpec, WindowSpec
+from poolservice.specs import LAYERS, PoolSpec, WindowSpec
 from poolservice.v1 import pool_pb2
 from poolservice_server.batcher import Completed
 from poolservice_server.core.output_options import OutputFormat, OutputOptions
 from poolservice_server.core.response_builder import ResponseBuilder, ResultFormat
 from poolservice_server.pool_stage import PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
+from poolservice_server.pooling.dispatch import KERNELS
 from poolservice_server.pooling.interop import to_array
 
 
@@ -41,7 +42,7 @@ def extremes_of(dtype: torch.dtype, shape: tuple[int, ...], random: Random) -> t
     return table[torch.randint(len(table), shape, generator=generator)].to(dtype)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", KERNELS)
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES.values(), ids=NUMPY_DTYPES)
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_extreme_values_are_pooled_without_a_warning(
@@ -57,7 +58,7 @@ def test_extreme_values_are_pooled_without_a_warning(
             run_on_arrays(PoolStage((spec,), unit_scale=True), planes)
 
 
-@pytest.mark.parametrize("operator", [name for name in OPERATORS if issubclass(LAYERS[name, 1], WindowSpec)])
+@pytest.mark.parametrize("operator", [name for name in KERNELS if issubclass(LAYERS[name, 1], WindowSpec)])
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES.values(), ids=NUMPY_DTYPES)
 def test_extreme_values_slide_through_large_windows_without_a_warning(operator: str, dtype: np.dtype) -> None:
     random = Random(f"{operator} {dtype}")

@@ -197,7 +197,7 @@ def _pooled_arrays(output: torch.Tensor, payload: BackboneInput, stop: Stop) -> 
         return (SpecResult(to_array(_planes(output))),)
     if not payload.specs:
         return ()
-    return run_on_arrays(PoolStage(payload.specs), to_array(_planes(output)), stop)
+    return run_on_arrays(PoolStage.of(payload.specs, output.shape[1]), to_array(_planes(output)), stop)
 
 
 def _pooled_tensors(
@@ -208,15 +208,28 @@ def _pooled_tensors(
     start = 0
     for (specs, itself), group in groupby(payloads, lambda one: (one.specs, _wants_output_itself(one))):
         sizes = [len(payload) for payload in group]
-        planes = _planes(output[start : start + sum(sizes)])
-        start += sum(sizes)
+        total = sum(sizes)
+        planes = _planes(output[start : start + total])
+        start += total
         channels = output.shape[1] if output.ndim == 4 else 1
-        pooled = [(planes, None)] if itself else run_on_tensors(PoolStage(specs), planes)
+        pooled = [(planes, None)] if itself else run_on_tensors(PoolStage.of(specs, channels), planes)
         first = 0
         for size in sizes:
-            last = first + size * channels
+            last = first + size
             results.append(
-                [(values[first:last], None if indices is None else indices[first:last]) for values, indices in pooled]
+                [
+                    (
+                        _of_samples(values, first, last, total),
+                        None if indices is None else _of_samples(indices, first, last, total),
+                    )
+                    for values, indices in pooled
+                ]
             )
             first = last
     return results
+
+
+def _of_samples(values: torch.Tensor, first: int, last: int, samples: int) -> torch.Tensor:
+    """Return the results of the samples from `first` to before `last`; a sample has one or several rows."""
+    rows = len(values) // samples
+    return values[first * rows : last * rows]

@@ -1,0 +1,84 @@
+"""Sequential1d, Sequential2d and Sequential3d, and the function that chooses among them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from poolservice.errors import InvalidRequest
+from poolservice.specs.base import PoolSpec
+from poolservice.specs.result_types import Values
+from poolservice.specs.validation import is_list, shown
+
+#: The limit of the layers of a sequence.
+MAX_LAYERS = 16
+
+
+@dataclass(frozen=True, repr=False)
+class _Sequential(PoolSpec[Values]):
+    """Layers that are applied one after the other, each to the result of the one before, as by torch.nn.Sequential.
+
+    out = layers[-1](... layers[1](layers[0](x))). Shapes and dtypes are those of the layers.
+
+    Shape: (C, *) or (N, C, *) to the shape of the last layer's result.
+
+    Args:
+        layers: 1 to 16 specs of the same number of dimensions. None may be a Sequential or have `return_indices`, and
+            only the last one may give a vector. Required.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.Sequential.
+    """
+
+    operator: ClassVar[str] = "sequential"
+    layers: Sequence[PoolSpec]
+
+    def __post_init__(self) -> None:
+        if not is_list(self.layers) or not 1 <= len(self.layers) <= MAX_LAYERS:
+            raise InvalidRequest(f"must be 1 to {MAX_LAYERS} specs such as MaxPool2d(2)", field="layers")
+        for number, layer in enumerate(self.layers):
+            field = f"layers[{number}]"
+            if isinstance(layer, _Sequential) or not isinstance(layer, PoolSpec):
+                raise InvalidRequest(f"must be a spec such as MaxPool2d(2); got {shown(layer)}", field=field)
+            if layer.spatial_dims != self.spatial_dims:
+                raise InvalidRequest(
+                    f"must pool {self.spatial_dims} dimensions; {type(layer).__name__} pools {layer.spatial_dims}",
+                    field=field,
+                )
+            if getattr(layer, "return_indices", False):
+                raise InvalidRequest("a sequence has no indices; leave it out", field=f"{field}.return_indices")
+        self._set("layers", tuple(self.layers))
+
+
+class Sequential1d(_Sequential):
+    """Layers over one dimension that are applied one after the other."""
+
+    spatial_dims = 1
+
+
+class Sequential2d(_Sequential):
+    """Layers over two dimensions that are applied one after the other."""
+
+    spatial_dims = 2
+
+
+class Sequential3d(_Sequential):
+    """Layers over three dimensions that are applied one after the other."""
+
+    spatial_dims = 3
+
+
+_BY_DIMENSIONS = {1: Sequential1d, 2: Sequential2d, 3: Sequential3d}
+
+
+def Sequential(layers: Sequence[PoolSpec]) -> PoolSpec[Values]:  # noqa: N802 - as torch.nn.Sequential
+    """Return the spec that applies `layers` one after the other: Sequential1d, 2d or 3d, as its first layer requires.
+
+    Raises:
+        InvalidRequest: as by `Sequential2d`.
+    """
+    first = layers[0] if is_list(layers) and layers else None
+    if not isinstance(first, PoolSpec):
+        raise InvalidRequest(f"must be 1 to {MAX_LAYERS} specs such as MaxPool2d(2)", field="layers")
+    return _BY_DIMENSIONS[first.spatial_dims](layers)

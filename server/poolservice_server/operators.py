@@ -1,0 +1,113 @@
+"""The table of operators: what the server knows of each besides its spec and its function.
+
+The function of an operator has its name and is in one of the modules of `pooling.torch_operators`. Nothing here imports
+torch, because request validation reads this table.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from poolservice.specs import LAYERS, PoolSpec, WindowSpec
+
+
+class Sample(NamedTuple):
+    """The sizes of one sample, from which the cost of pooling it is estimated.
+
+    Attributes:
+        channels: C.
+        spatial: its spatial shape.
+        results: the number of values in its result.
+    """
+
+    channels: int
+    spatial: tuple[int, ...]
+    results: int
+
+    @property
+    def values(self) -> int:
+        """The number of its values."""
+        return self.channels * math.prod(self.spatial)
+
+
+#: Returns the steps (see `stage_cost`) of pooling a sample, and the number of floats in its intermediates at the peak.
+Cost = Callable[[Any, Sample], tuple[float, float]]
+
+
+def per_value(steps: float, floats: float = 2.0) -> Cost:
+    """Return the cost of so many steps and floats for each value of the sample and of the result."""
+
+    def cost(_spec: PoolSpec, sample: Sample) -> tuple[float, float]:
+        count = sample.values + sample.results
+        return steps * count, floats * count
+
+    return cost
+
+
+def per_visit(steps: float, floats: float = 3.0) -> Cost:
+    """Return the cost of so many steps for each value of each window, and so many floats for each value and window."""
+
+    def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
+        visits = sample.results * math.prod(spec.window_in(sample.spatial).kernel_size)
+        return steps * max(visits, sample.values), floats * (sample.values + sample.results)
+
+    return cost
+
+
+class Operator(NamedTuple):
+    """What the server knows of an operator.
+
+    Attributes:
+        cost: estimates what pooling a sample costs; None if `stage_cost` has an estimate of its own.
+        commutes_with_scale: True if pooling the integers of an image and dividing the result equals dividing first.
+            The server then pools images as bytes.
+        stacks: True if the function gives the same bits for any number of planes, so that on the CPU the samples of a
+            batch may be pooled together. Otherwise they are pooled one by one.
+    """
+
+    cost: Cost | None = None
+    commutes_with_scale: bool = False
+    stacks: bool = False
+
+
+_CLASSIC = Operator(commutes_with_scale=True, stacks=True)
+
+#: By the name of the operator in the contract.
+OPERATORS: Mapping[str, Operator] = MappingProxyType(
+    {
+        "max_pool": _CLASSIC,
+        "min_pool": _CLASSIC,
+        "avg_pool": _CLASSIC,
+        "lp_pool": _CLASSIC._replace(commutes_with_scale=False),
+        "mixed_pool": _CLASSIC,
+        "adaptive_max_pool": _CLASSIC,
+        "adaptive_avg_pool": _CLASSIC,
+        "global_max_pool": _CLASSIC,
+        "global_min_pool": _CLASSIC,
+        "global_avg_pool": _CLASSIC,
+        # Its layers have estimates of their own.
+        "sequential": Operator(),
+        # Power and exponential means.
+        "soft_pool": Operator(per_visit(8)),
+        # Order statistics and sampling.
+        # Filters.
+        # Regions of the plane.
+        "spatial_pyramid_pool": Operator(per_value(4)),
+        # Second order.
+        # With tensors of their own.
+        # With learned weights.
+    }
+)
+
+#: The operators whose results are values of the input, and therefore have its dtype.
+ORDER_STATISTICS = frozenset(layer.operator for layer in LAYERS.values() if layer.keeps_dtype)
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def needs_channels(spec: PoolSpec) -> bool:
+    """Return True if planes alone do not say how to pool them: where a sample begins matters, too."""
+    return not OPERATORS[spec.operator].stacks
