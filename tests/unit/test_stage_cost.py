@@ -4,13 +4,13 @@ import math
 import runpy
 import subprocess
 import sys
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from poolservice.specs import OPERATORS as CONTRACT_OPERATORS
 from poolservice.specs import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -18,11 +18,13 @@ from poolservice.specs import (
     LPPool1d,
     MaxPool1d,
     MaxPool2d,
+    Sequential,
+    SoftPool2d,
 )
-from poolservice.v1 import pool_pb2
 from poolservice_server.operator_shapes import output_shape, result_dtype
+from poolservice_server.operators import OPERATORS, Operator
 from poolservice_server.pool_stage import PoolStage
-from poolservice_server.stage_cost import calibrate, coefficients, stage_cost
+from poolservice_server.stage_cost import calibrate, coefficients, spec_estimates, stage_cost
 from poolservice_server.stage_cost.spec_estimates import ESTIMATES
 
 COMMAND = Path(__file__).parents[1] / "bench" / "stage_cost.py"
@@ -51,18 +53,24 @@ def test_every_stage_has_a_finite_positive_estimate() -> None:
 
 
 def test_every_operator_of_the_contract_has_an_estimate() -> None:
-    operators = pool_pb2.PoolSpec.DESCRIPTOR.oneofs_by_name["operator"].fields
-    assert set(ESTIMATES) == {operator.name for operator in operators}
+    costs = {name for name, operator in OPERATORS.items() if operator.cost is not None}
+    assert set(ESTIMATES) | costs | {"sequential"} == set(CONTRACT_OPERATORS)
+    assert not set(ESTIMATES) & costs
 
 
-@pytest.mark.parametrize("shape", [(3, 40, 40), (0, 40, 40)], ids=["planes", "no planes"])
-def test_an_operator_without_an_estimate_is_an_internal_error_that_names_it(shape: tuple[int, ...]) -> None:
-    @dataclass(frozen=True, repr=False)
-    class SoftPool2d(MaxPool2d):
-        operator = "soft_pool"
+def test_an_operator_without_a_cost_is_an_internal_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec_estimates, "OPERATORS", {"soft_pool": Operator()})
+    with pytest.raises(LookupError, match="the operator soft_pool has no cost"):
+        stage_cost(PoolStage.of((SoftPool2d(3),), 3), (3, 40, 40), FLOAT32)
 
-    with pytest.raises(LookupError, match="the operator soft_pool has no estimate"):
-        stage_cost(PoolStage((SoftPool2d(3),)), shape, FLOAT32)
+
+def test_a_sequence_costs_the_sum_of_its_layers() -> None:
+    first, second = MaxPool2d(3, 1, 1), SoftPool2d(3)
+    parts = [stage_cost(PoolStage.of((spec,), 3), (6, 400, 400), FLOAT32)[0] for spec in (first, second)]
+    steps, peak = stage_cost(PoolStage.of((Sequential([first, second]),), 3), (6, 400, 400), FLOAT32)
+    assert steps == pytest.approx(sum(parts))
+    # The result of the first layer.
+    assert peak >= 6 * 400 * 400 * 4
 
 
 def test_empty_planes_cost_one_call() -> None:

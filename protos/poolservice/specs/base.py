@@ -49,8 +49,11 @@ class PoolSpec(Generic[R_co]):
         super().__init_subclass__()
         # The layers of an operator differ in the number of dimensions only, so its base class documents all of them.
         operator = cls.__bases__[0]
-        if "spatial_dims" in vars(cls) and "operator" in vars(operator) and operator.__doc__:
-            cls.__doc__ = operator.__doc__
+        documentation = operator.__doc__ or ""
+        # A dataclass without a docstring gets its signature as one.
+        is_documented = not documentation.startswith(f"{operator.__name__}(")
+        if "spatial_dims" in vars(cls) and "operator" in vars(operator) and is_documented:
+            cls.__doc__ = documentation
 
     def __repr__(self) -> str:
         """Return the constructor call, without defaults, and with one int where all dimensions have the same."""

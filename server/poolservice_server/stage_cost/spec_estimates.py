@@ -72,7 +72,9 @@ def _estimate_of_samples(
     spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype, channels: int, *, unit_scale: bool
 ) -> Estimate:
     """Estimate a spec whose operator pools one sample at a time, and each layer of a sequence."""
-    count = shape[0] // channels if channels else 0
+    if not shape[0]:
+        return Estimate("empty", c.CALL, 0, 0)
+    count = shape[0] // channels
     computed = _FLOAT32 if unit_scale else dtype
     steps, held = 0.0, 0.0
     if unit_scale:
