@@ -118,7 +118,7 @@ class _OutputFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     OUTPUT_FORMAT_UNSPECIFIED: _OutputFormat.ValueType  # 0
     """Not set: TENSOR."""
     OUTPUT_FORMAT_TENSOR: _OutputFormat.ValueType  # 1
-    """A tensor of the input's rank."""
+    """A tensor of the input's rank, or of the shape that the operator's message states."""
     OUTPUT_FORMAT_IMAGE: _OutputFormat.ValueType  # 2
     """A PNG file. Only for 2-D pooling of one image or (C, H, W) tensor, with 1, 3 or 4 channels. Floating-point
     values are clipped to [0, 1] and scaled to 0..255, rounded half to even; uint8 is written unchanged; other
@@ -133,7 +133,7 @@ class OutputFormat(_OutputFormat, metaclass=_OutputFormatEnumTypeWrapper):
 OUTPUT_FORMAT_UNSPECIFIED: OutputFormat.ValueType  # 0
 """Not set: TENSOR."""
 OUTPUT_FORMAT_TENSOR: OutputFormat.ValueType  # 1
-"""A tensor of the input's rank."""
+"""A tensor of the input's rank, or of the shape that the operator's message states."""
 OUTPUT_FORMAT_IMAGE: OutputFormat.ValueType  # 2
 """A PNG file. Only for 2-D pooling of one image or (C, H, W) tensor, with 1, 3 or 4 channels. Floating-point
 values are clipped to [0, 1] and scaled to 0..255, rounded half to even; uint8 is written unchanged; other
@@ -792,8 +792,8 @@ class OutputOptions(google.protobuf.message.Message):
     dtype: global___DataType.ValueType
     """DATA_TYPE_FLOAT16 converts floating-point results to float16; values beyond its range become infinite. It is
     invalid for integer results and with IMAGE, and no other type is valid. Default: the operator's own result type,
-    which is the input's type for maxima, minima and floating-point input, and float32 for means, power sums and
-    mixed pooling of integers.
+    which is the input's type for floating-point input and for operators whose results are values of the input, such
+    as a maximum, and otherwise float32 for integers.
     """
     def __init__(
         self,

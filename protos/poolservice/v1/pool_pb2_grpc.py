@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class PoolServiceStub(object):
     """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
-    pooled independently.
+    pooled independently, unless an operator's message says otherwise.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -75,7 +75,7 @@ class PoolServiceStub(object):
 
 class PoolServiceServicer(object):
     """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
-    pooled independently.
+    pooled independently, unless an operator's message says otherwise.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -156,7 +156,7 @@ def add_PoolServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PoolService(object):
     """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
-    pooled independently.
+    pooled independently, unless an operator's message says otherwise.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:

@@ -24,7 +24,7 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 class PoolServiceStub:
     """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
-    pooled independently.
+    pooled independently, unless an operator's message says otherwise.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -73,7 +73,7 @@ class PoolServiceStub:
 
 class PoolServiceAsyncStub:
     """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
-    pooled independently.
+    pooled independently, unless an operator's message says otherwise.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
@@ -121,7 +121,7 @@ class PoolServiceAsyncStub:
 
 class PoolServiceServicer(metaclass=abc.ABCMeta):
     """Pools feature maps and images, and the feature maps that a backbone network computes from images. Each channel is
-    pooled independently.
+    pooled independently, unless an operator's message says otherwise.
 
     Errors are gRPC statuses with google.rpc details, never fields of a response. The exceptions are PoolBatch and
     PoolStream, where one call carries many requests and each request has its own status:
