@@ -74,6 +74,7 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         out = _windows(spec, spatial)
     elif isinstance(spec, GlobalSpec):
         out = (1,) * dims
+    spec.check_result(leading[-1], out)
     return leading + out
 
 

@@ -61,7 +61,8 @@ class Operator(NamedTuple):
     """What the server knows of an operator.
 
     Attributes:
-        cost: estimates what pooling a sample costs; None if `stage_cost` has an estimate of its own.
+        cost: estimates what pooling a sample costs; None if `stage_cost` has an estimate of its own. That of lp_pool is
+            for its norm.
         commutes_with_scale: True if pooling the integers of an image and dividing the result equals dividing first.
             The server then pools images as bytes.
         stacks: True if the function gives the same bits for any number of planes, so that on the CPU the samples of a
@@ -81,7 +82,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "max_pool": _CLASSIC,
         "min_pool": _CLASSIC,
         "avg_pool": _CLASSIC,
-        "lp_pool": _CLASSIC._replace(commutes_with_scale=False),
+        "lp_pool": _CLASSIC._replace(commutes_with_scale=False, cost=per_visit(8)),
         "mixed_pool": _CLASSIC,
         "adaptive_max_pool": _CLASSIC,
         "adaptive_avg_pool": _CLASSIC,
@@ -92,6 +93,15 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "sequential": Operator(),
         # Power and exponential means.
         "soft_pool": Operator(per_visit(8)),
+        "gem_pool": Operator(per_visit(8)),
+        "ggem_pool": Operator(per_visit(8)),
+        "power_avg_pool": Operator(per_visit(8)),
+        "lse_pool": Operator(per_visit(8)),
+        "lse_plus": Operator(per_visit(8)),
+        "alpha_softmax_pool": Operator(per_visit(8)),
+        "em_pool": Operator(per_visit(8)),
+        "edscw_pool": Operator(per_visit(8)),
+        "ada_pool": Operator(per_visit(8)),
         # Order statistics and sampling.
         # Filters.
         # Regions of the plane.
@@ -108,6 +118,12 @@ ORDER_STATISTICS = frozenset(layer.operator for layer in LAYERS.values() if laye
 _FLOAT32 = np.dtype(np.float32)
 
 
+def stacks(spec: PoolSpec) -> bool:
+    """Return True if the function of the spec gives the same bits for any number of planes; see `Operator`."""
+    # The norm has a function of its own, which chooses between formulas by the values of all planes.
+    return OPERATORS[spec.operator].stacks and not getattr(spec, "absolute", False)
+
+
 def needs_channels(spec: PoolSpec) -> bool:
     """Return True if planes alone do not say how to pool them: where a sample begins matters, too."""
-    return not OPERATORS[spec.operator].stacks
+    return not stacks(spec)

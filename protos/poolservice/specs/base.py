@@ -44,6 +44,8 @@ class PoolSpec(Generic[R_co]):
     #: Whether a value of the result depends on the position of its channel or on several channels, so that a sample is
     #: pooled as a whole. Otherwise each channel is pooled by itself.
     takes_samples: ClassVar[bool] = False
+    #: The parameters that may have a number for each channel.
+    per_channel: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -58,7 +60,7 @@ class PoolSpec(Generic[R_co]):
     def __repr__(self) -> str:
         """Return the constructor call, without defaults, and with one int where all dimensions have the same."""
         arguments = (
-            f"{field.name}={_compact(field.name, value)!r}"
+            f"{field.name}={_shown(_compact(field.name, value))}"
             for field in fields(self)
             if (value := getattr(self, field.name)) != _default(field.name, field.default, self)
         )
@@ -74,6 +76,20 @@ class PoolSpec(Generic[R_co]):
         return sum(value.array.nbytes for value in values if isinstance(value, TensorParameter)) + sum(
             layer.parameter_bytes for layer in layers
         )
+
+    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
+        """Raise InvalidRequest if a parameter does not suit the number of channels or the spatial shape of the result.
+
+        Raises:
+            InvalidRequest: a parameter has several numbers, but not one for each channel.
+        """
+        for name in self.per_channel:
+            numbers = getattr(self, name)
+            if isinstance(numbers, tuple) and len(numbers) != channels:
+                raise InvalidRequest(
+                    f"must be one number, or one for each channel; got {len(numbers)} for {channels} channels",
+                    field=name,
+                )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -95,13 +111,18 @@ class PoolSpec(Generic[R_co]):
     def _set_real(
         self, name: str, low: float = -math.inf, high: float = math.inf, *, per_channel: bool = False
     ) -> None:
-        """Check that a parameter is a number from `low` to `high`, or with `per_channel` also a sequence of them."""
+        """Check that a parameter is a number from `low` to `high`, or with `per_channel` also a sequence of them.
+
+        A spec with several numbers takes samples, because planes do not say which channel they are.
+        """
         given = getattr(self, name)
         values = reals(name, given) if per_channel and is_list(given) else (real(name, given),)
         for value in values:
             if not low <= value <= high:
                 raise InvalidRequest(f"must be from {low:g} to {high:g}; got {value:g}", field=name)
         self._set(name, values if len(values) > 1 else values[0])
+        if len(values) > 1:
+            self._set("takes_samples", True)
 
     def _set_choice(self, name: str, choices: Collection[str]) -> None:
         value = getattr(self, name)
@@ -279,6 +300,11 @@ def _compact(name: str, value: object) -> object:
     if name in SIZES and isinstance(value, tuple) and len(set(value)) == 1:
         return value[0]
     return value
+
+
+def _shown(value: object) -> str:
+    """Return the repr of a parameter, which can be evaluated."""
+    return "float('inf')" if value == math.inf else repr(value)
 
 
 def _default(name: str, default: object, spec: PoolSpec[object]) -> object:

@@ -17,13 +17,19 @@ class _LPPool(WindowSpec[Values]):
     kernel_size: Size
     stride: Size | None = None
     ceil_mode: bool = False
+    absolute: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._set_flag("absolute")
         self._set("norm_type", real("norm_type", self.norm_type))
+        if self.absolute and self.norm_type == math.inf:
+            return
         if self.norm_type == 0 or not math.isfinite(self.norm_type):
             raise InvalidRequest(
-                f"must be finite and other than 0 (its limit at infinity is MaxPool); got {self.norm_type}",
+                "must be finite and other than 0, or inf with absolute"
+                if self.absolute
+                else f"must be finite and other than 0 (its limit at infinity is MaxPool); got {self.norm_type}",
                 field="norm_type",
             )
 
@@ -36,17 +42,22 @@ class LPPool1d(_LPPool):
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
     input keeps its dtype; integer input gives float32.
 
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
+    the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN. A partly filled last
+    window has the norm of its values; torch's sum is its mean times the window size.
+
     Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
 
     Args:
-        norm_type: the power p, finite and other than 0. p = 1 gives the sum; for the limit at infinity use max
-            pooling. Required.
+        norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at
+            infinity without `absolute` use max pooling. Required.
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
             Required.
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
+        absolute: sum the powers of the magnitudes. Default: False, as in torch.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.
@@ -66,17 +77,22 @@ class LPPool2d(_LPPool):
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
     input keeps its dtype; integer input gives float32.
 
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
+    the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN. A partly filled last
+    window has the norm of its values; torch's sum is its mean times the window size.
+
     Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
 
     Args:
-        norm_type: the power p, finite and other than 0. p = 1 gives the sum; for the limit at infinity use max
-            pooling. Required.
+        norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at
+            infinity without `absolute` use max pooling. Required.
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
             Required.
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
+        absolute: sum the powers of the magnitudes. Default: False, as in torch.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.
@@ -96,17 +112,22 @@ class LPPool3d(_LPPool):
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
     input keeps its dtype; integer input gives float32.
 
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
+    the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN. A partly filled last
+    window has the norm of its values; torch's sum is its mean times the window size.
+
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
 
     Args:
-        norm_type: the power p, finite and other than 0. p = 1 gives the sum; for the limit at infinity use max
-            pooling. Required.
+        norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at
+            infinity without `absolute` use max pooling. Required.
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
             Required.
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
+        absolute: sum the powers of the magnitudes. Default: False, as in torch.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.

@@ -22,6 +22,7 @@ import torch
 
 from poolservice.specs import PoolSpec
 from poolservice_server.operator_shapes import SEQUENCES, layers_of, output_shape, result_dtype
+from poolservice_server.operators import stacks
 from poolservice_server.pooling.array_types import Kernel, KernelFactory, TensorResult
 from poolservice_server.pooling.interop import HALF_DTYPES
 from poolservice_server.pooling.numpy_kernels import extremes as numpy_extremes
@@ -93,7 +94,7 @@ def pool(planes: torch.Tensor, spec: PoolSpec, channels: int = 1) -> TensorResul
         return _empty_result(planes, spec, channels)
     if isinstance(spec, SEQUENCES):
         return _sequence(planes, spec, channels)
-    if spec.operator not in _TAKES_EVERY_DTYPE:
+    if spec.operator not in _TAKES_EVERY_DTYPE or not stacks(spec):
         return _pool_computed(planes, spec, channels)
     function: Callable[[torch.Tensor, PoolSpec], TensorResult] = FUNCTIONS[spec.operator]
     if planes.dtype != torch.uint16:

@@ -12,7 +12,7 @@ from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server.cache import cached
 from poolservice_server.kernel_thresholds import SAMPLE_GROUP_BYTES, TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
 from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, output_shape, result_dtype
-from poolservice_server.operators import OPERATORS, ORDER_STATISTICS
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, stacks
 from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
 from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.dispatch import as_planes, kernel_for, pool, sliding_kernel_for
@@ -105,7 +105,7 @@ def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> _
 
 def _group_size(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> int:
     """Return how many planes to pool at a time; 0 if a single plane is larger than a group."""
-    if not OPERATORS[spec.operator].stacks:
+    if not stacks(spec):
         return sys.maxsize  # These pool one sample at a time.
     if isinstance(spec, GlobalSpec) and (dtype in _WITHOUT_COPIES or spec.operator in ORDER_STATISTICS):
         return sys.maxsize if dtype not in HALF_DTYPES else TILE_GROUP_BYTES // (math.prod(spatial) * dtype.itemsize)
@@ -141,7 +141,7 @@ def _in_groups(function: _SpecFunction, planes: np.ndarray, size: int, stop: Sto
 def _function(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     if isinstance(spec, SEQUENCES):
         return _sequence(spec, channels, spatial, dtype)
-    if not OPERATORS[spec.operator].stacks:
+    if not stacks(spec):
         return _function_of_samples(spec, channels, spatial)
     if dtype == _UINT16:
         return _function_of_uint16(spec, channels, spatial)

@@ -11,7 +11,7 @@ import numpy as np
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server import kernel_thresholds as thresholds
 from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, output_shape, result_dtype
-from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, Sample
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, Sample, stacks
 from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost import tiles, windows
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, sizes_of
@@ -49,7 +49,7 @@ def spec_estimate(
         channels: the number of channels of a sample; it matters for operators that pool one sample at a time.
         unit_scale: True if the planes are uint8 or uint16 that stand for 0 to 1.
     """
-    if spec.operator not in ESTIMATES:
+    if spec.operator not in ESTIMATES or not stacks(spec):
         return _estimate_of_samples(spec, shape, dtype, channels, unit_scale=unit_scale)
     whole = sizes_of(spec, shape, dtype)
     result_bytes = whole.result_bytes + whole.results * (4 - result_dtype(spec, dtype).itemsize) * unit_scale

@@ -9,10 +9,12 @@ from poolservice_server.pooling.torch_operators import (
     exponential_means,
     extremes,
     means_and_power_sums,
+    power_means,
+    similarity_means,
     spatial_regions,
 )
 
-_MODULES = (extremes, means_and_power_sums, exponential_means, spatial_regions)
+_MODULES = (extremes, means_and_power_sums, exponential_means, power_means, similarity_means, spatial_regions)
 
 #: By the name of the operator in the contract, which is the function's name, too. `dispatch` applies sequences.
 FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -31,6 +31,7 @@ from poolservice.specs import (
 from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.numpy_kernels import global_reductions
 from poolservice_server.pooling.sum_dtypes import BYTES_IN_FLOAT32, INTEGERS_IN_FLOAT64
+from poolservice_server.pooling.torch_operators import power_means
 from poolservice_server.pooling.torch_operators.extremes import window_max
 from poolservice_server.pooling.torch_operators.power import power
 from poolservice_server.pooling.window_geometry import mean_divisors, tile_grid, values_per_tile, window_of
@@ -61,12 +62,14 @@ def avg_pool(planes: torch.Tensor, spec: AvgPool1d | AvgPool2d | AvgPool3d) -> T
 def lp_pool(planes: torch.Tensor, spec: LPPool1d | LPPool2d | LPPool3d) -> TensorResult:
     """Power sum of each window: y[i] = (sum over k of x[stride * i + k]^p)^(1 / p).
 
-    This is torch's definition, not the norm of the literature: x^p keeps its sign, and a negative sum counts as 0 or
-    gives NaN.
+    This is torch's definition: x^p keeps its sign, and a negative sum counts as 0 or gives NaN. With `absolute` it is
+    the norm of the literature, y[i] = (sum over k of |x[stride * i + k]|^p)^(1 / p).
 
     Shape:
         (P, *spatial) to (P, *out), out from `shapes.window_grid`.
     """
+    if spec.absolute:
+        return power_means.norm(planes, spec), None
     kernel_size, stride, _, _, ceil_mode = window_of(spec)
     values = planes.to(_computed_in(planes, 2**63)).contiguous()
     mean = _AVG_POOL[spec.spatial_dims](power(values, spec.norm_type), kernel_size, stride, 0, ceil_mode)

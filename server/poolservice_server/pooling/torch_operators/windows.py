@@ -40,8 +40,12 @@ class Windows:
     def count(self) -> torch.Tensor:
         """The number of values in each window, (1, *out)."""
         ones = torch.ones((1, *self._spatial), dtype=self._planes.dtype, device=self._planes.device)
-        inside = self._padded(ones, 0.0)
-        return sum(self._visits(inside), torch.zeros((), dtype=ones.dtype, device=ones.device))
+        return self.total(ones)
+
+    @property
+    def dims(self) -> int:
+        """The number of spatial dimensions."""
+        return len(self._spatial)
 
     def max(self) -> torch.Tensor:
         """Return the maximum of each window; NaN if it holds one."""
@@ -55,32 +59,80 @@ class Windows:
 
     def mean(self, function: Elementwise, *per_window: torch.Tensor) -> torch.Tensor:
         """Return the mean over each window of a function of its values; see `sum`."""
-        return self.sum(function, *per_window) / (self._size if self._all_full else self.count)
+        return self.sum(function, *per_window) / self.divisor
 
     def sum(self, function: Elementwise, *per_window: torch.Tensor) -> torch.Tensor:
-        """Return the sum over each window of a function of its values.
+        """Return the sum over each window of a function of its values. See `total` if it needs nothing of the window.
 
         Args:
             function: takes values and, for each of `per_window`, the items of their windows; it computes elementwise.
             per_window: values that have one item for each window.
         """
+        return self.sums(lambda *values: (function(*values),), *per_window)[0]
+
+    def sums(
+        self, functions: Callable[..., tuple[torch.Tensor, ...]], *per_window: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the sums over each window of several functions of its values; see `sum`."""
         if self._is_plane:
             items = (values.reshape(-1, 1) for values in per_window)
-            return function(self._planes.flatten(1), *items).sum(1).view(-1, *self._out)
+            computed = functions(self._planes.flatten(1), *items)
+            return tuple(values.sum(1).view(-1, *self._out) for values in computed)
         padded = self._padded(self._planes, 0.0)
         if self._size > _MAX_VISITS and self._size * math.prod(self._out) <= _MAX_GATHERED * math.prod(self._spatial):
             items = (values.unsqueeze(-1) for values in per_window)
-            computed = function(self._gathered(padded), *items)
-            return self._inside(computed, self._gathered).sum(-1)
-        visits = self._visits(padded)
+            computed = functions(self._gathered(padded), *items)
+            return tuple(self._inside(values, self._gathered).sum(-1) for values in computed)
         inside = None if self._all_full else self._visits(self._mask)
-        total = torch.zeros((), dtype=self._planes.dtype, device=self._planes.device)
-        for number, values in enumerate(visits):
-            computed = function(values, *per_window)
+        totals: tuple[torch.Tensor, ...] = ()
+        for values in self._visits(padded):
+            computed = functions(values, *per_window)
             if inside is not None:
-                computed = torch.where(next(inside), computed, 0.0)
-            total = total.add_(computed) if number else computed
-        return total
+                mask = next(inside)
+                computed = tuple(torch.where(mask, one, 0.0) for one in computed)
+            totals = tuple(total.add_(one) for total, one in zip(totals, computed, strict=True)) or computed
+        return totals
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum over each window of values (P, *spatial), one dimension after the other, as a new tensor."""
+        if self._is_plane:
+            return values.flatten(1).sum(1).view(-1, *self._out)
+        for dimension in range(len(self._spatial)):
+            values = added(self.parts(values, dimension, 0.0))
+        return values.clone() if self._size == 1 else values
+
+    def parts(self, values: torch.Tensor, dimension: int, fill: float) -> list[torch.Tensor]:
+        """Return for each position of a window along a dimension the values there, with `fill` outside of the plane.
+
+        The dimensions before this one must have been pooled already, so that the values are (P, *out, *spatial).
+        """
+        kernel_size, strides, paddings, dilations, _ = self._window
+        padding, stride, out = paddings[dimension], strides[dimension], self._out[dimension]
+        beyond = (out - 1) * stride + self._extents[dimension] - padding - self._spatial[dimension]
+        if padding or beyond > 0:
+            behind = [0] * 2 * (len(self._spatial) - dimension - 1)
+            values = F.pad(values, [*behind, padding, max(0, beyond)], value=fill)
+        starts = range(0, dilations[dimension] * kernel_size[dimension], dilations[dimension])
+        span = (out - 1) * stride + 1
+        axis = dimension + 1
+        return [
+            values.narrow(axis, start, span)[(slice(None),) * axis + (slice(None, None, stride),)] for start in starts
+        ]
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether there is one window, which covers the plane."""
+        return self._is_plane
+
+    @property
+    def size(self) -> int:
+        """The number of positions in a window."""
+        return self._size
+
+    @property
+    def divisor(self) -> torch.Tensor | int:
+        """The number of values in each window: one number if all windows lie in the plane, else (1, *out)."""
+        return self._size if self._all_full else self.count
 
     def values(self, fill: float) -> torch.Tensor:
         """Return the values of each window, (P, *out, K), with `fill` in the places that belong to no window."""
@@ -161,3 +213,13 @@ class Windows:
 
     def _inside(self, computed: torch.Tensor, view: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         return computed if self._all_full else torch.where(view(self._mask), computed, 0.0)
+
+
+def added(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of tensors of one shape."""
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total.add_(part)
+    return total

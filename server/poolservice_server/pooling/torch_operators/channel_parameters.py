@@ -1,0 +1,29 @@
+"""Parameters with one number for each channel."""
+
+from collections.abc import Callable
+
+import torch
+
+from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane
+
+#: A parameter of a spec: a number for all channels, or one for each.
+Numbers = float | tuple[float, ...]
+
+
+def with_numbers(
+    values: torch.Tensor, numbers: Numbers, pool: Callable[[torch.Tensor, PerPlane], torch.Tensor]
+) -> torch.Tensor:
+    """Return what `pool` makes of planes and a parameter.
+
+    Args:
+        values: planes (P, *spatial); with several numbers samples (N, C, *spatial).
+        numbers: one number, or one for each of C / n consecutive channels, where n is how many there are.
+        pool: takes planes and one number, or one for each plane: (P, 1, ...).
+    """
+    if isinstance(numbers, float):
+        return pool(values, numbers)
+    samples, channels = values.shape[:2]
+    each = torch.tensor(numbers, dtype=values.dtype, device=values.device)
+    each = each.repeat_interleave(channels // len(numbers)).repeat(samples)
+    pooled = pool(values.flatten(0, 1), each.view(-1, *(1,) * (values.ndim - 2)))
+    return pooled.view(samples, channels, *pooled.shape[1:])
