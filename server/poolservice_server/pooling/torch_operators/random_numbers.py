@@ -79,7 +79,7 @@ def integers(seed: int, positions: torch.Tensor, bound: int, stream: int = 0) ->
 
 def _shifted(values: torch.Tensor, count: int) -> torch.Tensor:
     """Shift unsigned numbers to the right; torch's shift fills in the sign bit."""
-    return (values >> count) & (2 ** (64 - count) - 1)
+    return torch.bitwise_and(values >> count, 2 ** (64 - count) - 1)
 
 
 def _signed(word: int) -> int:
