@@ -68,6 +68,7 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         raise InvalidRequest(
             f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
         )
+    spec.check_channels(leading[-1])
     if isinstance(spec, SampleSpec):
         return _sample_result(spec, leading, spatial)
     if isinstance(spec, WindowSpec):

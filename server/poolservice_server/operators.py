@@ -57,6 +57,16 @@ def per_visit(steps: float, floats: float = 3.0) -> Cost:
     return cost
 
 
+def per_sorted(steps: float) -> Cost:
+    """Return the cost of so many steps for each value of each window, of which a bounded number is sorted at a time."""
+
+    def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
+        visits = sample.results * math.prod(spec.window_in(sample.spatial).kernel_size)
+        return steps * max(visits, sample.values), sample.values + sample.results + 3.0 * min(visits, 2**18)
+
+    return cost
+
+
 class Operator(NamedTuple):
     """What the server knows of an operator.
 
@@ -103,6 +113,14 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "edscw_pool": Operator(per_visit(8)),
         "ada_pool": Operator(per_visit(8)),
         # Order statistics and sampling.
+        "median_pool": Operator(per_sorted(3)),
+        "rank_pool": Operator(per_sorted(3)),
+        "top_k_avg_pool": Operator(per_sorted(3)),
+        "trimmed_mean_pool": Operator(per_sorted(3)),
+        "ordinal_pool": Operator(per_sorted(3)),
+        "stochastic_pool": Operator(per_sorted(5)),
+        "s3_pool": Operator(per_value(4)),
+        "fractional_max_pool": Operator(per_value(4)),
         # Filters.
         # Regions of the plane.
         "spatial_pyramid_pool": Operator(per_value(4)),

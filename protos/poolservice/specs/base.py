@@ -13,7 +13,7 @@ from poolservice.specs.validation import flag, integer, is_list, per_dimension, 
 #: A size: one int for all spatial dimensions, or one per dimension.
 Size = int | Sequence[int]
 #: The parameters that are sizes: one int for all spatial dimensions, or one per dimension.
-SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size"})
+SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size", "grid_size"})
 #: The output size of an adaptive layer. None keeps the input's size.
 OutputSize = int | None | Sequence[int | None]
 
@@ -77,19 +77,12 @@ class PoolSpec(Generic[R_co]):
             layer.parameter_bytes for layer in layers
         )
 
-    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
-        """Raise InvalidRequest if a parameter does not suit the number of channels or the spatial shape of the result.
+    def check_channels(self, channels: int) -> None:
+        """Check that the parameters suit samples of so many channels; by default they suit any number.
 
         Raises:
-            InvalidRequest: a parameter has several numbers, but not one for each channel.
+            InvalidRequest: a parameter has values for another number of channels.
         """
-        for name in self.per_channel:
-            numbers = getattr(self, name)
-            if isinstance(numbers, tuple) and len(numbers) != channels:
-                raise InvalidRequest(
-                    f"must be one number, or one for each channel; got {len(numbers)} for {channels} channels",
-                    field=name,
-                )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -650,6 +650,396 @@ class SpatialPyramidPool(google.protobuf.message.Message):
 global___SpatialPyramidPool = SpatialPyramidPool
 
 @typing.final
+class MedianPool(google.protobuf.message.Message):
+    """Median of each window, of an even number of values the lower of the two middle ones. The result has the input's type.
+    Source: torch.median; Tukey, "Exploratory Data Analysis", 1977.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___MedianPool = MedianPool
+
+@typing.final
+class RankPool(google.protobuf.message.Message):
+    """Value of a given rank in each window. The result has the input's type.
+    Source: torch.kthvalue.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    LARGEST_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    rank: builtins.int
+    """The rank, from 1 to the number of values of a window. A window with fewer values gives its last one. Required."""
+    largest: builtins.bool
+    """Count ranks from the largest value instead of the smallest. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        rank: builtins.int = ...,
+        largest: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "largest", b"largest", "padding", b"padding", "rank", b"rank", "stride", b"stride"]) -> None: ...
+
+global___RankPool = RankPool
+
+@typing.final
+class TopKAvgPool(google.protobuf.message.Message):
+    """Mean of the k largest values of each window. Integer input gives float32.
+    Source: Durand, Thome and Cord, "WELDON: Weakly Supervised Learning of Deep Convolutional Neural Networks", 2016.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    K_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    k: builtins.int
+    """The number of values, from 1 to the number of values of a window. In a window with fewer values, all of them count.
+    Required.
+    """
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        k: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "k", b"k", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___TopKAvgPool = TopKAvgPool
+
+@typing.final
+class TrimmedMeanPool(google.protobuf.message.Message):
+    """Mean of the values of each window that remain when the smallest and the largest are cut off. Integer input gives
+    float32. Exactly one of proportiontocut and cut is required.
+    Source: scipy.stats.trim_mean.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    PROPORTIONTOCUT_FIELD_NUMBER: builtins.int
+    CUT_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    proportiontocut: builtins.float
+    """The share of a window's values that is cut off at each end, from 0 to less than 0.5; the number is rounded down."""
+    cut: builtins.int
+    """The number of values that are cut off at each end, from 0 to less than half of the values of a window."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        proportiontocut: builtins.float | None = ...,
+        cut: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cut", b"_cut", "_proportiontocut", b"_proportiontocut", "cut", b"cut", "proportiontocut", b"proportiontocut"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cut", b"_cut", "_proportiontocut", b"_proportiontocut", "ceil_mode", b"ceil_mode", "cut", b"cut", "kernel_size", b"kernel_size", "padding", b"padding", "proportiontocut", b"proportiontocut", "stride", b"stride"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cut", b"_cut"]) -> typing.Literal["cut"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_proportiontocut", b"_proportiontocut"]) -> typing.Literal["proportiontocut"] | None: ...
+
+global___TrimmedMeanPool = TrimmedMeanPool
+
+@typing.final
+class OrdinalPool(google.protobuf.message.Message):
+    """Weighted sum of the sorted values of each window. Integer input gives float32.
+    Source: Kumar, "Ordinal Pooling Networks: For Preserving Information over Shrinking Feature Maps", 2018; Deliège et
+    al., "Ordinal Pooling", 2021.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    WEIGHTS_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    @property
+    def weights(self) -> global___Tensor:
+        """Floats of shape (K,), or (C, K) with weights of their own for each channel: the weight of the largest of the K
+        values of a window, of the second largest, and so on. A window with fewer values uses the first weights. Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        weights: global___Tensor | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["weights", b"weights"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride", "weights", b"weights"]) -> None: ...
+
+global___OrdinalPool = OrdinalPool
+
+@typing.final
+class StochasticPool(google.protobuf.message.Message):
+    """Mean of each window weighted by its values, or a value drawn with probabilities that are proportional to the values.
+    Negative values count as 0. Integer input gives float32.
+    Source: Zeiler and Fergus, "Stochastic Pooling for Regularization of Deep Convolutional Neural Networks", 2013.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    mode: builtins.str
+    """"weighted" for the mean, "sampled" for the drawn value. Default: "weighted"."""
+    seed: builtins.int
+    """Determines the drawn values, together with their position in the sample. At least 0. Default: 0."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        mode: builtins.str = ...,
+        seed: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "mode", b"mode", "padding", b"padding", "seed", b"seed", "stride", b"stride"]) -> None: ...
+
+global___StochasticPool = StochasticPool
+
+@typing.final
+class S3Pool(google.protobuf.message.Message):
+    """Maximum of windows with stride 1, of which randomly chosen rows and columns remain. The result has the input's type.
+    Source: Zhai et al., "S3Pool: Pooling with Stochastic Spatial Sampling", 2017.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    GRID_SIZE_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    seed: builtins.int
+    """Determines the rows and columns that remain. At least 0. Default: 0."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """How many elements become one: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def grid_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Size of the grid's cells, of whose rows grid_size / stride remain: one value, or one per dimension. Each a multiple
+        of stride. Default: stride.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        grid_size: collections.abc.Iterable[builtins.int] | None = ...,
+        seed: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["grid_size", b"grid_size", "kernel_size", b"kernel_size", "seed", b"seed", "stride", b"stride"]) -> None: ...
+
+global___S3Pool = S3Pool
+
+@typing.final
+class FractionalMaxPool(google.protobuf.message.Message):
+    """Maximum of windows at random distances, whose mean gives the output size. The result has the input's type.
+    Source: torch.nn.FractionalMaxPool2d, 3d; Graham, "Fractional Max-Pooling", 2014.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    OUTPUT_RATIO_FIELD_NUMBER: builtins.int
+    RETURN_INDICES_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    RANDOM_SAMPLES_FIELD_NUMBER: builtins.int
+    return_indices: builtins.bool
+    """Also return the position of each maximum; see PoolResult.indices. Default: false."""
+    seed: builtins.int
+    """Determines the windows of each channel, unless random_samples does. At least 0. Default: 0."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
+
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Output size in elements, each at least 1: one value, or one per dimension. Either it or output_ratio is required."""
+
+    @property
+    def output_ratio(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Output size as a share of the input's size, each above 0 and below 1: one value, or one per dimension."""
+
+    @property
+    def random_samples(self) -> global___Tensor:
+        """Floats of shape (C, spatial_dims) or (1, C, spatial_dims), each at least 0 and below 1: torch's _random_samples of
+        one sample, which apply to every sample. Default: numbers that follow from the seed.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+        output_ratio: collections.abc.Iterable[builtins.float] | None = ...,
+        return_indices: builtins.bool = ...,
+        seed: builtins.int = ...,
+        random_samples: global___Tensor | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["random_samples", b"random_samples"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["kernel_size", b"kernel_size", "output_ratio", b"output_ratio", "output_size", b"output_size", "random_samples", b"random_samples", "return_indices", b"return_indices", "seed", b"seed"]) -> None: ...
+
+global___FractionalMaxPool = FractionalMaxPool
+
+@typing.final
 class Sequential(google.protobuf.message.Message):
     """Specs that are applied one after the other, each to the result of the one before.
     Source: torch.nn.Sequential.
@@ -692,6 +1082,14 @@ class PoolSpec(google.protobuf.message.Message):
     MIXED_POOL_FIELD_NUMBER: builtins.int
     SEQUENTIAL_FIELD_NUMBER: builtins.int
     SOFT_POOL_FIELD_NUMBER: builtins.int
+    MEDIAN_POOL_FIELD_NUMBER: builtins.int
+    RANK_POOL_FIELD_NUMBER: builtins.int
+    TOP_K_AVG_POOL_FIELD_NUMBER: builtins.int
+    TRIMMED_MEAN_POOL_FIELD_NUMBER: builtins.int
+    ORDINAL_POOL_FIELD_NUMBER: builtins.int
+    STOCHASTIC_POOL_FIELD_NUMBER: builtins.int
+    S3_POOL_FIELD_NUMBER: builtins.int
+    FRACTIONAL_MAX_POOL_FIELD_NUMBER: builtins.int
     SPATIAL_PYRAMID_POOL_FIELD_NUMBER: builtins.int
     spatial_dims: builtins.int
     """The number of spatial dimensions to pool: 1, 2 or 3. Required. A tensor of spatial_dims + 1 dimensions is read as
@@ -747,6 +1145,38 @@ class PoolSpec(google.protobuf.message.Message):
         """Mean of each window, weighted by the softmax of its values."""
 
     @property
+    def median_pool(self) -> global___MedianPool:
+        """Median of each window."""
+
+    @property
+    def rank_pool(self) -> global___RankPool:
+        """Value of a given rank in each window."""
+
+    @property
+    def top_k_avg_pool(self) -> global___TopKAvgPool:
+        """Mean of the k largest values of each window."""
+
+    @property
+    def trimmed_mean_pool(self) -> global___TrimmedMeanPool:
+        """Mean of each window without its smallest and largest values."""
+
+    @property
+    def ordinal_pool(self) -> global___OrdinalPool:
+        """Weighted sum of the sorted values of each window."""
+
+    @property
+    def stochastic_pool(self) -> global___StochasticPool:
+        """Mean of each window weighted by its values, or a value drawn in proportion to the values."""
+
+    @property
+    def s3_pool(self) -> global___S3Pool:
+        """Maximum of windows, of which random rows and columns remain."""
+
+    @property
+    def fractional_max_pool(self) -> global___FractionalMaxPool:
+        """Maximum of windows at random distances."""
+
+    @property
     def spatial_pyramid_pool(self) -> global___SpatialPyramidPool:
         """Maximum or mean of each tile of several grids, as one vector."""
 
@@ -766,11 +1196,19 @@ class PoolSpec(google.protobuf.message.Message):
         mixed_pool: global___MixedPool | None = ...,
         sequential: global___Sequential | None = ...,
         soft_pool: global___SoftPool | None = ...,
+        median_pool: global___MedianPool | None = ...,
+        rank_pool: global___RankPool | None = ...,
+        top_k_avg_pool: global___TopKAvgPool | None = ...,
+        trimmed_mean_pool: global___TrimmedMeanPool | None = ...,
+        ordinal_pool: global___OrdinalPool | None = ...,
+        stochastic_pool: global___StochasticPool | None = ...,
+        s3_pool: global___S3Pool | None = ...,
+        fractional_max_pool: global___FractionalMaxPool | None = ...,
         spatial_pyramid_pool: global___SpatialPyramidPool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_pyramid_pool", b"spatial_pyramid_pool"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_dims", b"spatial_dims", "spatial_pyramid_pool", b"spatial_pyramid_pool"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["operator", b"operator"]) -> typing.Literal["max_pool", "avg_pool", "min_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool", "global_max_pool", "global_avg_pool", "global_min_pool", "mixed_pool", "sequential", "soft_pool", "spatial_pyramid_pool"] | None: ...
+    def HasField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "fractional_max_pool", b"fractional_max_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "median_pool", b"median_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "ordinal_pool", b"ordinal_pool", "rank_pool", b"rank_pool", "s3_pool", b"s3_pool", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_pyramid_pool", b"spatial_pyramid_pool", "stochastic_pool", b"stochastic_pool", "top_k_avg_pool", b"top_k_avg_pool", "trimmed_mean_pool", b"trimmed_mean_pool"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "fractional_max_pool", b"fractional_max_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "median_pool", b"median_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "ordinal_pool", b"ordinal_pool", "rank_pool", b"rank_pool", "s3_pool", b"s3_pool", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_dims", b"spatial_dims", "spatial_pyramid_pool", b"spatial_pyramid_pool", "stochastic_pool", b"stochastic_pool", "top_k_avg_pool", b"top_k_avg_pool", "trimmed_mean_pool", b"trimmed_mean_pool"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["operator", b"operator"]) -> typing.Literal["max_pool", "avg_pool", "min_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool", "global_max_pool", "global_avg_pool", "global_min_pool", "mixed_pool", "sequential", "soft_pool", "median_pool", "rank_pool", "top_k_avg_pool", "trimmed_mean_pool", "ordinal_pool", "stochastic_pool", "s3_pool", "fractional_max_pool", "spatial_pyramid_pool"] | None: ...
 
 global___PoolSpec = PoolSpec
 

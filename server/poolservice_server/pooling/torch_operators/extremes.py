@@ -77,7 +77,7 @@ def adaptive_max_pool(
     Shape:
         (P, *spatial) to (P, *output_size); None keeps the input's size.
     """
-    values, indices = _through_floats(planes, lambda floats: _adaptive_max(floats, spec.sizes))
+    values, indices = through_floats(planes, lambda floats: _adaptive_max(floats, spec.sizes))
     return values, indices if spec.return_indices else None
 
 
@@ -121,7 +121,7 @@ def window_max_with_indices(planes: torch.Tensor, window: Window) -> tuple[torch
         return values.squeeze(1), indices.squeeze(1)
     if planes.is_cpu:
         return _window_max(planes, window)
-    return _through_floats(planes, lambda floats: _window_max(floats, window))
+    return through_floats(planes, lambda floats: _window_max(floats, window))
 
 
 def _window_max(planes: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,7 +139,7 @@ def _adaptive_max(planes: torch.Tensor, sizes: tuple[int | None, ...]) -> tuple[
     return values, indices
 
 
-def _through_floats(planes: torch.Tensor, maximum: _Maximum) -> tuple[torch.Tensor, torch.Tensor]:
+def through_floats(planes: torch.Tensor, maximum: _Maximum) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute `maximum` in a float dtype that its kernel supports; only the order counts, so the result is exact."""
     if planes.is_floating_point():
         return maximum(planes)

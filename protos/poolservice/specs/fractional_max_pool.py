@@ -1,0 +1,208 @@
+"""FractionalMaxPool2d and FractionalMaxPool3d: the maximum of windows at random distances.
+
+Each layer repeats the overloads of its constructor, because mypy honors the annotation of `self` only in the class
+that declares it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
+
+from poolservice.errors import InvalidRequest
+from poolservice.specs.base import SampleSpec, Size
+from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIndices
+from poolservice.specs.tensor_parameter import TensorLike
+
+_MAX_SEED = 2**63 - 1
+# torch computes the windows in float32, which holds integers up to this one.
+_MAX_INPUT_SIZE = 2**24
+
+
+@dataclass(frozen=True, repr=False)
+class _FractionalMaxPool(SampleSpec[R_co]):
+    """Maximum of windows at random distances, whose mean gives the output size, as torch.nn.FractionalMaxPool2d and 3d.
+
+    In a spatial dimension of L input elements, S output elements, window size k and random number u of the channel and
+    the dimension, the window at output position i starts at floor((i + u) * a) - floor(u * a), where
+    a = (L - k) / (S - 1), and the last one at L - k. The numbers u come from `random_samples`, with which the result is
+    exactly torch's, or follow from `seed` and the channel alone, so that every sample has the same windows in every
+    batch. As in torch, the starts are computed in the dtype of the values: float64 for float64, int32 and int64, else
+    float32. A NaN in the window gives NaN. The result has the input's dtype and is exactly a value of the input.
+
+    Shape: (C, *) or (N, C, *) to (..., *out), where each dimension of *out is `output_size`, or
+    floor(`output_ratio` * L). No dimension of * may exceed 2^24.
+
+    Args:
+        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension. At
+            most L - S + 1. Required.
+        output_size: S, at least 1: one int, or one per dimension. Either it or `output_ratio` is required.
+        output_ratio: S as a share of the input's size, above 0 and below 1: one float, or one per dimension.
+        return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
+            dimensions in row-major order: int64, of the result's shape. Default: False.
+        seed: determines the windows of each channel, 0 to 2^63 - 1. Without effect on `random_samples`. Default: 0.
+        random_samples: the numbers u, at least 0 and below 1, as floats of shape (C, spatial_dims) or
+            (1, C, spatial_dims), which apply to every sample. In torch, they are called `_random_samples`: in 2-D the
+            first one belongs to the width, and in 3-D to the depth. Default: numbers that follow from `seed`.
+
+    Raises:
+        InvalidRequest: a parameter is invalid; `field` is its name.
+
+    Source: torch.nn.FractionalMaxPool2d, torch.nn.FractionalMaxPool3d; Graham, "Fractional Max-Pooling", 2014.
+    """
+
+    operator: ClassVar[str] = "fractional_max_pool"
+    keeps_dtype: ClassVar[bool] = True
+    kernel_size: Size
+    output_size: Size | None = None
+    output_ratio: float | Sequence[float] | None = None
+    return_indices: bool = False
+    seed: int = 0
+    random_samples: TensorLike = None
+
+    def __post_init__(self) -> None:
+        self._set_sizes("kernel_size", minimum=1)
+        if (self.output_size is None) == (self.output_ratio is None):
+            raise InvalidRequest("must be given, or else output_ratio, and not both", field="output_size")
+        if self.output_size is not None:
+            self._set_sizes("output_size", minimum=1)
+        else:
+            self._set_ratios()
+        self._set_flag("return_indices")
+        self._set_integer("seed", 0, _MAX_SEED)
+        if self.random_samples is not None:
+            self._set_random_samples()
+
+    def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (C, *out)."""
+        channels, *spatial = shape
+        if max(spatial) > _MAX_INPUT_SIZE:
+            raise InvalidRequest(
+                f"{type(self).__name__} takes no dimension of more than {_MAX_INPUT_SIZE} elements; got {spatial}",
+                field="tensor.shape",
+            )
+        if self.random_samples is not None and self.random_samples.array.shape[-2] != channels:
+            raise InvalidRequest(
+                f"must have numbers for each of the {channels} channels; got shape {self.random_samples.array.shape}",
+                field="random_samples",
+            )
+        out = self.output_in(spatial)
+        field = "output_ratio" if self.output_size is None else "output_size"
+        for size, kernel, count in zip(spatial, cast(Sequence[int], self.kernel_size), out, strict=True):
+            if not 1 <= count <= size - kernel + 1:
+                raise InvalidRequest(
+                    f"must give a size from 1 to {size - kernel + 1}, the number of windows of {kernel} in an input of "
+                    f"{size}; it gives {count}",
+                    field=field if kernel <= size else "kernel_size",
+                )
+        return (channels, *out)
+
+    def output_in(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Return the output size for planes of a spatial shape."""
+        if self.output_size is not None:
+            return tuple(cast(Sequence[int], self.output_size))
+        ratios = cast(Sequence[float], self.output_ratio)
+        return tuple(int(size * ratio) for size, ratio in zip(spatial, ratios, strict=True))
+
+    def _set_ratios(self) -> None:
+        self._set_real("output_ratio", 0, 1, per_channel=True)
+        given = self.output_ratio
+        ratios = tuple(given) if isinstance(given, tuple) else (cast(float, given),) * self.spatial_dims
+        if len(ratios) != self.spatial_dims or not all(0 < ratio < 1 for ratio in ratios):
+            raise InvalidRequest(
+                f"must be above 0 and below 1, one value or {self.spatial_dims} values; got {given}",
+                field="output_ratio",
+            )
+        self._set("output_ratio", ratios)
+
+    def _set_random_samples(self) -> None:
+        self._set_tensor("random_samples", kind="float", dims=(2, 3))
+        array = self.random_samples.array
+        if array.shape[-1] != self.spatial_dims or (array.ndim == 3 and len(array) != 1):
+            raise InvalidRequest(
+                f"must have the shape (C, {self.spatial_dims}) or (1, C, {self.spatial_dims}); got {array.shape}",
+                field="random_samples",
+            )
+        if not ((array >= 0) & (array < 1)).all():
+            raise InvalidRequest("must be at least 0 and below 1", field="random_samples")
+
+
+@dataclass(frozen=True, repr=False)
+class FractionalMaxPool2d(_FractionalMaxPool[R_co]):
+    """Maximum of windows at random distances, over two dimensions."""
+
+    spatial_dims = 2
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "FractionalMaxPool2d[Values]",
+            kernel_size: Size,
+            output_size: Size | None = None,
+            output_ratio: float | Sequence[float] | None = None,
+            return_indices: Literal[False] = False,
+            seed: int = 0,
+            random_samples: TensorLike = None,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "FractionalMaxPool2d[ValuesAndIndices]",
+            kernel_size: Size,
+            output_size: Size | None = None,
+            output_ratio: float | Sequence[float] | None = None,
+            return_indices: Literal[True] = True,
+            seed: int = 0,
+            random_samples: TensorLike = None,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "FractionalMaxPool2d[ResultType]",
+            kernel_size: Size,
+            output_size: Size | None = None,
+            output_ratio: float | Sequence[float] | None = None,
+            return_indices: bool = False,
+            seed: int = 0,
+            random_samples: TensorLike = None,
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...
+
+
+@dataclass(frozen=True, repr=False)
+class FractionalMaxPool3d(_FractionalMaxPool[R_co]):
+    """Maximum of windows at random distances, over three dimensions."""
+
+    spatial_dims = 3
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "FractionalMaxPool3d[Values]",
+            kernel_size: Size,
+            output_size: Size | None = None,
+            output_ratio: float | Sequence[float] | None = None,
+            return_indices: Literal[False] = False,
+            seed: int = 0,
+            random_samples: TensorLike = None,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "FractionalMaxPool3d[ValuesAndIndices]",
+            kernel_size: Size,
+            output_size: Size | None = None,
+            output_ratio: float | Sequence[float] | None = None,
+            return_indices: Literal[True] = True,
+            seed: int = 0,
+            random_samples: TensorLike = None,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "FractionalMaxPool3d[ResultType]",
+            kernel_size: Size,
+            output_size: Size | None = None,
+            output_ratio: float | Sequence[float] | None = None,
+            return_indices: bool = False,
+            seed: int = 0,
+            random_samples: TensorLike = None,
+        ) -> None: ...
+        def __init__(self, *sizes: Any, **named: Any) -> None: ...

@@ -1,0 +1,193 @@
+"""Operators that sort the values of each window: median, ranks, means of ranks, weights by rank."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from poolservice_server.pooling.torch_operators.sorting_networks import values_of_ranks
+from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces
+
+# A network sorts windows of at most so many values, if there are so many windows that its many calls pay off.
+_MAX_NETWORK = 16
+_MIN_NETWORK_WINDOWS = 2048
+# torch's topk is faster than sorting if windows are so large and it selects at most this share of their values.
+_MIN_TOPK_SIZE = 512
+_MIN_TOPK_RATIO = 64
+
+#: Returns the first and the last rank to average, from 0 for the smallest value, of a window of so many values.
+_Ranks = Callable[[int], tuple[int, int]]
+
+
+def median_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Median of each window, of an even number of values the lower of the two middle ones."""
+    return _mean_of_ranks(planes, spec, lambda count: ((count - 1) // 2, (count - 1) // 2))
+
+
+def rank_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Value of a rank in each window: the `rank`-th smallest or largest, or the last of fewer values."""
+
+    def ranks(count: int) -> tuple[int, int]:
+        rank = min(spec.rank, count)
+        return (count - rank, count - rank) if spec.largest else (rank - 1, rank - 1)
+
+    return _mean_of_ranks(planes, spec, ranks)
+
+
+def top_k_avg_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Mean of the k largest values of each window, or of all if there are fewer.
+
+    Source:
+        Durand, Thome and Cord, "WELDON: Weakly Supervised Learning of Deep Convolutional Neural Networks", 2016.
+    """
+    return _mean_of_ranks(planes, spec, lambda count: (max(0, count - spec.k), count - 1))
+
+
+def trimmed_mean_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Mean of each window without its g smallest and g largest values.
+
+    Source:
+        scipy.stats.trim_mean.
+    """
+
+    def ranks(count: int) -> tuple[int, int]:
+        cut = int(spec.proportiontocut * count) if spec.cut is None else spec.cut
+        cut = min(cut, (count - 1) // 2)
+        return cut, count - 1 - cut
+
+    return _mean_of_ranks(planes, spec, ranks)
+
+
+def ordinal_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Weighted sum of the values of each window in descending order: y = sum of w[r] * x[r].
+
+    Source:
+        Kumar, "Ordinal Pooling Networks: For Preserving Information over Shrinking Feature Maps", 2018.
+    """
+    planes = samples.flatten(0, 1)
+    # Missing values are the smallest, so that the last weights belong to them.
+    windows = WindowPieces(planes, spec, -math.inf)
+    # Ascending, as the sorted values.
+    array = np.flip(spec.weights.array, -1)
+    ranks = frozenset(np.flatnonzero(array.reshape(-1, windows.size).any(0)).tolist())
+    weights = torch.tensor(array.copy(), dtype=planes.dtype, device=planes.device)
+    if weights.ndim == 2:
+        weights = weights.repeat(len(samples), 1)
+    weights = weights.view(-1, *(1,) * len(windows.out), windows.size)
+    items = (weights,) if windows.counts is None else (weights, windows.counts)
+    # With one rank at least, so that NaN reaches the result.
+    function = partial(_weighted_sum, ranks=ranks or frozenset({0}))
+    return windows.map(function, *items).view(*samples.shape[:2], *windows.out)
+
+
+def _mean_of_ranks(planes: torch.Tensor, spec: Any, ranks: _Ranks) -> torch.Tensor:
+    """Return the mean of the values of some ranks in each window; of a single rank the value itself."""
+    floats = planes.is_floating_point()
+    # Missing values are the largest, so that the ranks of the others count from the smallest.
+    windows = WindowPieces(planes, spec, math.inf if floats else torch.iinfo(planes.dtype).max)
+    bounds = {count: ranks(count) for count in windows.distinct_counts}
+    items = () if windows.counts is None else (windows.counts,)
+    return windows.map(partial(_mean_of_bounds, bounds=bounds), *items)
+
+
+def _mean_of_bounds(
+    view: torch.Tensor, counts: torch.Tensor | None = None, *, bounds: dict[int, tuple[int, int]]
+) -> torch.Tensor:
+    """Return the mean of the ranks of windows (p, *o, *kernel), by the number of values of a window."""
+    if _suits_network(view):
+        ranks = frozenset(rank for low, high in bounds.values() for rank in range(low, high + 1))
+        places = values_of_ranks(_places(view), ranks)
+        means = {count: _mean(places[low : high + 1]) for count, (low, high) in bounds.items()}
+        _, result = means.popitem()
+        if counts is not None:
+            for count, mean in means.items():
+                result = torch.where(counts == count, mean, result)
+        return result
+    if counts is not None:
+        return _mean_of_varied_bounds(_sorted(view), counts, bounds)
+    ((low, high),) = bounds.values()
+    values = _gathered(view)
+    size = values.shape[-1]
+    if size >= _MIN_TOPK_SIZE and high == size - 1 and (size - low) * _MIN_TOPK_RATIO <= size:
+        # topk counts NaN as the largest value.
+        return values.topk(size - low, -1, sorted=False).values.mean(-1)
+    values = _sorted(view)
+    return _with_nan(values[..., low] if low == high else values[..., low : high + 1].mean(-1), values)
+
+
+def _mean_of_varied_bounds(
+    values: torch.Tensor, counts: torch.Tensor, bounds: dict[int, tuple[int, int]]
+) -> torch.Tensor:
+    numbers = torch.tensor(sorted(bounds), device=values.device)
+    table = torch.tensor([bounds[count] for count in sorted(bounds)], device=values.device)
+    low, high = table[torch.searchsorted(numbers, counts.contiguous())].unsqueeze(-2).unbind(-1)
+    if all(first == last for first, last in bounds.values()):
+        return _with_nan(values.gather(-1, low).squeeze(-1), values)
+    places = torch.arange(values.shape[-1], device=values.device)
+    inside = torch.where((places >= low) & (places <= high), values, 0.0)
+    return _with_nan(inside.sum(-1) / (high - low + 1).squeeze(-1), values)
+
+
+def _weighted_sum(
+    view: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor | None = None, *, ranks: frozenset[int]
+) -> torch.Tensor:
+    """Return the sum of the sorted values of windows (p, *o, *kernel) times weights; only `ranks` have weights."""
+    size = weights.shape[-1]
+    if not _suits_network(view):
+        values = _sorted(view)
+        counted = weights != 0
+        if counts is not None:
+            counted = counted & (torch.arange(size, device=view.device) >= size - counts.unsqueeze(-1))
+        return _with_nan(torch.where(counted, values * weights, 0.0).sum(-1), values)
+    places = values_of_ranks(_places(view), ranks)
+    total = torch.zeros((), dtype=view.dtype, device=view.device)
+    for rank in ranks:
+        counted = weights[..., rank] != 0
+        if counts is not None:
+            counted = counted & (counts >= size - rank)
+        total = total + torch.where(counted, places[rank] * weights[..., rank], 0.0)
+    return total.masked_fill(places[min(ranks)].isnan(), math.nan)
+
+
+def _suits_network(view: torch.Tensor) -> bool:
+    dims = (view.ndim - 1) // 2
+    windows, size = view.shape[: 1 + dims].numel(), view.shape[1 + dims :].numel()
+    return size <= _MAX_NETWORK and windows >= _MIN_NETWORK_WINDOWS
+
+
+def _places(view: torch.Tensor) -> list[torch.Tensor]:
+    """Return for each place in the window the values of all windows there."""
+    dims = (view.ndim - 1) // 2
+    every = (slice(None),) * (1 + dims)
+    return [view[(*every, *place)] for place in product(*map(range, view.shape[1 + dims :]))]
+
+
+def _gathered(view: torch.Tensor) -> torch.Tensor:
+    return view.flatten((view.ndim + 1) // 2)
+
+
+def _sorted(view: torch.Tensor) -> torch.Tensor:
+    """Return the values of each window in ascending order, NaN last."""
+    values = _gathered(view)
+    if not values.is_cpu:
+        return values.sort(-1).values
+    # numpy sorts with vector instructions, several times as fast as torch.
+    return torch.from_numpy(np.sort(values.numpy(), -1))
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    if len(values) == 1:
+        return values[0]
+    total = values[0] + values[1]
+    for value in values[2:]:
+        total += value
+    return total / len(values)
+
+
+def _with_nan(results: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return the results, but NaN for windows whose sorted values end with NaN."""
+    return results.masked_fill(values[..., -1].isnan(), math.nan) if values.is_floating_point() else results

@@ -1,0 +1,109 @@
+"""Operators that choose values, positions or windows at random; see `random_numbers` for what decides."""
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import torch
+
+from poolservice_server.pooling.torch_operators.extremes import through_floats
+from poolservice_server.pooling.torch_operators.random_numbers import hashed, uniform
+from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces
+from poolservice_server.pooling.torch_operators.windows import Windows
+
+# The weight of a window's largest value, as an integer. Sums of integers are exact, so all devices draw alike.
+_LARGEST_WEIGHT = 2.0**32
+
+_FRACTIONAL: dict[int, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
+    2: torch._C._nn.fractional_max_pool2d,
+    3: torch._C._nn.fractional_max_pool3d,
+}
+
+
+def stochastic_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Mean of each window weighted by its values, or a value drawn with probabilities in proportion to the values.
+
+    Source:
+        Zeiler and Fergus, "Stochastic Pooling for Regularization of Deep Convolutional Neural Networks", 2013.
+    """
+    planes = samples.flatten(0, 1).clamp(min=0)
+    if spec.mode == "weighted":
+        means = _weighted_by_values(planes, spec)
+        return means.view(*samples.shape[:2], *means.shape[1:])
+    windows = WindowPieces(planes, spec, 0.0)
+    shape = (samples.shape[1], *windows.out)
+    positions = torch.arange(math.prod(shape), device=planes.device).view(shape)
+    numbers = uniform(spec.seed, positions, torch.float64)
+    drawn = windows.map(_drawn, numbers.repeat(len(samples), *(1,) * len(windows.out)))
+    return drawn.view(*samples.shape[:2], *windows.out)
+
+
+def s3_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Maximum of windows with stride 1, of which randomly chosen rows and columns remain.
+
+    Source:
+        Zhai et al., "S3Pool: Pooling with Stochastic Spatial Sampling", 2017.
+    """
+    values = samples
+    for axis, (kernel, stride, grid) in enumerate(spec.axes):
+        dim = axis + 2
+        starts = _positions(spec.seed, axis, values.shape[dim], kernel, grid, grid // stride).to(samples.device)
+        values = reduce(torch.maximum, (values.index_select(dim, starts + place) for place in range(kernel)))
+    return values
+
+
+def fractional_max_pool(samples: torch.Tensor, spec: Any) -> Any:
+    """Maximum of windows at random distances, as torch.nn.FractionalMaxPool2d and 3d.
+
+    Source:
+        Graham, "Fractional Max-Pooling", 2014.
+    """
+    channels, *spatial = samples.shape[1:]
+    if spec.random_samples is not None:
+        numbers = torch.tensor(spec.random_samples.array, device=samples.device)
+    else:
+        positions = torch.arange(channels * spec.spatial_dims, device=samples.device)
+        numbers = uniform(spec.seed, positions, torch.float32)
+    numbers = numbers.view(1, channels, spec.spatial_dims).repeat(len(samples), 1, 1)
+    sizes = (list(spec.kernel_size), list(spec.output_in(spatial)))
+    pool = _FRACTIONAL[spec.spatial_dims]
+    values, indices = through_floats(samples, lambda floats: pool(floats, *sizes, numbers.to(floats.dtype)))
+    return (values, indices) if spec.return_indices else values
+
+
+def _weighted_by_values(planes: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Return the sum of a^2 / sum of a over each window, whose values a are not negative."""
+    windows = Windows(planes, spec)
+    maximum = windows.max()
+    scale = torch.where(maximum > 0, maximum, 1.0)
+    total = windows.sum(lambda x, s: x / s, scale)
+    squares = windows.sum(lambda x, s: (x / s) ** 2, scale)
+    mean = maximum * squares / torch.where(total > 0, total, 1.0)
+    return torch.where(maximum.isinf(), maximum, mean)
+
+
+def _drawn(view: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Return a value of each window (p, *o, *kernel): the first at which the sum of the weights exceeds a number."""
+    values = view.flatten((view.ndim + 1) // 2)
+    maximum = values.amax(-1, keepdim=True)
+    # Of a window of zeros, all count alike; of one with an infinity, all infinities.
+    weights = torch.where(values == maximum, 1.0, values / maximum).mul_(_LARGEST_WEIGHT).long()
+    sums = weights.cumsum(-1)
+    place = (sums <= (numbers.unsqueeze(-1) * sums[..., -1:])).sum(-1, keepdim=True)
+    drawn = values.gather(-1, place.clamp_(max=values.shape[-1] - 1))
+    return torch.where(maximum.isnan(), maximum, drawn).squeeze(-1)
+
+
+def _positions(seed: int, axis: int, size: int, kernel: int, grid: int, kept: int) -> torch.Tensor:
+    """Return the positions of the maxima that S3Pool keeps along a dimension, in ascending order."""
+    cells, count = size // grid, size - kernel + 1
+    starts = torch.arange(cells).unsqueeze(1) * grid
+    # The last cell extends to the end, and may have more or fewer positions than the others.
+    widths = torch.full_like(starts, grid)
+    widths[-1] = count - starts[-1]
+    offsets = torch.arange(int(widths.max()))
+    keys = hashed(seed, starts + offsets, axis) >> 1
+    keys = torch.where(offsets < widths, keys, torch.iinfo(torch.int64).max)
+    chosen = keys.argsort(dim=1, stable=True)[:, :kept].sort(1).values
+    return (starts + chosen).flatten()
