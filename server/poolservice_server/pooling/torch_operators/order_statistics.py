@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -161,9 +160,11 @@ def _suits_network(view: torch.Tensor) -> bool:
 
 def _places(view: torch.Tensor) -> list[torch.Tensor]:
     """Return for each place in the window the values of all windows there."""
-    dims = (view.ndim - 1) // 2
-    every = (slice(None),) * (1 + dims)
-    return [view[(*every, *place)] for place in product(*map(range, view.shape[1 + dims :]))]
+    first = (view.ndim + 1) // 2
+    places = [view]
+    for _ in range(first, view.ndim):
+        places = [place for values in places for place in values.unbind(first)]
+    return places
 
 
 def _gathered(view: torch.Tensor) -> torch.Tensor:

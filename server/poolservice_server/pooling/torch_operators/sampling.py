@@ -79,7 +79,7 @@ def _weighted_by_values(planes: torch.Tensor, spec: Any) -> torch.Tensor:
     scale = torch.where(maximum > 0, maximum, 1.0)
     total = windows.sum(lambda x, s: x / s, scale)
     squares = windows.sum(lambda x, s: (x / s) ** 2, scale)
-    mean = maximum * squares / torch.where(total > 0, total, 1.0)
+    mean = maximum * (squares / torch.where(total > 0, total, 1.0))
     return torch.where(maximum.isinf(), maximum, mean)
 
 

@@ -1,0 +1,264 @@
+"""Stochastic pooling, S3Pool and fractional max pooling."""
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from poolservice.errors import InvalidRequest
+from poolservice.specs import (
+    FractionalMaxPool2d,
+    FractionalMaxPool3d,
+    PoolSpec,
+    S3Pool1d,
+    S3Pool2d,
+    StochasticPool1d,
+    StochasticPool2d,
+    StochasticPool3d,
+)
+from poolservice_server.operator_shapes import output_shape
+from poolservice_server.pool_stage import PoolStage
+from poolservice_server.pooling import run_on_arrays
+
+Values = np.ndarray[Any, Any]
+
+
+def pooled(spec: PoolSpec, sample: Values) -> Values:
+    """Return the result of a sample (C, *)."""
+    values = run_on_arrays(PoolStage.of((spec,), len(sample)), sample)[0].values
+    result: Values = values.reshape(output_shape(spec, sample.shape))
+    return result
+
+
+def random_sample(*shape: int, seed: int = 0) -> Values:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def window_values(spec: Any, sample: Values) -> dict[tuple[int, ...], Values]:
+    """Return the values of each window by the position in the result, negative ones as 0."""
+    kernel, stride, padding, _, _ = spec.window_in(sample.shape[1:])
+    values = {}
+    for position in product(*map(range, output_shape(spec, sample.shape))):
+        starts = [index * step - pad for index, step, pad in zip(position[1:], stride, padding, strict=True)]
+        part = tuple(slice(max(0, start), start + size) for start, size in zip(starts, kernel, strict=True))
+        values[position] = np.maximum(sample[position[0]][part].astype(np.float64), 0)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        (StochasticPool1d(3, 2, 1, ceil_mode=True), (2, 20)),
+        (StochasticPool2d(2), (3, 9, 8)),
+        (StochasticPool2d((5, 3), 2, 1), (1, 20, 30)),
+        (StochasticPool2d(), (2, 9, 8)),
+        (StochasticPool3d(2, 1, 1), (2, 4, 5, 6)),
+    ],
+)
+def test_the_weighted_form_is_the_mean_weighted_by_probabilities(spec: PoolSpec, shape: tuple[int, ...]) -> None:
+    sample = random_sample(*shape)
+    got = pooled(spec, sample)
+    for position, values in window_values(spec, sample).items():
+        want = (values * values / values.sum()).sum() if values.any() else 0
+        assert got[position] == pytest.approx(want, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["weighted", "sampled"])
+def test_stochastic_pooling_of_extreme_values(mode: str) -> None:
+    spec = StochasticPool1d(2, mode=mode)
+    pairs = [[-1, -2], [0, 0], [3e38, 0], [1e-40, 0], [np.inf, 5], [np.nan, 5], [np.inf, np.nan], [-np.inf, 4]]
+    got = pooled(spec, np.array([pairs], np.float32).reshape(1, -1))[0]
+    np.testing.assert_allclose(got, [0, 0, 3e38, 1e-40, np.inf, np.nan, np.nan, 4], 1e-5)
+
+
+def test_the_sum_of_a_window_may_exceed_the_range() -> None:
+    assert pooled(StochasticPool1d(2), np.full((1, 2), 3e38, np.float32)).item() == np.float32(3e38)
+    assert pooled(StochasticPool1d(2), np.full((1, 2), 1e-30, np.float32)).item() == np.float32(1e-30)
+
+
+def test_a_drawn_value_is_in_its_window_and_the_seed_decides() -> None:
+    sample = random_sample(3, 20, 21)
+    spec = StochasticPool2d(3, 2, 1, mode="sampled", seed=1)
+    got = pooled(spec, sample)
+    for position, values in window_values(spec, sample).items():
+        assert got[position] in values
+        assert got[position] > 0 or not values.any()
+    assert np.array_equal(got, pooled(spec, sample))
+    assert not np.array_equal(got, pooled(StochasticPool2d(3, 2, 1, mode="sampled", seed=2), sample))
+
+
+def test_values_are_drawn_in_proportion_to_themselves() -> None:
+    sample = np.tile(np.array([1, 2, 0, 5], np.float32), (4, 5000))
+    drawn = pooled(StochasticPool1d(4, mode="sampled"), sample)
+    shares = {value: float((drawn == value).mean()) for value in (1, 2, 0, 5)}
+    assert shares == pytest.approx({1: 1 / 8, 2: 2 / 8, 0: 0, 5: 5 / 8}, abs=0.015)
+    assert not np.array_equal(drawn[0], drawn[1])
+
+
+def test_a_draw_depends_on_the_position_in_the_sample_alone() -> None:
+    samples = random_sample(4, 3, 8, 9)
+    spec = StochasticPool2d(2, mode="sampled", seed=9)
+    together = run_on_arrays(PoolStage.of((spec,), 3), samples.reshape(12, 8, 9))[0].values
+    for number, sample in enumerate(samples):
+        assert np.array_equal(together.reshape(4, 3, 4, 4)[number], pooled(spec, sample))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "grid"), [(2, None, None), (2, 2, 4), (3, 2, 6), (1, 2, 2), (3, 2, 4)])
+@pytest.mark.parametrize("size", [9, 12, 23])
+def test_s3_pool_keeps_positions_of_each_cell(kernel: int, stride: int | None, grid: int | None, size: int) -> None:
+    spec = S3Pool1d(kernel, stride, grid, seed=3)
+    ((_, stride, grid),) = spec.axes
+    got = pooled(spec, np.arange(size, dtype=np.float32)[None])[0]
+    # The maximum of ascending values is the last one of its window.
+    positions = got.astype(int) - (kernel - 1)
+    cells, kept = size // grid, grid // stride
+    assert len(positions) == cells * kept
+    assert (np.diff(positions) > 0).all()
+    for number in range(cells):
+        end = (number + 1) * grid if number < cells - 1 else size - kernel + 1
+        chosen = positions[number * kept : (number + 1) * kept]
+        assert ((number * grid <= chosen) & (chosen < end)).all()
+
+
+def test_s3_pool_takes_the_same_rows_and_columns_of_all_channels_and_samples() -> None:
+    sample = random_sample(3, 12, 14)
+    spec = S3Pool2d((2, 3), 2, 4, seed=1)
+    maxima = np.max([sample[:, row : row + 11, column : column + 12] for row in range(2) for column in range(3)], 0)
+    # Maxima of ascending values show where they come from.
+    (rows,) = pooled(spec, np.broadcast_to(np.arange(12, dtype=np.float32)[None, :, None], (1, 12, 14)))
+    (columns,) = pooled(spec, np.broadcast_to(np.arange(14, dtype=np.float32), (1, 12, 14)))
+    chosen = np.ix_(range(3), rows[:, 0].astype(int) - 1, columns[0].astype(int) - 2)
+    assert np.array_equal(pooled(spec, sample), maxima[chosen])
+    assert np.array_equal(pooled(spec, sample[1:2]), maxima[chosen][1:2])
+
+
+def test_s3_pool_draws_each_position_equally_often() -> None:
+    sample = np.arange(4000, dtype=np.float32)[None]
+    positions = pooled(S3Pool1d(1, 2, 4), sample)[0].astype(int) % 4
+    assert np.bincount(positions, minlength=4) / len(positions) == pytest.approx([0.25] * 4, abs=0.03)
+    assert not np.array_equal(pooled(S3Pool1d(1, 2, seed=1), sample), pooled(S3Pool1d(1, 2, seed=2), sample))
+
+
+def test_s3_pool_is_exact_for_integers() -> None:
+    # With cells of one position, all maxima remain.
+    sample = np.array([[2**62 + 1, 2**62, -5, -7]], np.int64)
+    assert pooled(S3Pool1d(1, 1, 1), sample).tolist() == sample.tolist()
+    assert pooled(S3Pool1d(1, 2, 4), sample).dtype == np.int64
+
+
+TORCH: dict[int, Callable[..., torch.nn.Module]] = {2: torch.nn.FractionalMaxPool2d, 3: torch.nn.FractionalMaxPool3d}
+LAYER: dict[int, Callable[..., Any]] = {2: FractionalMaxPool2d, 3: FractionalMaxPool3d}
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameters"),
+    [
+        ((3, 9, 12), {"kernel_size": 2, "output_size": (5, 7)}),
+        ((3, 9, 12), {"kernel_size": (3, 1), "output_ratio": (0.6, 0.5)}),
+        ((2, 30, 31), {"kernel_size": 3, "output_ratio": 0.7}),
+        ((2, 7, 7), {"kernel_size": 7, "output_size": 1}),
+        ((2, 6, 9, 8), {"kernel_size": (1, 2, 3), "output_size": (4, 5, 3)}),
+        ((2, 6, 9, 8), {"kernel_size": 2, "output_ratio": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fractional_pooling_with_given_numbers_is_exactly_that_of_torch(
+    shape: tuple[int, ...], parameters: dict[str, Any], dtype: Any
+) -> None:
+    dims = len(shape) - 1
+    sample = random_sample(*shape).astype(dtype)
+    sample.reshape(-1)[::17] = np.nan
+    numbers = torch.rand((1, shape[0], dims), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    numbers = numbers.to(torch.from_numpy(sample).dtype)
+    module = TORCH[dims](**parameters, return_indices=True, _random_samples=numbers)
+    values, indices = module(torch.from_numpy(sample)[None])
+
+    spec = LAYER[dims](**parameters, return_indices=True, random_samples=numbers)
+    result = run_on_arrays(PoolStage.of((spec,), len(sample)), sample)[0]
+
+    np.testing.assert_array_equal(result.values.reshape(values.shape), values)
+    assert result.indices is not None
+    np.testing.assert_array_equal(result.indices.reshape(values.shape), indices)
+
+
+def test_fractional_windows_start_where_the_formula_says() -> None:
+    numbers = np.array([[0.3, 0.8]])
+    sample = random_sample(1, 11, 14).astype(np.float64)
+    got = pooled(FractionalMaxPool2d(2, (5, 6), random_samples=numbers), sample)
+    starts = []
+    for size, count, number in ((11, 5, 0.8), (14, 6, 0.3)):
+        step = (size - 2) / (count - 1)
+        starts.append([math.floor((i + number) * step) - math.floor(number * step) for i in range(count - 1)])
+        starts[-1].append(size - 2)
+    for (i, row), (j, column) in product(enumerate(starts[0]), enumerate(starts[1])):
+        assert got[0, i, j] == sample[0, row : row + 2, column : column + 2].max()
+
+
+def test_fractional_windows_follow_from_the_seed_and_the_channel() -> None:
+    sample = np.repeat(random_sample(1, 40, 40), 3, 0)
+    got = pooled(FractionalMaxPool2d(2, output_ratio=0.7, seed=1), sample)
+    assert np.array_equal(got, pooled(FractionalMaxPool2d(2, output_ratio=0.7, seed=1), sample))
+    assert not np.array_equal(got, pooled(FractionalMaxPool2d(2, output_ratio=0.7, seed=2), sample))
+    assert not np.array_equal(got[0], got[1])
+
+
+def test_fractional_pooling_of_integers_is_exact() -> None:
+    sample = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, (2, 9, 9), np.int64)
+    spec = FractionalMaxPool2d(3, 4, return_indices=True)
+    result = run_on_arrays(PoolStage.of((spec,), 2), sample)[0]
+    assert result.indices is not None
+    chosen = np.take_along_axis(sample.reshape(2, -1), result.indices.reshape(2, -1), 1)
+    assert np.array_equal(result.values.reshape(2, -1), chosen)
+    assert result.values.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "reason"),
+    [
+        (lambda: StochasticPool2d(2, mode="random"), "mode", "must be one of weighted, sampled"),
+        (lambda: StochasticPool2d(2, seed=-1), "seed", "must be from 0"),
+        (lambda: S3Pool2d(2, 2, 3), "grid_size", "must be a multiple of the stride, 2"),
+        (lambda: S3Pool2d(0), "kernel_size", "must be from 1"),
+        (lambda: S3Pool2d(2, seed=2**63), "seed", "must be from 0"),
+        (lambda: FractionalMaxPool2d(2), "output_size", "must be given, or else output_ratio"),
+        (lambda: FractionalMaxPool2d(2, 3, 0.5), "output_size", "and not both"),
+        (lambda: FractionalMaxPool2d(2, 0), "output_size", "must be from 1"),
+        (lambda: FractionalMaxPool2d(2, output_ratio=1.0), "output_ratio", "must be above 0 and below 1"),
+        (lambda: FractionalMaxPool2d(2, output_ratio=(0.5,) * 3), "output_ratio", "one value or 2 values"),
+        (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5] * 3]), "random_samples", "must have the shape"),
+        (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5, 1.0]]), "random_samples", "must be at least 0"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_words(make: Callable[[], PoolSpec], field: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        make()
+    assert error.value.field == field
+    assert reason in error.value.reason
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "reason"),
+    [
+        (S3Pool2d(2, 2, 8), "grid_size", "must be at most the size of the input, 6"),
+        (S3Pool2d(6, 1, 3), "kernel_size", "leaves 0 positions of the last cell"),
+        (FractionalMaxPool2d(2, 6), "output_size", "must give a size from 1 to 5"),
+        (FractionalMaxPool2d(7, 1), "kernel_size", "must give a size from 1 to 0"),
+        (FractionalMaxPool2d(2, output_ratio=0.1), "output_ratio", "it gives 0"),
+        (FractionalMaxPool2d(2, 2, random_samples=[[0.5, 0.5]] * 3), "random_samples", "each of the 2 channels"),
+    ],
+)
+def test_parameters_that_do_not_suit_the_planes_are_refused(spec: PoolSpec, field: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        output_shape(spec, (2, 6, 6))
+    assert error.value.field == field
+    assert reason in error.value.reason
+
+
+def test_fractional_pooling_refuses_sizes_that_float32_does_not_hold() -> None:
+    with pytest.raises(InvalidRequest, match="takes no dimension of more than 16777216") as error:
+        output_shape(FractionalMaxPool2d(2, 2), (1, 2**24 + 1, 4))
+    assert error.value.field == "tensor.shape"
