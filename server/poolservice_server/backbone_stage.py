@@ -74,7 +74,8 @@ class BackboneInput:
 
     def __getitem__(self, samples: slice) -> "BackboneInput":
         """Return the payload of some of the samples."""
-        return BackboneInput(self.samples[samples], self.specs, self.classes)
+        specs = tuple([spec.of_samples(samples) for spec in self.specs])
+        return BackboneInput(self.samples[samples], specs, self.classes)
 
 
 class ClassResult(NamedTuple):

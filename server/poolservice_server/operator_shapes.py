@@ -58,17 +58,7 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         _check_count(leading + out, "the result", field="output_size")
         if spec.operator == "adaptive_avg_pool" and out == (1,) * dims:
             return leading + out  # torch accepts empty planes here; their mean is NaN.
-    if 0 in spatial:
-        raise InvalidRequest(
-            f"{type(spec).__name__} takes no empty plane: each of the last {_count(dims)} must be at least 1; "
-            f"got {spatial} in {shape}",
-            field="tensor.shape",
-        )
-    if leading[-1] == 0 and not _takes_no_channels(spec, has_batch_dimension=len(leading) == 2):
-        raise InvalidRequest(
-            f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
-        )
-    spec.check_channels(leading[-1])
+    _check_planes(spec, shape)
     if isinstance(spec, SampleSpec):
         return _sample_result(spec, leading, spatial)
     if isinstance(spec, WindowSpec):
@@ -77,6 +67,24 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         out = (1,) * dims
     spec.check_result(leading[-1], out)
     return leading + out
+
+
+def _check_planes(spec: PoolSpec, shape: tuple[int, ...]) -> None:
+    """Check that no plane is empty, that there are channels, and that tensors among the parameters suit the shape."""
+    dims = spec.spatial_dims
+    spatial = shape[-dims:]
+    if 0 in spatial:
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes no empty plane: each of the last {_count(dims)} must be at least 1; "
+            f"got {spatial} in {shape}",
+            field="tensor.shape",
+        )
+    if shape[-1 - dims] == 0 and not _takes_no_channels(spec, has_batch_dimension=len(shape) == dims + 2):
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
+        )
+    if spec.parameter_bytes:
+        spec.check_shape(shape)
 
 
 def _windows(spec: WindowSpec, spatial: tuple[int, ...]) -> tuple[int, ...]:

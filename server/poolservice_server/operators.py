@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poolservice.specs import LAYERS, PoolSpec, WindowSpec
+from poolservice_server.tensor_operator_costs import average_unpooling, box_bins
 
 
 class Sample(NamedTuple):
@@ -126,6 +127,15 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "spatial_pyramid_pool": Operator(per_value(4)),
         # Second order.
         # With tensors of their own.
+        "roi_align": Operator(box_bins),
+        "roi_pool": Operator(box_bins),
+        "ps_roi_align": Operator(box_bins),
+        "ps_roi_pool": Operator(box_bins),
+        "masked_avg_pool": Operator(per_visit(2, 4)),
+        "masked_max_pool": Operator(per_visit(2, 4)),
+        "masked_gem_pool": Operator(per_visit(12, 5)),
+        "max_unpool": Operator(per_value(2, 2)),
+        "avg_unpool": Operator(average_unpooling),
         # With learned weights.
     }
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from poolservice.specs import PoolSpec
+from poolservice_server.operator_shapes import layers_of
 from poolservice_server.operators import needs_channels
 from poolservice_server.stop import Stop, WorkStopped
 
@@ -42,6 +43,14 @@ class PoolStage:
     def of(cls, specs: tuple[PoolSpec, ...], channels: int, *, unit_scale: bool = False) -> "PoolStage":
         """Return the stage that pools samples of so many channels."""
         return cls(specs, unit_scale, channels if any(map(needs_channels, specs)) else 0)
+
+    @cached_property
+    def indivisible(self) -> int:
+        """How many planes run together at least: those of a sample if a spec takes samples. 0: all of a payload."""
+        if any(spec.samples is not None for spec in self.specs):
+            return 0
+        takes_samples = any(layer.takes_samples for spec in self.specs for layer in layers_of(spec))
+        return self.channels if takes_samples else 1
 
     def __hash__(self) -> int:
         return self._hash

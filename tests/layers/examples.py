@@ -25,6 +25,29 @@ from poolservice.specs import (
     S3Pool1d,
     S3Pool2d,
     S3Pool3d,
+    AvgUnpool1d,
+    AvgUnpool2d,
+    AvgUnpool3d,
+    MaskedAvgPool1d,
+    MaskedAvgPool2d,
+    MaskedAvgPool3d,
+    MaskedGemPool1d,
+    MaskedGemPool2d,
+    MaskedGemPool3d,
+    MaskedMaxPool1d,
+    MaskedMaxPool2d,
+    MaskedMaxPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
+    PoolSpec,
+    PSRoIAlign2d,
+    PSRoIPool2d,
+    RoIAlign2d,
+    RoIPool2d,
     Sequential,
     SoftPool1d,
     SoftPool2d,
@@ -42,6 +65,11 @@ from poolservice.specs import (
     TrimmedMeanPool2d,
     TrimmedMeanPool3d,
 )
+
+# x1, y1, x2, y2; the last one has neither width nor height.
+BOXES = [[0.5, 1.0, 6.0, 7.5], [-2.0, -1.5, 3.0, 12.0], [7.0, 3.0, 4.0, 9.0], [2.0, 2.0, 2.0, 2.0]]
+MASK = np.arange(56).reshape(7, 8) % 4
+MASK_3D = np.arange(60).reshape(3, 4, 5) % 3 / 2
 
 #: Specs and shapes (C, *).
 EXAMPLES: list[tuple[PoolSpec, tuple[int, ...]]] = [
@@ -91,5 +119,26 @@ EXAMPLES: list[tuple[PoolSpec, tuple[int, ...]]] = [
     (SpatialPyramidPool3d((1, 2)), (2, 4, 5, 6)),
     # Second order.
     # With tensors of their own.
+    (RoIAlign2d(BOXES, 3), (2, 9, 8)),
+    (RoIAlign2d(BOXES, (2, 3), 0.5, 2, aligned=True), (2, 9, 8)),
+    (RoIPool2d(BOXES, (3, 2), 0.75), (2, 9, 8)),
+    (PSRoIAlign2d(BOXES, (2, 3), 0.5, 2), (12, 9, 8)),
+    (PSRoIPool2d(BOXES, (2, 3), 0.75), (12, 9, 8)),
+    (MaskedAvgPool1d(lengths=4), (3, 9)),
+    (MaskedAvgPool2d(MASK, 3, 2, 1, ceil_mode=True), (2, 7, 8)),
+    (MaskedAvgPool3d(MASK_3D), (2, 3, 4, 5)),
+    (MaskedMaxPool1d([0, 1, 1, 0, 1, 0, 0, 0, 1], 2, 2, 1, ceil_mode=True), (3, 9)),
+    (MaskedMaxPool1d(lengths=[4]), (3, 9)),
+    (MaskedMaxPool2d(MASK), (2, 7, 8)),
+    (MaskedMaxPool3d(MASK_3D, 2), (2, 3, 4, 5)),
+    (MaskedGemPool1d(p=2, eps=0.1, lengths=4), (3, 9)),
+    (MaskedGemPool2d(MASK, 4, 1e-3, 3, 2, 1, ceil_mode=True), (2, 7, 8)),
+    (MaskedGemPool3d(MASK_3D), (2, 3, 4, 5)),
+    (MaxUnpool1d([[1, 2, 5], [0, 3, 4]], 2), (2, 3)),
+    (MaxUnpool2d(np.arange(24).reshape(2, 3, 4) * 2, 3, 2, 1, (6, 8)), (2, 3, 4)),
+    (MaxUnpool3d(np.arange(24).reshape(1, 2, 3, 4), 2), (1, 2, 3, 4)),
+    (AvgUnpool1d(4), (2, 3)),
+    (AvgUnpool2d(3, 2, 1, (6, 8)), (2, 3, 4)),
+    (AvgUnpool3d(2), (1, 2, 3, 4)),
     # With learned weights.
 ]

@@ -1,9 +1,10 @@
 """The base classes of all specs: PoolSpec, and one class each for sliding, adaptive and global windows."""
 
+import copy
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Generic, NamedTuple, cast
+from typing import ClassVar, Generic, NamedTuple, Self, cast
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.result_types import R_co, Values
@@ -44,8 +45,8 @@ class PoolSpec(Generic[R_co]):
     #: Whether a value of the result depends on the position of its channel or on several channels, so that a sample is
     #: pooled as a whole. Otherwise each channel is pooled by itself.
     takes_samples: ClassVar[bool] = False
-    #: The parameters that may have a number for each channel.
-    per_channel: ClassVar[tuple[str, ...]] = ()
+    #: The size of the tensors among the parameters, in bytes. A spec that has some shadows it.
+    parameter_bytes: ClassVar[int] = 0
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -67,15 +68,56 @@ class PoolSpec(Generic[R_co]):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     @property
-    def parameter_bytes(self) -> int:
-        """The size of the tensors among the parameters, in bytes."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        layers = [
-            layer for value in values if isinstance(value, tuple) for layer in value if isinstance(layer, PoolSpec)
-        ]
-        return sum(value.array.nbytes for value in values if isinstance(value, TensorParameter)) + sum(
-            layer.parameter_bytes for layer in layers
-        )
+    def samples(self) -> int | None:
+        """The number of samples that the spec pools, if a parameter has a row for each; None if it pools any number."""
+        if not self.parameter_bytes:
+            return None
+        counts = [tensor.rows for tensor in self._tensors()] + [layer.samples for layer in self._layers()]
+        return next((count for count in counts if count is not None), None)
+
+    def of_samples(self, samples: slice) -> Self:
+        """Return the spec that pools only some of the samples: parameters that have a row for each keep theirs."""
+        if self.samples is None:
+            return self
+        spec = copy.copy(self)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, TensorParameter):
+                spec._set(field.name, value.of_samples(samples))
+            elif isinstance(value, tuple) and value and isinstance(value[0], PoolSpec):
+                spec._set(field.name, tuple(layer.of_samples(samples) for layer in value))
+        spec._count_parameter_bytes()
+        return spec
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Check that the parameters suit a tensor: a tensor among them may have a row for each of its samples.
+
+        Args:
+            shape: (C, *) or (N, C, *), the shape of the tensor, with no size of 0 but N.
+
+        Raises:
+            InvalidRequest: a parameter does not suit the tensor; the field is its name.
+        """
+        count = shape[0] if len(shape) == self.spatial_dims + 2 else 1
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, TensorParameter) and value.rows not in (None, count):
+                raise InvalidRequest(
+                    f"has a row for each of {value.rows} samples, but the tensor has {count}: its shape is "
+                    f"{list(shape)}; leave the first dimension out to use the same for all samples",
+                    field=field.name,
+                )
+
+    def _count_parameter_bytes(self) -> None:
+        nbytes = sum(tensor.array.nbytes for tensor in self._tensors())
+        self._set("parameter_bytes", nbytes + sum(layer.parameter_bytes for layer in self._layers()))
+
+    def _tensors(self) -> list[TensorParameter]:
+        return [value for value in self.__dict__.values() if isinstance(value, TensorParameter)]
+
+    def _layers(self) -> "list[PoolSpec]":
+        tuples = [value for value in self.__dict__.values() if isinstance(value, tuple)]
+        return [layer for values in tuples for layer in values if isinstance(layer, PoolSpec)]
 
     def check_channels(self, channels: int) -> None:
         """Check that the parameters suit samples of so many channels; by default they suit any number.
@@ -122,9 +164,21 @@ class PoolSpec(Generic[R_co]):
         if not isinstance(value, str) or value not in choices:
             raise InvalidRequest(f"must be one of {', '.join(choices)}; got {shown(value)}", field=name)
 
-    def _set_tensor(self, name: str, *, kind: str, dims: Collection[int]) -> None:
-        """Check a parameter that is a tensor: `kind` is "float" or "integer", `dims` are its numbers of dimensions."""
-        self._set(name, TensorParameter.of(name, getattr(self, name), kind=kind, dims=dims))
+    def _set_tensor(
+        self, name: str, *, kind: str, dims: Collection[int] = (), dims_of_sample: int | None = None
+    ) -> None:
+        """Check a parameter that is a tensor.
+
+        Args:
+            name: its name.
+            kind: "float", "integer" or "number", which is either.
+            dims: its possible numbers of dimensions.
+            dims_of_sample: instead of `dims`, of a tensor that may have a row for each sample: the number of dimensions
+                of a row.
+        """
+        tensor = TensorParameter.of(name, getattr(self, name), kind=kind, dims=dims, dims_of_sample=dims_of_sample)
+        self._set(name, tensor)
+        self._count_parameter_bytes()
 
 
 class WindowSpec(PoolSpec[R_co]):

@@ -13,7 +13,7 @@ from poolservice.dtypes import numpy_dtype, wire_dtype
 from poolservice.errors import InvalidRequest
 from poolservice.specs import layers
 from poolservice.specs.base import PoolSpec
-from poolservice.specs.tensor_parameter import TensorParameter
+from poolservice.specs.tensor_parameter import MAX_PARAMETER_BYTES, TensorParameter
 from poolservice.v1 import pool_pb2
 
 #: Every layer, by the name of its operator's field in the PoolSpec message and its number of spatial dimensions.
@@ -32,6 +32,9 @@ OPERATORS: tuple[str, ...] = tuple(
 
 # The output size in a message that means None in a spec.
 _KEEP_SIZE = -1
+
+# No parameter has more.
+_MAX_DIMENSIONS = 8
 
 
 def to_message(spec: PoolSpec) -> pool_pb2.PoolSpec:
@@ -128,12 +131,18 @@ def _tensor(name: str, message: pool_pb2.Tensor) -> TensorParameter:
     shape = tuple(message.shape)
     if any(size < 0 for size in shape):
         raise InvalidRequest(f"must have no negative size; got {list(shape)}", field=f"{name}.shape")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise InvalidRequest(f"must have at most {_MAX_DIMENSIONS} dimensions; got {len(shape)}", field=f"{name}.shape")
+    # Without the empty dimensions, because numpy refuses such a shape even if it has no values.
+    if math.prod(max(size, 1) for size in shape) > MAX_PARAMETER_BYTES:
+        raise InvalidRequest(f"may have {MAX_PARAMETER_BYTES} bytes; got shape {list(shape)}", field=f"{name}.shape")
+    data = message.data
     nbytes = math.prod(shape) * dtype.itemsize
-    if len(message.data) != nbytes:
+    if len(data) != nbytes:
         raise InvalidRequest(
-            f"has {len(message.data)} bytes; shape {list(shape)} of {dtype.name} takes {nbytes}", field=f"{name}.data"
+            f"has {len(data)} bytes; shape {list(shape)} of {dtype.name} takes {nbytes}", field=f"{name}.data"
         )
-    return TensorParameter(np.frombuffer(message.data, dtype).reshape(shape))
+    return TensorParameter(np.frombuffer(data, dtype).reshape(shape))
 
 
 def _layer(name: str, number: int, message: pool_pb2.PoolSpec) -> PoolSpec:

@@ -49,6 +49,7 @@ class _Sequential(PoolSpec[Values]):
             if getattr(layer, "return_indices", False):
                 raise InvalidRequest("a sequence has no indices; leave it out", field=f"{field}.return_indices")
         self._set("layers", tuple(self.layers))
+        self._count_parameter_bytes()
 
 
 class Sequential1d(_Sequential):

@@ -21,24 +21,31 @@ class TensorParameter:
 
     Attributes:
         array: the values, read-only, contiguous and little-endian.
+        has_rows: True if there is a row for each sample. A single row stands for all samples, too.
     """
 
-    __slots__ = ("_hash", "array")
+    __slots__ = ("_extremes", "_hash", "array", "has_rows")
 
-    def __init__(self, array: "np.ndarray[Any, Any]") -> None:
-        self.array = np.ascontiguousarray(array)
+    def __init__(self, array: "np.ndarray[Any, Any]", *, has_rows: bool = False) -> None:
+        self.array = np.asarray(array, order="C")
         self.array.flags.writeable = False
-        self._hash = hash((self.array.dtype.str, self.array.shape, self.array.tobytes()))
+        self.has_rows = has_rows
+        self._hash: int | None = None
+        self._extremes: tuple[Any, Any] | None = None
 
     @classmethod
-    def of(cls, name: str, value: object, *, kind: str, dims: Collection[int]) -> "TensorParameter":
+    def of(
+        cls, name: str, value: object, *, kind: str, dims: Collection[int] = (), dims_of_sample: int | None = None
+    ) -> "TensorParameter":
         """Return the parameter that was given as `value`.
 
         Args:
             name: the parameter's name, for errors.
             value: an array or tensor of any library, nested lists of numbers, or a TensorParameter.
-            kind: "float", which converts integers, or "integer".
+            kind: "float", which converts integers, "integer", or "number", which is either.
             dims: the possible numbers of dimensions.
+            dims_of_sample: instead of `dims`, of a tensor that may have a row for each sample: the number of dimensions
+                of a row.
 
         Raises:
             InvalidRequest: it has another kind, another number of dimensions, too many bytes, or a NaN or an infinity.
@@ -49,29 +56,53 @@ class TensorParameter:
         elif array.dtype.kind == "b":
             array = array.astype(np.uint8)
         is_float = array.dtype.kind not in "iu"
-        if is_float != (kind == "float"):
+        if kind != "number" and is_float != (kind == "float"):
             raise InvalidRequest(f"must have numbers of type {kind}; got {array.dtype}", field=name)
-        if array.ndim not in dims:
-            allowed = " or ".join(map(str, sorted(dims)))
-            raise InvalidRequest(f"must have {allowed} dimensions; got shape {array.shape}", field=name)
         if array.nbytes > MAX_PARAMETER_BYTES:
             raise InvalidRequest(f"may have {MAX_PARAMETER_BYTES} bytes; got {array.nbytes}", field=name)
+        possible = dims if dims_of_sample is None else (dims_of_sample, dims_of_sample + 1)
+        if array.ndim not in possible:
+            allowed = " or ".join(map(str, sorted(possible)))
+            raise InvalidRequest(f"must have {allowed} dimensions; got shape {array.shape}", field=name)
         if is_float and not np.isfinite(array).all():
             raise InvalidRequest("must be finite; it has NaN or infinity", field=name)
-        return value if isinstance(value, TensorParameter) and array is value.array else cls(array)
+        has_rows = dims_of_sample is not None and array.ndim > dims_of_sample
+        if has_rows and not array.size:
+            raise InvalidRequest(f"must have values for each sample; got shape {array.shape}", field=name)
+        if isinstance(value, TensorParameter) and array is value.array and has_rows == value.has_rows:
+            return value
+        return cls(array, has_rows=has_rows)
+
+    @property
+    def rows(self) -> int | None:
+        """The number of samples that have a row each; None if the tensor is for any number of samples."""
+        return len(self.array) if self.has_rows and len(self.array) != 1 else None
+
+    def of_samples(self, samples: slice) -> "TensorParameter":
+        """Return the rows of some of the samples; the same tensor if it is for any number of samples."""
+        return self if self.rows is None else TensorParameter(self.array[samples], has_rows=True)
+
+    @property
+    def extremes(self) -> tuple[Any, Any]:
+        """The lowest and the highest value; 0 and 0 without values."""
+        if self._extremes is None:
+            self._extremes = (self.array.min(), self.array.max()) if self.array.size else (0, 0)
+        return self._extremes
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TensorParameter):
             return NotImplemented
         mine, others = self.array, other.array
-        return (
-            self._hash == other._hash
-            and mine.dtype == others.dtype
-            and mine.shape == others.shape
-            and mine.tobytes() == others.tobytes()
-        )
+        if mine is others:
+            return True
+        if mine.dtype != others.dtype or mine.shape != others.shape:
+            return False
+        # As bytes, because equal tensors must have equal hashes, and 0.0 equals -0.0.
+        return bool((mine.reshape(-1).view(np.uint8) == others.reshape(-1).view(np.uint8)).all())
 
     def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash((self.array.dtype.str, self.array.shape, self.array.tobytes()))
         return self._hash
 
     def __repr__(self) -> str:
@@ -80,8 +111,12 @@ class TensorParameter:
             return repr(self.array.tolist())
         return f"<{self.array.dtype.name} {self.array.shape}>"
 
-    def __reduce__(self) -> tuple[type["TensorParameter"], tuple["np.ndarray[Any, Any]"]]:
-        return TensorParameter, (self.array,)
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.array, self.has_rows)
+
+
+def _restored(array: "np.ndarray[Any, Any]", has_rows: bool) -> TensorParameter:
+    return TensorParameter(array, has_rows=has_rows)
 
 
 def _array(name: str, value: object) -> "np.ndarray[Any, Any]":

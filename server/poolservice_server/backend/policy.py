@@ -20,7 +20,7 @@ from poolservice_server.backend.device import (
     Result,
 )
 from poolservice_server.histogram import Histogram
-from poolservice_server.pool_stage import BatchKey, SpecResult
+from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 from poolservice_server.stop import Stop, WorkStopped, never
 
 Outcome = DeviceResult | Exception
@@ -191,7 +191,7 @@ class Backend:
         nbytes = 0
         for payload in payloads:
             nbytes += payload.nbytes
-        if nbytes > self._max_bytes(device, key) and _can_be_halved(payloads):
+        if nbytes > self._max_bytes(device, key) and _can_be_halved(key, payloads):
             return self._run_halves(key, payloads, devices, stop)
         if index:
             devices[0].count_fallback()
@@ -201,7 +201,7 @@ class Backend:
             device.lower_memory_limit(key, nbytes // 2)
             return (
                 self._run_halves(key, payloads, devices, stop)
-                if _can_be_halved(payloads)
+                if _can_be_halved(key, payloads)
                 else self._fall_back(key, payloads, device, others, stop, error)
             )
         except DeviceFailed:
@@ -263,7 +263,7 @@ class Backend:
                 raise WorkStopped
             return outcomes + self._run(key, payloads[middle:], devices, stop)
         (payload,) = payloads
-        middle = len(payload) // 2
+        middle = _middle(key, payload)
         (first,) = self._run(key, [payload[:middle]], devices, stop)
         if isinstance(first, Exception):
             return [first]
@@ -297,9 +297,15 @@ def _check(devices: Sequence[CircuitBreaker], check: Callable[[CircuitBreaker], 
     raise NoDevice("; ".join(problems))
 
 
-def _can_be_halved(payloads: Sequence[Payload]) -> bool:
-    """Return True if there are several payloads, or several planes in the only one."""
-    return len(payloads) > 1 or len(payloads[0]) > 1
+def _can_be_halved(key: BatchKey, payloads: Sequence[Payload]) -> bool:
+    """Return True if there are several payloads, or several parts in the only one."""
+    return len(payloads) > 1 or _middle(key, payloads[0]) > 0
+
+
+def _middle(key: BatchKey, payload: Payload) -> int:
+    """Return the number of planes, or of samples for a backbone, in the first half of a payload; 0 if it has none."""
+    unit = key.stage.indivisible if isinstance(key.stage, PoolStage) else 1
+    return len(payload) // unit // 2 * unit if unit else 0
 
 
 def _join(first: DeviceResult, second: DeviceResult) -> DeviceResult:

@@ -108,7 +108,13 @@ def _pool_computed(planes: torch.Tensor, spec: PoolSpec, channels: int) -> Tenso
     values = planes.to(_computed_in(planes.dtype, keeps_dtype=spec.keeps_dtype))
     if spec.takes_samples:
         values = values.reshape(-1, channels, *planes.shape[1:])
-    result = FUNCTIONS[spec.operator](values.contiguous(), spec)
+    values = values.contiguous()
+    rows = spec.samples
+    if rows is None:
+        result = FUNCTIONS[spec.operator](values, spec)
+    else:
+        # The samples of several payloads, each of which has as many as the parameters have rows.
+        result = torch.cat([FUNCTIONS[spec.operator](payload, spec) for payload in values.split(rows)]), None
     pooled, indices = result if isinstance(result, tuple) else (result, None)
     keeps_dtype = spec.keeps_dtype or planes.is_floating_point()
     return pooled.to(planes.dtype if keeps_dtype else torch.float32).contiguous(), indices
@@ -167,7 +173,7 @@ def sliding_kernel_for(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype
 
 def _empty_result(planes: torch.Tensor, spec: PoolSpec, channels: int) -> TensorResult:
     # One channel at least, because torch accepts a batch without samples but no sample without channels.
-    shape = output_shape(spec, (0, max(channels, 1), *planes.shape[1:]))
+    shape = output_shape(spec.of_samples(slice(0)), (0, max(channels, 1), *planes.shape[1:]))
     if not spec.takes_samples and not isinstance(spec, SEQUENCES):
         shape = (0, *shape[2:])
     keeps_dtype = result_dtype(spec, np.dtype(np.uint8)) == np.uint8 or planes.is_floating_point()

@@ -164,19 +164,22 @@ def _function(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np
 def _function_of_samples(spec: PoolSpec, channels: int, spatial: tuple[int, ...]) -> _SpecFunction:
     """Return a function that pools one sample at a time, so that its bits do not depend on the others.
 
-    If the channels are independent, it pools as many of a sample at a time as fit into the caches.
+    If the channels are independent, it pools as many of a sample at a time as fit into the caches. The planes may be
+    those of several payloads, of which each has as many samples as the spec has rows of parameters.
     """
+    rows = spec.samples
     size = channels
     if not spec.takes_samples:
         size = max(1, min(channels, SAMPLE_GROUP_BYTES // (4 * math.prod(spatial))))
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
         pieces: list[SpecResult] = []
-        for sample in range(0, len(planes), channels):
+        for number, sample in enumerate(range(0, len(planes), channels)):
+            own = spec if rows is None else spec.of_samples(slice(number % rows, number % rows + 1))
             for start in range(sample, sample + channels, size):
                 if pieces and stop():
                     raise WorkStopped
-                pieces.append(_run_in_torch(planes[start : min(start + size, sample + channels)], spec, channels))
+                pieces.append(_run_in_torch(planes[start : min(start + size, sample + channels)], own, channels))
         if len(pieces) < 2:
             return pieces[0] if pieces else _run_in_torch(planes, spec, channels)
         values, indices = zip(*pieces, strict=True)
@@ -187,7 +190,7 @@ def _function_of_samples(spec: PoolSpec, channels: int, spatial: tuple[int, ...]
 
 def _sequence(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     """Return a function that applies the layers of a Sequential."""
-    shapes = layer_shapes(spec, (1, channels, *spatial))
+    shapes = layer_shapes(spec.of_samples(slice(1)), (1, channels, *spatial))
     functions = []
     taken, taken_dtype = (1, channels, *spatial), dtype
     for layer, shape in zip(layers_of(spec), shapes, strict=True):

@@ -75,6 +75,8 @@ def _estimate_of_samples(
     if not shape[0]:
         return Estimate("empty", c.CALL, 0, 0)
     count = shape[0] // channels
+    # Each sample costs the same, whatever its rows of the parameters are.
+    spec = spec.of_samples(slice(1))
     computed = _FLOAT32 if unit_scale else dtype
     steps, held = 0.0, 0.0
     if unit_scale:

@@ -88,51 +88,10 @@ class Windows:
         for values in self._visits(padded):
             computed = functions(values, *per_window)
             if inside is not None:
-                mask = next(inside)
-                computed = tuple(torch.where(mask, one, 0.0) for one in computed)
-            totals = tuple(total.add_(one) for total, one in zip(totals, computed, strict=True)) or computed
-        return totals
-
-    def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum over each window of values (P, *spatial), one dimension after the other, as a new tensor."""
-        if self._is_plane:
-            return values.flatten(1).sum(1).view(-1, *self._out)
-        for dimension in range(len(self._spatial)):
-            values = added(self.parts(values, dimension, 0.0))
-        return values.clone() if self._size == 1 else values
-
-    def parts(self, values: torch.Tensor, dimension: int, fill: float) -> list[torch.Tensor]:
-        """Return for each position of a window along a dimension the values there, with `fill` outside of the plane.
-
-        The dimensions before this one must have been pooled already, so that the values are (P, *out, *spatial).
-        """
-        kernel_size, strides, paddings, dilations, _ = self._window
-        padding, stride, out = paddings[dimension], strides[dimension], self._out[dimension]
-        beyond = (out - 1) * stride + self._extents[dimension] - padding - self._spatial[dimension]
-        if padding or beyond > 0:
-            behind = [0] * 2 * (len(self._spatial) - dimension - 1)
-            values = F.pad(values, [*behind, padding, max(0, beyond)], value=fill)
-        starts = range(0, dilations[dimension] * kernel_size[dimension], dilations[dimension])
-        span = (out - 1) * stride + 1
-        axis = dimension + 1
-        return [
-            values.narrow(axis, start, span)[(slice(None),) * axis + (slice(None, None, stride),)] for start in starts
-        ]
-
-    @property
-    def is_plane(self) -> bool:
-        """Whether there is one window, which covers the plane."""
-        return self._is_plane
-
-    @property
-    def size(self) -> int:
-        """The number of positions in a window."""
-        return self._size
-
-    @property
-    def divisor(self) -> torch.Tensor | int:
-        """The number of values in each window: one number if all windows lie in the plane, else (1, *out)."""
-        return self._size if self._all_full else self.count
+                computed = torch.where(next(inside), computed, 0.0)
+            # The first one may be a view of the planes.
+            total = total.add_(computed) if number > 1 else total + computed if number else computed
+        return total
 
     def values(self, fill: float) -> torch.Tensor:
         """Return the values of each window, (P, *out, K), with `fill` in the places that belong to no window."""

@@ -1,0 +1,57 @@
+"""The costs of the operators with boxes, masks and indices, without torch; see `operators.Cost`."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from poolservice_server.operators import Sample
+
+# For a pixel of a bin: finding it, and adding it or comparing it in each channel. For a point of a box, a box, and a
+# value of the sample, which is copied. For a call into torch.
+_PIXEL, _ADDED, _COMPARED, _POINT, _BOX, _COPIED, _CALL = 25.0, 0.12, 1.0, 120.0, 4000.0, 1.0, 5000.0
+
+# The floats for each of the pixels, and of the points, that are pooled at a time; see `regions_of_interest`.
+_PIXEL_FLOATS, _MAX_PIXELS = 12.0, 2**17
+_POINT_FLOATS, _MAX_POINTS = 20.0, 2**16
+_MAX_VALUES = 2**20
+
+
+def box_bins(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of the bins of boxes."""
+    boxes = spec.boxes.array.reshape(-1, 4).astype(np.float64)
+    height, width = sample.spatial
+    bins = spec.bins
+    is_maximum = spec.operator == "roi_pool"
+    ratio = getattr(spec, "sampling_ratio", 0)
+    pixels, points = np.ones(len(boxes)), np.zeros(len(boxes))
+    for axis, (count, size) in enumerate(zip(bins, (height, width), strict=True)):
+        extent = np.abs(boxes[:, 3 - axis] - boxes[:, 1 - axis]) * spec.spatial_scale / count
+        lines = np.minimum(extent + 2, size)
+        if ratio > 0:
+            lines = np.minimum(lines, 2 * ratio)
+        pixels *= count * lines
+        points += count * (ratio if ratio > 0 else np.minimum(extent + 1, 2 * size + 4))
+    channels = sample.results / max(spec.count * bins[0] * bins[1], 1)
+    total = float(pixels.sum())
+    per_pixel = _PIXEL + (_COMPARED if is_maximum else _ADDED) * channels
+    steps = per_pixel * total + _POINT * float(points.sum()) + _BOX * spec.count + _COPIED * sample.values
+    floats = 2.0 * sample.values + sample.results + _PIXEL_FLOATS * min(total, _MAX_PIXELS)
+    floats += _POINT_FLOATS * max(float(points.max(initial=0)), min(float(points.sum()), _MAX_POINTS))
+    if is_maximum:
+        floats += min(total * channels, _MAX_VALUES)
+    return steps, floats
+
+
+def average_unpooling(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of spreading values along one dimension after the other."""
+    steps = 0.0
+    spread = sample.channels
+    rest = math.prod(sample.spatial)
+    for kernel, size, out in zip(spec.window[0], sample.spatial, spec.spatial_shape(sample.spatial), strict=True):
+        # The values of the windows, in as many calls as are fewer: positions of a window, or windows.
+        steps += 2.0 * spread * rest * kernel + _CALL * min(kernel, size)
+        rest //= size
+        spread *= out
+    return steps + 2.0 * sample.results, 2.0 * (sample.values + sample.results)
