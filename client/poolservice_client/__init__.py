@@ -24,6 +24,7 @@ from poolservice_client._response.explanation import Explanation, ImageRegion
 from poolservice_client._response.reader import Execution, PoolResponse
 from poolservice_client._server_info import (
     DeviceInfo,
+    HeadInfo,
     Health,
     Limits,
     OperatorInfo,
@@ -53,6 +54,7 @@ __all__ = [
     "DeviceInfo",
     "Execution",
     "Explanation",
+    "HeadInfo",
     "Health",
     "ImageRegion",
     "InvalidRequest",

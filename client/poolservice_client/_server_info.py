@@ -74,6 +74,40 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadInfo:
+    """A pool head of the server: pooling with learned weights, for `PoolHead2d`.
+
+    Attributes:
+        name: the name, for `PoolHead2d`.
+        kind: the definition that it computes, such as "netvlad"; `PoolHead2d` has the formulas.
+        description: what it is, in one sentence.
+        licence: the licence of its weights.
+        source: where it comes from.
+        fingerprint: identifies the weights and the parameters. Equal fingerprints give equal vectors, within the
+            tolerance of the device's arithmetic.
+        channels: the number of channels that a sample must have.
+        spatial_shape: the height and width that a sample must have; empty if any will do.
+        output_shape: the shape of the result for one sample: (D,).
+        memory_bytes: the memory that its weights take.
+        state: "SERVING", or "BROKEN" if its files are missing or wrong and the server started without it.
+        reason: why it does not serve; else empty.
+    """
+
+    name: str
+    kind: str
+    description: str
+    licence: str
+    source: str
+    fingerprint: str
+    channels: int
+    spatial_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    memory_bytes: int
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of the server. It rejects a request that exceeds one.
 
@@ -124,6 +158,7 @@ class ServerInfo:
         worker: the number of the worker process that responded, counted from 0.
         workers: the number of worker processes.
         backbones: its backbones.
+        heads: its pool heads.
     """
 
     version: str
@@ -136,6 +171,7 @@ class ServerInfo:
     worker: int
     workers: int
     backbones: tuple[BackboneInfo, ...] = ()
+    heads: tuple[HeadInfo, ...] = ()
 
 
 def read_server_info(message: bytes) -> ServerInfo:
@@ -161,6 +197,7 @@ def read_server_info(message: bytes) -> ServerInfo:
         # A server that leaves the field out is a single process.
         workers=max(info.workers, 1),
         backbones=tuple(_backbone(backbone) for backbone in info.backbones),
+        heads=tuple(_head(head) for head in info.heads),
     )
 
 
@@ -220,6 +257,23 @@ def _backbone(backbone: pool_pb2.BackboneInfo) -> BackboneInfo:
         seconds=backbone.seconds,
         state=_enum_name(pool_pb2.BackboneState, backbone.state, "BACKBONE_STATE_"),
         reason=backbone.reason,
+    )
+
+
+def _head(head: pool_pb2.HeadInfo) -> HeadInfo:
+    return HeadInfo(
+        name=head.name,
+        kind=head.kind,
+        description=head.description,
+        licence=head.licence,
+        source=head.source,
+        fingerprint=head.fingerprint,
+        channels=head.channels,
+        spatial_shape=tuple(head.spatial_shape),
+        output_shape=tuple(head.output_shape),
+        memory_bytes=head.memory_bytes,
+        state=_enum_name(pool_pb2.HeadState, head.state, "HEAD_STATE_"),
+        reason=head.reason,
     )
 
 

@@ -10,6 +10,7 @@ from poolservice_server.batcher import Batcher, Quotas
 from poolservice_server.core.request_record import RequestObserver, ignore_request
 from poolservice_server.core.service import PoolService
 from poolservice_server.images.decode_processes import DecodeProcesses
+from poolservice_server.pool_heads.head import PoolHeads
 from poolservice_server.settings import Settings, SettingsError
 from poolservice_server.stage_cost import calibrate
 
@@ -45,6 +46,7 @@ class AssembledService:
         settings: the server's settings.
         backend: its devices.
         backbones: its backbones.
+        pool_heads: its pool heads.
         worker: the number of this process among the workers.
         cores: the number of cores that this process may use.
         observe: called with the record of each request that has ended.
@@ -59,6 +61,7 @@ class AssembledService:
         settings: Settings,
         backend: Backend,
         backbones: Backbones,
+        pool_heads: PoolHeads,
         *,
         worker: int,
         cores: int,
@@ -90,7 +93,7 @@ class AssembledService:
         self.service = PoolService(
             self.batcher,
             self._image_threads,
-            server_info.responder(settings, backend, worker=worker, backbones=backbones),
+            server_info.responder(settings, backend, worker=worker, backbones=backbones, pool_heads=pool_heads),
             max_message_bytes=settings.max_message_bytes,
             max_image_pixels=settings.max_image_pixels,
             max_queue_bytes=settings.max_queue_bytes,
@@ -100,6 +103,7 @@ class AssembledService:
             decode=self._decode_processes.decode_scanned if self._decode_processes else images.decode_scanned,
             backbones=backbones,
             batches_backbone=backend.batches_backbone,
+            pool_heads=pool_heads,
             observe=observe,
         )
 

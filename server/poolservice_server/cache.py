@@ -34,8 +34,13 @@ MAX_BYTES = {
 # An entry of a dictionary: its slot, its hash, and the slots that the dictionaries keep free.
 _SLOT_BYTES = 300
 
+
+class ProcessWide:
+    """An object that lives as long as the process and that no caller makes, so no cache counts it."""
+
+
 # What entries share with the rest of the process, which no cache keeps alive.
-_SHARED = (type, ModuleType, BuiltinFunctionType, np.ufunc, np.dtype)
+_SHARED = (type, ModuleType, BuiltinFunctionType, np.ufunc, np.dtype, ProcessWide)
 
 
 class CacheSize(NamedTuple):

@@ -109,13 +109,13 @@ def layer_shapes(spec: PoolSpec, shape: tuple[int, ...]) -> list[tuple[int, ...]
     dims = spec.spatial_dims
     for number, layer in enumerate(layers_of(spec)):
         taken = shapes[-1] if shapes else shape
-        if shapes and len(taken) != len(shape):
+        if shapes and len(taken) != len(shape) and not (layer.takes_vectors and len(taken) == len(shape) - dims):
             raise InvalidRequest(
                 f"takes a feature map of {dims} spatial dimensions, but the layer before it gives {list(taken)}",
                 field=f"layers[{number}]",
             )
         try:
-            shapes.append(output_shape(layer, taken))
+            shapes.append(layer_shape(layer, taken) if shapes else output_shape(layer, taken))
         except InvalidRequest as error:
             if not number and error.field == "tensor.shape":
                 raise
@@ -126,6 +126,17 @@ def layer_shapes(spec: PoolSpec, shape: tuple[int, ...]) -> list[tuple[int, ...]
                 else f"layers[{number}].{layer.operator}.{error.field}",
             ) from None
     return shapes
+
+
+def layer_shape(layer: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the result of a layer of a Sequential, which may also take vectors (D,) or (N, D).
+
+    Raises:
+        InvalidRequest: as by `output_shape`.
+    """
+    if len(shape) <= 2 and layer.takes_vectors and isinstance(layer, SampleSpec):
+        return (*shape[:-1], *layer.sample_shape(shape[-1:]))
+    return output_shape(layer, shape)
 
 
 def window_grid(window: Window, spatial: tuple[int, ...]) -> tuple[int, ...]:

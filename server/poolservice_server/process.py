@@ -26,6 +26,8 @@ from poolservice_server.metrics import server as metrics_server
 from poolservice_server.metrics.registry import ProcessMetrics
 from poolservice_server.metrics.scrape_channel import answer_scrapes
 from poolservice_server.observers import Observers
+from poolservice_server.pool_heads.head import PoolHeads
+from poolservice_server.pool_heads.loading import load_pool_heads
 from poolservice_server.readiness import Readiness
 from poolservice_server.serving import Serving
 from poolservice_server.settings import Settings
@@ -72,9 +74,10 @@ def run(settings: Settings, worker: Worker | None = None) -> None:
     allocator.keep_large_messages()
     backend = open_backend(settings)
     backbones = load_backbones(settings, backend, cores=_cores(settings))
+    pool_heads = load_pool_heads(settings)
 
     async def serve() -> None:
-        await ServingProcess(settings, backend, backbones, worker).serve()
+        await ServingProcess(settings, backend, backbones, pool_heads, worker).serve()
 
     with asyncio.Runner(loop_factory=EventLoop) as runner:
         try:
@@ -112,7 +115,9 @@ class ServerEnded(Exception):
 class ServingProcess:
     """The parts of one serving process, and their life from start to stop. Create it in the running event loop."""
 
-    def __init__(self, settings: Settings, backend: Backend, backbones: Backbones, worker: Worker) -> None:
+    def __init__(
+        self, settings: Settings, backend: Backend, backbones: Backbones, pool_heads: PoolHeads, worker: Worker
+    ) -> None:
         self._settings = settings
         self._worker = worker
         self._backend = backend
@@ -124,6 +129,7 @@ class ServingProcess:
             settings,
             backend,
             backbones,
+            pool_heads,
             worker=worker.number,
             cores=_cores(settings),
             observe=self._observers.observe_request,

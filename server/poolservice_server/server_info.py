@@ -13,6 +13,7 @@ from poolservice_server.backbones.backbone import NO_BACKBONES, Backbone, Backbo
 from poolservice_server.backend import Backend, torch_version
 from poolservice_server.core.plan import MAX_SPECS
 from poolservice_server.core.service import MAX_BATCH_ITEMS
+from poolservice_server.pool_heads.head import NO_HEADS, BrokenHead, PoolHead, PoolHeads
 from poolservice_server.settings import Settings
 
 _OUTPUT_KINDS = {
@@ -22,7 +23,12 @@ _OUTPUT_KINDS = {
 
 
 def responder(
-    settings: Settings, backend: Backend, *, worker: int, backbones: Backbones = NO_BACKBONES
+    settings: Settings,
+    backend: Backend,
+    *,
+    worker: int,
+    backbones: Backbones = NO_BACKBONES,
+    pool_heads: PoolHeads = NO_HEADS,
 ) -> Callable[[], pool_pb2.GetServerInfoResponse]:
     """Return a function that returns the response to GetServerInfo; the parts that never change are built only once.
 
@@ -31,6 +37,7 @@ def responder(
         backend: its devices.
         worker: the number of this process among the workers.
         backbones: its backbones.
+        pool_heads: its pool heads.
     """
     unchanging = pool_pb2.GetServerInfoResponse(
         version=__version__,
@@ -56,6 +63,7 @@ def responder(
         worker=worker,
         workers=settings.workers,
         backbones=[*map(_backbone, backbones.serving.values()), *map(_broken_backbone, backbones.broken)],
+        heads=[*map(_head, pool_heads.serving.values()), *map(_broken_head, pool_heads.broken)],
     )
 
     def respond() -> pool_pb2.GetServerInfoResponse:
@@ -134,6 +142,26 @@ def _backbone(backbone: Backbone) -> pool_pb2.BackboneInfo:
 
 def _broken_backbone(broken: BrokenBackbone) -> pool_pb2.BackboneInfo:
     return pool_pb2.BackboneInfo(name=broken.name, state=pool_pb2.BACKBONE_STATE_BROKEN, reason=broken.reason)
+
+
+def _head(head: PoolHead) -> pool_pb2.HeadInfo:
+    return pool_pb2.HeadInfo(
+        name=head.name,
+        kind=head.kind,
+        description=head.description,
+        licence=head.licence,
+        source=head.source,
+        fingerprint=head.fingerprint,
+        channels=head.geometry.channels,
+        spatial_shape=head.geometry.spatial or (),
+        output_shape=(head.geometry.results,),
+        memory_bytes=head.memory_bytes,
+        state=pool_pb2.HEAD_STATE_SERVING,
+    )
+
+
+def _broken_head(broken: BrokenHead) -> pool_pb2.HeadInfo:
+    return pool_pb2.HeadInfo(name=broken.name, state=pool_pb2.HEAD_STATE_BROKEN, reason=broken.reason)
 
 
 def _preprocessing(backbone: Backbone) -> list[pool_pb2.PreprocessingInfo]:

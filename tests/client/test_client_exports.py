@@ -20,6 +20,7 @@ def test_all_public_names_are_exported() -> None:
         "DeviceInfo",
         "Execution",
         "Explanation",
+        "HeadInfo",
         "Health",
         "ImageRegion",
         "Limits",

@@ -45,8 +45,8 @@ class PoolSpec(Generic[R_co]):
     #: Whether a value of the result depends on the position of its channel or on several channels, so that a sample is
     #: pooled as a whole. Otherwise each channel is pooled by itself.
     takes_samples: ClassVar[bool] = False
-    #: The size of the tensors among the parameters, in bytes. A spec that has some shadows it.
-    parameter_bytes: ClassVar[int] = 0
+    #: Whether it may follow a layer that gives one vector per sample.
+    takes_vectors: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

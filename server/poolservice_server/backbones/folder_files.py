@@ -66,15 +66,23 @@ def read_text_file(folder: Path, name: str, limit: int) -> bytes:
     return content
 
 
-def read_verified(folder: Path, file: File) -> bytes:
+def read_verified(folder: Path, file: File, limit: int | None = None, *, manifest: str = FILE_NAME) -> bytes:
     """Return the content of a file, whose hash is that of the returned bytes.
 
+    Args:
+        folder: the folder.
+        file: the file and its hash.
+        limit: the most bytes that it may have; None for any number.
+        manifest: the file that names the hash, for errors.
+
     Raises:
-        BrokenFile: the file cannot be read, leads outside the folder, or has another hash.
+        BrokenFile: the file cannot be read, leads outside the folder, has more bytes than the limit, or another hash.
     """
     with _opened(folder, file.file) as opened:
+        if limit is not None and (size := os.fstat(opened.fileno()).st_size) > limit:
+            raise BrokenFile(f"{file.file} may have {limit} bytes; it has {size}")
         content = opened.read()
-    _compare(folder, file, hashlib.sha256(content).hexdigest(), content[: len(_LFS_POINTER)])
+    _compare(manifest, file, hashlib.sha256(content).hexdigest(), content[: len(_LFS_POINTER)])
     return content
 
 
@@ -87,16 +95,16 @@ def verify(folder: Path, file: File) -> None:
     with _opened(folder, file.file) as opened:
         start = opened.peek(len(_LFS_POINTER))
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    _compare(folder, file, digest, start)
+    _compare(FILE_NAME, file, digest, start)
 
 
-def _compare(folder: Path, file: File, digest: str, start: bytes) -> None:
+def _compare(manifest: str, file: File, digest: str, start: bytes) -> None:
     if digest == file.sha256:
         return
     if start.startswith(_LFS_POINTER):
         raise BrokenFile(f"{file.file} is only a pointer of Git LFS to the file; fetch it with: git lfs pull")
     raise BrokenFile(
-        f"{file.file} is tampered or truncated, or is another file: its sha256 is {digest}, but {FILE_NAME} says "
+        f"{file.file} is tampered or truncated, or is another file: its sha256 is {digest}, but {manifest} says "
         f"{file.sha256}"
     )
 

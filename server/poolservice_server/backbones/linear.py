@@ -39,7 +39,7 @@ def read_linear(content: bytes, kind: Literal["linear", "pca_whitening"]) -> Lin
         WrongTensors: the file is damaged; a tensor is missing, unknown, of another shape or dtype; or one has values
             that are not finite.
     """
-    tensors = _tensors(content)
+    tensors = read_tensors(content)
     if kind == "pca_whitening":
         _check_names(tensors, ("mean", "components", "variance"), ())
         weight, bias = _whitening(tensors)
@@ -65,7 +65,13 @@ def _whitening(tensors: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarra
     return weight, -weight @ mean
 
 
-def _tensors(content: bytes) -> dict[str, np.ndarray]:
+def read_tensors(content: bytes) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        WrongTensors: the file is damaged, or a tensor has another dtype than float16, float32 or float64, or values
+            that are not finite.
+    """
     # Imported here because the package belongs to an optional extra.
     from safetensors import SafetensorError
     from safetensors.numpy import load

@@ -53,8 +53,21 @@ def parse_manifest(content: bytes) -> Manifest:
     Raises:
         WrongManifest: the file is not TOML, or breaks a rule of the schema.
     """
+    tables = read_toml(content)
     try:
-        tables = tomllib.loads(content.decode("utf-8-sig"))
+        return Manifest.model_validate(tables)
+    except ValidationError as error:
+        raise WrongManifest(explain(error), tables.get("name")) from None
+
+
+def read_toml(content: bytes) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        WrongManifest: the file is not TOML.
+    """
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise WrongManifest(f"must be UTF-8 text; line {line} is not") from None
@@ -63,10 +76,6 @@ def parse_manifest(content: bytes) -> Manifest:
     except (RecursionError, ValueError):
         # Of lists in lists, and of numbers with thousands of digits.
         raise WrongManifest("must be TOML of less depth, and with shorter numbers") from None
-    try:
-        return Manifest.model_validate(tables)
-    except ValidationError as error:
-        raise WrongManifest(explain(error), tables.get("name")) from None
 
 
 def explain(error: ValidationError, table: type[BaseModel] = Manifest) -> str:

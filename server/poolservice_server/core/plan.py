@@ -24,6 +24,7 @@ from poolservice_server.core.response_builder import ResponseBuilder
 from poolservice_server.core.results_plan import PlannedResult, plan_results
 from poolservice_server.images import ColorMode
 from poolservice_server.operator_shapes import output_shape, result_dtype
+from poolservice_server.pool_heads.head import NO_HEADS, PoolHeads
 from poolservice_server.pool_stage import BatchKey, PoolStage
 from poolservice_server.stage_cost import Cost, stage_cost
 
@@ -112,32 +113,37 @@ class Head:
     backbone: BackboneHead | None = None
 
 
-def read_head(head: bytes) -> Head:
+def read_head(head: bytes, pool_heads: PoolHeads = NO_HEADS) -> Head:
     """Validate a request's head.
+
+    Args:
+        head: the head.
+        pool_heads: the pool heads of the server, which specs name.
 
     Raises:
         InvalidRequest: a field is wrong; the error names it.
     """
-    return _read_cached_head(head) if len(head) <= _MAX_CACHED_HEAD else _read_head(head)
+    read = _read_cached_head if len(head) <= _MAX_CACHED_HEAD else _read_head
+    return read(head, pool_heads)
 
 
-def known_head(head: bytes) -> Head | None:
+def known_head(head: bytes, pool_heads: PoolHeads = NO_HEADS) -> Head | None:
     """Return the validated head if it was used lately, which takes no time; else None."""
-    return _HEADS.find(head)
+    return _HEADS.find(head, pool_heads)
 
 
 @cached("heads")
-def _read_cached_head(head: bytes) -> Head:
-    return _read_head(head)
+def _read_cached_head(head: bytes, pool_heads: PoolHeads) -> Head:
+    return _read_head(head, pool_heads)
 
 
 _HEADS = cast("Cache[Head]", _read_cached_head)
 
 
-def _read_head(head: bytes) -> Head:
+def _read_head(head: bytes, pool_heads: PoolHeads) -> Head:
     message = codec.parse_head(head)
     backbone = read_backbone(message)
-    specs = _specs(message, minimum=0 if backbone else 1)
+    specs = _specs(message, pool_heads, minimum=0 if backbone else 1)
     output = read_output_options(message.output)
     payload = message.WhichOneof("payload")
     if payload == "tensor":
@@ -260,13 +266,13 @@ def _may_be_channels_last(shape: tuple[int, ...]) -> bool:
     return len(shape) in (3, 4) and shape[-1] in IMAGE_CHANNELS and shape[-3] not in IMAGE_CHANNELS
 
 
-def _specs(message: pool_pb2.PoolRequest, *, minimum: int) -> tuple[PoolSpec, ...]:
+def _specs(message: pool_pb2.PoolRequest, pool_heads: PoolHeads, *, minimum: int) -> tuple[PoolSpec, ...]:
     if not minimum <= len(message.specs) <= MAX_SPECS:
         raise InvalidRequest(f"must be {minimum} to {MAX_SPECS} specs; got {len(message.specs)}", field="specs")
     specs = []
     for index, spec in enumerate(message.specs):
         try:
-            specs.append(from_message(spec))
+            specs.append(pool_heads.resolve(from_message(spec)))
         except InvalidRequest as error:
             raise error.within(f"specs[{index}]") from None
     parameter_bytes = sum(spec.parameter_bytes for spec in specs)

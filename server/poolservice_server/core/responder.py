@@ -21,6 +21,7 @@ from poolservice_server.core.request_record import RequestObserver, RequestRecor
 from poolservice_server.core.scanned_image import ImageRequest
 from poolservice_server.core.unsent_responses import UNCOUNTED_BYTES, UnsentResponses
 from poolservice_server.core.validation_turns import ValidationTurns
+from poolservice_server.pool_heads.head import PoolHeads
 
 
 class Responder:
@@ -33,7 +34,8 @@ class Responder:
         unsent: the responses that are built and not sent yet.
         observe: called with the record of each request that has ended.
         refusals: counts the refusals by their reasons, see METRICS.md.
-        max_image_pixels, max_queue_bytes, seconds_per_step, decode, backbones, batches_backbone: see `PoolService`.
+        max_image_pixels, max_queue_bytes, seconds_per_step, decode, backbones, batches_backbone, pool_heads:
+            see `PoolService`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Responder:
         decode: images.Decode,
         backbones: Backbones,
         batches_backbone: Callable[[str], bool],
+        pool_heads: PoolHeads,
     ) -> None:
         self._batcher = batcher
         self._image_threads = image_threads
@@ -61,6 +64,7 @@ class Responder:
         self._max_image_pixels = max_image_pixels
         self._seconds_per_step = seconds_per_step
         self._decode = decode
+        self._pool_heads = pool_heads
         self._backbones = BackboneRequests(
             backbones,
             seconds_per_step,
@@ -83,9 +87,10 @@ class Responder:
         """
         record = RequestRecord(call, time.monotonic())
         try:
-            head = known_head(request.head)
+            head = known_head(request.head, self._pool_heads)
             if head is None:
-                head = await self._turns.run(call.caller, partial(read_head, request.head), _kept_bytes(request))
+                read = partial(read_head, request.head, self._pool_heads)
+                head = await self._turns.run(call.caller, read, _kept_bytes(request))
             record.head = head
             plan = head.tensor_plan
             if plan is None:
@@ -119,10 +124,11 @@ class Responder:
 
     async def expected_response_bytes(self, request: codec.Request, caller: str) -> int:
         """Return the size of a response as far as it is known before the payload is read: that of a valid tensor's."""
-        head = known_head(request.head)
+        head = known_head(request.head, self._pool_heads)
         if head is None:
             try:
-                head = await self._turns.run(caller, partial(read_head, request.head), _kept_bytes(request))
+                read = partial(read_head, request.head, self._pool_heads)
+                head = await self._turns.run(caller, read, _kept_bytes(request))
             except InvalidRequest:
                 # The request has an error as its own outcome.
                 return 0

@@ -26,6 +26,7 @@ from poolservice_server.core.responder import Responder
 from poolservice_server.core.response_builder import MAX_INLINE_BYTES
 from poolservice_server.core.unsent_responses import UnsentResponse, UnsentResponses
 from poolservice_server.error_status import to_status
+from poolservice_server.pool_heads.head import NO_HEADS, PoolHeads
 
 __all__ = ["MAX_BATCH_ITEMS", "Call", "PoolService"]
 
@@ -56,6 +57,7 @@ class PoolService:
         backbones: the backbones.
         batches_backbone: returns True if the requests for a backbone of this name are batched now. Otherwise the
             image thread that prepares a request runs it, too.
+        pool_heads: the pool heads.
         observe: called with the record of each request that has ended.
 
     Attributes:
@@ -78,6 +80,7 @@ class PoolService:
         decode: images.Decode = images.decode_scanned,
         backbones: Backbones = NO_BACKBONES,
         batches_backbone: Callable[[str], bool] = lambda _name: False,
+        pool_heads: PoolHeads = NO_HEADS,
         observe: RequestObserver = ignore_request,
     ) -> None:
         self._image_threads = image_threads
@@ -103,6 +106,7 @@ class PoolService:
             decode=decode,
             backbones=backbones,
             batches_backbone=batches_backbone,
+            pool_heads=pool_heads,
         )
 
     def unread_responses_exceed_half_the_queue(self) -> bool:

@@ -140,7 +140,7 @@ def _sequence(planes: torch.Tensor, spec: PoolSpec, channels: int) -> TensorResu
 
 def as_planes(values: Values, layer: PoolSpec, channels: int) -> tuple[Values, int]:
     """Return the result of a layer as the planes of the next one, and their number in a sample."""
-    if layer.takes_samples and values.ndim == layer.spatial_dims + 2:
+    if layer.takes_samples and values.ndim in (2, layer.spatial_dims + 2):
         return values.reshape(-1, *values.shape[2:]), values.shape[1]
     return values, channels
 

@@ -56,17 +56,25 @@ class Replica:
         from poolservice_server.backbones.loading import load_backbones
         from poolservice_server.backend import torch_version
         from poolservice_server.observers import Observers
+        from poolservice_server.pool_heads.loading import load_pool_heads
 
         log.configure(settings.log_level, settings.log_format)
         allocator.keep_large_messages()
         cores = _cores()
         backend = open_backend(settings)
         backbones = load_backbones(settings, backend, cores=cores)
+        pool_heads = load_pool_heads(settings)
         device = backend.devices()[0]
         self._description = f"{device.name} ({device.description}, torch {torch_version()})"
         self._observers = Observers(settings, 0, [], [])
         self._assembled = AssembledService(
-            settings, backend, backbones, worker=0, cores=cores, observe=self._observers.observe_request
+            settings,
+            backend,
+            backbones,
+            pool_heads,
+            worker=0,
+            cores=cores,
+            observe=self._observers.observe_request,
         )
         readiness = Readiness(backend)
         self._health = ReplicaHealth(readiness, backbones)

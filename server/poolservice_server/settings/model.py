@@ -211,6 +211,12 @@ class Settings(BaseSettings):
         description="Folder whose subfolders are backbones, if they have a backbone.toml. Names that begin with a dot "
         "are skipped; none: no such folder",
     )
+    heads: Path | None = Field(
+        default=None,
+        description="Folder whose subfolders are pool heads with learned weights, if they have a head.toml. The folder "
+        "heads in a backbone's folder may have more. A broken head is reported in GetServerInfo and does not stop the "
+        "server; none: no such folder",
+    )
     skip_broken_backbones: bool = Field(
         default=False,
         description="Start without the backbones whose files are missing or wrong, and report them in GetServerInfo. "
@@ -318,6 +324,7 @@ class Settings(BaseSettings):
     @field_validator(
         "config",
         "backbones",
+        "heads",
         "tls_certificate",
         "tls_key",
         "tls_client_ca",

@@ -10,8 +10,8 @@ import numpy as np
 
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server import kernel_thresholds as thresholds
-from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, output_shape, result_dtype
-from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, Sample, stacks
+from poolservice_server.operator_shapes import SEQUENCES, layer_shape, layer_shapes, layers_of, result_dtype
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, Sample
 from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost import tiles, windows
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, sizes_of
@@ -100,7 +100,7 @@ def _estimate_of_samples(
 
 
 def _estimate_of_sample(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype) -> Estimate:
-    results = math.prod(output_shape(spec, shape))
+    results = math.prod(layer_shape(spec, shape))
     cost = OPERATORS[spec.operator].cost
     if cost is None:
         raise LookupError(f"the operator {spec.operator} has no cost: give it one in the table OPERATORS")
