@@ -1,11 +1,12 @@
 """Specs of every layer beyond the classic ones, each with the shape of a sample that it pools.
 
 The tests of every layer run over these. Each layer has at least one example, and each parameter a value other than its
-default in one of them.
+default in one of them. A PoolHead2d needs a server with `head_folders.POOL_HEADS`.
 """
 
 import numpy as np
 from tests.layers.head_folders import HEADS, PCA_OF_15
+from tests.layers.head_folders import HEADS
 
 from poolservice.specs import (
     FractionalMaxPool2d,
@@ -19,6 +20,7 @@ from poolservice.specs import (
     OrdinalPool1d,
     OrdinalPool2d,
     OrdinalPool3d,
+    PoolHead2d,
     PoolSpec,
     RankPool1d,
     RankPool2d,
@@ -66,9 +68,6 @@ from poolservice.specs import (
     TrimmedMeanPool2d,
     TrimmedMeanPool3d,
 )
-from poolservice_server.pool_heads.head import PoolHead2d
-
-_SMALL_PCA = PoolHead2d("small", HEADS["pca"]._replace(shapes=PCA_OF_15).load())
 
 # x1, y1, x2, y2; the last one has neither width nor height.
 BOXES = [[0.5, 1.0, 6.0, 7.5], [-2.0, -1.5, 3.0, 12.0], [7.0, 3.0, 4.0, 9.0], [2.0, 2.0, 2.0, 2.0]]
@@ -145,6 +144,6 @@ EXAMPLES: list[tuple[PoolSpec, tuple[int, ...]]] = [
     (AvgUnpool2d(3, 2, 1, (6, 8)), (2, 3, 4)),
     (AvgUnpool3d(2), (1, 2, 3, 4)),
     # With learned weights.
-    *((PoolHead2d(name, example.load()), example.sample) for name, example in HEADS.items()),
-    (Sequential([SpatialPyramidPool2d((1, 2)), _SMALL_PCA]), (3, 8, 7)),
+    *((PoolHead2d(name), example.sample) for name, example in HEADS.items()),
+    (Sequential([SpatialPyramidPool2d((1, 2)), PoolHead2d("pca-of-15")]), (3, 8, 7)),
 ]

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from poolservice_server.backbones.importing.toml_text import toml_text
 from poolservice_server.pool_heads.folder import read_head
-from poolservice_server.pool_heads.head import PoolHead
+from poolservice_server.pool_heads.head import PoolHead, PoolHeads
 
 Weights = Mapping[str, np.ndarray]
 
@@ -75,30 +75,30 @@ def _linear(name: str, out: int, taken: int, *kernel: int) -> dict[str, tuple[in
     return {f"{name}.weight": (out, taken, *kernel), f"{name}.bias": (out,)}
 
 
-def _apply(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
+def _apply(weights: Weights, name: str, x: np.ndarray) -> Any:
     """Return a linear layer, or a convolution with a kernel of 1, of rows (P, C)."""
     weight = weights[f"{name}.weight"]
     return x @ weight.reshape(len(weight), -1).T + weights[f"{name}.bias"]
 
 
-def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
+def _softmax(x: np.ndarray, axis: int) -> Any:
     powers = np.exp(x - x.max(axis, keepdims=True))
     return powers / powers.sum(axis, keepdims=True)
 
 
-def _norm(x: np.ndarray, axis: int = -1) -> np.ndarray:
+def _norm(x: np.ndarray, axis: int = -1) -> Any:
     return x / np.linalg.norm(x, axis=axis, keepdims=True)
 
 
-def _layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, eps: float) -> np.ndarray:
+def _layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, eps: float) -> Any:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * scale + shift
 
 
-def _rows(sample: np.ndarray) -> np.ndarray:
+def _rows(sample: np.ndarray) -> Any:
     return sample.reshape(len(sample), -1).T
 
 
-def _attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: int) -> np.ndarray:
+def _attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: int) -> Any:
     size = len(query) // heads
     parts = []
     for head in range(heads):
@@ -108,14 +108,14 @@ def _attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: i
     return np.concatenate(parts)
 
 
-def _clip(weights: Weights, sample: np.ndarray) -> np.ndarray:
+def _clip(weights: Weights, sample: np.ndarray) -> Any:
     rows = _rows(sample)
     rows = np.concatenate([rows.mean(0, keepdims=True), rows]) + weights["positional_embedding"]
     query, keys, values = (_apply(weights, f"{name}_proj", rows) for name in "qkv")
     return _apply(weights, "c_proj", _attention(query[0], keys, values, 3))
 
 
-def _siglip(weights: Weights, sample: np.ndarray, *, tanh: bool = True) -> np.ndarray:
+def _siglip(weights: Weights, sample: np.ndarray, *, tanh: bool = True) -> Any:
     rows, channels = _rows(sample), len(sample)
     in_weight, in_bias = weights["attention.in_proj_weight"], weights["attention.in_proj_bias"]
     query = in_weight[:channels] @ weights["probe"][0, 0] + in_bias[:channels]
@@ -133,7 +133,7 @@ def _siglip(weights: Weights, sample: np.ndarray, *, tanh: bool = True) -> np.nd
     return result + _apply(weights, "mlp.fc2", activated)
 
 
-def _simpool(weights: Weights, sample: np.ndarray, *, heads: int = 1, gamma: float | None = None) -> np.ndarray:
+def _simpool(weights: Weights, sample: np.ndarray, *, heads: int = 1, gamma: float | None = None) -> Any:
     rows = _rows(sample)
     normalized = _layer_norm(rows, weights["norm_patches.weight"], weights["norm_patches.bias"], 1e-6)
     query = weights["wq.weight"] @ rows.mean(0) + weights.get("wq.bias", 0)
@@ -144,13 +144,13 @@ def _simpool(weights: Weights, sample: np.ndarray, *, heads: int = 1, gamma: flo
     return _attention(query, keys, powers, heads) ** (1 / gamma) + weights["beta"]
 
 
-def _gated(weights: Weights, sample: np.ndarray) -> np.ndarray:
+def _gated(weights: Weights, sample: np.ndarray) -> Any:
     rows = _rows(sample)
     gates = np.tanh(_apply(weights, "attention_V.0", rows)) / (1 + np.exp(-_apply(weights, "attention_U.0", rows)))
     return (_softmax(_apply(weights, "attention_w", gates), 0).T @ rows).ravel()
 
 
-def _netvlad(weights: Weights, sample: np.ndarray, *, normalize: bool = True) -> np.ndarray:
+def _netvlad(weights: Weights, sample: np.ndarray, *, normalize: bool = True) -> Any:
     rows = _norm(_rows(sample)) if normalize else _rows(sample)
     centers = weights["centroids"]
     scores = rows @ weights["conv.weight"].reshape(centers.shape).T + weights.get("conv.bias", 0)
@@ -159,7 +159,7 @@ def _netvlad(weights: Weights, sample: np.ndarray, *, normalize: bool = True) ->
     return _norm(_norm(np.stack(sums)).ravel())
 
 
-def _mixvpr(weights: Weights, sample: np.ndarray) -> np.ndarray:
+def _mixvpr(weights: Weights, sample: np.ndarray) -> Any:
     x = sample.reshape(len(sample), -1)
     for number in range(2):
         mixer = f"mix.{number}.mix"
@@ -169,7 +169,7 @@ def _mixvpr(weights: Weights, sample: np.ndarray) -> np.ndarray:
     return _norm(_apply(weights, "row_proj", x).ravel())
 
 
-def _salad(weights: Weights, sample: np.ndarray, *, token: str) -> np.ndarray:
+def _salad(weights: Weights, sample: np.ndarray, *, token: str) -> Any:
     rows = _rows(sample)
     global_token = rows[0] if token == "first" else rows.mean(0)
     rows = rows[1:] if token == "first" else rows
@@ -193,7 +193,7 @@ def _salad(weights: Weights, sample: np.ndarray, *, token: str) -> np.ndarray:
     return _norm(np.concatenate(parts))
 
 
-def _pca(weights: Weights, sample: np.ndarray, *, normalize: bool = False) -> np.ndarray:
+def _pca(weights: Weights, sample: np.ndarray, *, normalize: bool = False) -> Any:
     result = weights["components"] @ (sample.ravel() - weights["mean"]) / np.sqrt(weights["variance"])
     return _norm(result) if normalize else result
 
@@ -217,8 +217,6 @@ _SALAD = {
     "dust_bin": (),
 }
 _TOKEN = {**_linear("token_features.0", 7, 6), **_linear("token_features.2", 3, 7)}
-#: Of vectors of 15 channels.
-PCA_OF_15 = {"mean": (15,), "components": (4, 15), "variance": (4,)}
 _PCA = {"mean": (9,), "components": (4, 9), "variance": (4,)}
 
 #: By a name.
@@ -317,3 +315,7 @@ HEADS: Mapping[str, HeadExample] = {
         lambda weights, sample: _pca(weights, sample, normalize=True),
     ),
 }
+
+#: What a server would have of these heads, and of one for vectors of 15 channels.
+PCA_OF_15 = HEADS["pca"]._replace(shapes={"mean": (15,), "components": (4, 15), "variance": (4,)})
+POOL_HEADS = PoolHeads({**{name: example.load() for name, example in HEADS.items()}, "pca-of-15": PCA_OF_15.load()})

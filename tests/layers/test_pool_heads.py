@@ -130,7 +130,7 @@ def test_a_head_pools_the_feature_map_of_a_backbone_and_an_image(client: PoolCli
 
 
 def test_whitening_may_follow_a_layer_that_gives_vectors(start_server: Callable[..., Service], tmp_path: Path) -> None:
-    example = HEADS["pca"]._replace(shapes=PCA_OF_15)
+    example = PCA_OF_15
     example.write(tmp_path / "heads" / "white")
     samples = np.random.default_rng(3).standard_normal((4, 3, 8, 7)).astype(np.float32)
     pyramid = SpatialPyramidPool2d((1, 2), mode="avg")

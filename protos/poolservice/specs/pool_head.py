@@ -55,9 +55,10 @@ class _PoolHead(SampleSpec[Values]):
     name: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 1 <= len(self.name) <= MAX_NAME:
+        name: object = self.name
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
             raise InvalidRequest(
-                f"must be the name of a head of the server, of 1 to {MAX_NAME} characters; got {shown(self.name)}",
+                f"must be the name of a head of the server, of 1 to {MAX_NAME} characters; got {shown(name)}",
                 field="name",
             )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,8 +93,8 @@ class PoolHead(ProcessWide):
         if not geometry.takes_vectors:
             if not spatial:
                 raise self._refusal(shape, "a feature map, and the layer before it gives a vector")
-            if geometry.spatial not in (None, spatial):
-                height, width = cast("tuple[int, int]", geometry.spatial)
+            if geometry.spatial is not None and geometry.spatial != spatial:
+                height, width = geometry.spatial
                 raise self._refusal(
                     shape, f"feature maps of {height} x {width}, because it has weights for each position"
                 )
