@@ -118,9 +118,16 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "s3_pool": Operator(per_value(4)),
         "fractional_max_pool": Operator(per_value(4)),
         # Filters.
+        "blur_pool": Operator(per_value(20)),
+        "max_blur_pool": Operator(per_value(20)),
+        "wavelet_pool": Operator(per_value(5)),
+        "spectral_pool": Operator(per_value(20)),
         # Regions of the plane.
         "spatial_pyramid_pool": Operator(per_value(4)),
         # Second order.
+        "covariance_pool": Operator(per_value(20)),
+        "bilinear_pool": Operator(per_value(20)),
+        "compact_bilinear_pool": Operator(per_value(20)),
         # With tensors of their own.
         "roi_align": Operator(box_bins),
         "roi_pool": Operator(box_bins),

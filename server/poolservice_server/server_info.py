@@ -104,7 +104,8 @@ def _parameter(layer: type[PoolSpec], field: "Field[object]") -> pool_pb2.Parame
         type_name = _type_name(inspect.formatannotation(field.type))
     parameter = pool_pb2.ParameterInfo(name=field.name, type=type_name)
     if field.default is not MISSING:
-        parameter.default_value = "kernel_size" if field.name == "stride" else str(field.default)
+        is_kernel_size = field.name == "stride" and field.default is None
+        parameter.default_value = "kernel_size" if is_kernel_size else str(field.default)
     return parameter
 
 

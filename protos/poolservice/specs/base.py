@@ -14,7 +14,7 @@ from poolservice.specs.validation import flag, integer, is_list, per_dimension, 
 #: A size: one int for all spatial dimensions, or one per dimension.
 Size = int | Sequence[int]
 #: The parameters that are sizes: one int for all spatial dimensions, or one per dimension.
-SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size", "grid_size"})
+SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size", "max_pool_size"})
 #: The output size of an adaptive layer. None keeps the input's size.
 OutputSize = int | None | Sequence[int | None]
 
@@ -357,6 +357,6 @@ def _shown(value: object) -> str:
 def _default(name: str, default: object, spec: PoolSpec[object]) -> object:
     if name == "stride" and default is None:
         return getattr(spec, "kernel_size", None)
-    if name in ("padding", "dilation"):
+    if name in SIZES and isinstance(default, int):
         return (default,) * spec.spatial_dims
     return default

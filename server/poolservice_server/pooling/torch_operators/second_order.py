@@ -1,0 +1,109 @@
+"""Operators that pool the products of channels: covariances and bilinear pooling."""
+
+from typing import Any
+
+import torch
+
+from poolservice_server.pooling.torch_operators import random_numbers
+
+# Up to so many iterations, rounding errors of eigenvalues near 0, which grow by a factor of 1.5 in each of them, remain
+# small in float32.
+_FLOAT32_ITERATIONS = 8
+
+# The matrix of outer products is computed in up to so many blocks of rows, each with this many rows at least.
+_MAX_BLOCKS = 4
+_LEAST_BLOCK = 48
+
+# The number of products that are added to a sketch at a time.
+_SKETCHED_PRODUCTS = 2**20
+
+
+def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Matrix square root of the channels' covariances: (N, C, *spatial) to (N, C * (C + 1) / 2).
+
+    Source:
+        Li, Xie, Wang and Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
+        Root Normalization", 2018.
+    """
+    vectors = samples.flatten(2)
+    if spec.iterations > _FLOAT32_ITERATIONS:
+        vectors = vectors.double()
+    centered = vectors - vectors.mean(2, keepdim=True)
+    matrix = (centered @ centered.mT) / vectors.shape[2]
+    if spec.iterations:
+        matrix = _square_root(matrix, spec.iterations)
+    rows, columns = torch.triu_indices(*matrix.shape[1:], device=samples.device)
+    return matrix[:, rows, columns].to(samples.dtype)
+
+
+def bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Sum of the outer products of the positions' channels: (N, C, *spatial) to (N, C * C).
+
+    Source:
+        Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", 2015.
+    """
+    return _normalized(_outer_products(samples).flatten(1), samples.dtype, spec)
+
+
+def compact_bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Tensor Sketch of the outer products of the positions' channels: (N, C, *spatial) to (N, output_dim).
+
+    Source:
+        Gao, Beijbom, Zhang and Darrell, "Compact Bilinear Pooling", 2016.
+    """
+    channels = torch.arange(samples.shape[1], device=samples.device)
+    # Four independent streams of the seed.
+    place1, place2 = (random_numbers.integers(spec.seed, channels, spec.output_dim, stream) for stream in (0, 1))
+    sign1, sign2 = (2 * random_numbers.integers(spec.seed, channels, 2, stream) - 1 for stream in (2, 3))
+    # The projection is linear, so it follows the sum over the positions, and no Fourier transform is necessary.
+    products = _outer_products(samples)
+    sketch = products.new_zeros(len(samples), 2 * spec.output_dim)
+    step = max(1, _SKETCHED_PRODUCTS // len(channels))
+    for rows, places, signs in zip(products.split(step, 1), place1.split(step), sign1.split(step), strict=True):
+        signed = rows.mul_(signs[:, None]).mul_(sign2)
+        sketch.index_add_(1, (places[:, None] + place2).flatten(), signed.flatten(1))
+    # Adding both halves takes the places modulo output_dim.
+    return _normalized(sketch[:, : spec.output_dim] + sketch[:, spec.output_dim :], samples.dtype, spec)
+
+
+def _square_root(matrix: torch.Tensor, iterations: int) -> torch.Tensor:
+    """Approximate the square roots of positive semidefinite matrices by Newton-Schulz iterations."""
+    trace = matrix.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    root = matrix / torch.where(trace == 0, 1, trace)
+    three = 3 * torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    factor = (three - root) / 2
+    root = root @ factor
+    inverse = factor
+    for number in range(1, iterations):
+        factor = (three - inverse @ root) / 2
+        root = root @ factor
+        if number < iterations - 1:
+            inverse = factor @ inverse
+    return root * trace.sqrt()
+
+
+def _outer_products(samples: torch.Tensor) -> torch.Tensor:
+    """Return the sum over the positions of the outer products of the channels, (N, C, C), in float64.
+
+    The square root that follows would magnify the rounding errors of float32 in small values.
+    """
+    vectors = samples.flatten(2).double()
+    channels = vectors.shape[1]
+    block = -(-channels // min(_MAX_BLOCKS, max(1, channels // _LEAST_BLOCK)))
+    products = vectors.new_empty(len(vectors), channels, channels)
+    # The matrix is symmetric, so the products below its diagonal are copies.
+    for start in range(0, channels, block):
+        end = min(start + block, channels)
+        products[:, start:end, start:] = vectors[:, start:end] @ vectors[:, start:].mT
+        products[:, end:, start:end] = products[:, start:end, end:].mT
+    return products
+
+
+def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.Tensor:
+    result = vectors.to(dtype)
+    if spec.signed_sqrt:
+        result = result.abs().sqrt_().copysign_(result)
+    if spec.l2_normalize:
+        norm = torch.linalg.vector_norm(result, dim=1, keepdim=True, dtype=torch.float64)
+        result = result / torch.where(norm == 0, 1, norm).to(dtype)
+    return result
