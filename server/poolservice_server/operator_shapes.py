@@ -54,43 +54,39 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     _check_count(shape, "the tensor", field="tensor.shape")
     leading, spatial = shape[:-dims], shape[-dims:]
     if isinstance(spec, AdaptiveSpec):
-        out = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
+        out = plane_result(spec, spatial)
         _check_count(leading + out, "the result", field="output_size")
         if spec.operator == "adaptive_avg_pool" and out == (1,) * dims:
             return leading + out  # torch accepts empty planes here; their mean is NaN.
-    _check_planes(spec, shape)
-    if isinstance(spec, SampleSpec):
-        return _sample_result(spec, leading, spatial)
-    if isinstance(spec, WindowSpec):
-        out = _windows(spec, spatial)
-    elif isinstance(spec, GlobalSpec):
-        out = (1,) * dims
-    spec.check_result(leading[-1], out)
-    return leading + out
-
-
-def _check_planes(spec: PoolSpec, shape: tuple[int, ...]) -> None:
-    """Check that no plane is empty, that there are channels, and that tensors among the parameters suit the shape."""
-    dims = spec.spatial_dims
-    spatial = shape[-dims:]
     if 0 in spatial:
         raise InvalidRequest(
             f"{type(spec).__name__} takes no empty plane: each of the last {_count(dims)} must be at least 1; "
             f"got {spatial} in {shape}",
             field="tensor.shape",
         )
-    if shape[-1 - dims] == 0 and not _takes_no_channels(spec, has_batch_dimension=len(shape) == dims + 2):
+    if leading[-1] == 0 and not _takes_no_channels(spec, has_batch_dimension=len(leading) == 2):
         raise InvalidRequest(
             f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
         )
-    if spec.parameter_bytes:
-        spec.check_shape(shape)
-
-
-def _windows(spec: WindowSpec, spatial: tuple[int, ...]) -> tuple[int, ...]:
-    if (spec.operator, spec.spatial_dims) in _KERNEL_WITHIN_INPUT:
+    spec.check_channels(leading[-1])
+    if isinstance(spec, SampleSpec):
+        return _sample_result(spec, leading, spatial)
+    if isinstance(spec, WindowSpec) and (spec.operator, dims) in _KERNEL_WITHIN_INPUT:
         _check_kernel_within(spec, spatial)
-    return window_grid(spec.window_in(spatial), spatial)
+    return leading + plane_result(spec, spatial)
+
+
+def plane_result(spec: PoolSpec, spatial: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the spatial shape of the result for a plane that the spec accepts, if channels are pooled by themselves.
+
+    Raises:
+        InvalidRequest: no window fits into one of the dimensions.
+    """
+    if isinstance(spec, AdaptiveSpec):
+        return tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, spatial, strict=True))
+    if isinstance(spec, WindowSpec):
+        return window_grid(spec.window_in(spatial), spatial)
+    return (1,) * spec.spatial_dims
 
 
 def layers_of(spec: PoolSpec) -> tuple[PoolSpec, ...]:

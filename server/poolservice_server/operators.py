@@ -124,6 +124,18 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "spectral_pool": Operator(per_value(20)),
         # Regions of the plane.
         "spatial_pyramid_pool": Operator(per_value(4)),
+        "mac": Operator(per_value(1)),
+        "rmac": Operator(per_value(4)),
+        "spoc": Operator(per_value(1)),
+        "crow": Operator(per_value(4)),
+        "scda": Operator(per_value(4)),
+        "strip_pool": Operator(per_value(1)),
+        "coordinate_pool": Operator(per_value(1)),
+        "corner_pool": Operator(per_value(4)),
+        "pool_former_pool": Operator(per_value(4)),
+        "adaptive_avg_max_pool": Operator(per_value(2)),
+        "adaptive_cat_avg_max_pool": Operator(per_value(2)),
+        "gated_max_avg_pool": Operator(per_visit(4)),
         # Second order.
         "covariance_pool": Operator(per_value(20)),
         "bilinear_pool": Operator(per_value(20)),
@@ -157,4 +169,4 @@ def stacks(spec: PoolSpec) -> bool:
 
 def needs_channels(spec: PoolSpec) -> bool:
     """Return True if planes alone do not say how to pool them: where a sample begins matters, too."""
-    return not stacks(spec)
+    return spec.differs_by_channel or not OPERATORS[spec.operator].stacks

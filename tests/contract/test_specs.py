@@ -53,6 +53,7 @@ def classic_spec(draw: st.DrawFn) -> PoolSpec:
         "divisor_override": st.none() | st.sampled_from((1, -3, 2**63 - 1, -(2**63))),
         "norm_type": st.floats(allow_nan=False, allow_infinity=False).filter(bool),
         "alpha": st.floats(0, 1),
+        "alpha_per_channel": st.none(),
         "output_size": size(st.none() | st.integers(0, 9)),
     }
     parameters = {

@@ -170,7 +170,7 @@ def _in_float64(spec: PoolSpec, planes: torch.Tensor) -> torch.Tensor:
     if spec.operator == "global_avg_pool":
         result = planes.flatten(1).mean(1).reshape(-1, *(1,) * spec.spatial_dims)
     elif spec.operator == "mixed_pool":
-        window = {name: value for name, value in vars(spec).items() if name != "alpha"}
+        window = {name: value for name, value in vars(spec).items() if not name.startswith("alpha")}
         alpha = vars(spec)["alpha"]
         maximum = pool_with_torch(planes, LAYERS["max_pool", spec.spatial_dims](**window))
         mean = pool_with_torch(planes, LAYERS["avg_pool", spec.spatial_dims](**window))

@@ -45,8 +45,8 @@ class PoolSpec(Generic[R_co]):
     #: Whether a value of the result depends on the position of its channel or on several channels, so that a sample is
     #: pooled as a whole. Otherwise each channel is pooled by itself.
     takes_samples: ClassVar[bool] = False
-    #: Whether it may follow a layer that gives one vector per sample.
-    takes_vectors: ClassVar[bool] = False
+    #: The parameters that may be a tuple of one number per channel.
+    per_channel: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -125,6 +125,24 @@ class PoolSpec(Generic[R_co]):
         Raises:
             InvalidRequest: a parameter has values for another number of channels.
         """
+
+    @property
+    def differs_by_channel(self) -> bool:
+        """Whether a parameter has one number per channel."""
+        return any(isinstance(getattr(self, name), tuple) for name in self.per_channel)
+
+    def check_channels(self, channels: int) -> None:
+        """Check that the parameters with one number per channel suit an input of so many channels.
+
+        Raises:
+            InvalidRequest: one of them has another count; `field` is its name.
+        """
+        for name in self.per_channel:
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != channels:
+                raise InvalidRequest(
+                    f"has {len(value)} values for {channels} channels; give one for each, or one for all", field=name
+                )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

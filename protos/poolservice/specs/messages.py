@@ -75,7 +75,10 @@ def from_message(message: pool_pb2.PoolSpec) -> PoolSpec:
     """
     operator = message.WhichOneof("operator")
     if operator is None:
-        raise InvalidRequest(f"is required: one of {', '.join(OPERATORS)}", field="operator")
+        first = ", ".join(OPERATORS[:8])
+        raise InvalidRequest(
+            f"is required: one of {first}, or of the others that GetServerInfo lists", field="operator"
+        )
     layer = LAYERS.get((operator, message.spatial_dims))
     if layer is None:
         possible = [dims for name, dims in LAYERS if name == operator]

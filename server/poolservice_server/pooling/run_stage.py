@@ -11,8 +11,8 @@ import torch
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server.cache import cached
 from poolservice_server.kernel_thresholds import SAMPLE_GROUP_BYTES, TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
-from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, output_shape, result_dtype
-from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, stacks
+from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, plane_result, result_dtype
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS
 from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
 from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.dispatch import as_planes, kernel_for, pool, sliding_kernel_for
@@ -95,7 +95,7 @@ def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> _
         else _function(spec, stage.channels, spatial, dtype)
         for spec in stage.specs
     )
-    group_sizes = tuple(_group_size(spec, spatial, dtype) for spec in stage.specs)
+    group_sizes = tuple(_group_size(spec, stage.channels, spatial, dtype) for spec in stage.specs)
     return _Functions(
         functions,
         tuple(max(1, size) for size in group_sizes),
@@ -103,17 +103,18 @@ def _functions(stage: PoolStage, spatial: tuple[int, ...], dtype: np.dtype) -> _
     )
 
 
-def _group_size(spec: PoolSpec, spatial: tuple[int, ...], dtype: np.dtype) -> int:
+def _group_size(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np.dtype) -> int:
     """Return how many planes to pool at a time; 0 if a single plane is larger than a group."""
     if not stacks(spec):
         return sys.maxsize  # These pool one sample at a time.
     if isinstance(spec, GlobalSpec) and (dtype in _WITHOUT_COPIES or spec.operator in ORDER_STATISTICS):
         return sys.maxsize if dtype not in HALF_DTYPES else TILE_GROUP_BYTES // (math.prod(spatial) * dtype.itemsize)
-    result_values = math.prod(output_shape(spec, (1, 1, *spatial)))
+    result_values = math.prod(plane_result(spec, spatial))
     indexed = 8 if getattr(spec, "return_indices", False) else 0
     result_bytes = result_values * (result_dtype(spec, dtype).itemsize + indexed)
     group_bytes = WINDOW_GROUP_BYTES if isinstance(spec, WindowSpec) else TILE_GROUP_BYTES
-    return group_bytes // max(math.prod(spatial) * dtype.itemsize, result_bytes, 1)
+    size = group_bytes // max(math.prod(spatial) * dtype.itemsize, result_bytes, 1)
+    return max(1, size // channels) * channels if spec.differs_by_channel else size
 
 
 def _in_groups(function: _SpecFunction, planes: np.ndarray, size: int, stop: Stop) -> SpecResult:
@@ -148,11 +149,11 @@ def _function(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np
     kernel = kernel_for(spec, spatial, dtype)
     sliding = sliding_kernel_for(spec, spatial, dtype)
     if sliding is not None and spec.operator not in ORDER_STATISTICS:
-        return lambda planes, stop: sliding(planes, stop) if len(planes) else _run_in_torch(planes, spec)
+        return lambda planes, stop: sliding(planes, stop) if len(planes) else _run_in_torch(planes, spec, channels)
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
         if len(planes) == 0:
-            return _run_in_torch(planes, spec)
+            return _run_in_torch(planes, spec, channels)
         values = None if kernel is None else kernel(planes)
         if values is not None:
             return SpecResult(values)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from poolservice.specs import PoolSpec
-from poolservice_server.operator_shapes import output_shape, result_dtype
+from poolservice_server.operator_shapes import plane_result, result_dtype
 from poolservice_server.stage_cost.coefficients import LARGE_PASS, PASS
 
 #: Arrays up to this size stay in a core's caches between two passes.
@@ -68,7 +68,7 @@ class Sizes(NamedTuple):
 def sizes_of(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype) -> Sizes:
     """Return the sizes of a spec on planes (P, *spatial)."""
     # Of one plane, because torch accepts a batch without samples but no sample without channels.
-    results = shape[0] * math.prod(output_shape(spec, (1, 1, *shape[1:])))
+    results = shape[0] * math.prod(plane_result(spec, shape[1:]))
     indices = 8 if getattr(spec, "return_indices", False) else 0
     integer = dtype.kind in "iu"
     return Sizes(

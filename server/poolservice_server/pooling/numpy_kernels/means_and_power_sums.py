@@ -37,7 +37,7 @@ def mixed_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel |
     """Blend of maximum and mean of each window."""
     maximum = window_kernels.extreme(spec.window, spatial, dtype, np.maximum)
     mean = window_kernels.mean(spec, spec.window, spatial, dtype)
-    return _rounded(window_kernels.blend(spec.alpha, maximum, mean), dtype)
+    return _rounded(window_kernels.blend(spec.weight_of_maximum, maximum, mean), dtype)
 
 
 def adaptive_avg_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> Kernel | None:

@@ -24,6 +24,7 @@ from poolservice_server.pooling.interop import HALF_DTYPES, to_tensor, widen
 from poolservice_server.pooling.numpy_kernels.sliding_axis import positions, sums, visits_per_value
 from poolservice_server.pooling.numpy_kernels.sliding_extremes import window_extremes
 from poolservice_server.pooling.numpy_kernels.sliding_parts import Part, SlidingKernel, combined, in_bands, rounded
+from poolservice_server.pooling.numpy_kernels.window_kernels import shares
 from poolservice_server.pooling.sum_dtypes import float_for_sum, sliding_for_sum
 from poolservice_server.pooling.torch_operators.power import power
 from poolservice_server.pooling.window_geometry import band_divisors, window_of
@@ -75,8 +76,9 @@ def mixed_pool(spec: Any, spatial: tuple[int, ...], dtype: np.dtype) -> SlidingK
         means = mean(part, stop).astype(computed_in, copy=False)
         blended: Array = window_extremes(part, stop, minimum=False).astype(computed_in)
         with np.errstate(invalid="ignore", over="ignore"):
-            blended *= spec.alpha
-            means *= 1 - spec.alpha
+            of_maximum, of_mean = shares(spec.weight_of_maximum, means)
+            blended *= of_maximum
+            means *= of_mean
             blended += means
         return (rounded(blended, dtype),)
 

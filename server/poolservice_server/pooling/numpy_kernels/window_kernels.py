@@ -101,8 +101,11 @@ def root_of_squares(window: Window, spatial: tuple[int, ...], dtype: np.dtype) -
     return run
 
 
-def blend(alpha: float, maximum: Kernel | None, mean: Kernel | None) -> Kernel | None:
-    """Return the kernel of alpha * maximum + (1 - alpha) * mean, in the type of the mean."""
+def blend(alpha: float | tuple[float, ...], maximum: Kernel | None, mean: Kernel | None) -> Kernel | None:
+    """Return the kernel of alpha * maximum + (1 - alpha) * mean, in the type of the mean.
+
+    With one alpha per channel, the kernel takes the planes of whole samples.
+    """
     if maximum is None or mean is None:
         return None
 
@@ -113,12 +116,21 @@ def blend(alpha: float, maximum: Kernel | None, mean: Kernel | None) -> Kernel |
             return None
         with np.errstate(invalid="ignore", over="ignore"):
             blended: Array = maxima.astype(means.dtype, copy=False)
-            blended *= alpha
-            means *= 1 - alpha
+            of_maximum, of_mean = shares(alpha, means)
+            blended *= of_maximum
+            means *= of_mean
             blended += means
         return blended
 
     return run
+
+
+def shares(alpha: float | tuple[float, ...], means: Array) -> tuple[float | Array, float | Array]:
+    """Return the weights of maximum and mean: alpha and 1 - alpha, for each plane if there is one alpha per channel."""
+    if isinstance(alpha, float):
+        return alpha, 1 - alpha
+    alphas = np.tile(np.array(alpha), len(means) // len(alpha)).reshape(-1, *(1,) * (means.ndim - 1))
+    return alphas.astype(means.dtype), (1 - alphas).astype(means.dtype)
 
 
 def _cached_if_small(divisors: Callable[[], Array], window: Window, spatial: tuple[int, ...]) -> Callable[[], Array]:

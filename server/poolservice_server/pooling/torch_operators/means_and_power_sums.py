@@ -80,20 +80,22 @@ def lp_pool(planes: torch.Tensor, spec: LPPool1d | LPPool2d | LPPool3d) -> Tenso
 def mixed_pool(planes: torch.Tensor, spec: MixedPool1d | MixedPool2d | MixedPool3d) -> TensorResult:
     """Blend of maximum and mean of each window: y = alpha * max + (1 - alpha) * mean.
 
-    The mean counts padded zeros; the maximum ignores them.
+    The mean counts padded zeros; the maximum ignores them. With one alpha per channel, the planes are those of whole
+    samples.
 
     Shape:
         (P, *spatial) to (P, *out), out from `shapes.window_grid`.
 
     Source:
         Lee, Gallagher and Tu, "Generalizing Pooling Functions in Convolutional Neural Networks: Mixed, Gated, and
-        Tree", 2015.
+        Tree", 2016.
     """
     window = window_of(spec)
     widened = planes.to(torch.float32) if planes.dtype in (torch.float16, torch.bfloat16) else planes
     mean = _window_mean(widened, window, True, None)
     maximum = window_max(widened, window).to(mean.dtype)
-    return _to_result_dtype(maximum.mul_(spec.alpha).add_(mean.mul_(1 - spec.alpha)), planes), None
+    of_maximum, of_mean = _shares(spec.weight_of_maximum, mean)
+    return _to_result_dtype(maximum.mul_(of_maximum).add_(mean.mul_(of_mean)), planes), None
 
 
 def adaptive_avg_pool(
@@ -127,6 +129,14 @@ def global_avg_pool(planes: torch.Tensor, spec: GlobalSpec) -> TensorResult:
         Lin, Chen and Yan, "Network In Network", 2013.
     """
     return _to_result_dtype(_plane_mean(planes), planes), None
+
+
+def _shares(alpha: float | tuple[float, ...], mean: torch.Tensor) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+    """Return the weights of maximum and mean: alpha and 1 - alpha, for each plane if there is one alpha per channel."""
+    if isinstance(alpha, float):
+        return alpha, 1 - alpha
+    alphas = torch.tensor(alpha, dtype=torch.float64).repeat(len(mean) // len(alpha)).view(-1, *(1,) * (mean.ndim - 1))
+    return alphas.to(mean.device, mean.dtype), (1 - alphas).to(mean.device, mean.dtype)
 
 
 def _window_mean(planes: torch.Tensor, window: Window, count_include_pad: bool, divisor: int | None) -> torch.Tensor:

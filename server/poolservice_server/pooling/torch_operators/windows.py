@@ -79,7 +79,7 @@ class Windows:
             computed = functions(self._planes.flatten(1), *items)
             return tuple(values.sum(1).view(-1, *self._out) for values in computed)
         padded = self._padded(self._planes, 0.0)
-        if self._size > _MAX_VISITS and self._size * math.prod(self._out) <= _MAX_GATHERED * math.prod(self._spatial):
+        if self._gathers:
             items = (values.unsqueeze(-1) for values in per_window)
             computed = functions(self._gathered(padded), *items)
             return tuple(self._inside(values, self._gathered).sum(-1) for values in computed)
@@ -89,8 +89,24 @@ class Windows:
             computed = functions(values, *per_window)
             if inside is not None:
                 computed = torch.where(next(inside), computed, 0.0)
-            # The first one may be a view of the planes.
+            # The first may be a view of the planes, to which nothing may be added in place.
             total = total.add_(computed) if number > 1 else total + computed if number else computed
+        return total
+
+    def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the sum over each window of its values times their weights.
+
+        Args:
+            weights: (P, K), or (1, K) for all planes; K is the number of positions in a window.
+        """
+        padded = self._padded(self._planes, 0.0)
+        if self._gathers:
+            return (self._gathered(padded).flatten(1, -2) @ weights.unsqueeze(2)).view(-1, *self._out)
+        ones = (1,) * len(self._out)
+        total = torch.zeros((), dtype=self._planes.dtype, device=self._planes.device)
+        for number, (values, weight) in enumerate(zip(self._visits(padded), weights.unbind(1), strict=True)):
+            weight = weight.view(-1, *ones)
+            total = total.addcmul_(values, weight) if number else values * weight
         return total
 
     def values(self, fill: float) -> torch.Tensor:
@@ -111,6 +127,13 @@ class Windows:
         negated = object.__new__(Windows)
         negated.__dict__.update(self.__dict__, _planes=-self._planes)
         return negated
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether all values of all windows are gathered, rather than visited position by position."""
+        return self._size > _MAX_VISITS and self._size * math.prod(self._out) <= _MAX_GATHERED * math.prod(
+            self._spatial
+        )
 
     @cached_property
     def _all_full(self) -> bool:

@@ -1,0 +1,61 @@
+"""Operators that reduce a sample to one vector of length 1 with a value for each channel."""
+
+from typing import Any
+
+import torch
+
+
+def mac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Maximum of each channel, as a vector of length 1: (N, C, *spatial) to (N, C).
+
+    Source:
+        Razavian, Sullivan, Carlsson and Maki, "Visual Instance Retrieval with Deep Convolutional Networks", 2014.
+    """
+    return unit(samples.flatten(2).amax(2))
+
+
+def spoc(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Sum of each channel, with an optional Gaussian around the center, as a vector of length 1: to (N, C).
+
+    Source:
+        Babenko and Lempitsky, "Aggregating Deep Convolutional Features for Image Retrieval", 2015.
+    """
+    values = samples.flatten(2)
+    if not spec.center_prior:
+        return unit(values.sum(2))
+    spatial = samples.shape[2:]
+    deviation = min(spatial) / 6
+    prior = samples.new_ones(1)
+    for size in spatial:
+        distances = torch.arange(size, dtype=samples.dtype, device=samples.device) - (size - 1) / 2
+        prior = torch.outer(prior, torch.exp(-0.5 * (distances / deviation) ** 2)).flatten()
+    return unit(values @ prior)
+
+
+def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Sum of each channel with weights of positions and channels, as a vector of length 1: to (N, C).
+
+    Source:
+        Kalantidis, Mellina and Osindero, "Cross-dimensional Weighting for Aggregated Deep Convolutional Features",
+        2016.
+    """
+    values = samples.flatten(2)
+    sums = values.sum(1)
+    # Scaled to a largest sum of 1, whose powers do not overflow.
+    sums = sums / _or_one(sums.abs().amax(1, keepdim=True))
+    norm = sums.pow(spec.alpha).sum(1, keepdim=True).pow(1 / spec.alpha)
+    of_positions = (sums / _or_one(norm)).pow(1 / spec.beta)
+    filled = (values != 0).sum(2).to(samples.dtype) / values.shape[2]
+    of_channels = torch.where(filled > 0, torch.log(filled.sum(1, keepdim=True) / filled), 0.0)
+    return unit((values @ of_positions.unsqueeze(2)).squeeze(2) * of_channels)
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Return vectors (..., D) divided by their Euclidean norms; a zero vector stays zero."""
+    # Scaled to a largest value of 1, whose squares do not overflow.
+    scaled = vectors / _or_one(vectors.abs().amax(-1, keepdim=True))
+    return scaled / _or_one(scaled.square().sum(-1, keepdim=True).sqrt())
+
+
+def _or_one(divisors: torch.Tensor) -> torch.Tensor:
+    return torch.where(divisors == 0, 1.0, divisors)
