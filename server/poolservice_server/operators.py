@@ -58,6 +58,16 @@ def per_visit(steps: float, floats: float = 3.0) -> Cost:
     return cost
 
 
+def per_sorted(steps: float) -> Cost:
+    """Return the cost of so many steps for each value of each window, of which a bounded number is sorted at a time."""
+
+    def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
+        visits = sample.results * math.prod(spec.window_in(sample.spatial).kernel_size)
+        return steps * max(visits, sample.values), sample.values + sample.results + 3.0 * min(visits, 2**18)
+
+    return cost
+
+
 def _head_cost(spec: Any, sample: Sample) -> tuple[float, float]:
     cost: tuple[float, float] = spec.head.cost(sample)
     return cost

@@ -11,6 +11,7 @@ from tests.layers.head_folders import HEADS
 from poolservice.specs import (
     FractionalMaxPool2d,
     FractionalMaxPool3d,
+from tests.layers.head_folders import HEADS
 
 from poolservice.specs import (
     AdaptiveAvgMaxPool1d,

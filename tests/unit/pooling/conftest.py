@@ -109,7 +109,9 @@ def pool_with_torch(x: torch.Tensor, spec: PoolSpec) -> Any:
     """Return the result of torch.nn.functional, which must support the operator, the dimensions and the dtype."""
     dims = spec.spatial_dims
     function = getattr(F, f"{spec.operator}{dims}d")
-    parameters = {name: value for name, value in vars(spec).items() if name not in ("output_size", "norm_type")}
+    parameters = {
+        name: value for name, value in vars(spec).items() if name not in ("output_size", "norm_type", "absolute")
+    }
     if isinstance(spec, AdaptiveSpec):
         sizes = tuple(x.shape[i - dims] if size is None else size for i, size in enumerate(spec.sizes))
         return function(x, sizes if dims > 1 else sizes[0], **parameters)
