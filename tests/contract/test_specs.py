@@ -95,16 +95,8 @@ def test_parameters_have_the_names_order_and_defaults_of_torch(name: str) -> Non
     # What torch's layer gets with the input, such as the indices of MaxUnpool2d, is a parameter of the spec.
     with_the_input = set(inspect.signature(theirs.forward).parameters) - {"self", "input"}
 
-    def parameters(layer: Any) -> list[tuple[str, object]]:
-        return [
-            (one.name, one.default)
-            for one in inspect.signature(layer).parameters.values()
-            if one.name not in with_the_input and not one.name.startswith("_")
-        ]
-
-    expected = parameters(theirs)
-    # Parameters that torch lacks are behind torch's, and do nothing by default.
-    assert parameters(layer_named(name))[: len(expected)] == expected
+    own = [("absolute", False)] if name.startswith("LPPool") else []
+    assert parameters(layer_named(name)) == parameters(getattr(torch.nn, name)) + own
 
 
 @pytest.mark.parametrize("name", sorted(found.__name__ for found in LAYERS.values()))
@@ -232,6 +224,10 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "power 0": (lambda: specs.LPPool1d(0, 2), "norm_type: must be finite and other than 0"),
     "power is infinity": (lambda: specs.LPPool2d(float("inf"), 2), "(its limit at infinity is MaxPool); got inf"),
+    "power is -infinity": (
+        lambda: specs.LPPool2d(-float("inf"), 2, absolute=True),
+        "norm_type: must be finite and other than 0, or inf with absolute; got -inf",
+    ),
     "power is NaN": (lambda: specs.LPPool3d(float("nan"), 2), "norm_type: must be finite and other than 0"),
     "power is text": (
         lambda: specs.LPPool2d("2", 2),  # type: ignore[arg-type]

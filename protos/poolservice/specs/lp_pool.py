@@ -9,6 +9,8 @@ from poolservice.specs.base import Size, WindowSpec
 from poolservice.specs.result_types import Values
 from poolservice.specs.validation import real
 
+_LIMIT = " (its limit at infinity is MaxPool)"
+
 
 @dataclass(frozen=True, repr=False)
 class _LPPool(WindowSpec[Values]):
@@ -27,9 +29,8 @@ class _LPPool(WindowSpec[Values]):
             return
         if self.norm_type == 0 or not math.isfinite(self.norm_type):
             raise InvalidRequest(
-                "must be finite and other than 0, or inf with absolute"
-                if self.absolute
-                else f"must be finite and other than 0 (its limit at infinity is MaxPool); got {self.norm_type}",
+                f"must be finite and other than 0{', or inf with absolute' if self.absolute else _LIMIT}; "
+                f"got {self.norm_type}",
                 field="norm_type",
             )
 

@@ -75,9 +75,8 @@ def from_message(message: pool_pb2.PoolSpec) -> PoolSpec:
     """
     operator = message.WhichOneof("operator")
     if operator is None:
-        first = ", ".join(OPERATORS[:8])
         raise InvalidRequest(
-            f"is required: one of {first}, or of the others that GetServerInfo lists", field="operator"
+            f"is required: one of {', '.join(OPERATORS[:10])}, or another that GetServerInfo lists", field="operator"
         )
     layer = LAYERS.get((operator, message.spatial_dims))
     if layer is None:

@@ -10,6 +10,7 @@ from poolservice_server.pooling.torch_operators.windows import Windows
 
 # Between these, a sum of exponentials has lost no term to underflow that matters, and no term has overflowed.
 _SUMS_IN_RANGE = {torch.float32: (1e-30, 1e30), torch.float64: (1e-290, 1e290)}
+_LEAST_FACTOR = 1e-37
 
 
 def soft_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -59,26 +60,31 @@ def lse_plus(values: torch.Tensor, spec: Any) -> torch.Tensor:
 
 def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Tensor:
     windows = Windows(planes, spec)
-    low, high = _SUMS_IN_RANGE[planes.dtype]
     exponentials = (planes * alpha).exp_()
     weights = windows.total(exponentials)
-    if is_within(weights, low, high):
+    if is_within(weights, *_SUMS_IN_RANGE[planes.dtype]):
         sums = windows.total(exponentials.mul_(planes))
-        if is_within(sums, -high, high):
+        if bool(sums.isfinite().all()):
             return sums.div_(weights)
+    # With a factor of 0, the exponentials of padding would not be 0.
     if isinstance(alpha, torch.Tensor):
         keys = torch.where(alpha < 0, -planes, planes)
+        factor: PerPlane = alpha.abs().clamp_(min=_LEAST_FACTOR)
     else:
         keys = -planes if alpha < 0 else planes
-    _, (weights, sums) = exponential_sums(windows, keys, abs(alpha), planes)
-    return sums.div_(weights)
+        factor = max(abs(alpha), _LEAST_FACTOR)
+    _, (weights, sums) = exponential_sums(windows, keys, factor, planes / windows.scale)
+    return sums.div_(weights).mul_(windows.scale)
 
 
 def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     windows = Windows(planes, spec)
     # exp(r * x) - 1 keeps the digits of small values, for which exp(r * x) is close to 1.
     means = windows.total((planes * r).expm1_()).div_(windows.divisor)
-    if is_within(means, -0.9, _SUMS_IN_RANGE[planes.dtype][1]):
-        return means.log1p_().div_(r)
+    low, high = -0.9, _SUMS_IN_RANGE[planes.dtype][1]
+    inside = (means >= low) & (means <= high)
+    logarithms = means.log1p_().div_(r)
+    if bool(inside.all()):
+        return logarithms
     maximum, (weights,) = exponential_sums(windows, planes, r)
-    return weights.div_(windows.divisor).log_().div_(r).add_(maximum)
+    return torch.where(inside, logarithms, weights.div_(windows.divisor).log_().div_(r).add_(maximum))

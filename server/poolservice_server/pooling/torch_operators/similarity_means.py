@@ -1,6 +1,5 @@
 """Means that weight each value by its similarity to the mean of its window."""
 
-import math
 from typing import Any
 
 import torch
@@ -19,10 +18,8 @@ def edscw_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
     """
-    windows = Windows(planes, spec)
-    # The coefficient does not change with a factor, and with this one, no sum over a window overflows. A power of 2
-    # rounds nothing.
-    scale = 2.0 ** math.ceil(math.log2(windows.size))
+    scale = Windows(planes, spec).scale
+    # The coefficient does not change with a factor.
     scaled = planes / scale
     windows = Windows(scaled, spec)
     magnitude = windows.total(scaled).div_(windows.divisor).abs_()
@@ -37,7 +34,7 @@ def ada_pool(values: torch.Tensor, spec: Any) -> torch.Tensor:
         Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
     """
     if spec.beta_map is not None:
-        beta = torch.tensor(spec.beta_map.array, dtype=values.dtype, device=values.device)
+        beta = torch.tensor(spec.beta_map.array.astype("float64"), dtype=values.dtype, device=values.device)
         return _blend(values, spec, beta)
     return with_numbers(values, spec.beta, lambda planes, beta: _blend(planes, spec, beta))
 

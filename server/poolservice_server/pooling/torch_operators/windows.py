@@ -65,7 +65,8 @@ class Windows:
         """Return the sum over each window of a function of its values. See `total` if it needs nothing of the window.
 
         Args:
-            function: takes values and, for each of `per_window`, the items of their windows; it computes elementwise.
+            function: takes values and, for each of `per_window`, the items of their windows; it computes
+                new values elementwise.
             per_window: values that have one item for each window.
         """
         return self.sums(lambda *values: (function(*values),), *per_window)[0]
@@ -88,10 +89,14 @@ class Windows:
         for values in self._visits(padded):
             computed = functions(values, *per_window)
             if inside is not None:
-                computed = torch.where(next(inside), computed, 0.0)
-            # The first may be a view of the planes, to which nothing may be added in place.
-            total = total.add_(computed) if number > 1 else total + computed if number else computed
-        return total
+                mask = next(inside)
+                computed = tuple(torch.where(mask, one, 0.0) for one in computed)
+            if totals:
+                for total, one in zip(totals, computed, strict=True):
+                    total.add_(one)
+            else:
+                totals = computed
+        return totals
 
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
         """Return the sum over each window of its values times their weights.
@@ -99,15 +104,38 @@ class Windows:
         Args:
             weights: (P, K), or (1, K) for all planes; K is the number of positions in a window.
         """
-        padded = self._padded(self._planes, 0.0)
-        if self._gathers:
-            return (self._gathered(padded).flatten(1, -2) @ weights.unsqueeze(2)).view(-1, *self._out)
-        ones = (1,) * len(self._out)
-        total = torch.zeros((), dtype=self._planes.dtype, device=self._planes.device)
-        for number, (values, weight) in enumerate(zip(self._visits(padded), weights.unbind(1), strict=True)):
-            weight = weight.view(-1, *ones)
-            total = total.addcmul_(values, weight) if number else values * weight
-        return total
+        kernel_size, strides, paddings, dilations, _ = self._window
+        padding, stride, out = paddings[dimension], strides[dimension], self._out[dimension]
+        beyond = (out - 1) * stride + self._extents[dimension] - padding - self._spatial[dimension]
+        if padding or beyond > 0:
+            behind = [0] * 2 * (len(self._spatial) - dimension - 1)
+            values = F.pad(values, [*behind, padding, max(0, beyond)], value=fill)
+        starts = range(0, dilations[dimension] * kernel_size[dimension], dilations[dimension])
+        span = (out - 1) * stride + 1
+        axis = dimension + 1
+        return [
+            values.narrow(axis, start, span)[(slice(None),) * axis + (slice(None, None, stride),)] for start in starts
+        ]
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether there is one window, which covers the plane."""
+        return self._is_plane
+
+    @property
+    def size(self) -> int:
+        """The number of positions in a window."""
+        return self._size
+
+    @property
+    def scale(self) -> float:
+        """A power of 2. Sums over a window of values divided by it do not overflow, and no digit is lost."""
+        return 2.0 ** math.ceil(math.log2(self._size))
+
+    @property
+    def divisor(self) -> torch.Tensor | int:
+        """The number of values in each window: one number if all windows lie in the plane, else (1, *out)."""
+        return self._size if self._all_full else self.count
 
     def values(self, fill: float) -> torch.Tensor:
         """Return the values of each window, (P, *out, K), with `fill` in the places that belong to no window."""
