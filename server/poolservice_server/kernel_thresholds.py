@@ -120,4 +120,4 @@ TILE_GROUP_BYTES = 2**22
 MAX_WIDENED_VALUES = 2**20
 
 #: Bytes of channels, as float32, that an operator with several passes over its intermediates pools at a time.
-SAMPLE_GROUP_BYTES = 2**18
+SAMPLE_GROUP_BYTES = 2**20

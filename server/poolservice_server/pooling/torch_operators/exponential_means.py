@@ -5,11 +5,13 @@ from typing import Any
 import torch
 
 from poolservice_server.pooling.torch_operators.channel_parameters import with_numbers
-from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, exponential_sums, is_within
+from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, exponential_sums, largest_magnitude
 from poolservice_server.pooling.torch_operators.windows import Windows
 
-# Between these, a sum of exponentials has lost no term to underflow that matters, and no term has overflowed.
-_SUMS_IN_RANGE = {torch.float32: (1e-30, 1e30), torch.float64: (1e-290, 1e290)}
+# Up to these magnitudes of exponents, and of values, no sum of exponentials overflows, and none underflows.
+_LARGEST_EXPONENT = {torch.float32: 40.0, torch.float64: 400.0}
+_LARGEST_VALUE = 1e9
+# With a factor of 0, the exponentials of padding would not be 0.
 _LEAST_FACTOR = 1e-37
 
 
@@ -60,13 +62,11 @@ def lse_plus(values: torch.Tensor, spec: Any) -> torch.Tensor:
 
 def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Tensor:
     windows = Windows(planes, spec)
-    exponentials = (planes * alpha).exp_()
-    weights = windows.total(exponentials)
-    if is_within(weights, *_SUMS_IN_RANGE[planes.dtype]):
-        sums = windows.total(exponentials.mul_(planes))
-        if bool(sums.isfinite().all()):
-            return sums.div_(weights)
-    # With a factor of 0, the exponentials of padding would not be 0.
+    largest = largest_magnitude(planes)
+    if largest <= _LARGEST_VALUE and largest * _extent(alpha)[1] <= _LARGEST_EXPONENT[planes.dtype]:
+        exponentials = (planes * alpha).exp_()
+        weights = windows.total(exponentials)
+        return windows.total(exponentials.mul_(planes)).div_(weights)
     if isinstance(alpha, torch.Tensor):
         keys = torch.where(alpha < 0, -planes, planes)
         factor: PerPlane = alpha.abs().clamp_(min=_LEAST_FACTOR)
@@ -79,12 +79,31 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
 
 def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     windows = Windows(planes, spec)
+    largest = largest_magnitude(planes)
+    least_r, largest_r = _extent(r)
+    limit = _LARGEST_EXPONENT[planes.dtype]
+    if largest * least_r > 1:
+        return _log_of_large_mean(windows, planes, r, moderate=largest * largest_r <= limit)
     # exp(r * x) - 1 keeps the digits of small values, for which exp(r * x) is close to 1.
-    means = windows.total((planes * r).expm1_()).div_(windows.divisor)
-    low, high = -0.9, _SUMS_IN_RANGE[planes.dtype][1]
-    inside = (means >= low) & (means <= high)
+    means = windows.total((planes * r).clamp_(-limit, limit).expm1_()).div_(windows.divisor)
+    is_small = (means >= -0.9) & (means <= 10)
     logarithms = means.log1p_().div_(r)
-    if bool(inside.all()):
+    if bool(is_small.all()):
         return logarithms
+    large = _log_of_large_mean(windows, planes, r, moderate=largest * largest_r <= limit)
+    return torch.where(is_small, logarithms, large)
+
+
+def _log_of_large_mean(windows: Windows, planes: torch.Tensor, r: PerPlane, *, moderate: bool) -> torch.Tensor:
+    if moderate:
+        return windows.total((planes * r).exp_()).div_(windows.divisor).log_().div_(r)
     maximum, (weights,) = exponential_sums(windows, planes, r)
-    return torch.where(inside, logarithms, weights.div_(windows.divisor).log_().div_(r).add_(maximum))
+    return weights.div_(windows.divisor).log_().div_(r).add_(maximum)
+
+
+def _extent(factor: PerPlane) -> tuple[float, float]:
+    """Return the least and the largest magnitude of a factor."""
+    if isinstance(factor, float):
+        return abs(factor), abs(factor)
+    lowest, highest = torch.aminmax(factor.abs())
+    return float(lowest), float(highest)

@@ -1,5 +1,6 @@
 """Sums of exponentials over windows, which overflow nowhere because each is relative to the largest of its window."""
 
+import math
 from functools import reduce
 
 import torch
@@ -32,7 +33,7 @@ def exponential_sums(
     for dimension in range(windows.dims):
         parts = windows.parts(maximum, dimension, -torch.inf)
         maximum = reduce(torch.maximum, parts).clamp(-limit, limit)
-        exponentials = [(part - maximum).mul_(factor).exp_() for part in parts]
+        exponentials = [_exponentials((part - maximum).mul_(factor)) for part in parts]
         sums = [
             added([part * one for part, one in zip(windows.parts(old, dimension, 0.0), exponentials, strict=True)])
             for old in sums
@@ -49,12 +50,19 @@ def _sums_of_planes(
     limit = torch.finfo(keys.dtype).max
     flat = keys.flatten(1)
     maximum = flat.amax(1, keepdim=True).clamp_(-limit, limit)
-    exponentials = (flat - maximum).mul_(factor if isinstance(factor, float) else factor.view(-1, 1)).exp_()
+    exponentials = _exponentials((flat - maximum).mul_(factor if isinstance(factor, float) else factor.view(-1, 1)))
     sums = [exponentials.sum(1), *((exponentials * one.flatten(1)).sum(1) for one in values)]
     return maximum.view(-1, *ones), [one.view(-1, *ones) for one in sums]
 
 
-def is_within(sums: torch.Tensor, low: float, high: float) -> bool:
-    """Return True if all sums are in a range, so that none of them overflowed, lost its terms or is NaN."""
-    lowest, highest = torch.aminmax(sums)
-    return bool(lowest >= low) and bool(highest <= high)
+def _exponentials(exponents: torch.Tensor) -> torch.Tensor:
+    """Return the exponentials of exponents of at most 0, in their place."""
+    # Exponentials that are no normal numbers take ten times as long. They become 0.
+    least = torch.finfo(exponents.dtype).tiny
+    return exponents.clamp_(min=math.log(least)).exp_().sub_(least).clamp_(min=0.0)
+
+
+def largest_magnitude(values: torch.Tensor) -> float:
+    """Return the largest magnitude of the values, or NaN if one is NaN."""
+    lowest, highest = torch.aminmax(values)
+    return float(torch.maximum(-lowest, highest))

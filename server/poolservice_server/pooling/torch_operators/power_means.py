@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from poolservice_server.pooling.torch_operators.channel_parameters import with_numbers
-from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, exponential_sums, is_within
+from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, exponential_sums
 from poolservice_server.pooling.torch_operators.windows import Windows
 
 # The powers that torch computes by multiplications.
@@ -56,7 +56,9 @@ def _power_mean(planes: torch.Tensor, spec: Any, p: PerPlane) -> torch.Tensor:
 def _root_of_sum(windows: Windows, planes: torch.Tensor, p: PerPlane, divisor: torch.Tensor | int) -> torch.Tensor:
     """Return (sum of x^p / divisor)^(1 / p) for each window of planes without negative values."""
     total = windows.total(_power(planes, p))
-    if is_within(total, *_SUMS_IN_RANGE[planes.dtype]):
+    lowest, highest = torch.aminmax(total)
+    low, high = _SUMS_IN_RANGE[planes.dtype]
+    if bool(lowest >= low) and bool(highest <= high):
         return _power(total.div_(divisor), 1 / p)
     # The logarithms' order is that of the powers, and the largest one of a window is subtracted from the others.
     sign = 1.0 if isinstance(p, torch.Tensor) or p > 0 else -1.0

@@ -18,12 +18,13 @@ def edscw_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
     """
-    scale = Windows(planes, spec).scale
-    # The coefficient does not change with a factor.
+    # The coefficient does not change with a factor. With this one, nothing below is close to overflow.
+    scale = 16 * Windows(planes, spec).scale
     scaled = planes / scale
     windows = Windows(scaled, spec)
-    magnitude = windows.total(scaled).div_(windows.divisor).abs_()
-    sums, weights = windows.sums(_similarity_weights, magnitude)
+    mean = windows.total(scaled).div_(windows.divisor)
+    half_inverse = mean.abs_().clamp_(min=torch.finfo(planes.dtype).tiny).reciprocal_().mul_(0.5)
+    sums, weights = windows.weighted_sums(_exponentials, half_inverse)
     return sums.div_(weights).mul_(scale)
 
 
@@ -43,11 +44,8 @@ def _blend(planes: torch.Tensor, spec: Any, beta: PerPlane) -> torch.Tensor:
     return edscw_pool(planes, spec).mul_(beta).add_(em_pool(planes, spec).mul_(1 - beta))
 
 
-def _similarity_weights(values: torch.Tensor, magnitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weighted values and the weights, exp(d - 1), for windows with this magnitude of the mean."""
-    # With the ratio t of the smaller magnitude to the larger one, d is 2 * t / (1 + t^2), where no square overflows.
-    magnitudes = values.abs()
-    larger = torch.maximum(magnitudes, magnitude).clamp_(min=torch.finfo(values.dtype).tiny)
-    ratio = torch.minimum(magnitudes, magnitude).div_(larger)
-    weights = (ratio * 2).div_(ratio.square_().add_(1)).sub_(1).exp_()
-    return values * weights, weights
+def _exponentials(values: torch.Tensor, half_inverse: torch.Tensor) -> torch.Tensor:
+    """Return exp(d) for values of windows with this half of the inverse of |a|; 1 for a value of 0."""
+    # With h = |x| / |a| / 2, d is 1 / (h + 0.25 / h), where no square overflows.
+    half_ratio = values.abs().mul_(half_inverse)
+    return half_ratio.add_(half_ratio.reciprocal(), alpha=0.25).reciprocal_().exp_()

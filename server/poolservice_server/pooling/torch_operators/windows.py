@@ -65,38 +65,55 @@ class Windows:
         """Return the sum over each window of a function of its values. See `total` if it needs nothing of the window.
 
         Args:
-            function: takes values and, for each of `per_window`, the items of their windows; it computes
-                new values elementwise.
+            function: takes values and, for each of `per_window`, the items of their windows; it computes new values
+                elementwise.
             per_window: values that have one item for each window.
         """
-        return self.sums(lambda *values: (function(*values),), *per_window)[0]
-
-    def sums(
-        self, functions: Callable[..., tuple[torch.Tensor, ...]], *per_window: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        """Return the sums over each window of several functions of its values; see `sum`."""
         if self._is_plane:
             items = (values.reshape(-1, 1) for values in per_window)
-            computed = functions(self._planes.flatten(1), *items)
-            return tuple(values.sum(1).view(-1, *self._out) for values in computed)
+            return function(self._planes.flatten(1), *items).sum(1).view(-1, *self._out)
         padded = self._padded(self._planes, 0.0)
-        if self._gathers:
+        if self._is_gathered:
             items = (values.unsqueeze(-1) for values in per_window)
-            computed = functions(self._gathered(padded), *items)
-            return tuple(self._inside(values, self._gathered).sum(-1) for values in computed)
+            computed = function(self._gathered(padded), *items)
+            return self._inside(computed, self._gathered).sum(-1)
+        visits = self._visits(padded)
         inside = None if self._all_full else self._visits(self._mask)
-        totals: tuple[torch.Tensor, ...] = ()
-        for values in self._visits(padded):
-            computed = functions(values, *per_window)
+        total = torch.zeros((), dtype=self._planes.dtype, device=self._planes.device)
+        for number, values in enumerate(visits):
+            computed = function(values, *per_window)
             if inside is not None:
-                mask = next(inside)
-                computed = tuple(torch.where(mask, one, 0.0) for one in computed)
-            if totals:
-                for total, one in zip(totals, computed, strict=True):
-                    total.add_(one)
-            else:
-                totals = computed
-        return totals
+                computed = torch.where(next(inside), computed, 0.0)
+            total = total.add_(computed) if number else computed
+        return total
+
+    def weighted_sums(self, weigh: Elementwise, per_window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum over each window of value * weight, and that of the weights.
+
+        Args:
+            weigh: takes values and the items of their windows, and computes their weights elementwise: 1 for a 0.
+            per_window: one item for each window.
+        """
+        if self._is_plane:
+            values = self._planes.flatten(1)
+            weights = weigh(values, per_window.reshape(-1, 1))
+            return (values * weights).sum(1).view(-1, *self._out), weights.sum(1).view(-1, *self._out)
+        padded = self._padded(self._planes, 0.0)
+        if self._is_gathered:
+            values = self._gathered(padded)
+            weights = weigh(values, per_window.unsqueeze(-1))
+            sums, total = (values * weights).sum(-1), weights.sum(-1)
+        else:
+            visits = self._visits(padded)
+            first = next(visits)
+            total = weigh(first, per_window)
+            sums = first * total
+            for values in visits:
+                weights = weigh(values, per_window)
+                total.add_(weights)
+                sums.addcmul_(values, weights)
+        # Each position in the padding has the weight 1.
+        return sums, total if self._all_full else total.sub_(self._size - self.count)
 
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
         """Return the sum over each window of its values times their weights.
@@ -118,14 +135,15 @@ class Windows:
         ]
 
     @property
+    def _is_gathered(self) -> bool:
+        """Whether sums gather the values of all windows, instead of visiting position by position."""
+        many = self._size > _MAX_VISITS
+        return many and self._size * math.prod(self._out) <= _MAX_GATHERED * math.prod(self._spatial)
+
+    @property
     def is_plane(self) -> bool:
         """Whether there is one window, which covers the plane."""
         return self._is_plane
-
-    @property
-    def size(self) -> int:
-        """The number of positions in a window."""
-        return self._size
 
     @property
     def scale(self) -> float:
