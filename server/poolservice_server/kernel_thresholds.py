@@ -119,5 +119,10 @@ TILE_GROUP_BYTES = 2**22
 #: integers, or converts one row of tiles at a time. Rows: --only "224x224 torch.uint8".
 MAX_WIDENED_VALUES = 2**20
 
+#: Positions in a window up to which sums that need something of each window visit position by position. Above, all
+#: values of all windows are gathered, if they take no more than WINDOW_MAX_GATHERED times the memory of the planes.
+WINDOW_MAX_VISITS = 64
+WINDOW_MAX_GATHERED = 16
+
 #: Bytes of channels, as float32, that an operator with several passes over its intermediates pools at a time.
 SAMPLE_GROUP_BYTES = 2**20

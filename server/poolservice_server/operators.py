@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poolservice.specs import LAYERS, PoolSpec, WindowSpec
-from poolservice_server.tensor_operator_costs import average_unpooling, box_bins
+from poolservice_server import window_mean_costs
 
 
 class Sample(NamedTuple):
@@ -98,7 +98,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "max_pool": _CLASSIC,
         "min_pool": _CLASSIC,
         "avg_pool": _CLASSIC,
-        "lp_pool": _CLASSIC._replace(commutes_with_scale=False, cost=per_visit(8)),
+        "lp_pool": _CLASSIC._replace(commutes_with_scale=False, cost=window_mean_costs.power_mean),
         "mixed_pool": _CLASSIC,
         "adaptive_max_pool": _CLASSIC,
         "adaptive_avg_pool": _CLASSIC,
@@ -108,16 +108,16 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         # Its layers have estimates of their own.
         "sequential": Operator(),
         # Power and exponential means.
-        "soft_pool": Operator(per_visit(8)),
-        "gem_pool": Operator(per_visit(8)),
-        "ggem_pool": Operator(per_visit(8)),
-        "power_avg_pool": Operator(per_visit(8)),
-        "lse_pool": Operator(per_visit(8)),
-        "lse_plus": Operator(per_visit(8)),
-        "alpha_softmax_pool": Operator(per_visit(8)),
-        "em_pool": Operator(per_visit(8)),
-        "edscw_pool": Operator(per_visit(8)),
-        "ada_pool": Operator(per_visit(8)),
+        "soft_pool": Operator(window_mean_costs.softmax_mean),
+        "gem_pool": Operator(window_mean_costs.power_mean),
+        "ggem_pool": Operator(window_mean_costs.power_mean),
+        "power_avg_pool": Operator(window_mean_costs.power_mean),
+        "lse_pool": Operator(window_mean_costs.log_mean_exp),
+        "lse_plus": Operator(window_mean_costs.log_mean_exp),
+        "alpha_softmax_pool": Operator(window_mean_costs.softmax_mean),
+        "em_pool": Operator(window_mean_costs.softmax_mean),
+        "edscw_pool": Operator(window_mean_costs.similarity_mean),
+        "ada_pool": Operator(window_mean_costs.ada_mean),
         # Order statistics and sampling.
         "median_pool": Operator(per_sorted(3)),
         "rank_pool": Operator(per_sorted(3)),

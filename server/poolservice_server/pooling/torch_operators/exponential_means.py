@@ -64,7 +64,7 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
     windows = Windows(planes, spec)
     largest = largest_magnitude(planes)
     if largest <= _LARGEST_VALUE and largest * _extent(alpha)[1] <= _LARGEST_EXPONENT[planes.dtype]:
-        exponentials = (planes * alpha).exp_()
+        exponentials = _exponentials(planes, alpha)
         weights = windows.total(exponentials)
         return windows.total(exponentials.mul_(planes)).div_(weights)
     if isinstance(alpha, torch.Tensor):
@@ -96,9 +96,15 @@ def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
 
 def _log_of_large_mean(windows: Windows, planes: torch.Tensor, r: PerPlane, *, moderate: bool) -> torch.Tensor:
     if moderate:
-        return windows.total((planes * r).exp_()).div_(windows.divisor).log_().div_(r)
+        return windows.total(_exponentials(planes, r)).div_(windows.divisor).log_().div_(r)
     maximum, (weights,) = exponential_sums(windows, planes, r)
     return weights.div_(windows.divisor).log_().div_(r).add_(maximum)
+
+
+def _exponentials(planes: torch.Tensor, factor: PerPlane) -> torch.Tensor:
+    if isinstance(factor, float) and factor == 1:
+        return planes.exp()
+    return (planes * factor).exp_()
 
 
 def _extent(factor: PerPlane) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from functools import reduce
 
 import torch
 
-from poolservice_server.pooling.torch_operators.windows import Windows, added
+from poolservice_server.pooling.torch_operators.windows import Windows
 
 #: A number, or one for each plane: (P, 1, ...), or (1, 1, ...).
 PerPlane = float | torch.Tensor
@@ -33,13 +33,20 @@ def exponential_sums(
     for dimension in range(windows.dims):
         parts = windows.parts(maximum, dimension, -torch.inf)
         maximum = reduce(torch.maximum, parts).clamp(-limit, limit)
-        exponentials = [_exponentials((part - maximum).mul_(factor)) for part in parts]
-        sums = [
-            added([part * one for part, one in zip(windows.parts(old, dimension, 0.0), exponentials, strict=True)])
-            for old in sums
-        ]
+        sums_of_parts = [windows.parts(one, dimension, 0.0) for one in sums]
+        for number, part in enumerate(parts):
+            exponentials = _exponentials((part - maximum).mul_(factor))
+            if not number:
+                sums = [one[0] * exponentials for one in sums_of_parts]
+                if not dimension:
+                    weights = exponentials
+                continue
+            for total, one in zip(sums, sums_of_parts, strict=True):
+                total.addcmul_(one[number], exponentials)
+            if not dimension:
+                weights.add_(exponentials)
         if not dimension:
-            sums.insert(0, added(exponentials))
+            sums.insert(0, weights)
     return maximum, sums
 
 
@@ -57,12 +64,12 @@ def _sums_of_planes(
 
 def _exponentials(exponents: torch.Tensor) -> torch.Tensor:
     """Return the exponentials of exponents of at most 0, in their place."""
-    # Exponentials that are no normal numbers take ten times as long. They become 0.
+    # Arithmetic with numbers below the least normal one takes ten times as long. Such exponentials become 0.
     least = torch.finfo(exponents.dtype).tiny
-    return exponents.clamp_(min=math.log(least)).exp_().sub_(least).clamp_(min=0.0)
+    return torch.threshold_(exponents.clamp_(min=math.log(2 * least)).exp_(), 3 * least, 0.0)
 
 
 def largest_magnitude(values: torch.Tensor) -> float:
     """Return the largest magnitude of the values, or NaN if one is NaN."""
     lowest, highest = torch.aminmax(values)
-    return float(torch.maximum(-lowest, highest))
+    return max(-lowest.item(), highest.item())

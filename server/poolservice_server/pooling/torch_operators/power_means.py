@@ -8,8 +8,6 @@ from poolservice_server.pooling.torch_operators.channel_parameters import with_n
 from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, exponential_sums
 from poolservice_server.pooling.torch_operators.windows import Windows
 
-# The powers that torch computes by multiplications.
-_MULTIPLIED = (1.0, 2.0, 3.0)
 # Between these, a sum of powers has lost no term to underflow that matters, and no term has overflowed.
 _SUMS_IN_RANGE = {torch.float32: (1e-30, 1e38), torch.float64: (1e-290, 1e308)}
 
@@ -55,20 +53,13 @@ def _power_mean(planes: torch.Tensor, spec: Any, p: PerPlane) -> torch.Tensor:
 
 def _root_of_sum(windows: Windows, planes: torch.Tensor, p: PerPlane, divisor: torch.Tensor | int) -> torch.Tensor:
     """Return (sum of x^p / divisor)^(1 / p) for each window of planes without negative values."""
-    total = windows.total(_power(planes, p))
+    total = windows.total(planes.pow(p))
     lowest, highest = torch.aminmax(total)
     low, high = _SUMS_IN_RANGE[planes.dtype]
-    if bool(lowest >= low) and bool(highest <= high):
-        return _power(total.div_(divisor), 1 / p)
+    if lowest.item() >= low and highest.item() <= high:
+        return total.div_(divisor).pow_(1 / p)
     # The logarithms' order is that of the powers, and the largest one of a window is subtracted from the others.
     sign = 1.0 if isinstance(p, torch.Tensor) or p > 0 else -1.0
     maximum, (weights,) = exponential_sums(windows, planes.log().mul_(sign), p * sign)
     logarithm = weights.div_(divisor).log_().div_(p * sign).add_(maximum)
     return logarithm.mul_(sign).exp_()
-
-
-def _power(values: torch.Tensor, p: PerPlane) -> torch.Tensor:
-    """Return new values x^p."""
-    if isinstance(p, float) and p in _MULTIPLIED:
-        return values.pow(p)
-    return values.log().mul_(p).exp_()

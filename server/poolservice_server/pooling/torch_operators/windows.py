@@ -9,13 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from poolservice.specs import WindowSpec
+from poolservice_server.kernel_thresholds import WINDOW_MAX_GATHERED, WINDOW_MAX_VISITS
 from poolservice_server.operator_shapes import window_grid
 from poolservice_server.pooling.torch_operators.extremes import window_max
-
-# Up to this many positions, windows are visited position by position; above, all of their values are gathered if that
-# takes no more than so many times the memory of the planes.
-_MAX_VISITS = 64
-_MAX_GATHERED = 16
 
 #: Computes something of values of windows and, broadcast to their shape, of further values for each window.
 Elementwise = Callable[..., torch.Tensor]
@@ -137,8 +133,8 @@ class Windows:
     @property
     def _is_gathered(self) -> bool:
         """Whether sums gather the values of all windows, instead of visiting position by position."""
-        many = self._size > _MAX_VISITS
-        return many and self._size * math.prod(self._out) <= _MAX_GATHERED * math.prod(self._spatial)
+        many = self._size > WINDOW_MAX_VISITS
+        return many and self._size * math.prod(self._out) <= WINDOW_MAX_GATHERED * math.prod(self._spatial)
 
     @property
     def is_plane(self) -> bool:
