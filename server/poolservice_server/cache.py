@@ -25,10 +25,11 @@ MAX_BYTES = {
     "image_plans": 2 * _MIB,
     "backbone_plans": _MIB // 2,
     "kernels": 6 * _MIB,
-    "gather_indices": 8 * _MIB,
+    "gather_indices": 15 * _MIB // 2,
     "windows": _MIB,
     "windows_2d": _MIB,
     "layouts": _MIB,
+    "sorting_networks": _MIB // 2,
 }
 
 # An entry of a dictionary: its slot, its hash, and the slots that the dictionaries keep free.

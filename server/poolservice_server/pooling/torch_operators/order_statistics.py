@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from poolservice_server.pooling.torch_operators.sorting_networks import values_of_ranks
-from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces
+from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces, gathered, places
 
 # A network sorts windows of at most so many values, if there are so many windows that its many calls pay off.
 _MAX_NETWORK = 16
 _MIN_NETWORK_WINDOWS = 2048
-# torch's topk is faster than sorting if windows are so large and it selects at most this share of their values.
-_MIN_TOPK_SIZE = 512
+# From so many values on, selecting is faster than sorting. torch's topk is faster still if it selects few of them.
+_MIN_SELECTION = 512
 _MIN_TOPK_RATIO = 64
 
 #: Returns the first and the last rank to average, from 0 for the smallest value, of a window of so many values.
@@ -99,8 +99,8 @@ def _mean_of_bounds(
     """Return the mean of the ranks of windows (p, *o, *kernel), by the number of values of a window."""
     if _suits_network(view):
         ranks = frozenset(rank for low, high in bounds.values() for rank in range(low, high + 1))
-        places = values_of_ranks(_places(view), ranks)
-        means = {count: _mean(places[low : high + 1]) for count, (low, high) in bounds.items()}
+        ordered = values_of_ranks(places(view), ranks)
+        means = {count: _mean(ordered[low : high + 1]) for count, (low, high) in bounds.items()}
         _, result = means.popitem()
         if counts is not None:
             for count, mean in means.items():
@@ -109,13 +109,20 @@ def _mean_of_bounds(
     if counts is not None:
         return _mean_of_varied_bounds(_sorted(view), counts, bounds)
     ((low, high),) = bounds.values()
-    values = _gathered(view)
+    values = gathered(view)
     size = values.shape[-1]
-    if size >= _MIN_TOPK_SIZE and high == size - 1 and (size - low) * _MIN_TOPK_RATIO <= size:
+    if size >= _MIN_SELECTION and high == size - 1 and (size - low) * _MIN_TOPK_RATIO <= size:
         # topk counts NaN as the largest value.
         return values.topk(size - low, -1, sorted=False).values.mean(-1)
+    if size >= _MIN_SELECTION and values.is_cpu:
+        selected = torch.from_numpy(np.partition(values.numpy(), sorted({low, high}), -1))
+        return _with_nan(_mean_between(selected, low, high), values.amax(-1))
     values = _sorted(view)
-    return _with_nan(values[..., low] if low == high else values[..., low : high + 1].mean(-1), values)
+    return _with_nan(_mean_between(values, low, high), values[..., -1])
+
+
+def _mean_between(values: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    return values[..., low] if low == high else values[..., low : high + 1].mean(-1)
 
 
 def _mean_of_varied_bounds(
@@ -125,10 +132,10 @@ def _mean_of_varied_bounds(
     table = torch.tensor([bounds[count] for count in sorted(bounds)], device=values.device)
     low, high = table[torch.searchsorted(numbers, counts.contiguous())].unsqueeze(-2).unbind(-1)
     if all(first == last for first, last in bounds.values()):
-        return _with_nan(values.gather(-1, low).squeeze(-1), values)
-    places = torch.arange(values.shape[-1], device=values.device)
-    inside = torch.where((places >= low) & (places <= high), values, 0.0)
-    return _with_nan(inside.sum(-1) / (high - low + 1).squeeze(-1), values)
+        return _with_nan(values.gather(-1, low).squeeze(-1), values[..., -1])
+    ranks = torch.arange(values.shape[-1], device=values.device)
+    inside = torch.where((ranks >= low) & (ranks <= high), values, 0.0)
+    return _with_nan(inside.sum(-1) / (high - low + 1).squeeze(-1), values[..., -1])
 
 
 def _weighted_sum(
@@ -141,15 +148,15 @@ def _weighted_sum(
         counted = weights != 0
         if counts is not None:
             counted = counted & (torch.arange(size, device=view.device) >= size - counts.unsqueeze(-1))
-        return _with_nan(torch.where(counted, values * weights, 0.0).sum(-1), values)
-    places = values_of_ranks(_places(view), ranks)
+        return _with_nan(torch.where(counted, values * weights, 0.0).sum(-1), values[..., -1])
+    ordered = values_of_ranks(places(view), ranks)
     total = torch.zeros((), dtype=view.dtype, device=view.device)
     for rank in ranks:
         counted = weights[..., rank] != 0
         if counts is not None:
             counted = counted & (counts >= size - rank)
-        total = total + torch.where(counted, places[rank] * weights[..., rank], 0.0)
-    return total.masked_fill(places[min(ranks)].isnan(), math.nan)
+        total = total + torch.where(counted, ordered[rank] * weights[..., rank], 0.0)
+    return total.masked_fill(ordered[min(ranks)].isnan(), math.nan)
 
 
 def _suits_network(view: torch.Tensor) -> bool:
@@ -158,22 +165,9 @@ def _suits_network(view: torch.Tensor) -> bool:
     return size <= _MAX_NETWORK and windows >= _MIN_NETWORK_WINDOWS
 
 
-def _places(view: torch.Tensor) -> list[torch.Tensor]:
-    """Return for each place in the window the values of all windows there."""
-    first = (view.ndim + 1) // 2
-    places = [view]
-    for _ in range(first, view.ndim):
-        places = [place for values in places for place in values.unbind(first)]
-    return places
-
-
-def _gathered(view: torch.Tensor) -> torch.Tensor:
-    return view.flatten((view.ndim + 1) // 2)
-
-
 def _sorted(view: torch.Tensor) -> torch.Tensor:
     """Return the values of each window in ascending order, NaN last."""
-    values = _gathered(view)
+    values = gathered(view)
     if not values.is_cpu:
         return values.sort(-1).values
     # numpy sorts with vector instructions, several times as fast as torch.
@@ -189,6 +183,6 @@ def _mean(values: list[torch.Tensor]) -> torch.Tensor:
     return total / len(values)
 
 
-def _with_nan(results: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Return the results, but NaN for windows whose sorted values end with NaN."""
-    return results.masked_fill(values[..., -1].isnan(), math.nan) if values.is_floating_point() else results
+def _with_nan(results: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+    """Return the results, but NaN for windows whose largest value is NaN."""
+    return results.masked_fill(largest.isnan(), math.nan) if largest.is_floating_point() else results

@@ -9,11 +9,13 @@ import torch
 
 from poolservice_server.pooling.torch_operators.extremes import through_floats
 from poolservice_server.pooling.torch_operators.random_numbers import hashed, uniform
-from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces
-from poolservice_server.pooling.torch_operators.windows import Windows
+from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces, gathered, places
 
 # The weight of a window's largest value, as an integer. Sums of integers are exact, so all devices draw alike.
 _LARGEST_WEIGHT = 2.0**32
+
+# Windows of up to so many values are visited place by place; the values of larger ones are gathered.
+_MAX_VISITS = 64
 
 _FRACTIONAL: dict[int, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
     2: torch._C._nn.fractional_max_pool2d,
@@ -28,10 +30,9 @@ def stochastic_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         Zeiler and Fergus, "Stochastic Pooling for Regularization of Deep Convolutional Neural Networks", 2013.
     """
     planes = samples.flatten(0, 1).clamp(min=0)
-    if spec.mode == "weighted":
-        means = _weighted_by_values(planes, spec)
-        return means.view(*samples.shape[:2], *means.shape[1:])
     windows = WindowPieces(planes, spec, 0.0)
+    if spec.mode == "weighted":
+        return windows.map(_weighted_by_values).view(*samples.shape[:2], *windows.out)
     shape = (samples.shape[1], *windows.out)
     positions = torch.arange(math.prod(shape), device=planes.device).view(shape)
     numbers = uniform(spec.seed, positions, torch.float64)
@@ -72,20 +73,35 @@ def fractional_max_pool(samples: torch.Tensor, spec: Any) -> Any:
     return (values, indices) if spec.return_indices else values
 
 
-def _weighted_by_values(planes: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Return the sum of a^2 / sum of a over each window, whose values a are not negative."""
-    windows = Windows(planes, spec)
-    maximum = windows.max()
-    scale = torch.where(maximum > 0, maximum, 1.0)
-    total = windows.sum(lambda x, s: x / s, scale)
-    squares = windows.sum(lambda x, s: (x / s) ** 2, scale)
-    mean = maximum * (squares / torch.where(total > 0, total, 1.0))
+def _weighted_by_values(view: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a^2 / sum of a over windows (p, *o, *kernel), whose values a are not negative."""
+    first = (view.ndim + 1) // 2
+    if view.shape[first:].numel() > _MAX_VISITS:
+        values = gathered(view)
+        maximum = values.amax(-1)
+        ratios = values / _divisor(maximum).unsqueeze(-1)
+        total, squares = ratios.sum(-1), ratios.square().sum(-1)
+    else:
+        visits = places(view)
+        maximum = reduce(torch.maximum, visits)
+        divisor = _divisor(maximum)
+        total, squares = torch.zeros_like(divisor), torch.zeros_like(divisor)
+        for visited in visits:
+            ratio = visited / divisor
+            total += ratio
+            squares.addcmul_(ratio, ratio)
+    mean = maximum * (squares / _divisor(total))
     return torch.where(maximum.isinf(), maximum, mean)
+
+
+def _divisor(values: torch.Tensor) -> torch.Tensor:
+    """Return the values, but 1 instead of 0."""
+    return torch.where(values == 0, 1.0, values)
 
 
 def _drawn(view: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """Return a value of each window (p, *o, *kernel): the first at which the sum of the weights exceeds a number."""
-    values = view.flatten((view.ndim + 1) // 2)
+    values = gathered(view)
     maximum = values.amax(-1, keepdim=True)
     # Of a window of zeros, all count alike; of one with an infinity, all infinities.
     weights = torch.where(values == maximum, 1.0, values / maximum).mul_(_LARGEST_WEIGHT).long()

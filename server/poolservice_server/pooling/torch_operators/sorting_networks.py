@@ -1,10 +1,11 @@
 """Sorting networks: fixed sequences of comparisons that sort few values, whole tensors of them at a time."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+
+from poolservice_server.cache import cached
 
 
 class Comparison(NamedTuple):
@@ -43,7 +44,7 @@ def values_of_ranks(values: Sequence[torch.Tensor], ranks: frozenset[int]) -> li
     return places
 
 
-@lru_cache(maxsize=256)
+@cached("sorting_networks")
 def network(size: int, ranks: frozenset[int]) -> tuple[Comparison, ...]:
     """Return the comparisons that bring the values of some ranks to their places.
 

@@ -37,14 +37,15 @@ class WindowPieces:
         self._window = spec.window_in(spatial)
         self.size = math.prod(self._window.kernel_size)
         self.out = window_grid(self._window, spatial)
-        along_axes = [_counts(*axis) for axis in zip(*self._window[:3], spatial, self.out, strict=True)]
-        different = (axis.unique().tolist() for axis in along_axes)
-        self.distinct_counts = {math.prod(counts) for counts in product(*different)}
         self.counts: torch.Tensor | None = None
-        if self.distinct_counts != {self.size}:
-            *others, last = along_axes
-            counts = last
-            for axis in reversed(others):
+        self.distinct_counts = {self.size}
+        axes = list(zip(*self._window[:3], spatial, self.out, strict=True))
+        if any(padding or (out - 1) * stride + kernel > size for kernel, stride, padding, size, out in axes):
+            along_axes = [_counts(*axis) for axis in axes]
+            different = (axis.unique().tolist() for axis in along_axes)
+            self.distinct_counts = {math.prod(numbers) for numbers in product(*different)}
+            counts = along_axes[-1]
+            for axis in reversed(along_axes[:-1]):
                 counts = axis.view(-1, *(1,) * counts.ndim) * counts
             self.counts = counts.unsqueeze(0).to(planes.device)
             planes = _padded(planes, self._window[:3], self.out, fill)
@@ -77,6 +78,24 @@ class WindowPieces:
         between = (step * stride for step, stride in zip(steps[1:], strides, strict=True))
         shape = (len(self._planes), *self.out, *kernel_size)
         return self._planes.as_strided(shape, (steps[0], *between, *steps[1:]))
+
+
+def places(view: torch.Tensor) -> list[torch.Tensor]:
+    """Return for each place in a window the values of all windows (p, *o, *kernel) there."""
+    first = (view.ndim + 1) // 2
+    by_place = view.permute(*range(first, view.ndim), *range(first))
+    if view.stride(first - 1) != 1:
+        # Values that do not lie side by side are copied once, because each of them is read several times.
+        by_place = by_place.contiguous()
+    values = [by_place]
+    for _ in range(first, view.ndim):
+        values = [place for value in values for place in value.unbind(0)]
+    return values
+
+
+def gathered(view: torch.Tensor) -> torch.Tensor:
+    """Return the values of windows (p, *o, *kernel) as (p, *o, K)."""
+    return view.flatten((view.ndim + 1) // 2)
 
 
 def _counts(kernel: int, stride: int, padding: int, size: int, out: int) -> torch.Tensor:
