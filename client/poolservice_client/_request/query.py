@@ -32,6 +32,9 @@ _COLOR_MODES: dict[object, pool_pb2.ColorMode.ValueType] = {
 
 # A program usually makes few different queries, each for tensors of few shapes.
 _MAX_CACHED_QUERIES = 256
+# A query with larger tensors among its parameters is made anew for each call, because the cached ones would take the
+# program's memory.
+_MAX_CACHED_PARAMETER_BYTES = 16 * 1024
 _MAX_TEMPLATES = 512
 
 
@@ -85,6 +88,10 @@ class PoolQuery:
             InvalidRequest: an argument is invalid.
         """
         hashable_specs = tuple(specs) if isinstance(specs, list) else specs
+        if _parameter_bytes(hashable_specs) > _MAX_CACHED_PARAMETER_BYTES:
+            return _make_query(
+                hashable_specs, output, normalize, dtype, color_mode, layout, backbone, tap, classification
+            )
         try:
             return _cached_query(
                 hashable_specs, output, normalize, dtype, color_mode, layout, backbone, tap, classification
@@ -239,6 +246,15 @@ def _make_query(
 
 # `typed`, because 1 and True are equal but only True is a valid `normalize`.
 _cached_query = lru_cache(maxsize=_MAX_CACHED_QUERIES, typed=True)(_make_query)
+
+
+def _parameter_bytes(specs: object) -> int:
+    """Return the size of the tensors among the parameters of a spec, or of several."""
+    if isinstance(specs, PoolSpec):
+        return specs.parameter_bytes
+    if isinstance(specs, tuple):
+        return sum([spec.parameter_bytes for spec in specs if isinstance(spec, PoolSpec)])
+    return 0
 
 
 def _check_specs(specs: object, backbone: object) -> tuple[PoolSpec, ...]:

@@ -32,6 +32,7 @@ from poolservice.v1 import pool_pb2
 MAX_HEAD_BYTES = 16 * 1024
 #: The limit of the values of all tensors that are parameters of a request's specs.
 MAX_PARAMETERS_BYTES = 8 * 2**20
+_MAX_SPECS_BYTES = MAX_HEAD_BYTES + MAX_PARAMETERS_BYTES
 
 _SPECS_TAG = field_tag(pool_pb2.PoolRequest, "specs")
 _OUTPUT_TAG = field_tag(pool_pb2.PoolRequest, "output")
@@ -71,6 +72,11 @@ REQUEST_PAYLOAD_FIELDS = PayloadFields(
     }
 )
 
+# The same without the values of parameters, which count to the specs.
+_SPECS_COUNTED = PayloadFields(
+    {number: fields for number, fields in REQUEST_PAYLOAD_FIELDS.items() if number != _SPECS_TAG >> 3}
+)
+
 _LAYOUTS = payload.LayoutCache()
 # The layouts of requests with fields behind the payload. The others are found without comparing a suffix.
 _LAYOUTS_WITH_SUFFIX = payload.LayoutCache()
@@ -81,8 +87,9 @@ class Request(NamedTuple):
 
     Attributes:
         head: the PoolRequest message without its payload bytes. Requests with the same specs, output options, dtype
-            and shape have equal heads if their writer lays messages out as protobuf does. The head is at most
-            MAX_HEAD_BYTES long. Its content is not validated yet; `parse_head` parses it.
+            and shape have equal heads if their writer lays messages out as protobuf does. Without the values of
+            parameters, the head is at most MAX_HEAD_BYTES long. Its content is not validated yet; `parse_head` parses
+            it.
         data: the payload bytes, as a view of the decoded message. Empty if the request has none.
     """
 
@@ -100,12 +107,13 @@ def decode_request(message: bytes | memoryview) -> Request:
         message: the encoded message. A memoryview must have single bytes as items.
 
     Raises:
-        InvalidRequest: `message` is not a PoolRequest, or its head is larger than MAX_HEAD_BYTES.
+        InvalidRequest: `message` is not a PoolRequest, or its head is larger than MAX_HEAD_BYTES, or the values of its
+            parameters than MAX_PARAMETERS_BYTES.
     """
     try:
         return split_request(message)
     except (IndexError, UnusualLayout):
-        check_overhead(message, REQUEST_PAYLOAD_FIELDS, MAX_HEAD_BYTES)
+        check_head(message)
         return split_parsed_request(_parse_request(bytes(message)))
 
 
@@ -202,13 +210,24 @@ def split_request(message: bytes | memoryview) -> Request:
 
     Raises:
         UnusualLayout, IndexError: the message has another layout. It may still be valid.
+        InvalidRequest: its head or the values of its parameters are too large.
     """
     end, at = len(message), 0
     layout = _LAYOUTS.get(end)
     if layout is not None and message[: len(layout.prefix)] == layout.prefix:
         return Request(layout.head, memoryview(message)[len(layout.prefix) :])
-    while at < end and message[at] == _SPECS_TAG and at < MAX_HEAD_BYTES:
-        at += 2 + payload.read_short_length(message, at)
+    while at < end and message[at] == _SPECS_TAG and at < _MAX_SPECS_BYTES:
+        length = message[at + 1]
+        if length < 0x80:
+            at += 2 + length
+        else:
+            length, start = read_varint(message, at + 1)
+            at = start + length
+    has_parameters = at > MAX_HEAD_BYTES
+    if has_parameters:
+        # Slices of a view copy nothing.
+        message = memoryview(message)
+        check_head(message[:at])
     if at < end and message[at] == _OUTPUT_TAG:
         at += 2 + payload.read_short_length(message, at)
     if at == end:
@@ -222,7 +241,8 @@ def split_request(message: bytes | memoryview) -> Request:
         return _split_with_suffix(message, kind, length_start, start, start + size)
     head_stop, data_start = payload.find_data(kind, message, start, end)
     head = b"".join((message[:length_start], encode_varint(head_stop - start), message[start:head_stop]))
-    _LAYOUTS.remember(end, payload.Layout(bytes(message[:data_start]), kind, head))
+    if not has_parameters:
+        _LAYOUTS.remember(end, payload.Layout(bytes(message[:data_start]), kind, head))
     return Request(head, memoryview(message)[data_start:])
 
 
@@ -259,6 +279,19 @@ def _split_with_suffix(
     head = b"".join((message[:length_start], encode_varint(head_stop - start), message[start:head_stop], suffix))
     _LAYOUTS_WITH_SUFFIX.remember(end, payload.Layout(bytes(message[:data_start]), kind, head, suffix))
     return Request(head, memoryview(message)[data_start:stop])
+
+
+def check_head(message: bytes | memoryview) -> None:
+    """Check the size of a request's head, in a message whose payload bytes do not count.
+
+    Raises:
+        InvalidRequest: it takes more than MAX_HEAD_BYTES, or the values of its parameters MAX_PARAMETERS_BYTES.
+    """
+    check_overhead(message, REQUEST_PAYLOAD_FIELDS, MAX_HEAD_BYTES)
+    if count_overhead(message, _SPECS_COUNTED, _MAX_SPECS_BYTES) > _MAX_SPECS_BYTES:
+        raise InvalidRequest(
+            f"may have tensors of {MAX_PARAMETERS_BYTES} bytes in all as parameters; they have more", field="specs"
+        )
 
 
 def check_overhead(message: bytes | memoryview, payload_fields: PayloadFields, limit: int) -> None:

@@ -37,6 +37,9 @@ _FLOAT32 = np.dtype(np.float32)
 
 _LAYOUT_HINT = "; if these are images with their channels last, (H, W, C), move the channels to the front"
 
+#: The values of parameters are in memory three times: in the message, in its head and in the specs.
+PARAMETER_COPIES = 3
+
 # Usual heads are far shorter. Longer ones are validated each time instead of being cached.
 _MAX_CACHED_HEAD = 4096
 
@@ -226,7 +229,7 @@ def _plan(
     planes_shape = (math.prod(shape[:-dims]), *spatial)
     run_steps, run_bytes = stage_cost(stage, planes_shape, dtype)
     payload_bytes = math.prod(shape) * dtype.itemsize
-    parameter_bytes = sum(spec.parameter_bytes for spec in specs)
+    parameter_bytes = PARAMETER_COPIES * sum(spec.parameter_bytes for spec in specs)
     return Plan(
         shape=shape,
         dtype=dtype,

@@ -19,6 +19,7 @@ from poolservice_server.backend.device import DeviceOutOfMemory, DeviceResult, N
 from poolservice_server.backend.stacking import stack
 from poolservice_server.pool_stage import BatchKey, PoolStage, SpecResult
 from poolservice_server.pooling import run_on_arrays
+from poolservice_server.pooling.dispatch import KERNELS
 from poolservice_server.stop import Stop
 
 # A value for each parameter that has no default.
@@ -26,6 +27,7 @@ _PARAMETERS: dict[str, Any] = {"kernel_size": 2, "output_size": 2, "norm_type": 
 LAYER_SPECS = [
     layer(**{field.name: _PARAMETERS[field.name] for field in fields(layer) if field.default is MISSING})
     for layer in LAYERS.values()
+    if layer.operator in KERNELS
 ]
 
 
