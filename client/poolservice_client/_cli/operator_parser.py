@@ -183,13 +183,15 @@ def _operator(text: str, layer: type[PoolSpec], own: Mapping[str, object], given
     parameters: dict[str, object] = {**shared, **own}
     for parameter, required in _parameters(layer).items():
         if required and parameter not in parameters:
+            if _parser(layer, parameter)[0] is _tensor:
+                raise UsageError(f"{name} needs {parameter}: write --op {name}:{parameter}=FILE.npy")
             raise UsageError(
                 f"{name} needs {parameter}: give {_flag_of(parameter)} 2, or write --op {name}:{parameter}=2"
             )
     try:
         return Operator(name, layer(**parameters), text, frozenset(own))
     except InvalidRequest as error:
-        source = _source(name, text, error.field, own=error.field in own)
+        source = _source(name, text, error.field, own=error.field not in shared)
         raise UsageError(f"{source}: {error.reason}") from None
 
 
@@ -272,7 +274,18 @@ def _numbers(text: str) -> float | tuple[float, ...]:
 
 
 def _tensor(text: str) -> object:
-    return np.load(text, allow_pickle=False)
+    """Return the array of a .npy file, or a single number that is written itself."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        array = np.load(text, allow_pickle=False)
+    except EOFError:
+        raise ValueError("the file is empty") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError("this is an archive of several arrays")  # noqa: TRY004 - the text is wrong, not its type
+    return array
 
 
 def _boolean(text: str) -> bool:
@@ -287,7 +300,7 @@ _PARSERS: Mapping[str, tuple[Callable[[str], object], str]] = MappingProxyType(
     {
         "Sequence[float]": (_numbers, "a number, or several, 0.5x0.25x0.25"),
         "Sequence[int]": (_size, "a whole number, or several, 1x2x4"),
-        "Any": (_tensor, "the name of a .npy file"),
+        "Any": (_tensor, "the name of a .npy file, or a whole number"),
         "bool": (_boolean, "true or false"),
         "int": (int, "a whole number"),
         "float": (float, "a number"),
