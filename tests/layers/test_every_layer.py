@@ -23,7 +23,7 @@ HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 each_example = pytest.mark.parametrize(
     ("spec", "shape"),
     [(POOL_HEADS.resolve(spec), shape) for spec, shape in EXAMPLES],
-    ids=[f"{number}-{type(spec).__name__}" for number, (spec, _) in enumerate(EXAMPLES)]
+    ids=[f"{number}-{type(spec).__name__}" for number, (spec, _) in enumerate(EXAMPLES)],
 )
 
 
