@@ -20,7 +20,7 @@ def _netvlad_geometry(_parameters: object, sizes: Mapping[str, int]) -> Geometry
         results,
         PASS * 2 * results,
         2 * MATRIX * results + PASS * (channels + clusters),
-        2 * channels + 2 * clusters,
+        channels + 3 * clusters,
     )
 
 
@@ -73,7 +73,7 @@ def _salad_geometry(parameters: tables.Salad, sizes: Mapping[str, int]) -> Geome
         token + clusters * features,
         VECTOR * hidden * (channels + token) + 2 * PASS * clusters * features,
         MATRIX * products + 6 * PASS * clusters * (parameters.iterations + 1),
-        channels + sizes["F"] + sizes["S"] + features + 5 * clusters,
+        features + max(sizes["F"], sizes["S"] + clusters, 5 * clusters) + channels * (parameters.token == "first"),
         # More positions than clusters, besides the token.
         min_positions=clusters + (2 if parameters.token == "first" else 1),  # noqa: S105
     )

@@ -82,13 +82,13 @@ def _simpool_tensors(parameters: tables.SimPool) -> Tensors:
 def _simpool_geometry(parameters: tables.SimPool, sizes: Mapping[str, int]) -> Geometry:
     channels, heads = sizes["C"], parameters.num_heads
     _check_heads(channels, heads)
-    powers = 0 if parameters.gamma is None else 5 * PASS
+    powers = 0 if parameters.gamma is None else 3 * PASS
     return Geometry(
         channels,
         channels,
         VECTOR * 2 * channels * channels,
         MATRIX * heads * channels + (2 * PASS + powers) * channels,
-        (3 if parameters.gamma is None else 4) * channels + 2 * heads,
+        (2 if parameters.gamma is None else 3) * channels + 2 * heads,
     )
 
 
@@ -105,7 +105,7 @@ def _gated_geometry(_parameters: object, sizes: Mapping[str, int]) -> Geometry:
         branches * channels,
         VECTOR * branches * channels,
         MATRIX * (2 * hidden * channels + branches * (hidden + channels)) + 6 * PASS * hidden,
-        3 * hidden + 2 * branches,
+        2 * hidden + 2 * branches,
     )
 
 

@@ -8,7 +8,7 @@ from poolservice_server.pool_heads.tensors import Shape, Tensors
 
 # The steps of a multiplication and addition: of a matrix with a vector, which reads each weight once, and of two
 # matrices; and of a pass over the values, such as an exponential.
-VECTOR, MATRIX, PASS = 0.3, 0.04, 2.0
+VECTOR, MATRIX, PASS = 0.15, 0.04, 2.0
 
 
 class Geometry(NamedTuple):
