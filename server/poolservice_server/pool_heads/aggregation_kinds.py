@@ -67,15 +67,17 @@ def _salad_tensors(parameters: tables.Salad) -> Tensors:
 def _salad_geometry(parameters: tables.Salad, sizes: Mapping[str, int]) -> Geometry:
     channels, clusters, features = sizes["C"], sizes["K"], sizes["L"]
     token, hidden = sizes.get("G", 0), sizes.get("T", 0)
+    # The first position is the token, and the others are copied.
+    copies = int(parameters.token == "first")  # noqa: S105 - of a vision transformer
     products = sizes["F"] * (channels + features) + sizes["S"] * (channels + clusters) + clusters * features
     return Geometry(
         channels,
         token + clusters * features,
         VECTOR * hidden * (channels + token) + 2 * PASS * clusters * features,
         MATRIX * products + 6 * PASS * clusters * (parameters.iterations + 1),
-        features + max(sizes["F"], sizes["S"] + clusters, 5 * clusters) + channels * (parameters.token == "first"),
+        features + max(sizes["F"], sizes["S"] + clusters, 5 * clusters) + channels * copies,
         # More positions than clusters, besides the token.
-        min_positions=clusters + (2 if parameters.token == "first" else 1),  # noqa: S105
+        min_positions=clusters + 1 + copies,
     )
 
 

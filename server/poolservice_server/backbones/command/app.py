@@ -9,6 +9,7 @@ import typer
 from poolservice_server.backbones.command.check_command import check
 from poolservice_server.backbones.command.errors import CheckFailed
 from poolservice_server.backbones.command.import_command import import_
+from poolservice_server.backbones.command.import_head_command import import_head
 from poolservice_server.backbones.command.list_command import list_
 from poolservice_server.backbones.engines.engine import EngineError
 from poolservice_server.backbones.folder import BrokenFolder
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("import")(import_)
+app.command("import-head")(import_head)
 app.command()(check)
 app.command("list")(list_)
 
