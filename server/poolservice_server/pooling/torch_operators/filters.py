@@ -49,7 +49,7 @@ def wavelet_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     if spec.norm == "ortho":
         # The orthonormal transform of two values is sqrt(2) times their mean.
         planes = planes.mul_(2.0 ** (dims * spec.levels / 2))
-    return planes.unflatten(0, samples.shape[:2])
+    return planes.view(*samples.shape[:2], *planes.shape[1:])
 
 
 def spectral_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
