@@ -178,6 +178,7 @@ def _near_thresholds() -> Iterator[Case]:
 def functional(spec: PoolSpec) -> Callable[[torch.Tensor], Any]:
     """Return what a user of torch.nn.functional would write for floats."""
     dims, parameters = spec.spatial_dims, dict(vars(spec))
+    parameters.pop("absolute", None)
     max_pool = getattr(F, f"max_pool{dims}d")
     if spec.operator == "min_pool":
         return lambda x: -max_pool(-x, **parameters)
