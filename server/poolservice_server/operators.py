@@ -34,6 +34,9 @@ class Sample(NamedTuple):
         return self.channels * math.prod(self.spatial)
 
 
+# The values of windows that an operator sorts at a time.
+_PIECE = 2**18
+
 #: Returns the steps (see `stage_cost`) of pooling a sample, and the number of floats in its intermediates at the peak.
 Cost = Callable[[Any, Sample], tuple[float, float]]
 
@@ -62,15 +65,30 @@ def per_sorted(steps: float) -> Cost:
     """Return the cost of so many steps for each value of each window, of which a bounded number is sorted at a time."""
 
     def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
-        visits = sample.results * math.prod(spec.window_in(sample.spatial).kernel_size)
-        return steps * max(visits, sample.values), sample.values + sample.results + 3.0 * min(visits, 2**18)
+        size = math.prod(spec.window_in(sample.spatial).kernel_size)
+        visits = max(sample.results * size, sample.values)
+        # Windows whose values exceed the first cache are sorted more slowly.
+        slower = math.log2(size) / 4 if size >= 512 else 1.0
+        return steps * slower * visits, sample.values + sample.results + 3.0 * min(visits, _PIECE)
 
     return cost
 
 
-def _head_cost(spec: Any, sample: Sample) -> tuple[float, float]:
-    cost: tuple[float, float] = spec.head.cost(sample)
-    return cost
+def _stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
+    visits = max(sample.results * math.prod(spec.window_in(sample.spatial).kernel_size), sample.values)
+    if spec.mode == "weighted":
+        return 3.5 * visits, sample.values + sample.results + 2.0 * min(visits, _PIECE)
+    return 10 * visits, sample.values + 9 * sample.results + 8.0 * min(visits, _PIECE)
+
+
+def _s3(spec: Any, sample: Sample) -> tuple[float, float]:
+    reads = sum(kernel / stride for kernel, stride, _ in spec.axes)
+    _, stride, _ = spec.axes[0]
+    return 1.2 * reads * sample.values + 4 * sample.results, 2.5 * sample.values / stride
+
+
+def _fractional(spec: Any, sample: Sample) -> tuple[float, float]:
+    return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), 2.0 * sample.results
 
 
 class Operator(NamedTuple):
@@ -120,13 +138,13 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "ada_pool": Operator(window_mean_costs.ada_mean),
         # Order statistics and sampling.
         "median_pool": Operator(per_sorted(3)),
-        "rank_pool": Operator(per_sorted(3)),
-        "top_k_avg_pool": Operator(per_sorted(3)),
+        "rank_pool": Operator(per_sorted(2)),
+        "top_k_avg_pool": Operator(per_sorted(1.7)),
         "trimmed_mean_pool": Operator(per_sorted(3)),
         "ordinal_pool": Operator(per_sorted(3)),
-        "stochastic_pool": Operator(per_sorted(5)),
-        "s3_pool": Operator(per_value(4)),
-        "fractional_max_pool": Operator(per_value(4)),
+        "stochastic_pool": Operator(_stochastic),
+        "s3_pool": Operator(_s3),
+        "fractional_max_pool": Operator(_fractional),
         # Filters.
         "blur_pool": Operator(per_value(20)),
         "max_blur_pool": Operator(per_value(20)),

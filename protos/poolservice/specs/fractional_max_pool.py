@@ -39,10 +39,10 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         output_ratio: S as a share of the input's size, above 0 and below 1: one float, or one per dimension.
         return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
             dimensions in row-major order: int64, of the result's shape. Default: False.
-        seed: determines the windows of each channel, 0 to 2^63 - 1. Without effect on `random_samples`. Default: 0.
         random_samples: the numbers u, at least 0 and below 1, as floats of shape (C, spatial_dims) or
             (1, C, spatial_dims), which apply to every sample. In torch, they are called `_random_samples`: in 2-D the
             first one belongs to the width, and in 3-D to the depth. Default: numbers that follow from `seed`.
+        seed: determines the windows of each channel, 0 to 2^63 - 1. Without effect on `random_samples`. Default: 0.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.
@@ -56,8 +56,8 @@ class _FractionalMaxPool(SampleSpec[R_co]):
     output_size: Size | None = None
     output_ratio: float | Sequence[float] | None = None
     return_indices: bool = False
-    seed: int = 0
     random_samples: TensorLike = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self._set_sizes("kernel_size", minimum=1)
@@ -141,8 +141,8 @@ class FractionalMaxPool2d(_FractionalMaxPool[R_co]):
             output_size: Size | None = None,
             output_ratio: float | Sequence[float] | None = None,
             return_indices: Literal[False] = False,
-            seed: int = 0,
             random_samples: TensorLike = None,
+            seed: int = 0,
         ) -> None: ...
         @overload
         def __init__(
@@ -151,8 +151,8 @@ class FractionalMaxPool2d(_FractionalMaxPool[R_co]):
             output_size: Size | None = None,
             output_ratio: float | Sequence[float] | None = None,
             return_indices: Literal[True] = True,
-            seed: int = 0,
             random_samples: TensorLike = None,
+            seed: int = 0,
         ) -> None: ...
         @overload
         def __init__(
@@ -161,8 +161,8 @@ class FractionalMaxPool2d(_FractionalMaxPool[R_co]):
             output_size: Size | None = None,
             output_ratio: float | Sequence[float] | None = None,
             return_indices: bool = False,
-            seed: int = 0,
             random_samples: TensorLike = None,
+            seed: int = 0,
         ) -> None: ...
         def __init__(self, *sizes: Any, **named: Any) -> None: ...
 
@@ -182,8 +182,8 @@ class FractionalMaxPool3d(_FractionalMaxPool[R_co]):
             output_size: Size | None = None,
             output_ratio: float | Sequence[float] | None = None,
             return_indices: Literal[False] = False,
-            seed: int = 0,
             random_samples: TensorLike = None,
+            seed: int = 0,
         ) -> None: ...
         @overload
         def __init__(
@@ -192,8 +192,8 @@ class FractionalMaxPool3d(_FractionalMaxPool[R_co]):
             output_size: Size | None = None,
             output_ratio: float | Sequence[float] | None = None,
             return_indices: Literal[True] = True,
-            seed: int = 0,
             random_samples: TensorLike = None,
+            seed: int = 0,
         ) -> None: ...
         @overload
         def __init__(
@@ -202,7 +202,7 @@ class FractionalMaxPool3d(_FractionalMaxPool[R_co]):
             output_size: Size | None = None,
             output_ratio: float | Sequence[float] | None = None,
             return_indices: bool = False,
-            seed: int = 0,
             random_samples: TensorLike = None,
+            seed: int = 0,
         ) -> None: ...
         def __init__(self, *sizes: Any, **named: Any) -> None: ...
