@@ -63,15 +63,33 @@ def per_visit(steps: float, floats: float = 3.0) -> Cost:
 
 def per_sorted(steps: float) -> Cost:
     """Return the cost of so many steps for each value of each window, of which a bounded number is sorted at a time."""
+    return _per_sorted(lambda _spec, size: steps * _sorting(size))
+
+
+def _per_sorted(steps: Callable[[Any, int], float]) -> Cost:
+    """Return the cost of steps for each value of each window that depend on the number of its values."""
 
     def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
         size = math.prod(spec.window_in(sample.spatial).kernel_size)
         visits = max(sample.results * size, sample.values)
-        # Windows whose values exceed the first cache are sorted more slowly.
-        slower = math.log2(size) / 4 if size >= 512 else 1.0
-        return steps * slower * visits, sample.values + sample.results + 3.0 * min(visits, _PIECE)
+        return steps(spec, size) * visits, sample.values + sample.results + 3.0 * min(visits, _PIECE)
 
     return cost
+
+
+def _sorting(size: int) -> float:
+    """Return how much longer than in small windows a value takes: many values exceed the first cache."""
+    return math.log2(size) / 4 if size >= 512 else 1.0
+
+
+def _rank(spec: Any, size: int) -> float:
+    # Of few values, the smallest and the largest are found with few comparisons.
+    return 0.8 if size <= 32 and spec.rank in (1, size) else 2 * _sorting(size)
+
+
+def _top_k(spec: Any, size: int) -> float:
+    # torch selects few of many values in one pass.
+    return 2.0 if spec.k * 64 <= size else 1.7 * _sorting(size)
 
 
 def _stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
@@ -138,8 +156,8 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "ada_pool": Operator(window_mean_costs.ada_mean),
         # Order statistics and sampling.
         "median_pool": Operator(per_sorted(3)),
-        "rank_pool": Operator(per_sorted(2)),
-        "top_k_avg_pool": Operator(per_sorted(1.7)),
+        "rank_pool": Operator(_per_sorted(_rank)),
+        "top_k_avg_pool": Operator(_per_sorted(_top_k)),
         "trimmed_mean_pool": Operator(per_sorted(3)),
         "ordinal_pool": Operator(per_sorted(3)),
         "stochastic_pool": Operator(_stochastic),

@@ -95,7 +95,11 @@ def test_parameters_have_the_names_order_and_defaults_of_torch(name: str) -> Non
         # torch writes _random_samples, which its documentation leaves out.
         return [(one.name.lstrip("_"), one.default) for one in inspect.signature(layer).parameters.values()]
 
-    own = {"LPPool": [("absolute", False)], "FractionalMaxPool": [("seed", 0)]}.get(name[:-2], [])
+    added: dict[str, list[tuple[str, object]]] = {
+        "LPPool": [("absolute", False)],
+        "FractionalMaxPool": [("seed", 0)],
+    }
+    own = added.get(name[:-2], [])
     assert parameters(layer_named(name)) == parameters(getattr(torch.nn, name)) + own
 
 

@@ -170,7 +170,9 @@ def _sorted(view: torch.Tensor) -> torch.Tensor:
     values = gathered(view)
     if not values.is_cpu:
         return values.sort(-1).values
-    # numpy sorts with vector instructions, several times as fast as torch.
+    # numpy sorts values of 32 and 64 bits with vector instructions, several times as fast as torch.
+    if values.element_size() < 4:
+        return torch.from_numpy(np.sort(values.numpy().astype(np.int32), -1)).to(values.dtype)
     return torch.from_numpy(np.sort(values.numpy(), -1))
 
 
