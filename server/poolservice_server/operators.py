@@ -66,13 +66,22 @@ def per_sorted(steps: float) -> Cost:
     return _per_sorted(lambda _spec, size: steps * _sorting(size))
 
 
-def _per_sorted(steps: Callable[[Any, int], float]) -> Cost:
-    """Return the cost of steps for each value of each window that depend on the number of its values."""
+def _per_sorted(steps: Callable[[Any, int], float], *, whole: float = 1.0, others: float = 0.0) -> Cost:
+    """Return the cost of steps for each value of each window that depend on the number of its values.
+
+    Args:
+        steps: the steps for a value, from the spec and the number of values of a window.
+        whole: the floats for each value of a window that is sorted as a whole because it exceeds the bounded number.
+        others: further floats for each value of the sample.
+    """
 
     def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
-        size = math.prod(spec.window_in(sample.spatial).kernel_size)
+        window = spec.window_in(sample.spatial)
+        size = math.prod(window.kernel_size)
         visits = max(sample.results * size, sample.values)
-        return steps(spec, size) * visits, sample.values + sample.results + 3.0 * min(visits, _PIECE)
+        floats = sample.results + (whole * size if size > _PIECE else 3.0 * min(visits, _PIECE))
+        copied = others + (1.0 if any(window.padding) or window.ceil_mode else 0.0)
+        return steps(spec, size) * visits, floats + copied * sample.values
 
     return cost
 
@@ -93,20 +102,24 @@ def _top_k(spec: Any, size: int) -> float:
 
 
 def _stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
-    visits = max(sample.results * math.prod(spec.window_in(sample.spatial).kernel_size), sample.values)
     if spec.mode == "weighted":
-        return 3.5 * visits, sample.values + sample.results + 2.0 * min(visits, _PIECE)
-    return 10 * visits, sample.values + 9 * sample.results + 8.0 * min(visits, _PIECE)
+        return _per_sorted(lambda _spec, _size: 3.5, whole=2.0, others=1.25)(spec, sample)
+    steps, floats = _per_sorted(lambda _spec, _size: 10, whole=6.0, others=1.0)(spec, sample)
+    # The numbers that decide, as float64, and the pieces with their weights as int64.
+    return steps, floats + 8.0 * sample.results + 5.0 * _PIECE
 
 
 def _s3(spec: Any, sample: Sample) -> tuple[float, float]:
     reads = sum(kernel / stride for kernel, stride, _ in spec.axes)
-    _, stride, _ = spec.axes[0]
-    return 1.2 * reads * sample.values + 4 * sample.results, 2.5 * sample.values / stride
+    kernel, stride, _ = spec.axes[0]
+    floats = (3.0 if kernel > 1 else 1.0) * sample.values / stride
+    return 1.2 * reads * sample.values + 4 * sample.results, floats
 
 
 def _fractional(spec: Any, sample: Sample) -> tuple[float, float]:
-    return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), 2.0 * sample.results
+    # The indices, which torch always returns, count as results if the spec returns them.
+    floats = 1.0 if spec.return_indices else 3.0
+    return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), floats * sample.results
 
 
 class Operator(NamedTuple):
@@ -157,7 +170,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         # Order statistics and sampling.
         "median_pool": Operator(per_sorted(3)),
         "rank_pool": Operator(_per_sorted(_rank)),
-        "top_k_avg_pool": Operator(_per_sorted(_top_k)),
+        "top_k_avg_pool": Operator(_per_sorted(_top_k, whole=4.0, others=0.25)),
         "trimmed_mean_pool": Operator(per_sorted(3)),
         "ordinal_pool": Operator(per_sorted(3)),
         "stochastic_pool": Operator(_stochastic),
