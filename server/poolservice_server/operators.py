@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poolservice.specs import LAYERS, PoolSpec, WindowSpec
-from poolservice_server import window_mean_costs
+from poolservice_server import filter_costs, second_order_costs
 
 
 class Sample(NamedTuple):
@@ -177,10 +177,10 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "s3_pool": Operator(_s3),
         "fractional_max_pool": Operator(_fractional),
         # Filters.
-        "blur_pool": Operator(per_value(20)),
-        "max_blur_pool": Operator(per_value(20)),
-        "wavelet_pool": Operator(per_value(5)),
-        "spectral_pool": Operator(per_value(20)),
+        "blur_pool": Operator(filter_costs.blur),
+        "max_blur_pool": Operator(filter_costs.max_blur),
+        "wavelet_pool": Operator(filter_costs.wavelet),
+        "spectral_pool": Operator(filter_costs.spectral),
         # Regions of the plane.
         "spatial_pyramid_pool": Operator(per_value(4)),
         "mac": Operator(per_value(1)),
@@ -196,9 +196,9 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "adaptive_cat_avg_max_pool": Operator(per_value(2)),
         "gated_max_avg_pool": Operator(per_visit(4)),
         # Second order.
-        "covariance_pool": Operator(per_value(20)),
-        "bilinear_pool": Operator(per_value(20)),
-        "compact_bilinear_pool": Operator(per_value(20)),
+        "covariance_pool": Operator(second_order_costs.covariance),
+        "bilinear_pool": Operator(second_order_costs.bilinear),
+        "compact_bilinear_pool": Operator(second_order_costs.compact_bilinear),
         # With tensors of their own.
         "roi_align": Operator(box_bins),
         "roi_pool": Operator(box_bins),

@@ -6,7 +6,7 @@ from typing import ClassVar
 from poolservice.specs.base import SampleSpec
 from poolservice.specs.result_types import Values
 
-_MAX_ITERATIONS = 50
+_MAX_ITERATIONS = 30
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,7 +34,7 @@ class _CovariancePool(SampleSpec[Values]):
     Shape: (C, *) or (N, C, *) to (D,) or (N, D), where D = C * (C + 1) / 2.
 
     Args:
-        iterations: number of iterations, 0 to 50. 0 gives the covariances themselves. Default: 5.
+        iterations: number of iterations, 0 to 30. 0 gives the covariances themselves. Default: 5.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.

@@ -70,16 +70,16 @@ def _square_root(matrix: torch.Tensor, iterations: int) -> torch.Tensor:
     """Approximate the square roots of positive semidefinite matrices by Newton-Schulz iterations."""
     trace = matrix.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     root = matrix / torch.where(trace == 0, 1, trace)
-    three = 3 * torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-    factor = (three - root) / 2
+    identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    factor = 1.5 * identity - root / 2
     root = root @ factor
     inverse = factor
     for number in range(1, iterations):
-        factor = (three - inverse @ root) / 2
+        factor = torch.baddbmm(identity, inverse, root, beta=1.5, alpha=-0.5)
         root = root @ factor
         if number < iterations - 1:
             inverse = factor @ inverse
-    return root * trace.sqrt()
+    return root.mul_(trace.sqrt())
 
 
 def _outer_products(samples: torch.Tensor) -> torch.Tensor:
@@ -104,6 +104,8 @@ def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.T
     if spec.signed_sqrt:
         result = result.abs().sqrt_().copysign_(result)
     if spec.l2_normalize:
-        norm = torch.linalg.vector_norm(result, dim=1, keepdim=True, dtype=torch.float64)
+        # The squares of the signed square roots are the absolute values.
+        norm = torch.linalg.vector_norm(vectors, 1 if spec.signed_sqrt else 2, dim=1, keepdim=True)
+        norm = norm.sqrt() if spec.signed_sqrt else norm
         result = result / torch.where(norm == 0, 1, norm).to(dtype)
     return result
