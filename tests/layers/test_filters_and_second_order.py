@@ -261,7 +261,8 @@ def newton_schulz(matrix: Array, iterations: int) -> Array:
     for _ in range(iterations):
         factor = (3 * identity - z @ y) / 2
         y, z = y @ factor, factor @ z
-    return np.sqrt(trace) * y
+    root: Array = np.sqrt(trace) * y
+    return root
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

@@ -82,7 +82,8 @@ def _blurred(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         rows, columns = (torch.tensor(_weights(size), dtype=torch.float32) for size in kernel)
         weight = (rows[:, None] * columns).expand(channels, 1, *kernel)
         return F.conv2d(_padded(samples, kernel, stride, mode), weight, stride=stride, groups=channels)
-    return _filtered(samples.flatten(0, 1), kernel, stride, mode).unflatten(0, samples.shape[:2])
+    filtered = _filtered(samples.flatten(0, 1), kernel, stride, mode)
+    return filtered.view(*samples.shape[:2], *filtered.shape[1:])
 
 
 def _filtered(planes: torch.Tensor, kernel: Sequence[int], stride: Sequence[int], mode: str) -> torch.Tensor:
