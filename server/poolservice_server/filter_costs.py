@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from poolservice_server import kernel_thresholds as thresholds
+
 if TYPE_CHECKING:
     from poolservice_server.operators import Sample
 
@@ -13,7 +15,8 @@ _FAST_FACTORS = (2, 3, 5, 7, 11, 13)
 def blur(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of BlurPool."""
     steps, floats = _filters(sample.values, spec.kernel_size, spec.stride)
-    if len(spec.kernel_size) == 2 and min(spec.kernel_size) >= 4 and sample.channels >= 16:
+    is_large = min(spec.kernel_size) >= thresholds.BLUR_MIN_KERNEL
+    if len(spec.kernel_size) == 2 and is_large and sample.channels >= thresholds.BLUR_MIN_CHANNELS:
         # torch filters all rows and columns at once, and rearranges the channels.
         floats = max(floats, 2.3 * sample.values)
     return steps, floats

@@ -108,6 +108,19 @@ CACHED_DIVISORS = 2**12
 CACHED_TILES = 2**12
 CACHED_COLUMNS = 2**14
 
+# --- Filters and second-order pooling: torch_operators/filters.py, torch_operators/second_order.py ---
+
+#: Number of channels from which torch's kernel for one filter per channel is faster than filtering one dimension after
+#: the other, for planes of float32. It works on blocks of 16 channels. Rows: --only "BlurPool2d".
+BLUR_MIN_CHANNELS = 16
+
+#: Kernel size in both dimensions from which the same holds. Rows: --only "BlurPool2d".
+BLUR_MIN_KERNEL = 3
+
+#: Number of iterations up to which the square root of covariances is computed in float32. The rounding errors of
+#: eigenvalues near 0 grow by a factor of 1.5 in each iteration, so more of them are computed in float64.
+SQUARE_ROOT_FLOAT32_ITERATIONS = 8
+
 # --- Bounds on the memory of a call, and on the time until a call notices that nobody waits for it ---
 
 #: Bytes of planes and of their results that are pooled at a time: windows, whose kernels pass over the planes several

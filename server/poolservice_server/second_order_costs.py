@@ -2,20 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
+from poolservice_server import kernel_thresholds as thresholds
+
 if TYPE_CHECKING:
     from poolservice_server.operators import Sample
 
 # The steps of a multiplication and addition in a product of matrices, in float32 and float64.
 _FLOAT32, _FLOAT64 = 0.022, 0.044
 
-# From so many iterations on, the square root is computed in float64.
-_FLOAT64_ITERATIONS = 9
-
 
 def covariance(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of CovariancePool."""
     matrix = sample.channels**2
-    is_wide = spec.iterations >= _FLOAT64_ITERATIONS
+    is_wide = spec.iterations > thresholds.SQUARE_ROOT_FLOAT32_ITERATIONS
     multiplied = _FLOAT64 if is_wide else _FLOAT32
     # Each iteration multiplies three matrices, the first and the last one fewer.
     products = max(spec.iterations, 3 * spec.iterations - 3)

@@ -7,10 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-# The torch kernel for one filter per channel works on blocks of so many channels, in float32 on the CPU. It is then the
-# fastest for 2-D filters of at least this size.
-_CHANNEL_BLOCK = 16
-_LARGE_KERNEL = 4
+from poolservice_server import kernel_thresholds as thresholds
 
 _PADDING = {"reflect": "reflect", "replicate": "replicate", "zeros": "constant"}
 
@@ -76,8 +73,8 @@ def _blurred(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         samples.is_cpu
         and samples.dtype == torch.float32
         and len(kernel) == 2
-        and min(kernel) >= _LARGE_KERNEL
-        and channels >= _CHANNEL_BLOCK
+        and min(kernel) >= thresholds.BLUR_MIN_KERNEL
+        and channels >= thresholds.BLUR_MIN_CHANNELS
     ):
         rows, columns = (torch.tensor(_weights(size), dtype=torch.float32) for size in kernel)
         weight = (rows[:, None] * columns).expand(channels, 1, *kernel)

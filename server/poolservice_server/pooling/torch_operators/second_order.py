@@ -4,11 +4,8 @@ from typing import Any
 
 import torch
 
+from poolservice_server import kernel_thresholds as thresholds
 from poolservice_server.pooling.torch_operators import random_numbers
-
-# Up to so many iterations, rounding errors of eigenvalues near 0, which grow by a factor of 1.5 in each of them, remain
-# small in float32.
-_FLOAT32_ITERATIONS = 8
 
 # The matrix of outer products is computed in up to so many blocks of rows, each with this many rows at least.
 _MAX_BLOCKS = 4
@@ -26,7 +23,7 @@ def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         Root Normalization", 2018.
     """
     vectors = samples.flatten(2)
-    if spec.iterations > _FLOAT32_ITERATIONS:
+    if spec.iterations > thresholds.SQUARE_ROOT_FLOAT32_ITERATIONS:
         vectors = vectors.double()
     centered = vectors - vectors.mean(2, keepdim=True)
     matrix = (centered @ centered.mT) / vectors.shape[2]
