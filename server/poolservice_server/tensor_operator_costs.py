@@ -8,14 +8,14 @@ import numpy as np
 if TYPE_CHECKING:
     from poolservice_server.operators import Sample
 
-# For a pixel of a bin: finding it, and adding it or comparing it in each channel. For a point of a box, a box, and a
-# value of the sample, which is copied. For a call into torch.
-_PIXEL, _ADDED, _COMPARED, _POINT, _BOX, _COPIED, _CALL = 25.0, 0.12, 1.0, 120.0, 4000.0, 1.0, 5000.0
+# For a pixel of a bin: finding it, and adding it or comparing it in each channel. For a point of a box, and a box. For
+# a value of the sample, which is copied, and one of the result. For a call into torch.
+_PIXEL, _ADDED, _COMPARED, _POINT, _BOX, _COPIED, _RESULT, _CALL = 25.0, 0.12, 1.2, 120.0, 4000.0, 1.0, 4.0, 5000.0
 
 # The floats for each of the pixels, and of the points, that are pooled at a time; see `regions_of_interest`.
 _PIXEL_FLOATS, _MAX_PIXELS = 12.0, 2**17
 _POINT_FLOATS, _MAX_POINTS = 20.0, 2**16
-_MAX_VALUES = 2**20
+_MAX_GATHERED, _MAX_VALUES = 2**17, 2**20
 
 
 def box_bins(spec: Any, sample: "Sample") -> tuple[float, float]:
@@ -37,10 +37,11 @@ def box_bins(spec: Any, sample: "Sample") -> tuple[float, float]:
     total = float(pixels.sum())
     per_pixel = _PIXEL + (_COMPARED if is_maximum else _ADDED) * channels
     steps = per_pixel * total + _POINT * float(points.sum()) + _BOX * spec.count + _COPIED * sample.values
-    floats = 2.0 * sample.values + sample.results + _PIXEL_FLOATS * min(total, _MAX_PIXELS)
+    steps += _RESULT * sample.results
+    floats = sample.values + 2.0 * min(sample.results, _MAX_VALUES) + _PIXEL_FLOATS * min(total, _MAX_PIXELS)
     floats += _POINT_FLOATS * max(float(points.max(initial=0)), min(float(points.sum()), _MAX_POINTS))
     if is_maximum:
-        floats += min(total * channels, _MAX_VALUES)
+        floats += min(total * channels, _MAX_GATHERED)
     return steps, floats
 
 
@@ -51,7 +52,7 @@ def average_unpooling(spec: Any, sample: "Sample") -> tuple[float, float]:
     rest = math.prod(sample.spatial)
     for kernel, size, out in zip(spec.window[0], sample.spatial, spec.spatial_shape(sample.spatial), strict=True):
         # The values of the windows, in as many calls as are fewer: positions of a window, or windows.
-        steps += 2.0 * spread * rest * kernel + _CALL * min(kernel, size)
+        steps += 1.2 * spread * rest * kernel + _CALL * min(kernel, size)
         rest //= size
         spread *= out
-    return steps + 2.0 * sample.results, 2.0 * (sample.values + sample.results)
+    return steps + 1.5 * sample.results, float(sample.values + sample.results)

@@ -2,47 +2,56 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
-from poolservice_server.pooling.interop import to_tensor
 from poolservice_server.pooling.torch_operators.windows import Windows
+
+# Within these limits, sums of powers of float32 are exact enough without dividing the values by the maximum first.
+_LEAST_SUM, _LARGEST_SUM = 1e-30, 1e30
 
 
 def masked_avg_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Mean of each window, weighted by a mask: y = (sum of w * x) / (sum of w)."""
     weights = _weights(samples, spec)
-    values = torch.where(weights > 0, samples * weights, 0)
-    total = _windows(values, spec).sum(lambda x: x)
-    weight = _windows(weights, spec).sum(lambda w: w)
-    return _of_samples(torch.where(_like(weight > 0, total), total / _like(weight, total), 0), samples)
+    weight = _window_sum(weights, spec)
+    total = _window_sum(samples * weights, spec)
+    if not bool(torch.isfinite(total).all()):
+        # A NaN or an infinity of weight 0 does not count.
+        total = _window_sum(torch.where(weights > 0, samples * weights, 0), spec)
+    return torch.where(weight > 0, total / weight, 0)
 
 
 def masked_max_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Maximum of each window where a mask is above 0."""
-    counts = _weights(samples, spec) > 0
-    maximum = _windows(torch.where(counts, samples, lowest(samples.dtype)), spec).max()
-    has_any = _windows(counts.to(torch.float32), spec).max() > 0
-    return _of_samples(torch.where(_like(has_any, maximum), maximum, 0), samples)
+    left_out = _weights(samples, spec) == 0
+    maximum = _window_max(samples.masked_fill(left_out, lowest(samples.dtype)), spec)
+    return maximum.masked_fill(_window_max(left_out.logical_not().to(torch.float32), spec) == 0, 0)
 
 
 def masked_gem_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Generalized mean of each window, weighted by a mask: y = ((sum of w * max(x, eps)^p) / (sum of w))^(1/p).
 
-    With v = w^(1/p) * max(x, eps), and m the maximum of v: y = m * ((sum of (v / m)^p) / (sum of w))^(1/p).
+    If a sum could overflow or vanish, y = m * ((sum of (v / m)^p) / (sum of w))^(1/p), where v = w^(1/p) * max(x, eps)
+    and m is the maximum of v in the window.
 
     Source:
         Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018.
     """
     weights = _weights(samples, spec)
+    weight = _window_sum(weights, spec)
+    total = _window_sum(samples.clamp_min(spec.eps).pow_(spec.p).mul_(weights), spec)
+    is_exact = ((total > _LEAST_SUM) & (total < _LARGEST_SUM)) | ((weight == 0) & (total == 0))
+    if bool(is_exact.all()):
+        return torch.where(weight > 0, (total / weight).pow_(1 / spec.p), 0)
     values = torch.where(weights > 0, samples.clamp_min(spec.eps) * weights.pow(1 / spec.p), 0)
-    windows = _windows(values, spec)
+    windows = Windows(values.flatten(0, 1), spec)
     maximum = windows.max()
     divisor = torch.where(maximum > 0, maximum, 1)
-    total = windows.sum(lambda v, m: (v / m).pow(spec.p), divisor)
-    weight = _like(_windows(weights, spec).sum(lambda w: w), total)
-    mean = divisor * (total / weight).pow(1 / spec.p)
-    mean = torch.where(maximum.isinf(), maximum, mean)
-    return _of_samples(torch.where(weight > 0, mean, 0), samples)
+    total = _of_samples(windows.sum(lambda v, m: (v / m).pow(spec.p), divisor), samples)
+    mean = _of_samples(divisor, samples) * (total / weight).pow(1 / spec.p)
+    mean = torch.where(_of_samples(maximum, samples).isinf(), torch.inf, mean)
+    return torch.where(weight > 0, mean, 0)
 
 
 def lowest(dtype: torch.dtype) -> float:
@@ -52,23 +61,34 @@ def lowest(dtype: torch.dtype) -> float:
 
 def _weights(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Return the weights, at most 1, of the positions of all samples or of each: (1 or N, 1, *spatial)."""
-    dtype = samples.dtype if samples.is_floating_point() else torch.float32
+    dims = spec.spatial_dims
     if spec.lengths is not None:
-        lengths = to_tensor(spec.lengths.array).to(samples.device, torch.int64).view(-1, 1, 1)
-        return (torch.arange(samples.shape[2], device=samples.device) < lengths).to(dtype)
-    mask = to_tensor(spec.mask.array).to(samples.device, torch.float64)
-    mask = mask.view(-1, 1, *samples.shape[2:])
-    largest = mask.flatten(1).amax(1).view(-1, *(1,) * (mask.ndim - 1))
-    return torch.where(largest > 0, mask / largest, 0).to(dtype)
+        weights = np.arange(samples.shape[2]) < spec.lengths.array.reshape(-1, 1)
+    else:
+        mask = spec.mask.array.reshape(-1, *samples.shape[2:])
+        weights = mask / np.maximum(mask.max(tuple(range(1, dims + 1)), keepdims=True), np.finfo(np.float64).tiny)
+    is_double = samples.dtype == torch.float64
+    tensor = torch.from_numpy(weights.astype(np.float64 if is_double else np.float32))
+    return tensor.to(samples.device).unsqueeze(1)
 
 
-def _windows(values: torch.Tensor, spec: Any) -> Windows:
-    return Windows(values.flatten(0, 1), spec)
+def _window_sum(values: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Return the sum of each window, (N, C, *out)."""
+    if spec.kernel_size is None:
+        return values.flatten(2).sum(2).view(*values.shape[:2], *(1,) * spec.spatial_dims)
+    if spec.spatial_dims == 3:
+        return _of_samples(Windows(values.flatten(0, 1), spec).sum(lambda x: x), values)
+    kernel, stride, padding, _, ceil_mode = spec.window
+    if spec.spatial_dims == 2:
+        return torch.nn.functional.avg_pool2d(values, kernel, stride, padding, ceil_mode, divisor_override=1)
+    return torch.nn.functional.avg_pool2d(
+        values.unsqueeze(2), (1, *kernel), (1, *stride), (0, *padding), ceil_mode, divisor_override=1
+    ).squeeze(2)
 
 
-def _like(per_sample: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
-    """Return what one or each sample has, (1 or N, *out), for each of the planes, (N * C, *out)."""
-    return per_sample.repeat_interleave(len(planes) // len(per_sample), 0)
+def _window_max(values: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Return the maximum of each window, (N, C, *out)."""
+    return _of_samples(Windows(values.flatten(0, 1), spec).max(), values)
 
 
 def _of_samples(planes: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:

@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from poolservice.specs.regions_of_interest import ADAPTIVE
 from poolservice_server.pooling.torch_operators.masked import lowest
 
-# How many pixels of bins, and how many values of them, are pooled at a time; and how many points of boxes.
+# How many pixels of bins, how many values of the result, and how many points of boxes are computed at a time; and how
+# many values are gathered before their maximum is found. They stay in the caches.
 _MAX_PIXELS = 2**17
 _MAX_VALUES = 2**20
 _MAX_POINTS = 2**16
+_MAX_GATHERED = 2**17
 
 
 class _Lines(NamedTuple):
@@ -97,23 +99,25 @@ def _pooled(
     groups = bins[0] * bins[1] if own_channels else 1
     boxes = spec.boxes.array.astype(np.float64) * spec.spatial_scale
     boxes = np.broadcast_to(boxes, (len(samples), *boxes.shape[-2:]))
-    result = samples.new_empty((len(samples), spec.count, *bins, samples.shape[1] // groups))
+    channels = samples.shape[1] // groups
+    result = samples.new_empty((len(samples), spec.count, channels, *bins))
     fill = 0 if combine is _weighted_sum else lowest(samples.dtype)
     for number, sample in enumerate(samples):
         pixels = sample.view(-1, groups, height * width).permute(1, 2, 0)
         # One more row in each group stands for no pixel.
         table = F.pad(pixels, (0, 0, 0, 1), value=fill).reshape(groups * (height * width + 1), -1)
-        for chosen in _alike(boxes[number], bins, (height, width)):
+        for chosen in _alike(boxes[number], bins, (height, width), channels):
             x1, y1, x2, y2 = boxes[number, chosen].T
             rows = lines_of(y1, y2, bins[0], height)
             columns = lines_of(x1, x2, bins[1], width)
             parts = [combine(table, *one) for one in _bags(rows, columns, (height, width), groups)]
             values = torch.cat(parts) if len(parts) > 1 else parts[0]
-            result[number, torch.from_numpy(chosen).to(samples.device)] = values.view(len(chosen), *bins, -1)
-    return result.permute(0, 1, 4, 2, 3)
+            values = values.view(len(chosen), *bins, channels).permute(0, 3, 1, 2).contiguous()
+            result[number].index_copy_(0, torch.from_numpy(chosen).to(samples.device), values)
+    return result
 
 
-def _alike(boxes: np.ndarray, bins: tuple[int, int], spatial: tuple[int, int]) -> Iterator[np.ndarray]:
+def _alike(boxes: np.ndarray, bins: tuple[int, int], spatial: tuple[int, int], channels: int) -> Iterator[np.ndarray]:
     """Yield the numbers of boxes of similar size, as many as are pooled at a time."""
     if not len(boxes):
         return
@@ -125,7 +129,7 @@ def _alike(boxes: np.ndarray, bins: tuple[int, int], spatial: tuple[int, int]) -
         count * np.minimum(np.abs(high - low) / count + 2, 2 * size + 4)
         for low, high, count, size in ((y1, y2, bins[0], spatial[0]), (x1, x2, bins[1], spatial[1]))
     )
-    group = np.cumsum(points[order]) // _MAX_POINTS
+    group = np.cumsum(points[order] / _MAX_POINTS + bins[0] * bins[1] * channels / _MAX_VALUES).astype(np.int64)
     yield from np.split(order, np.flatnonzero(np.diff(group)) + 1)
 
 
@@ -160,7 +164,7 @@ def _weighted_sum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) 
 
 def _maximum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) -> torch.Tensor:
     """Return the maximum of the pixels of each bin, (bins, C), or 0 if it has none."""
-    step = max(1, _MAX_VALUES // (pixels.shape[1] * table.shape[1]))
+    step = max(1, _MAX_GATHERED // (pixels.shape[1] * table.shape[1]))
     empty = torch.from_numpy(~weights.any(1)).to(table.device)[:, None]
     places = torch.from_numpy(pixels).to(table.device)
     parts = [table.index_select(0, part.flatten()).view(*part.shape, -1).amax(1) for part in places.split(step)]

@@ -33,29 +33,36 @@ def max_unpool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 def avg_unpool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Each value spread evenly over its window: (N, C, *spatial) to (N, C, *out).
 
-    Windows are products of intervals, so the values are spread along one dimension after the other.
+    This is the gradient of the mean of each window. Windows are products of intervals, so the values are spread along
+    one dimension after the other.
     """
     out = spec.spatial_shape(tuple(samples.shape[2:]))
     values = samples
     for number, (kernel, stride, padding) in enumerate(zip(*spec.window, strict=True)):
-        values = _spread(values.transpose(2 + number, -1), kernel, stride, padding, out[number])
-        values = values.transpose(2 + number, -1)
+        values = _spread(values, number - len(out), kernel, stride, padding, out[number])
     return values
 
 
-def _spread(values: torch.Tensor, kernel: int, stride: int, padding: int, size: int) -> torch.Tensor:
-    """Spread values (..., L) over intervals of the last dimension: (..., size)."""
-    count = values.shape[-1]
+def _spread(values: torch.Tensor, axis: int, kernel: int, stride: int, padding: int, size: int) -> torch.Tensor:
+    """Spread values over intervals along an axis, counted from the last one, which then has `size` values."""
+    count = values.shape[axis]
     begin = torch.arange(count, device=values.device) * stride - padding
-    inside = (begin + kernel).clamp_max(size) - begin.clamp_min(0)
-    values = values / inside.clamp_min(1)
-    if stride == kernel and padding == 0 and size == count * kernel:
-        return values.unsqueeze(-1).expand(*values.shape, kernel).flatten(-2)
-    spread = values.new_zeros((*values.shape[:-1], max((count - 1) * stride + kernel, size + padding)))
+    inside = ((begin + kernel).clamp_max(size) - begin.clamp_min(0)).clamp_min(1)
+    shares = values / inside.view(-1, *(1,) * (-1 - axis))
+    shape = list(values.shape)
+    shape[axis] = max((count - 1) * stride + kernel, size + padding)
+    rest: Any = (slice(None),) * (-1 - axis)
+    if kernel == stride and shape[axis] == count * kernel:
+        spread = values.new_empty(shape)
+        for place in range(kernel):
+            spread[(..., slice(place, None, stride), *rest)] = shares
+        return spread.narrow(axis, padding, size)
+    spread = values.new_zeros(shape)
     if kernel <= count:
         for place in range(kernel):
-            spread[..., place : place + (count - 1) * stride + 1 : stride] += values
+            spread[(..., slice(place, place + (count - 1) * stride + 1, stride), *rest)] += shares
     else:
         for number in range(count):
-            spread[..., number * stride : number * stride + kernel] += values[..., number : number + 1]
-    return spread[..., padding : padding + size]
+            window: Any = (..., slice(number * stride, number * stride + kernel), *rest)
+            spread[window] += shares.narrow(axis, number, 1)
+    return spread.narrow(axis, padding, size)
