@@ -44,7 +44,7 @@ def masked_gem_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     is_exact = ((total > _LEAST_SUM) & (total < _LARGEST_SUM)) | ((weight == 0) & (total == 0))
     if bool(is_exact.all()):
         return torch.where(weight > 0, (total / weight).pow_(1 / spec.p), 0)
-    values = torch.where(weights > 0, samples.clamp_min(spec.eps) * weights.pow(1 / spec.p), 0)
+    values = samples.clamp_min(spec.eps).mul_(weights.pow(1 / spec.p)).masked_fill_(weights == 0, 0)
     windows = Windows(values.flatten(0, 1), spec)
     maximum = windows.max()
     divisor = torch.where(maximum > 0, maximum, 1)

@@ -103,15 +103,19 @@ def _pooled(
     result = samples.new_empty((len(samples), spec.count, channels, *bins))
     fill = 0 if combine is _weighted_sum else lowest(samples.dtype)
     for number, sample in enumerate(samples):
-        pixels = sample.view(-1, groups, height * width).permute(1, 2, 0)
+        planes = sample.view(-1, groups, height * width).permute(1, 2, 0)
         # One more row in each group stands for no pixel.
-        table = F.pad(pixels, (0, 0, 0, 1), value=fill).reshape(groups * (height * width + 1), -1)
+        table = F.pad(planes, (0, 0, 0, 1), value=fill).reshape(groups * (height * width + 1), -1)
         for chosen in _alike(boxes[number], bins, (height, width), channels):
             x1, y1, x2, y2 = boxes[number, chosen].T
             rows = lines_of(y1, y2, bins[0], height)
             columns = lines_of(x1, x2, bins[1], width)
-            parts = [combine(table, *one) for one in _bags(rows, columns, (height, width), groups)]
-            values = torch.cat(parts) if len(parts) > 1 else parts[0]
+            values = samples.new_empty((len(chosen) * bins[0] * bins[1], channels))
+            start = 0
+            for pixels, weights in _bags(rows, columns, (height, width), groups):
+                # Small results that were kept would keep the allocator from giving back the large arrays around them.
+                values[start : start + len(pixels)] = combine(table, pixels, weights)
+                start += len(pixels)
             values = values.view(len(chosen), *bins, channels).permute(0, 3, 1, 2).contiguous()
             result[number].index_copy_(0, torch.from_numpy(chosen).to(samples.device), values)
     return result
@@ -165,10 +169,12 @@ def _weighted_sum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) 
 def _maximum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) -> torch.Tensor:
     """Return the maximum of the pixels of each bin, (bins, C), or 0 if it has none."""
     step = max(1, _MAX_GATHERED // (pixels.shape[1] * table.shape[1]))
-    empty = torch.from_numpy(~weights.any(1)).to(table.device)[:, None]
     places = torch.from_numpy(pixels).to(table.device)
-    parts = [table.index_select(0, part.flatten()).view(*part.shape, -1).amax(1) for part in places.split(step)]
-    return torch.cat(parts).masked_fill_(empty, 0)
+    result = table.new_empty((len(pixels), table.shape[1]))
+    for part, found in zip(places.split(step), result.split(step), strict=True):
+        torch.amax(table.index_select(0, part.flatten()).view(*part.shape, -1), 1, out=found)
+    empty = torch.from_numpy(~weights.any(1)).to(table.device)[:, None]
+    return result.masked_fill_(empty, 0)
 
 
 def _lines_of_points(sampling_ratio: int, *, aligned: bool) -> _LinesOf:
