@@ -41,6 +41,7 @@ from poolservice_server.backend.policy import Backend
 from poolservice_server.operator_shapes import output_shape, window_grid
 from poolservice_server.pool_stage import BatchKey, PoolStage
 from poolservice_server.pooling import run_on_arrays, run_on_tensors
+from poolservice_server.pooling.torch_operators.unpooling import scatter_in_order
 
 BOX_LAYERS = (RoIAlign2d, RoIPool2d, PSRoIAlign2d, PSRoIPool2d)
 MASKED = {
@@ -293,6 +294,9 @@ def test_of_several_values_for_one_position_the_last_one_counts_on_every_device(
     for place in np.ndindex(samples.shape):
         expected[(*place[:2], indices[place])] = samples[place]
     assert pooled(MaxUnpool2d(indices, 2), samples).reshape(expected.shape).tobytes() == expected.tobytes()
+    flat_indices, values = (torch.from_numpy(one.reshape(2, 3, 64)) for one in (indices, samples))
+    on_gpu = scatter_in_order(torch.zeros(expected.shape), flat_indices, values)
+    assert on_gpu.numpy().tobytes() == expected.tobytes()
 
 
 def test_max_unpool_keeps_integers() -> None:
@@ -396,6 +400,7 @@ def test_rows_for_another_number_of_samples_are_refused(spec: Any, shape: tuple[
         (lambda: RoIAlign2d([0, 1, 2, 3], 2), "boxes", "must have 2 or 3 dimensions"),
         (lambda: RoIAlign2d([[0, 1, 2, math.nan]], 2), "boxes", "must be finite"),
         (lambda: RoIAlign2d([[0, 1, 2, 2**23]], 2, 4.0), "boxes", "must lie within +-16777216"),
+        (lambda: RoIAlign2d(np.zeros((2**16 + 1, 4), np.uint8), 2), "boxes", "may have 65536 boxes in all; got 65537"),
         (lambda: RoIAlign2d("boxes.npy", 2), "boxes", "must be a tensor, or nested lists of numbers"),
         (lambda: RoIAlign2d(None, 2), "boxes", "must be a tensor, or nested lists of numbers"),
         (lambda: RoIAlign2d(BOX, 0), "output_size", "must be from 1"),

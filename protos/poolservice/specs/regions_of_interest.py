@@ -8,8 +8,9 @@ from poolservice.specs.base import SampleSpec, Size
 from poolservice.specs.result_types import Values
 from poolservice.specs.tensor_parameter import TensorLike, TensorParameter
 
-#: The limits of the number of bins along a dimension, of the samples along a dimension of a bin, and of a coordinate
-#: in the feature map.
+#: The limits of the number of boxes in a spec, of bins along a dimension, of the samples along a dimension of a bin,
+#: and of a coordinate in the feature map.
+MAX_BOXES = 2**16
 MAX_BINS = 1024
 MAX_SAMPLING_RATIO = 128
 MAX_COORDINATE = 2.0**24
@@ -36,6 +37,8 @@ class _Boxes(SampleSpec[Values]):
                 f"own in each of N samples; got shape {boxes.array.shape}",
                 field="boxes",
             )
+        if boxes.array.size > 4 * MAX_BOXES:
+            raise InvalidRequest(f"may have {MAX_BOXES} boxes in all; got {boxes.array.size // 4}", field="boxes")
         self._set_sizes("output_size", minimum=1)
         if max(self.bins) > MAX_BINS:
             raise InvalidRequest(f"must be at most {MAX_BINS}; got {max(self.bins)}", field="output_size")
@@ -100,8 +103,8 @@ class _RoIAlign(_Boxes):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 8 MiB. In contrast
-            to torchvision there is no number of an image. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
+            contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
         sampling_ratio: number of points along each dimension of a bin, at most 128. 0 or less: the bin's height and
@@ -144,8 +147,8 @@ class _RoIPool(_Boxes):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 8 MiB. In contrast
-            to torchvision there is no number of an image. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
+            contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
 
@@ -179,8 +182,8 @@ class _PSRoIAlign(_BoxesOfChannels):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 8 MiB. In contrast
-            to torchvision there is no number of an image. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
+            contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
         sampling_ratio: number of points along each dimension of a bin, at most 128. 0 or less: the bin's height and
@@ -221,8 +224,8 @@ class _PSRoIPool(_BoxesOfChannels):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 8 MiB. In contrast
-            to torchvision there is no number of an image. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
+            contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
 

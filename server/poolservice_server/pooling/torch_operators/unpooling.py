@@ -20,14 +20,21 @@ def max_unpool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     indices = indices.view(-1, *samples.shape[1:]).flatten(2).expand(values.shape)
     result = samples.new_zeros((*samples.shape[:2], math.prod(out)))
     if samples.is_cpu:
-        # In order, so that the last of several values for one position counts.
+        # On one thread, in order.
         result.scatter_(2, indices, values)
     else:
-        # The last of several values for one position, however the device orders its threads.
-        numbers = torch.arange(1, values.shape[2] + 1, device=samples.device).expand(values.shape)
-        last = torch.zeros_like(result, dtype=torch.int64).scatter_reduce_(2, indices, numbers, "amax")
-        result = torch.where(last > 0, values.gather(2, last.sub(1).clamp_min_(0)), result)
+        result = scatter_in_order(result, indices, values)
     return result.view(*samples.shape[:2], *out)
+
+
+def scatter_in_order(result: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return `result` (N, C, out) with values (N, C, L) at their indices, on any device.
+
+    Of several values for one position the last one counts, however the device orders its threads.
+    """
+    numbers = torch.arange(1, values.shape[2] + 1, device=values.device).expand(values.shape)
+    last = torch.zeros_like(result, dtype=torch.int64).scatter_reduce_(2, indices, numbers, "amax")
+    return torch.where(last > 0, values.gather(2, last.sub(1).clamp_min_(0)), result)
 
 
 def avg_unpool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
