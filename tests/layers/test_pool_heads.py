@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 from tests.backbones.models import tiny_backbone
-from tests.layers.head_folders import HEADS, PCA_OF_15, HeadExample
+from tests.layers.head_folders import HEADS, PCA_OF_15, POOL_HEADS, HeadExample
 
 from poolservice.specs import LAYERS
 from poolservice_client import (
@@ -23,9 +23,12 @@ from poolservice_client import (
     SpatialPyramidPool2d,
 )
 from poolservice_server.backbones.folder_files import BrokenFile
+from poolservice_server.cache import size_of
 from poolservice_server.pool_heads.folder import read_head
 from poolservice_server.pool_heads.kinds import KINDS
+from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling.torch_operators.pool_heads import FUNCTIONS
+from poolservice_server.stage_cost import stage_cost
 from poolservice_server.testing import Service, serve
 
 each_head = pytest.mark.parametrize("name", HEADS)
@@ -202,6 +205,21 @@ def test_two_servers_in_one_process_keep_their_heads_apart(folder: Path) -> None
     assert known_head(request, second) is read_head(request, second)
     with pytest.raises(InvalidRequest, match="no heads"):
         read_head(request)
+
+
+def test_no_cache_counts_the_weights_of_a_head() -> None:
+    assert POOL_HEADS.serving["clip"].memory_bytes > 2000
+    assert size_of(POOL_HEADS.resolve(PoolHead2d("clip"))) < 1000
+
+
+@pytest.mark.parametrize("name", ["netvlad", "simpool", "gated", "siglip"])
+def test_the_estimate_grows_with_the_positions(name: str) -> None:
+    spec = POOL_HEADS.resolve(PoolHead2d(name))
+    channels = HEADS[name].sample[0]
+    stage = PoolStage.of((spec,), channels)
+    few, many = (stage_cost(stage, (channels, side, side), np.dtype(np.float32)) for side in (8, 256))
+    assert many[0] > 2 * few[0]
+    assert many[1] > 2 * few[1]
 
 
 BROKEN: list[tuple[str, dict[str, Any], str]] = [

@@ -13,6 +13,7 @@ from poolservice_server.doctor import (
     limits,
     memory,
     packages,
+    pool_heads,
     tls,
 )
 from poolservice_server.doctor.finding import Finding, problem
@@ -41,6 +42,7 @@ CHECKS: tuple[Check, ...] = (
     clock.check_clock,
     environment.check_environment,
     backbones.check_backbones,
+    pool_heads.check_pool_heads,
     device.check_device,
 )
 

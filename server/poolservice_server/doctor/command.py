@@ -29,8 +29,8 @@ def _doctor(
     """Check whether this machine can run the server with these settings, and say what to change.
 
     The settings come from the flags, the environment and the file of --config, as they do for the server. Checked are
-    packages, device, cores, memory, limits, addresses, certificates, tokens, clock, environment and backbones. Nothing
-    is changed, and no secret is printed.
+    packages, device, cores, memory, limits, addresses, certificates, tokens, clock, environment, backbones and heads.
+    Nothing is changed, and no secret is printed.
     """
     found = list(_shown(findings(load_settings(context, settings or []), Machine()), as_json=as_json))
     counts = Counter(finding.state for finding in found)

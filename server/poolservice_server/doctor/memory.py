@@ -28,7 +28,7 @@ def needed_bytes(settings: Settings, decode_threads: int) -> int:
         settings: the server's settings.
         decode_threads: the number of decode threads in all workers together.
     """
-    worker = _WORKER_BYTES + settings.max_queue_bytes + _BACKBONE_FACTOR * _backbone_bytes(settings)
+    worker = _WORKER_BYTES + settings.max_queue_bytes + _BACKBONE_FACTOR * _model_bytes(settings)
     decoders = decode_threads * _DECODER_BYTES if settings.decode_isolation == "process" else 0
     return settings.workers * worker + decoders + (_SUPERVISOR_BYTES if settings.is_supervised else 0)
 
@@ -93,7 +93,8 @@ def _swap(machine: Machine) -> Iterator[Finding]:
         )
 
 
-def _backbone_bytes(settings: Settings) -> int:
+def _model_bytes(settings: Settings) -> int:
+    """Return the size of the files of backbones and pool heads."""
     return sum(path.stat().st_size for folder in _folders(settings) for path in folder.rglob("*") if path.is_file())
 
 
@@ -101,4 +102,6 @@ def _folders(settings: Settings) -> list[Path]:
     folders = [folder for folder in settings.backbone or () if folder.is_dir()]
     if settings.backbones is not None and settings.backbones.is_dir():
         folders += backbones_in(settings.backbones)
+    if settings.heads is not None and settings.heads.is_dir():
+        folders.append(settings.heads)
     return folders

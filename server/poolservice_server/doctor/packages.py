@@ -102,7 +102,7 @@ def check_grpcio(_settings: Settings, _machine: Machine) -> Iterator[Finding]:
 def _extras(settings: Settings) -> Iterator[str]:
     """Yield the extras that these settings need."""
     yield "server"
-    if settings.backbone or settings.backbones:
+    if settings.backbone or settings.backbones or settings.heads:
         yield "backbones"
     if settings.otlp_endpoint:
         yield "otel"

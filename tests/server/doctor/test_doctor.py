@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 from tests.backbones.models import TinyBackbone
+from tests.layers.head_folders import HEADS
 from tests.server.doctor.conftest import Doctor
 
 from poolservice_server.testing import serve
@@ -276,6 +277,17 @@ def test_ten_problems_at_once_are_all_found(tmp_path: Path, authority: trustme.C
         ]
     )
     assert SECRET not in done.stdout
+
+
+def test_a_head_without_which_the_server_starts_is_a_warning(doctor: Doctor, tmp_path: Path) -> None:
+    HEADS["netvlad"].write(tmp_path / "heads" / "whole")
+    HEADS["netvlad"].write(tmp_path / "heads" / "tampered", sha256="0" * 64)
+    report = doctor("--heads", str(tmp_path / "heads"))
+    assert report.problems == []
+    assert any("starts without the head tampered: head.safetensors is tampered" in one for one in report.warnings)
+    assert "1 head complete (whole)" in report.text
+    (sentence,) = doctor("--heads", str(tmp_path / "missing")).problems
+    assert sentence.startswith("cannot read ")
 
 
 def test_a_wrong_setting_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
