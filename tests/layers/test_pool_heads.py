@@ -1,7 +1,7 @@
 """Pool heads with learned weights: their values, their folders, and a server that has some."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ from poolservice_server.backbones.folder_files import BrokenFile
 from poolservice_server.cache import size_of
 from poolservice_server.pool_heads.folder import read_head
 from poolservice_server.pool_heads.kinds import KINDS
+from poolservice_server.pool_heads.loading import load_pool_heads
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling.torch_operators.pool_heads import FUNCTIONS
+from poolservice_server.settings import SettingsError
+from poolservice_server.settings.loader import load
 from poolservice_server.stage_cost import stage_cost
 from poolservice_server.testing import Service, serve
 
@@ -49,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads")
     for name, example in HEADS.items():
         example.write(folder / name, description=f"a small {example.kind}")
+    PCA_OF_15.write(folder / "pca-of-15")
     HEADS["netvlad"].write(folder / "tampered", sha256="0" * 64)
     HEADS["pca"].write(folder / "a b")
     (folder / ".hidden").mkdir()
@@ -111,7 +115,7 @@ def test_values_of_any_size_agree_with_the_definition(name: str, gain: float, fo
 
 def test_the_server_lists_its_heads_and_why_some_do_not_serve(client: PoolClient) -> None:
     heads = {head.name: head for head in client.server_info().heads}
-    assert heads.keys() == {*HEADS, "tampered", "a b", "tiny/vlad"}
+    assert heads.keys() == {*HEADS, "pca-of-15", "tampered", "a b", "tiny/vlad"}
     clip, pca, broken = heads["clip"], heads["pca"], heads["tampered"]
     assert (clip.kind, clip.description, clip.licence) == ("clip_attention_pool", "a small clip_attention_pool", "MIT")
     assert (clip.channels, clip.spatial_shape, clip.output_shape, clip.state) == (12, (4, 4), (5,), "SERVING")
@@ -132,17 +136,15 @@ def test_a_head_pools_the_feature_map_of_a_backbone_and_an_image(client: PoolCli
     np.testing.assert_allclose(client.pool(features, PoolHead2d("tiny/vlad")), vector, 1e-5, 1e-6)
 
 
-def test_whitening_may_follow_a_layer_that_gives_vectors(start_server: Callable[..., Service], tmp_path: Path) -> None:
-    example = PCA_OF_15
-    example.write(tmp_path / "heads" / "white")
+def test_whitening_may_follow_a_layer_that_gives_vectors(client: PoolClient) -> None:
     samples = np.random.default_rng(3).standard_normal((4, 3, 8, 7)).astype(np.float32)
     pyramid = SpatialPyramidPool2d((1, 2), mode="avg")
-    with PoolClient(start_server("--heads", str(tmp_path / "heads")).address) as client:
-        got = client.pool(samples, Sequential([pyramid, PoolHead2d("white")]))
-        vectors = client.pool(samples, pyramid)
-        np.testing.assert_allclose(got, expected(example, vectors), 1e-5, 1e-6)
-        assert client.pool(samples[1], Sequential([pyramid, PoolHead2d("white")])).tobytes() == got[1].tobytes()
-        assert client.pool(vectors[..., None, None], PoolHead2d("white")).tobytes() == got.tobytes()
+    whitened = Sequential([pyramid, PoolHead2d("pca-of-15")])
+    got = client.pool(samples, whitened)
+    vectors = client.pool(samples, pyramid)
+    np.testing.assert_allclose(got, expected(PCA_OF_15, vectors), 1e-5, 1e-6)
+    assert client.pool(samples[1], whitened).tobytes() == got[1].tobytes()
+    assert client.pool(vectors[..., None, None], PoolHead2d("pca-of-15")).tobytes() == got.tobytes()
 
 
 REFUSALS: list[tuple[PoolSpec, tuple[int, ...], str]] = [
@@ -296,13 +298,18 @@ def test_weights_of_16_bits_are_computed_in_float32(tmp_path: Path) -> None:
     assert save(dict(head.weights)) == save({name: half.astype(np.float32) for name, half in halves.items()})
 
 
-def test_a_folder_without_heads_is_a_usage_error(start_server: Callable[..., Service], tmp_path: Path) -> None:
-    from poolservice_server.testing import ServiceFailed
+def test_a_folder_without_heads_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"has no subfolder with a head.toml"):
+        load_pool_heads(load(["--heads", str(tmp_path)]))
+    with pytest.raises(SettingsError, match="No such file or directory"):
+        load_pool_heads(load(["--heads", str(tmp_path / "missing")]))
 
-    with pytest.raises(ServiceFailed, match=r"has no subfolder with a head.toml"):
-        start_server("--heads", str(tmp_path))
-    with pytest.raises(ServiceFailed, match="No such file or directory"):
-        start_server("--heads", str(tmp_path / "missing"))
+
+def test_a_backbone_whose_manifest_is_broken_gives_its_heads_the_name_of_its_folder(tmp_path: Path) -> None:
+    HEADS["netvlad"].write(tmp_path / "net" / "heads" / "vlad")
+    (tmp_path / "net" / "backbone.toml").write_text("name = 1")
+    heads = load_pool_heads(load(["--backbone", str(tmp_path / "net")]))
+    assert [*heads.serving] == ["net/vlad"]
 
 
 def test_a_sequence_of_one_dimension_has_no_head() -> None:

@@ -23,7 +23,7 @@ class _Sequential(PoolSpec[Values]):
 
     Args:
         layers: 1 to 16 specs of the same number of dimensions. None may be a Sequential or have `return_indices`, and
-            only the last one may give a vector. Required.
+            only the last one may give a vector, or one before a pool head that takes vectors. Required.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.

@@ -37,6 +37,8 @@ def load_pool_heads(settings: Settings) -> PoolHeads:
                 raise BrokenFile(
                     "a head's folder must have a name of 1 to 64 letters, digits, dots, dashes, underscores"
                 )
+            if name in serving:
+                raise BrokenFile("another head has this name")
             serving[name] = read_head(path, name)
         except BrokenFile as error:
             _log.error("starting without a pool head", head=name, reason=f"{printable(path)}: {error}")

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 from poolservice_server.backbones.manifest_file import WrongManifest, explain, read_toml
 from poolservice_server.backbones.manifest_tables import File, Table
 from poolservice_server.backbones.manifest_values import FilePath, Line, Text, file_with_ending
+from poolservice_server.foreign_text import quote
 from poolservice_server.pool_heads.kinds import KINDS
 
 #: The name of the file in a head's folder.
@@ -42,7 +43,7 @@ def parse_manifest(content: bytes) -> tuple[HeadManifest, Table]:
         raise WrongManifest(explain(error, HeadManifest)) from None
     kind = KINDS.get(manifest.kind)
     if kind is None:
-        raise WrongManifest(f"kind must be one of {', '.join(KINDS)}; got {manifest.kind!r}")
+        raise WrongManifest(f"kind must be one of {', '.join(KINDS)}; got {quote(manifest.kind)}")
     try:
         return manifest, kind.parameters.model_validate(manifest.parameters)
     except ValidationError as error:
