@@ -68,12 +68,13 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         raise InvalidRequest(
             f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
         )
-    spec.check_channels(leading[-1])
     if isinstance(spec, SampleSpec):
         return _sample_result(spec, leading, spatial)
     if isinstance(spec, WindowSpec) and (spec.operator, dims) in _KERNEL_WITHIN_INPUT:
         _check_kernel_within(spec, spatial)
-    return leading + plane_result(spec, spatial)
+    out = plane_result(spec, spatial)
+    spec.check_result(leading[-1], out)
+    return leading + out
 
 
 def plane_result(spec: PoolSpec, spatial: tuple[int, ...]) -> tuple[int, ...]:

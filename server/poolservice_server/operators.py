@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poolservice.specs import LAYERS, PoolSpec, WindowSpec
-from poolservice_server import filter_costs, second_order_costs
+from poolservice_server import region_costs
 
 
 class Sample(NamedTuple):
@@ -182,19 +182,19 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "wavelet_pool": Operator(filter_costs.wavelet),
         "spectral_pool": Operator(filter_costs.spectral),
         # Regions of the plane.
-        "spatial_pyramid_pool": Operator(per_value(4)),
-        "mac": Operator(per_value(1)),
-        "rmac": Operator(per_value(4)),
-        "spoc": Operator(per_value(1)),
-        "crow": Operator(per_value(4)),
-        "scda": Operator(per_value(4)),
-        "strip_pool": Operator(per_value(1)),
-        "coordinate_pool": Operator(per_value(1)),
-        "corner_pool": Operator(per_value(4)),
-        "pool_former_pool": Operator(per_value(4)),
-        "adaptive_avg_max_pool": Operator(per_value(2)),
-        "adaptive_cat_avg_max_pool": Operator(per_value(2)),
-        "gated_max_avg_pool": Operator(per_visit(4)),
+        "spatial_pyramid_pool": Operator(region_costs.spatial_pyramid),
+        "mac": Operator(region_costs.per_sample(30_000, 0.15)),
+        "rmac": Operator(region_costs.region_grid),
+        "spoc": Operator(region_costs.per_sample(30_000, 0.15)),
+        "crow": Operator(region_costs.per_sample(80_000, 0.8)),
+        "scda": Operator(region_costs.largest_region),
+        "strip_pool": Operator(region_costs.per_sample(20_000, 0.5)),
+        "coordinate_pool": Operator(region_costs.per_sample(20_000, 0.4)),
+        "corner_pool": Operator(region_costs.corner),
+        "pool_former_pool": Operator(region_costs.box_means),
+        "adaptive_avg_max_pool": Operator(region_costs.tiles),
+        "adaptive_cat_avg_max_pool": Operator(region_costs.tiles),
+        "gated_max_avg_pool": Operator(region_costs.gated_windows),
         # Second order.
         "covariance_pool": Operator(second_order_costs.covariance),
         "bilinear_pool": Operator(second_order_costs.bilinear),

@@ -240,11 +240,12 @@ def test_a_descriptor_does_not_depend_on_the_scale_of_its_input(spec: PoolSpec, 
 
 
 @pytest.mark.parametrize("spec", [MAC2d(), RMAC2d(), SPoC2d(), SPoC2d(True), CroW2d(), SCDA2d()], ids=repr)
-def test_a_descriptor_is_zero_for_zeros_and_nan_for_nan(spec: PoolSpec) -> None:
+def test_a_descriptor_is_zero_for_zeros_and_nan_for_nan_or_infinity(spec: PoolSpec) -> None:
     sample = np.zeros((3, 5, 6), np.float32)
     assert not one(spec, sample).any()
-    sample[1, 2, 3] = np.nan
-    assert np.isnan(one(spec, sample)).all()
+    for value in (np.nan, np.inf):
+        sample[1, 2, 3] = value
+        assert np.isnan(one(spec, sample)).all()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class PoolSpec(Generic[R_co]):
     #: Whether a value of the result depends on the position of its channel or on several channels, so that a sample is
     #: pooled as a whole. Otherwise each channel is pooled by itself.
     takes_samples: ClassVar[bool] = False
-    #: The parameters that may be a tuple of one number per channel.
+    #: The parameters that may have a number for each channel.
     per_channel: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -131,17 +131,18 @@ class PoolSpec(Generic[R_co]):
         """Whether a parameter has one number per channel."""
         return any(isinstance(getattr(self, name), tuple) for name in self.per_channel)
 
-    def check_channels(self, channels: int) -> None:
-        """Check that the parameters with one number per channel suit an input of so many channels.
+    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
+        """Raise InvalidRequest if a parameter does not suit the number of channels or the spatial shape of the result.
 
         Raises:
-            InvalidRequest: one of them has another count; `field` is its name.
+            InvalidRequest: a parameter has several numbers, but not one for each channel.
         """
         for name in self.per_channel:
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != channels:
+            numbers = getattr(self, name)
+            if isinstance(numbers, tuple) and len(numbers) != channels:
                 raise InvalidRequest(
-                    f"has {len(value)} values for {channels} channels; give one for each, or one for all", field=name
+                    f"must be one number, or one for each channel; got {len(numbers)} for {channels} channels",
+                    field=name,
                 )
 
     def _set(self, name: str, value: object) -> None:

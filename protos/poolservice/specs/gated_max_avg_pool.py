@@ -61,8 +61,8 @@ class _GatedMaxAvgPool(WindowSpec[Values]):
                 field="weight",
             )
 
-    def check_channels(self, channels: int) -> None:
-        """Check that the mask suits samples of so many channels."""
+    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
+        """Raise InvalidRequest if the mask does not suit samples of so many channels."""
         shape = self._weight.array.shape
         if len(shape) > self.spatial_dims and shape[0] != channels:
             raise InvalidRequest(

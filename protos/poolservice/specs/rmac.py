@@ -67,8 +67,10 @@ class RMAC2d(SampleSpec[Values]):
         shorter, longer = sorted((height, width))
         more = 0
         if longer > shorter:
-            overlaps = [1 - (longer - shorter) / (steps - 1) / shorter for steps in range(2, 8)]
-            more = 1 + min(range(6), key=lambda number: abs(overlaps[number] - _OVERLAP))
+            area = shorter**2
+            # Rounded like the authors' code, because several numbers may be equally close.
+            overlaps = [(area - shorter * ((longer - shorter) / number)) / area for number in range(1, 7)]
+            more = 1 + min(range(6), key=lambda index: abs(overlaps[index] - _OVERLAP))
         grids = []
         for level in range(1, self.levels + 1):
             size = 2 * shorter // (level + 1)

@@ -17,9 +17,8 @@ class SCDA2d(SampleSpec[Values]):
     followed by its maximum over S, and |v| is the Euclidean norm.
 
     Of components of the same size, the one with the first position counts, column by column, as in the authors' code.
-    If no position is above the mean, S is the whole plane. Sums and the mean are computed in float64. A zero vector
-    stays zero. A NaN in the sample gives NaN in the whole vector; an infinity gives NaN if S has it.
-    Floating-point input keeps its dtype; integer input gives float32.
+    If no position is above the mean, S is the whole plane. A zero vector stays zero. A NaN or an infinity in the sample
+    gives NaN in the whole vector. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, H, W) or (N, C, H, W) to (2 C,) or (N, 2 C).
 

@@ -1,4 +1,7 @@
-"""StripPool2d, CoordinatePool2d and CornerPool2d: rows and columns, whole or from each position on."""
+"""StripPool2d, CoordinatePool2d and CornerPool2d: rows and columns, whole or from each position on.
+
+They pool each channel by itself, so they take planes, though their results have shapes of their own.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,6 +29,7 @@ class StripPool2d(SampleSpec[Values]):
 
     operator: ClassVar[str] = "strip_pool"
     spatial_dims = 2
+    takes_samples = False
 
     def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (C, H, W)."""
@@ -47,6 +51,7 @@ class CoordinatePool2d(SampleSpec[Values]):
 
     operator: ClassVar[str] = "coordinate_pool"
     spatial_dims = 2
+    takes_samples = False
 
     def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (C, H + W, 1)."""
@@ -76,6 +81,7 @@ class CornerPool2d(SampleSpec[Values]):
 
     operator: ClassVar[str] = "corner_pool"
     spatial_dims = 2
+    takes_samples = False
     mode: str = "top_left"
 
     def __post_init__(self) -> None:

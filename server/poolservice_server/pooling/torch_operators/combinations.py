@@ -7,11 +7,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from poolservice_server.pooling.torch_operators.spatial_regions import tile_maxima, tile_means
 from poolservice_server.pooling.torch_operators.windows import Windows
 from poolservice_server.pooling.window_geometry import mean_divisors
-
-_MEAN: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
-_MAXIMUM: dict[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 
 
 def pool_former_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -43,8 +41,7 @@ def adaptive_avg_max_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
         timm.layers.AdaptiveAvgMaxPool2d.
     """
     sizes = tuple(size if wanted is None else wanted for wanted, size in zip(spec.sizes, planes.shape[1:], strict=True))
-    mean, maximum = _tiles(planes.unsqueeze(0), sizes)
-    return (mean + maximum).mul_(0.5).squeeze(0)
+    return (tile_means(planes, sizes) + tile_maxima(planes, sizes)).mul_(0.5)
 
 
 def adaptive_cat_avg_max_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -53,7 +50,8 @@ def adaptive_cat_avg_max_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         timm.layers.AdaptiveCatAvgMaxPool2d.
     """
-    return torch.cat(_tiles(samples, spec.output_size_in(tuple(samples.shape[2:]))), 1)
+    sizes = spec.output_size_in(tuple(samples.shape[2:]))
+    return torch.cat((tile_means(samples, sizes), tile_maxima(samples, sizes)), 1)
 
 
 def gated_max_avg_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -68,19 +66,10 @@ def gated_max_avg_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     # The parameter may have a dtype that torch lacks or read-only memory.
     masks = torch.from_numpy(spec.weight.array.astype(np.float64)).to(samples.device, samples.dtype)
     masks = masks.reshape(-1, math.prod(spec.window.kernel_size))
-    gate = torch.sigmoid(windows.weighted_sum(masks.repeat(len(samples), 1) if len(masks) > 1 else masks))
+    masks = masks.expand(len(planes), -1) if len(masks) == 1 else masks.repeat(len(samples), 1)
+    logits, sums = windows.convolved(masks), windows.convolved(torch.ones_like(masks))
+    gate = torch.sigmoid(logits)
     divisors = torch.from_numpy(mean_divisors(spec.window, tuple(planes.shape[1:]), True))
-    mean = windows.sum(lambda values: values) / divisors.to(samples.device, samples.dtype)
-    pooled = windows.max().mul_(gate).add_(mean.mul_(1 - gate))
+    mean = sums / divisors.to(samples.device, samples.dtype)
+    pooled = windows.max() * gate + mean * (1 - gate)
     return pooled.view(*samples.shape[:2], *pooled.shape[1:])
-
-
-def _tiles(samples: torch.Tensor, sizes: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean and the maximum of each tile."""
-    if set(sizes) == {1}:
-        values = samples.flatten(2)
-        shape = (*samples.shape[:2], *sizes)
-        return values.mean(2).view(shape), values.amax(2).view(shape)
-    dims = len(sizes)
-    output_size: Any = sizes if dims > 1 else sizes[0]
-    return _MEAN[dims](samples, output_size), _MAXIMUM[dims](samples, output_size)

@@ -1,6 +1,7 @@
 """Operators that pool regions of the plane: grids, pyramids and the region of the highest activation."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,14 +9,8 @@ import torch.nn.functional as F
 
 from poolservice_server.pooling.torch_operators.global_descriptors import unit
 
-_ADAPTIVE = {
-    ("max", 1): F.adaptive_max_pool1d,
-    ("max", 2): F.adaptive_max_pool2d,
-    ("max", 3): F.adaptive_max_pool3d,
-    ("avg", 1): F.adaptive_avg_pool1d,
-    ("avg", 2): F.adaptive_avg_pool2d,
-    ("avg", 3): F.adaptive_avg_pool3d,
-}
+_MAXIMUM: Mapping[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+_MEAN: Mapping[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 def spatial_pyramid_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -24,8 +19,8 @@ def spatial_pyramid_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         He, Zhang, Ren and Sun, "Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition", 2014.
     """
-    pool: Any = _ADAPTIVE[spec.mode, spec.spatial_dims]
-    return torch.cat([pool(samples, level).flatten(1) for level in spec.levels], 1)
+    of_tiles = tile_maxima if spec.mode == "max" else tile_means
+    return torch.cat([of_tiles(samples, (level,) * spec.spatial_dims).flatten(1) for level in spec.levels], 1)
 
 
 def rmac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -52,16 +47,34 @@ def scda(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Wei, Luo, Wu and Zhou, "Selective Convolutional Descriptor Aggregation for Fine-Grained Image Retrieval", 2017.
     """
-    # float64 holds the sums of most float32 values, so equal values do not differ from their mean by rounding.
-    activation = samples.sum(1, dtype=torch.float64)
-    above = activation > activation.mean((1, 2), keepdim=True)
+    activation = samples.sum(1)
+    # float64 holds the sum of equal values, which therefore do not differ from their mean.
+    above = activation > activation.mean((1, 2), keepdim=True, dtype=torch.float64)
     selected = _largest_component(above, diagonal=spec.connectivity == 8)
     selected |= ~selected.any(2, keepdim=True).any(1, keepdim=True)
-    chosen = selected.unsqueeze(1)
-    count = selected.sum((1, 2)).to(samples.dtype).unsqueeze(1)
-    mean = torch.where(chosen, samples, 0.0).sum((2, 3)) / count
-    maximum = torch.where(chosen, samples, -math.inf).amax((2, 3))
+    chosen = selected.flatten(1).to(samples.dtype)
+    values = samples.flatten(2)
+    mean = (values @ chosen.unsqueeze(2)).squeeze(2) / chosen.sum(1, keepdim=True)
+    maximum = (values + torch.where(chosen > 0, 0.0, -math.inf).to(samples.dtype).unsqueeze(1)).amax(2)
     return unit(torch.cat((mean, maximum), 1))
+
+
+def tile_maxima(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+    """Return the maximum of each tile, with so many tiles along each of the last dimensions."""
+    dims = len(sizes)
+    if set(sizes) == {1}:
+        return values.flatten(-dims).amax(-1).view(*values.shape[:-dims], *sizes)
+    maxima: torch.Tensor = _MAXIMUM[dims](values, sizes)
+    return maxima
+
+
+def tile_means(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+    """Return the mean of each tile, with so many tiles along each of the last dimensions."""
+    dims = len(sizes)
+    if set(sizes) == {1}:
+        return values.flatten(-dims).mean(-1).view(*values.shape[:-dims], *sizes)
+    means: torch.Tensor = _MEAN[dims](values, sizes)
+    return means
 
 
 def _largest_component(mask: torch.Tensor, *, diagonal: bool) -> torch.Tensor:

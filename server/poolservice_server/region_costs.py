@@ -1,0 +1,81 @@
+"""The costs of the operators that pool regions, strips and descriptors: see `operators.Cost`.
+
+The numbers are measured: steps are nanoseconds on one core. Each sample is pooled by itself, so calls into torch count
+for each of them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poolservice_server.operators import Sample
+
+# A call into torch.
+_CALL = 12_000.0
+
+
+def per_sample(fixed: float, steps: float) -> "Callable[[Any, Sample], tuple[float, float]]":
+    """Return the cost of so many steps for a sample and for each of its values, and of a copy of the values."""
+
+    def cost(_spec: Any, sample: "Sample") -> tuple[float, float]:
+        return fixed + steps * sample.values, sample.values
+
+    return cost
+
+
+def region_grid(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of rmac: the channels become the last dimension, and each scale has maxima of all rows."""
+    levels = spec.levels
+    largest = levels * (levels + 6) * sample.channels
+    steps = (0.8 + 0.6 * levels) * sample.values + levels * largest
+    return steps + _CALL * (4 + levels * (levels + 1)), 1.3 * sample.values + 3 * largest
+
+
+def largest_region(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of scda: the component takes many rounds over the positions, the values are visited twice."""
+    positions = math.prod(sample.spatial)
+    return 30 * _CALL + 250 * positions + sample.values, 2 * sample.values + 20 * positions
+
+
+def corner(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of corner_pool: each round doubles the reach of the maxima."""
+    height, width = sample.spatial
+    sizes = [height if edge in ("top", "bottom") else width for edge in spec.mode.split("_")]
+    rounds = sum(math.ceil(math.log2(size)) for size in sizes)
+    return (0.3 * (rounds + 1) * sample.values) + 2 * _CALL * rounds, (1 + len(sizes)) * sample.values
+
+
+def box_means(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of pool_former_pool: sums along one dimension after the other."""
+    kernel_size = spec.window_in(sample.spatial).kernel_size
+    padded = max(1 + (kernel - 1) / size for kernel, size in zip(kernel_size, sample.spatial, strict=True))
+    positions = sum(kernel_size)
+    return (3 + 0.5 * positions) * sample.values + _CALL * positions, (padded + 2) * sample.values
+
+
+def spatial_pyramid(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of spatial_pyramid_pool: that of the tiles of each level."""
+    levels = [_tiles(sample.channels, sample.spatial, (level,) * spec.spatial_dims) for level in spec.levels]
+    return sum(levels) + 2 * _CALL, sample.values + 3 * sample.results
+
+
+def tiles(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of the mean and the maximum of tiles, whose positions come with the maxima."""
+    sizes = spec.output_size
+    grid = [size if wanted is None else wanted for wanted, size in zip(sizes, sample.spatial, strict=True)]
+    return 2 * _tiles(sample.channels, sample.spatial, grid) + 3 * _CALL, sample.values + 3 * sample.results
+
+
+def gated_windows(spec: Any, sample: "Sample") -> tuple[float, float]:
+    """Return the cost of gated_max_avg_pool: two convolutions and the maximum."""
+    visits = sample.results * math.prod(spec.window.kernel_size)
+    return 12 * _CALL + visits + 6 * sample.results + 2 * sample.values, 2 * sample.values + 5 * sample.results
+
+
+def _tiles(channels: int, spatial: Sequence[int], grid: Sequence[int]) -> float:
+    """Return the steps of one value for each tile: adjacent tiles may share a row of values."""
+    if set(grid) == {1}:
+        return 0.2 * channels * math.prod(spatial)
+    visits = math.prod(size + count for size, count in zip(spatial, grid, strict=True))
+    return channels * (0.8 * visits + 5 * math.prod(grid))
