@@ -49,16 +49,14 @@ class Windows:
             return self._planes.flatten(1).amax(1).view(-1, *self._out)
         if not self._planes.is_cpu or sum(self._window.kernel_size) > _MAX_VISITS:
             return window_max(self._planes, self._window)
-        # Dimension by dimension, which takes torch's processor kernel several times as long.
-        maxima = self._padded(self._planes, -math.inf)
-        kernel_size, strides, _, dilations, _ = self._window
-        for dim, (kernel, stride, dilation, out) in enumerate(
-            zip(kernel_size, strides, dilations, self._out, strict=True), start=1
-        ):
-            rows = [_every(maxima, dim, place * dilation, stride, out) for place in range(kernel)]
-            maxima = rows[0] if kernel == 1 else torch.maximum(rows[0], rows[1])
-            for row in rows[2:]:
-                torch.maximum(maxima, row, out=maxima)
+        # Dimension by dimension, which takes torch's kernel for CPUs several times as long.
+        maxima = self._planes
+        lowest = -math.inf if maxima.is_floating_point() else torch.iinfo(maxima.dtype).min
+        for dimension in range(self.dims):
+            first, *others = self.parts(maxima, dimension, lowest)
+            maxima = torch.maximum(first, others[0]) if others else first
+            for other in others[1:]:
+                torch.maximum(maxima, other, out=maxima)
         return maxima
 
     def min(self) -> torch.Tensor:
