@@ -96,6 +96,10 @@ def _rank(spec: Any, size: int) -> float:
     return 0.8 if size <= 32 and spec.rank in (1, size) else 2 * _sorting(size)
 
 
+def _trimmed(_spec: Any, size: int) -> float:
+    return 3 * _sorting(size)
+
+
 def _top_k(spec: Any, size: int) -> float:
     # torch selects few of many values in one pass.
     return 2.0 if spec.k * 64 <= size else 1.7 * _sorting(size)
@@ -103,7 +107,7 @@ def _top_k(spec: Any, size: int) -> float:
 
 def _stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
     if spec.mode == "weighted":
-        return _per_sorted(lambda _spec, _size: 3.5, whole=2.0, others=1.25)(spec, sample)
+        return _per_sorted(lambda _spec, _size: 3.5, whole=2.0, others=1.2)(spec, sample)
     steps, floats = _per_sorted(lambda _spec, _size: 10, whole=6.0, others=1.0)(spec, sample)
     # The numbers that decide, as float64, and the pieces with their weights as int64.
     return steps, floats + 8.0 * sample.results + 5.0 * _PIECE
@@ -118,7 +122,7 @@ def _s3(spec: Any, sample: Sample) -> tuple[float, float]:
 
 def _fractional(spec: Any, sample: Sample) -> tuple[float, float]:
     # The indices, which torch always returns, count as results if the spec returns them.
-    floats = 1.0 if spec.return_indices else 3.0
+    floats = 1.3 if spec.return_indices else 3.3
     return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), floats * sample.results
 
 
@@ -171,7 +175,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "median_pool": Operator(per_sorted(3)),
         "rank_pool": Operator(_per_sorted(_rank)),
         "top_k_avg_pool": Operator(_per_sorted(_top_k, whole=4.0, others=0.25)),
-        "trimmed_mean_pool": Operator(per_sorted(3)),
+        "trimmed_mean_pool": Operator(_per_sorted(_trimmed, others=0.25)),
         "ordinal_pool": Operator(per_sorted(3)),
         "stochastic_pool": Operator(_stochastic),
         "s3_pool": Operator(_s3),

@@ -185,6 +185,18 @@ def test_fractional_pooling_with_given_numbers_is_exactly_that_of_torch(
     np.testing.assert_array_equal(result.indices.reshape(values.shape), indices)
 
 
+def test_each_sample_may_have_numbers_of_its_own() -> None:
+    samples = random_sample(2, 3, 9, 9)
+    numbers = torch.rand((2, 3, 2), generator=torch.Generator().manual_seed(2))
+    spec = FractionalMaxPool2d(2, 5, random_samples=numbers)
+    got = run_on_arrays(PoolStage.of((spec,), 3), samples.reshape(6, 9, 9))[0].values
+    module = torch.nn.FractionalMaxPool2d(2, 5, _random_samples=numbers)
+    np.testing.assert_array_equal(got.reshape(2, 3, 5, 5), module(torch.from_numpy(samples)))
+    with pytest.raises(InvalidRequest, match="has a row for each of 2 samples, but the tensor has 3") as error:
+        output_shape(spec, (3, 3, 9, 9))
+    assert error.value.field == "random_samples"
+
+
 def test_fractional_windows_start_where_the_formula_says() -> None:
     numbers = np.array([[0.3, 0.8]])
     sample = random_sample(1, 11, 14).astype(np.float64)

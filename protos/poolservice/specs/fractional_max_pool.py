@@ -39,9 +39,10 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         output_ratio: S as a share of the input's size, above 0 and below 1: one float, or one per dimension.
         return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
             dimensions in row-major order: int64, of the result's shape. Default: False.
-        random_samples: the numbers u, at least 0 and below 1, as floats of shape (C, spatial_dims) or
-            (1, C, spatial_dims), which apply to every sample. In torch, they are called `_random_samples`: in 2-D the
-            first one belongs to the width, and in 3-D to the depth. Default: numbers that follow from `seed`.
+        random_samples: the numbers u, at least 0 and below 1, as floats of shape (C, spatial_dims), or
+            (N, C, spatial_dims) with numbers of their own for each sample. In torch, they are called
+            `_random_samples`: in 2-D the first one belongs to the width, and in 3-D to the depth. Default: numbers that
+            follow from `seed`.
         seed: determines the windows of each channel, 0 to 2^63 - 1. Without effect on `random_samples`. Default: 0.
 
     Raises:
@@ -115,11 +116,11 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         self._set("output_ratio", ratios)
 
     def _set_random_samples(self) -> None:
-        self._set_tensor("random_samples", kind="float", dims=(2, 3))
+        self._set_tensor("random_samples", kind="float", dims_of_sample=2)
         array = self.random_samples.array
-        if array.shape[-1] != self.spatial_dims or (array.ndim == 3 and len(array) != 1):
+        if array.shape[-1] != self.spatial_dims:
             raise InvalidRequest(
-                f"must have the shape (C, {self.spatial_dims}) or (1, C, {self.spatial_dims}); got {array.shape}",
+                f"must have the shape (C, {self.spatial_dims}) or (N, C, {self.spatial_dims}); got {array.shape}",
                 field="random_samples",
             )
         if not ((array >= 0) & (array < 1)).all():

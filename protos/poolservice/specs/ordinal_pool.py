@@ -43,7 +43,6 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
     """
 
     operator: ClassVar[str] = "ordinal_pool"
-    takes_samples: ClassVar[bool] = True
     weights: TensorLike
     kernel_size: Size | None = None
     stride: Size | None = None
@@ -53,6 +52,8 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set_tensor("weights", kind="float", dims=(1, 2))
+        if self.weights.array.ndim == 2:
+            self._set("takes_samples", True)
         if self.kernel_size is not None:
             self._check_count(self.window)
 

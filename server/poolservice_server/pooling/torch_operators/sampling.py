@@ -66,7 +66,7 @@ def fractional_max_pool(samples: torch.Tensor, spec: Any) -> Any:
     else:
         positions = torch.arange(channels * spec.spatial_dims, device=samples.device)
         numbers = uniform(spec.seed, positions, torch.float32)
-    numbers = numbers.view(1, channels, spec.spatial_dims).repeat(len(samples), 1, 1)
+    numbers = numbers.view(-1, channels, spec.spatial_dims).expand(len(samples), -1, -1).contiguous()
     sizes = (list(spec.kernel_size), list(spec.output_in(spatial)))
     pool = _FRACTIONAL[spec.spatial_dims]
     values, indices = through_floats(samples, lambda floats: pool(floats, *sizes, numbers.to(floats.dtype)))
