@@ -1,7 +1,7 @@
 """The costs of power and exponential means, for the table of operators.
 
 Each has a formula for values whose powers or exponentials stay in range, and one for all others, which takes up to ten
-times as long. Only the values decide which one is used, so the estimate is between the two.
+times as long and twice the memory. Only the values decide which one is used, so the estimate is between the two.
 """
 
 import math
@@ -18,32 +18,46 @@ if TYPE_CHECKING:
 _CALLS, _CALLS_OF_VISIT = 1e4, 2e4
 
 
-class _Steps(NamedTuple):
-    """Steps for each value, for each value of a window in each pass along a dimension, and for each result."""
+class _Formula(NamedTuple):
+    """What one formula needs.
+
+    Attributes:
+        value: steps for each value.
+        visit: steps for each value of a window, in each pass along a dimension.
+        result: steps for each result.
+        floats: floats for each value.
+        pooled: floats for each value that the first pass leaves.
+        padded: floats for each value if the planes are padded.
+        plane: floats for each value if the window is the plane.
+    """
 
     value: float
     visit: float
     result: float
+    floats: float
+    pooled: float
+    padded: float
+    plane: float
 
 
 def softmax_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
     """Return the steps and floats of a mean that is weighted by a softmax."""
-    steps = _along_dimensions(spec, sample, _Steps(1.7, 0.4, 0.2), _Steps(0.5, 3.5, 0.5))
-    return steps, 8.0 * (sample.values + sample.results)
+    in_range = _Formula(1.7, 0.3, 0.2, floats=0.6, pooled=3.2, padded=0.9, plane=1)
+    return _between(spec, sample, in_range, _Formula(0.5, 3.5, 0.5, floats=0.4, pooled=8, padded=2.5, plane=3))
 
 
 def log_mean_exp(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
     """Return the steps and floats of the logarithm of a mean of exponentials."""
-    steps = _along_dimensions(spec, sample, _Steps(1.6, 0.3, 1.5), _Steps(1.5, 2.5, 2.0))
-    return steps, 7.0 * (sample.values + sample.results)
+    in_range = _Formula(1.6, 0.2, 1.5, floats=1, pooled=1.2, padded=1.1, plane=1)
+    return _between(spec, sample, in_range, _Formula(1.5, 2.5, 2, floats=0.2, pooled=5.5, padded=1.3, plane=1))
 
 
 def power_mean(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the steps and floats of a power mean, or of a norm."""
     p = spec.norm_type if spec.operator == "lp_pool" else spec.p
-    value = 0.5 if p in (1.0, 2.0, 3.0) else 3.0
-    steps = _along_dimensions(spec, sample, _Steps(value, 0.25, 3.0), _Steps(value + 2, 2.5, 4.0))
-    return steps, 8.0 * (sample.values + sample.results)
+    value, root = (0.4 if p in (1, 2, 3) else 3.0), (0.5 if p in (1, 2) else 3.0)
+    in_range = _Formula(value, 0.2, root, floats=2, pooled=1, padded=1.1, plane=2)
+    return _between(spec, sample, in_range, _Formula(value + 2, 2.5, 4, floats=1.2, pooled=7, padded=1.5, plane=3))
 
 
 def similarity_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
@@ -52,33 +66,47 @@ def similarity_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
     size = math.prod(kernel_size)
     visits = size * sample.results
     steps = 3.0 * visits + sample.values
-    is_gathered = size > WINDOW_MAX_VISITS and visits <= WINDOW_MAX_GATHERED * sample.values
-    if is_gathered or kernel_size == sample.spatial:
-        return steps, 4.0 * visits + 2.0 * sample.values
-    return steps + _CALLS_OF_VISIT * size * _groups(sample), 5.0 * (sample.values + sample.results)
+    if kernel_size == sample.spatial:
+        return steps, 3.0 * sample.values
+    padded = _is_padded(spec, sample)
+    if size > WINDOW_MAX_VISITS and visits <= WINDOW_MAX_GATHERED * sample.values:
+        return steps, 3.0 * visits + (1.0 + padded) * sample.values
+    steps += _CALLS_OF_VISIT * size * _groups(sample)
+    return steps, (1.0 + 2 * padded) * sample.values + 6.0 * sample.results
 
 
 def ada_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
     """Return the steps and floats of the sum of a similarity-weighted and a softmax-weighted mean."""
     steps, floats = similarity_mean(spec, sample)
     other_steps, other_floats = softmax_mean(spec, sample)
-    return steps + other_steps, max(floats, other_floats) + 2.0 * sample.results
+    return steps + other_steps, max(floats, other_floats) + sample.results
 
 
-def _along_dimensions(spec: WindowSpec, sample: "Sample", in_range: _Steps, beyond: _Steps) -> float:
-    """Return the steps of sums along one dimension after the other, between those of two formulas."""
-    kernel_size = spec.window_in(sample.spatial).kernel_size
-    visits, calls = sample.values, 0
-    if kernel_size != sample.spatial:
-        visits, calls, sizes = 0, sum(kernel_size), list(sample.spatial)
-        for dimension, out in enumerate(window_grid(spec.window_in(sample.spatial), sample.spatial)):
+def _between(spec: WindowSpec, sample: "Sample", *formulas: _Formula) -> tuple[float, float]:
+    """Return the geometric means of the steps and floats of two formulas, whose sums go dimension by dimension."""
+    window = spec.window_in(sample.spatial)
+    is_plane = window.kernel_size == sample.spatial
+    visits, left = sample.values, sample.results
+    if not is_plane:
+        passes, sizes = [], list(sample.spatial)
+        for dimension, out in enumerate(window_grid(window, sample.spatial)):
             sizes[dimension] = out
-            visits += sample.channels * math.prod(sizes) * kernel_size[dimension]
-    fast, slow = (
-        steps.value * sample.values + steps.visit * visits + steps.result * sample.results
-        for steps in (in_range, beyond)
-    )
-    return math.sqrt(fast * slow) + _CALLS * calls * _groups(sample)
+            passes.append(sample.channels * math.prod(sizes))
+        visits = sum(count * size for count, size in zip(passes, window.kernel_size, strict=True))
+        left = passes[0]
+    padded = _is_padded(spec, sample)
+    steps, floats = 1.0, 1.0
+    for one in formulas:
+        steps *= one.value * sample.values + one.visit * visits + one.result * sample.results
+        in_windows = (one.floats + one.padded * padded) * sample.values + one.pooled * left
+        floats *= one.plane * sample.values if is_plane else in_windows
+    calls = 0 if is_plane else sum(window.kernel_size) * _groups(sample)
+    return math.sqrt(steps) + _CALLS * calls, math.sqrt(floats)
+
+
+def _is_padded(spec: WindowSpec, sample: "Sample") -> bool:
+    window = spec.window_in(sample.spatial)
+    return window.ceil_mode or any(window.padding)
 
 
 def _groups(sample: "Sample") -> int:

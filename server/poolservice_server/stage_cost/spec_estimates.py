@@ -106,6 +106,8 @@ def _estimate_of_sample(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype)
         raise LookupError(f"the operator {spec.operator} has no cost: give it one in the table OPERATORS")
     sample = Sample(shape[0], shape[1:], results)
     steps, floats = cost(spec, sample)
+    if dtype.name not in ("float32", "float64") and not spec.keeps_dtype:
+        floats += sample.values  # the values as floats
     if not spec.takes_samples:
         # A part of the channels is pooled at a time.
         part = thresholds.SAMPLE_GROUP_BYTES / max(4 * sample.values, 1)
