@@ -16,6 +16,7 @@ def blur(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of BlurPool."""
     steps, floats = _filters(sample.values, spec.kernel_size, spec.stride)
     is_large = min(spec.kernel_size) >= thresholds.BLUR_MIN_KERNEL
+    is_large = is_large and sample.values * max(spec.kernel_size) >= thresholds.BLUR_MIN_VISITS
     if len(spec.kernel_size) == 2 and is_large and sample.channels >= thresholds.BLUR_MIN_CHANNELS:
         # torch filters all rows and columns at once, and rearranges the channels.
         floats = max(floats, 2.3 * sample.values)
@@ -34,7 +35,7 @@ def wavelet(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of WaveletPool."""
     padded = any(size % 2 for size in sample.spatial)
     # Each level takes some calls, and the second one has at most half of the values.
-    return 10_000 * spec.levels + 2 * sample.values, (1 + padded / 2 + 0.4 * (spec.levels > 1)) * sample.values
+    return 10_000 * spec.levels + 1.5 * sample.values, (0.75 + padded / 2) * sample.values
 
 
 def spectral(spec: Any, sample: "Sample") -> tuple[float, float]:

@@ -114,8 +114,10 @@ CACHED_COLUMNS = 2**14
 #: the other, for planes of float32. It works on blocks of 16 channels. Rows: --only "BlurPool2d".
 BLUR_MIN_CHANNELS = 16
 
-#: Kernel size in both dimensions from which the same holds. Rows: --only "BlurPool2d".
+#: Kernel size in both dimensions, and values of a sample times the larger kernel size, from which the same holds. The
+#: passes over fewer values stay in the caches. Rows: --only "BlurPool2d".
 BLUR_MIN_KERNEL = 3
+BLUR_MIN_VISITS = 200_000
 
 #: Number of iterations up to which the square root of covariances is computed in float32. The rounding errors of
 #: eigenvalues near 0 grow by a factor of 1.5 in each iteration, so more of them are computed in float64.

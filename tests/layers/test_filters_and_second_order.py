@@ -106,8 +106,8 @@ def test_blur_pools_are_binomial_means_of_windows(dims: int, mode: str) -> None:
         kernel = tuple(random.randint(1, 7) for _ in range(dims))
         stride = tuple(random.randint(1, 3) for _ in range(dims))
         window = tuple(random.randint(1, 3) for _ in range(dims))
-        # From 16 channels on, torch's kernel for one filter per channel computes large filters in 2-D.
-        channels = 16 if dims == 2 and number % 2 else 2
+        # torch's kernel for one filter per channel computes 2-D filters of many channels.
+        channels = 1000 if dims == 2 and number % 2 else 2
         sample = values_of(random, (channels, *spatial))
         spec = layer("BlurPool", dims, kernel, stride, mode)
         assert_close(
@@ -128,7 +128,7 @@ def test_blur_pools_give_the_published_values_of_kornia() -> None:
     assert max_blur.tolist() == [[[0.5625, 0.3125], [0.3125, 0.875]]]
 
 
-@pytest.mark.parametrize("channels", [1, 16])
+@pytest.mark.parametrize("channels", [1, 400])
 def test_a_blur_pool_gives_nan_only_where_its_filter_reaches(channels: int) -> None:
     sample = np.ones((channels, 12, 12), np.float32)
     sample[0, 6, 6] = np.nan

@@ -1,6 +1,6 @@
 """Operators that filter before they subsample: binomial filters, Haar wavelets and Fourier transforms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import comb
 from typing import Any
 
@@ -39,14 +39,11 @@ def wavelet_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Williams and Li, "Wavelet Pooling for Convolutional Neural Networks", 2018.
     """
-    dims = spec.spatial_dims
-    planes = samples.flatten(0, 1)
+    factor = 2.0 ** -(spec.spatial_dims / 2 if spec.norm == "ortho" else spec.spatial_dims)
+    approximation = samples
     for _ in range(spec.levels):
-        planes = _filtered(planes, (2,) * dims, (2,) * dims, "replicate")
-    if spec.norm == "ortho":
-        # The orthonormal transform of two values is sqrt(2) times their mean.
-        planes = planes.mul_(2.0 ** (dims * spec.levels / 2))
-    return planes.view(*samples.shape[:2], *planes.shape[1:])
+        approximation = _pair_sums(approximation, factor)
+    return approximation
 
 
 def spectral_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -75,8 +72,9 @@ def _blurred(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         and len(kernel) == 2
         and min(kernel) >= thresholds.BLUR_MIN_KERNEL
         and channels >= thresholds.BLUR_MIN_CHANNELS
+        and samples[0].numel() * max(kernel) >= thresholds.BLUR_MIN_VISITS
     ):
-        rows, columns = (torch.tensor(_weights(size), dtype=torch.float32) for size in kernel)
+        rows, columns = (torch.tensor([comb(size - 1, k) / 2 ** (size - 1) for k in range(size)]) for size in kernel)
         weight = (rows[:, None] * columns).expand(channels, 1, *kernel)
         return F.conv2d(_padded(samples, kernel, stride, mode), weight, stride=stride, groups=channels)
     filtered = _filtered(samples.flatten(0, 1), kernel, stride, mode)
@@ -87,33 +85,43 @@ def _filtered(planes: torch.Tensor, kernel: Sequence[int], stride: Sequence[int]
     """Return the binomial mean of each window of planes (P, *spatial), one dimension after the other."""
     out = [-(-size // step) for size, step in zip(planes.shape[1:], stride, strict=True)]
     values = _padded(planes, kernel, stride, mode)
+    # The first sum divides by the sums of all weights, so that no sum overflows.
+    scale = 1 / 2 ** (sum(kernel) - len(kernel))
     for dim in range(1, planes.ndim - 1):
         length = (out[dim - 1] - 1) * stride[dim - 1] + 1
-        terms = (
-            values.narrow(dim, start, length)[(slice(None),) * dim + (slice(None, None, stride[dim - 1]),)]
-            for start in range(kernel[dim - 1])
-        )
-        values = _weighted_sum(terms, kernel[dim - 1])
+        steps = (slice(None),) * dim + (slice(None, None, stride[dim - 1]),)
+        terms = [values.narrow(dim, start, length)[steps] for start in range(kernel[dim - 1])]
+        values = _binomial_sum(terms, scale)
+        scale = 1.0
     # A row's values are not contiguous if there is a stride, which makes this dimension slow. So the rows are filtered
     # as one row without a stride. The windows that reach into the next row are left out.
     values = values.contiguous()
     flat = values.view(-1)
     count = len(flat) - kernel[-1] + 1
-    filtered = _weighted_sum((flat.narrow(0, start, count) for start in range(kernel[-1])), kernel[-1])
+    filtered = _binomial_sum([flat.narrow(0, start, count) for start in range(kernel[-1])], scale)
     return filtered.as_strided((*values.shape[:-1], out[-1]), (*values.stride()[:-1], stride[-1])).contiguous()
 
 
-def _weighted_sum(terms: Iterator[torch.Tensor], kernel: int) -> torch.Tensor:
-    first, *weights = _weights(kernel)
-    total = next(terms) * first
-    for term, weight in zip(terms, weights, strict=True):
-        total.add_(term, alpha=weight)
+def _binomial_sum(terms: Sequence[torch.Tensor], scale: float) -> torch.Tensor:
+    """Return the sum of the terms, weighted by the binomial coefficients times `scale`."""
+    first, *others = terms
+    # If the first and the last weight are 1, one sum is enough for both.
+    total = first + others.pop() if scale == 1 and others else first * scale
+    for place, term in enumerate(others, 1):
+        total.add_(term, alpha=scale * comb(len(terms) - 1, place))
     return total
 
 
-def _weights(kernel: int) -> list[float]:
-    """Return the binomial coefficients of a row of `kernel` numbers, divided by their sum."""
-    return [comb(kernel - 1, place) / 2 ** (kernel - 1) for place in range(kernel)]
+def _pair_sums(values: torch.Tensor, factor: float) -> torch.Tensor:
+    """Return `factor` times the sum of each two values along all spatial dimensions; the last one may stand twice."""
+    for dim in range(2, values.ndim):
+        size = values.shape[dim]
+        if size % 2:
+            values = torch.cat([values, values.narrow(dim, size - 1, 1)], dim)
+        even, odd = (values[(slice(None),) * dim + (slice(start, None, 2),)] for start in (0, 1))
+        # The first sum is multiplied by the factor, so that no sum overflows.
+        values = even + odd if dim > 2 else (even * factor).add_(odd, alpha=factor)
+    return values
 
 
 def _padded(values: torch.Tensor, kernel: Sequence[int], stride: Sequence[int], mode: str) -> torch.Tensor:
