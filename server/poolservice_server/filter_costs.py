@@ -33,9 +33,12 @@ def max_blur(spec: Any, sample: "Sample") -> tuple[float, float]:
 
 def wavelet(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of WaveletPool."""
-    padded = any(size % 2 for size in sample.spatial)
     # Each level takes some calls, and the second one has at most half of the values.
-    return 10_000 * spec.levels + 1.5 * sample.values, (0.75 + padded / 2) * sample.values
+    steps = 10_000 * spec.levels + 1.5 * sample.values
+    # The rows' sums, a copy with an extended edge, and freed memory that is too small for the next level.
+    rows = 0.75 if len(sample.spatial) > 1 else 0.2
+    is_odd = any(size % 2**spec.levels for size in sample.spatial)
+    return steps, (rows + 1.2 * is_odd + 0.3 * (spec.levels > 1)) * sample.values
 
 
 def spectral(spec: Any, sample: "Sample") -> tuple[float, float]:
@@ -66,7 +69,8 @@ def _filters(values: float, kernel: tuple[int, ...], stride: tuple[int, ...]) ->
         count /= step
         steps += 0.4 * size * count
     # The last dimension is filtered without its stride.
-    return steps + 0.4 * kernel[-1] * count, max(floats, 2 * count)
+    # Freed memory that is too small for the next values takes a part, too.
+    return steps + 0.4 * kernel[-1] * count, 1.2 * max(floats, 2 * count)
 
 
 def _transform(size: int) -> float:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 # The steps of a multiplication and addition in a product of matrices, in float32 and float64.
 _FLOAT32, _FLOAT64 = 0.022, 0.044
 
+# The number of values of a sample that are converted to float64 at a time.
+_WIDENED_VALUES = 2**18
+
 
 def covariance(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of CovariancePool."""
@@ -21,7 +24,7 @@ def covariance(spec: Any, sample: "Sample") -> tuple[float, float]:
     steps = multiplied * (sample.channels * sample.values + products * sample.channels * matrix)
     steps += (2 + spec.iterations) * matrix + sample.values
     if is_wide:
-        return steps + 4 * sample.values, 4 * sample.values + 15 * matrix
+        return steps + 2 * sample.values, 4 * min(sample.values, _WIDENED_VALUES) + 15 * matrix
     return steps, sample.values + (8 if spec.iterations else 4) * matrix
 
 
@@ -42,5 +45,5 @@ def compact_bilinear(spec: Any, sample: "Sample") -> tuple[float, float]:
 
 def _outer_products(sample: "Sample") -> tuple[float, float]:
     """Return the cost of the matrix of all products of two channels in float64, of which about 2/3 are computed."""
-    steps = 3 * sample.values + _FLOAT64 * sample.channels * sample.values * 2 / 3
-    return steps, 2 * sample.values + 2.5 * sample.channels**2
+    steps = 1.5 * sample.values + _FLOAT64 * sample.channels * sample.values * 2 / 3
+    return steps, 2 * min(sample.values, _WIDENED_VALUES) + 2.5 * sample.channels**2

@@ -1,5 +1,6 @@
 """Operators that pool the products of channels: covariances and bilinear pooling."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from poolservice_server.pooling.torch_operators import random_numbers
 # The matrix of outer products is computed in up to so many blocks of rows, each with this many rows at least.
 _MAX_BLOCKS = 4
 _LEAST_BLOCK = 48
+
+# The number of values of a sample that are converted to float64 at a time.
+_WIDENED_VALUES = 2**18
 
 # The number of products that are added to a sketch at a time.
 _SKETCHED_PRODUCTS = 2**20
@@ -24,9 +28,12 @@ def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """
     vectors = samples.flatten(2)
     if spec.iterations > thresholds.SQUARE_ROOT_FLOAT32_ITERATIONS:
-        vectors = vectors.double()
-    centered = vectors - vectors.mean(2, keepdim=True)
-    matrix = (centered @ centered.mT) / vectors.shape[2]
+        mean = sum(part.double().sum(2, keepdim=True) for part in _parts(vectors)) / vectors.shape[2]
+        matrix = _outer_products(vectors, mean).div_(vectors.shape[2])
+    else:
+        centered = vectors - vectors.mean(2, keepdim=True)
+        matrix = (centered @ centered.mT).div_(vectors.shape[2])
+        del centered
     if spec.iterations:
         matrix = _square_root(matrix, spec.iterations)
     rows, columns = torch.triu_indices(*matrix.shape[1:], device=samples.device)
@@ -39,7 +46,7 @@ def bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", 2015.
     """
-    return _normalized(_outer_products(samples).flatten(1), samples.dtype, spec)
+    return _normalized(_outer_products(samples.flatten(2)).flatten(1), samples.dtype, spec)
 
 
 def compact_bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -53,7 +60,7 @@ def compact_bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     place1, place2 = (random_numbers.integers(spec.seed, channels, spec.output_dim, stream) for stream in (0, 1))
     sign1, sign2 = (2 * random_numbers.integers(spec.seed, channels, 2, stream) - 1 for stream in (2, 3))
     # The projection is linear, so it follows the sum over the positions, and no Fourier transform is necessary.
-    products = _outer_products(samples)
+    products = _outer_products(samples.flatten(2))
     sketch = products.new_zeros(len(samples), 2 * spec.output_dim)
     step = max(1, _SKETCHED_PRODUCTS // len(channels))
     for rows, places, signs in zip(products.split(step, 1), place1.split(step), sign1.split(step), strict=True):
@@ -79,21 +86,30 @@ def _square_root(matrix: torch.Tensor, iterations: int) -> torch.Tensor:
     return root.mul_(trace.sqrt())
 
 
-def _outer_products(samples: torch.Tensor) -> torch.Tensor:
-    """Return the sum over the positions of the outer products of the channels, (N, C, C), in float64.
+def _outer_products(vectors: torch.Tensor, mean: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the sum over the positions of the outer products of vectors (N, C, M), less their mean, in float64.
 
     The square root that follows would magnify the rounding errors of float32 in small values.
     """
-    vectors = samples.flatten(2).double()
     channels = vectors.shape[1]
     block = -(-channels // min(_MAX_BLOCKS, max(1, channels // _LEAST_BLOCK)))
-    products = vectors.new_empty(len(vectors), channels, channels)
-    # The matrix is symmetric, so the products below its diagonal are copies.
-    for start in range(0, channels, block):
-        end = min(start + block, channels)
-        products[:, start:end, start:] = vectors[:, start:end] @ vectors[:, start:].mT
-        products[:, end:, start:end] = products[:, start:end, end:].mT
+    products = vectors.new_empty(len(vectors), channels, channels, dtype=torch.float64)
+    for number, part in enumerate(_parts(vectors)):
+        wide = part.double() if mean is None else part.double() - mean
+        # The matrix is symmetric, so the products below its diagonal are copies.
+        for start in range(0, channels, block):
+            end = min(start + block, channels)
+            upper = products[:, start:end, start:]
+            added = wide[:, start:end] @ wide[:, start:].mT
+            upper.copy_(added) if number == 0 else upper.add_(added)
+    for start in range(block, channels, block):
+        products[:, start : start + block, :start] = products[:, :start, start : start + block].mT
     return products
+
+
+def _parts(vectors: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Return vectors (N, C, M) in parts of so many positions that a copy in float64 is small."""
+    return vectors.split(max(1, _WIDENED_VALUES // vectors.shape[1]), 2)
 
 
 def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.Tensor:
