@@ -190,7 +190,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "mac": Operator(region_costs.per_sample(30_000, 0.15)),
         "rmac": Operator(region_costs.region_grid),
         "spoc": Operator(region_costs.per_sample(30_000, 0.15)),
-        "crow": Operator(region_costs.per_sample(80_000, 0.8)),
+        "crow": Operator(region_costs.per_sample(80_000, 0.8, 1.0)),
         "scda": Operator(region_costs.largest_region),
         "strip_pool": Operator(region_costs.per_sample(20_000, 0.5)),
         "coordinate_pool": Operator(region_costs.per_sample(20_000, 0.4)),

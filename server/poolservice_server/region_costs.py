@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 _CALL = 12_000.0
 
 
-def per_sample(fixed: float, steps: float) -> "Callable[[Any, Sample], tuple[float, float]]":
-    """Return the cost of so many steps for a sample and for each of its values, and of a copy of the values."""
+def per_sample(fixed: float, steps: float, floats: float = 0.0) -> "Callable[[Any, Sample], tuple[float, float]]":
+    """Return the cost of so many steps for a sample, and so many steps and floats for each of its values."""
 
     def cost(_spec: Any, sample: "Sample") -> tuple[float, float]:
-        return fixed + steps * sample.values, sample.values
+        return fixed + steps * sample.values, floats * sample.values
 
     return cost
 
@@ -33,9 +33,10 @@ def region_grid(spec: Any, sample: "Sample") -> tuple[float, float]:
 
 
 def largest_region(spec: Any, sample: "Sample") -> tuple[float, float]:
-    """Return the cost of scda: the component takes many rounds over the positions, the values are visited twice."""
+    """Return the cost of scda: the component takes up to so many rounds over the positions."""
     positions = math.prod(sample.spatial)
-    return 30 * _CALL + 250 * positions + sample.values, 2 * sample.values + 20 * positions
+    rounds = math.log2(positions + 1)
+    return 30 * _CALL + 25 * rounds * positions + sample.values, sample.values + 15 * positions
 
 
 def corner(spec: Any, sample: "Sample") -> tuple[float, float]:
@@ -43,7 +44,7 @@ def corner(spec: Any, sample: "Sample") -> tuple[float, float]:
     height, width = sample.spatial
     sizes = [height if edge in ("top", "bottom") else width for edge in spec.mode.split("_")]
     rounds = sum(math.ceil(math.log2(size)) for size in sizes)
-    return (0.3 * (rounds + 1) * sample.values) + 2 * _CALL * rounds, (1 + len(sizes)) * sample.values
+    return (0.3 * (rounds + 1) * sample.values) + 2 * _CALL * rounds, len(sizes) * sample.values
 
 
 def box_means(spec: Any, sample: "Sample") -> tuple[float, float]:
@@ -51,20 +52,25 @@ def box_means(spec: Any, sample: "Sample") -> tuple[float, float]:
     kernel_size = spec.window_in(sample.spatial).kernel_size
     padded = max(1 + (kernel - 1) / size for kernel, size in zip(kernel_size, sample.spatial, strict=True))
     positions = sum(kernel_size)
-    return (3 + 0.5 * positions) * sample.values + _CALL * positions, (padded + 2) * sample.values
+    return (3 + 0.5 * positions) * sample.values + _CALL * positions, (padded + 1) * sample.values
 
 
 def spatial_pyramid(spec: Any, sample: "Sample") -> tuple[float, float]:
-    """Return the cost of spatial_pyramid_pool: that of the tiles of each level."""
-    levels = [_tiles(sample.channels, sample.spatial, (level,) * spec.spatial_dims) for level in spec.levels]
-    return sum(levels) + 2 * _CALL, sample.values + 3 * sample.results
+    """Return the cost of spatial_pyramid_pool: that of the tiles of each level, and their concatenation."""
+    dims = spec.spatial_dims
+    levels = [_tiles(sample.channels, sample.spatial, (level,) * dims) for level in spec.levels]
+    counts = [sample.channels * level**dims for level in spec.levels]
+    # The positions of the maxima, of 8 bytes each, exist while their level is computed.
+    peak = max(sum(counts[:number]) + 3 * count for number, count in enumerate(counts)) - sample.results
+    return sum(levels) + 2 * _CALL, max(peak, sample.results)
 
 
 def tiles(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of the mean and the maximum of tiles, whose positions come with the maxima."""
     sizes = spec.output_size
     grid = [size if wanted is None else wanted for wanted, size in zip(sizes, sample.spatial, strict=True)]
-    return 2 * _tiles(sample.channels, sample.spatial, grid) + 3 * _CALL, sample.values + 3 * sample.results
+    count = sample.channels * math.prod(grid)
+    return 2 * _tiles(sample.channels, sample.spatial, grid) + 3 * _CALL, 4.0 * count - sample.results
 
 
 def gated_windows(spec: Any, sample: "Sample") -> tuple[float, float]:

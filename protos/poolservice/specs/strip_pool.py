@@ -1,7 +1,4 @@
-"""StripPool2d, CoordinatePool2d and CornerPool2d: rows and columns, whole or from each position on.
-
-They pool each channel by itself, so they take planes, though their results have shapes of their own.
-"""
+"""StripPool2d, CoordinatePool2d and CornerPool2d: rows and columns, whole or from each position on."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,7 +26,6 @@ class StripPool2d(SampleSpec[Values]):
 
     operator: ClassVar[str] = "strip_pool"
     spatial_dims = 2
-    takes_samples = False
 
     def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (C, H, W)."""
@@ -51,7 +47,6 @@ class CoordinatePool2d(SampleSpec[Values]):
 
     operator: ClassVar[str] = "coordinate_pool"
     spatial_dims = 2
-    takes_samples = False
 
     def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (C, H + W, 1)."""
@@ -81,6 +76,7 @@ class CornerPool2d(SampleSpec[Values]):
 
     operator: ClassVar[str] = "corner_pool"
     spatial_dims = 2
+    #: Each channel is pooled by itself, as many at a time as fit into the caches.
     takes_samples = False
     mode: str = "top_left"
 

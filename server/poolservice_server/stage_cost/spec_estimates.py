@@ -17,7 +17,7 @@ from poolservice_server.stage_cost import tiles, windows
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, sizes_of
 from poolservice_server.stage_cost.window_geometry import Geometry
 
-_FLOAT32 = np.dtype(np.float32)
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _UINT16, _INT32 = np.dtype(np.uint16), np.dtype(np.int32)
 
 #: Estimates the spec of an operator on planes of these sizes, by the name of the operator in the contract.
@@ -56,6 +56,8 @@ def spec_estimate(
     if whole.values == 0 or whole.results == 0:
         return Estimate("empty", c.CALL, 0, result_bytes)
     size = _group_size(spec, whole)
+    if spec.differs_by_channel:
+        size = max(1, size // channels) * channels
     estimate = _scaled_estimate if unit_scale else _estimate
     if whole.planes <= size:
         return estimate(spec, whole)
@@ -106,18 +108,20 @@ def _estimate_of_sample(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype)
         raise LookupError(f"the operator {spec.operator} has no cost: give it one in the table OPERATORS")
     sample = Sample(shape[0], shape[1:], results)
     steps, floats = cost(spec, sample)
-    if dtype.name not in ("float32", "float64") and not spec.keeps_dtype:
-        floats += sample.values  # the values as floats
+    if dtype not in (_FLOAT32, _FLOAT64):
+        floats += sample.values  # The values in the dtype that they are computed in.
+    parts = 1.0
     if not spec.takes_samples:
         # A part of the channels is pooled at a time.
-        part = thresholds.SAMPLE_GROUP_BYTES / max(4 * sample.values, 1)
-        floats *= min(1.0, max(part, 1 / shape[0]))
+        share = min(1.0, max(thresholds.SAMPLE_GROUP_BYTES / max(4 * sample.values, 1), 1 / shape[0]))
+        floats, parts = floats * share, 1 / share
     # Integers of more than 8 bits and float64 are computed in float64.
     computed = 8 if dtype.itemsize == 8 or (dtype.kind in "iu" and dtype.itemsize > 1) else 4
     indices = 8 if getattr(spec, "return_indices", False) else 0
-    return Estimate(
-        "sample", steps * computed / 4, floats * computed, results * (result_dtype(spec, dtype).itemsize + indices)
-    )
+    result_bytes = results * (result_dtype(spec, dtype).itemsize + indices)
+    # The results of the parts exist until they are copied to that of the sample.
+    work = floats * computed + result_bytes * (parts > 1)
+    return Estimate("sample", steps * computed / 4, work, result_bytes)
 
 
 def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:

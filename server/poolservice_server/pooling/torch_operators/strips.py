@@ -8,22 +8,22 @@ import torch
 _EDGES = {"top": (1, True), "bottom": (1, False), "left": (2, True), "right": (2, False)}
 
 
-def strip_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Sum of the mean of the row and the mean of the column of each position: (P, H, W) to (P, H, W).
+def strip_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Sum of the mean of the row and the mean of the column of each position: (N, C, H, W) to (N, C, H, W).
 
     Source:
         Hou, Zhang, Cheng and Feng, "Strip Pooling: Rethinking Spatial Pooling for Scene Parsing", 2020.
     """
-    return planes.mean(2, keepdim=True) + planes.mean(1, keepdim=True)
+    return samples.mean(3, keepdim=True) + samples.mean(2, keepdim=True)
 
 
-def coordinate_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Means of the rows and then means of the columns: (P, H, W) to (P, H + W, 1).
+def coordinate_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Means of the rows and then means of the columns: (N, C, H, W) to (N, C, H + W, 1).
 
     Source:
         Hou, Zhou and Feng, "Coordinate Attention for Efficient Mobile Network Design", 2021.
     """
-    return torch.cat((planes.mean(2), planes.mean(1)), 1).unsqueeze(2)
+    return torch.cat((samples.mean(3), samples.mean(2)), 2).unsqueeze(3)
 
 
 def corner_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
