@@ -87,7 +87,7 @@ def _estimate_of_samples(
     if not isinstance(spec, SEQUENCES):
         one = _estimate_of_sample(spec, (channels, *shape[1:]), computed)
         result = count * one.result_bytes
-        # The samples' results are copied to those of the request once all are computed.
+        # The results of samples are copied to those of the request once all are computed.
         work = held + one.work_bytes + result * (count > 1)
         return Estimate("samples", c.CALL + steps + count * one.steps + c.COPY * result, work, result)
     taken, peak, result_bytes = (1, channels, *shape[1:]), held, 0.0
