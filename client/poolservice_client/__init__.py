@@ -14,7 +14,8 @@ decodes the response. `_map` pools many inputs, and `_cli` is the command line.
 """
 
 from poolservice import __version__
-from poolservice.specs import PoolSpec, layers
+from poolservice.specs import PoolSpec
+from poolservice.specs import layers as _layers
 from poolservice.specs.layers import *  # noqa: F403 - the layers that `layers` lists
 from poolservice_client._backbone_info import BackboneInfo, BackboneOutputInfo, PreprocessingInfo
 from poolservice_client._clients.aio import AsyncPoolClient
@@ -75,4 +76,4 @@ __all__ = [
     "Unavailable",
     "__version__",
 ]
-__all__ += layers.__all__
+__all__ += _layers.__all__

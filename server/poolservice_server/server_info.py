@@ -96,12 +96,12 @@ def _operator(name: str) -> pool_pb2.OperatorInfo:
 
 
 def _parameter(layer: type[PoolSpec], field: "Field[object]") -> pool_pb2.ParameterInfo:
-    if field.name == "output_size":
-        type_name = "int or one per dimension, -1 keeps the input's"
-    elif field.name in SIZES:
-        type_name = "int or one per dimension"
+    annotation = inspect.formatannotation(field.type)
+    if field.name in SIZES:
+        keeps = ", -1 keeps the input's" if "[int | None]" in annotation else ""
+        type_name = f"int or one per dimension{keeps}"
     else:
-        type_name = _type_name(inspect.formatannotation(field.type))
+        type_name = _type_name(annotation)
     parameter = pool_pb2.ParameterInfo(name=field.name, type=type_name)
     if field.default is not MISSING:
         is_kernel_size = field.name == "stride" and field.default is None

@@ -15,6 +15,11 @@ def join_or(choices: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
 
 
+def join_and(parts: Sequence[str]) -> str:
+    """Return a list of parts as text: "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
 def escape(text: str) -> str:
     r"""Return text from elsewhere, such as a file's name or a server's message, as one line of visible characters.
 

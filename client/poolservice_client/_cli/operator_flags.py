@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from poolservice_client._cli import operator_parser
+from poolservice_client._cli import operator_names
 
 # The command's parameter that the flags replace in its signature.
 _PLACEHOLDER = "parameters"
@@ -15,7 +15,9 @@ _PLACEHOLDER = "parameters"
 #: The part of the commands' help about the flags.
 FLAGS_HELP = (
     "A parameter flag, such as --kernel-size, applies to every operator that takes it. Parameters of a single operator "
-    "follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d"
+    "follow its name: --op max2d:kernel_size=3x2,stride=1 --op gap2d. Several numbers are joined by x, and a tensor is "
+    "the name of a .npy file: --op roi_align2d:boxes=boxes.npy,output_size=7. Operators joined by + are applied one "
+    "after the other: --op max2d:kernel_size=2+gem2d"
 )
 
 #: The value of a command's `parameters`: each flag's value, None if the flag was not given.
@@ -24,7 +26,9 @@ Flags: TypeAlias = dict[str, str | bool | float | None]
 
 def _complete_operator(incomplete: str) -> list[str]:
     prefix = incomplete.lower()
-    return [name for name in (*operator_parser.NAMES, *operator_parser.SHORT_NAMES) if name.startswith(prefix)]
+    first_layers, plus, last = prefix.rpartition("+")
+    names = (*operator_names.NAMES, *operator_names.SHORT_NAMES)
+    return [f"{first_layers}{plus}{name}" for name in names if name.startswith(last)]
 
 
 #: `--op`, which may be repeated.
@@ -57,7 +61,7 @@ _FLAGS: dict[str, Any] = {
     "divisor_override": _option(int | None, "Divide the sum by this. Default: the window's size."),
     "norm_type": _option(float | None, "The power p of lp."),
     "output_size": _size("10, or 10xnone, where none keeps the input's size."),
-    "alpha": _option(float | None, "The maximum's share in mixed. Default: 0.5."),
+    "alpha": _option(float | None, "alpha of mixed, the maximum's share, of alpha_softmax and of crow."),
 }
 
 

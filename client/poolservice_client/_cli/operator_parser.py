@@ -4,71 +4,23 @@ An operator is written as its name, `max2d`, or with parameters, `max2d:kernel_s
 `--kernel-size 2` sets the parameter for every operator that has it and does not set it itself. Operators joined by +,
 `max2d:kernel_size=2+gap2d`, are applied one after the other.
 
-A name may have any of its usual forms: `max2d`, `max_pool2d` (torch.nn.functional and the operator names
-that `poolservice info` lists), `MaxPool2d` (the layer's class).
+`operator_names` has the names, and `parameter_text` the spelling of the parameters.
 """
 
 import difflib
-import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
-from types import MappingProxyType
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from poolservice.errors import InvalidRequest
-from poolservice.specs import LAYERS, SIZES, PoolSpec, Sequential
+from poolservice.specs import LAYERS, PoolSpec, Sequential
 from poolservice_client._cli.exit_errors import UsageError
-from poolservice_client._cli.message_text import join_or
+from poolservice_client._cli.operator_names import SEQUENTIAL, layer_of, name_of, unknown_operator
+from poolservice_client._cli.parameter_text import example_of, parameters_of, value_of
 
-_ABBREVIATIONS = {"global_max_pool": "gmp", "global_avg_pool": "gap"}
-
-
-def _family(layer: type[PoolSpec]) -> str:
-    return layer.operator.removesuffix("_pool")
-
-
-def _name(layer: type[PoolSpec]) -> str:
-    return f"{_family(layer)}{layer.spatial_dims}d"
-
-
-def _dimensions_of(layer: type[PoolSpec]) -> list[int]:
-    return [dims for operator, dims in LAYERS if operator == layer.operator]
-
-
-def _key(text: str) -> str:
-    """Return the key that all forms of an operator's name share: "max2d" for max_pool2d and MaxPool2d."""
-    return re.sub(r"[\s_-]|pool", "", text.lower())
-
-
-#: The preferred names: "max2d", "global_avg2d", ...
-NAMES: tuple[str, ...] = tuple(_name(layer) for layer in LAYERS.values())
-#: The abbreviations: "gap2d", "gmp2d", ...
-SHORT_NAMES: tuple[str, ...] = tuple(
-    f"{_ABBREVIATIONS[layer.operator]}{layer.spatial_dims}d"
-    for layer in LAYERS.values()
-    if layer.operator in _ABBREVIATIONS
-)
-#: The names without the number of dimensions: "max", "global_avg", ...
-FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(_family(layer) for layer in LAYERS.values()))
-
-_DIMENSIONS = ("1", "2", "3")
-_LAYERS: Mapping[str, type[PoolSpec]] = MappingProxyType(
-    {
-        _key(f"{family}{layer.spatial_dims}d"): layer
-        for layer in LAYERS.values()
-        for family in (_family(layer), _ABBREVIATIONS.get(layer.operator))
-        if family
-    }
-    # An operator of one number of dimensions needs no number: rmac.
-    | {_key(_family(layer)): layer for layer in LAYERS.values() if len(_dimensions_of(layer)) == 1}
-)
-_FAMILIES_BY_KEY: Mapping[str, str] = MappingProxyType(
-    {_key(family): family for family in (*FAMILIES, *_ABBREVIATIONS.values())}
-)
+# The + between two layers. A + in a number, 1e+5, or in the name of a file is none.
+_PLUS = re.compile(r"\+(?=\s*[a-zA-Z][\w\s-]*(?:[:+]|$))")
 
 
 class Operator(NamedTuple):
@@ -136,7 +88,7 @@ def parse(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) 
             no operator takes a flag, a layer refuses a value, or the operators pool different numbers of dimensions.
     """
     given = {
-        name: _value(_layer_with(name), name, value, _flag_of(name)) if isinstance(value, str) else value
+        name: value_of(_layer_with(name), name, value, _flag_of(name)) if isinstance(value, str) else value
         for name, value in flags.items()
         if value is not None
     }
@@ -144,18 +96,20 @@ def parse(texts: Sequence[str], flags: Mapping[str, str | bool | float | None]) 
     layers = [layer for sequence in parsed for layer, _ in sequence]
     _check_dimensions([one for text in texts for one in _layers(text)], layers)
     for name in given:
-        if not any(name in _parameters(layer) for layer in layers):
-            names = " or ".join(dict.fromkeys(map(_name, layers)))
+        if not any(name in parameters_of(layer) for layer in layers):
+            names = " or ".join(dict.fromkeys(map(name_of, layers)))
             raise UsageError(f"{_flag_of(name)} is not a parameter of {names}; leave it out")
     return [
-        _sequence(text, [_operator(one, *parts, given) for one, parts in zip(_layers(text), sequence, strict=True)])
+        _sequence(
+            text, [_operator(one, *parts, given, flags) for one, parts in zip(_layers(text), sequence, strict=True)]
+        )
         for text, sequence in zip(texts, parsed, strict=True)
     ]
 
 
 def _layers(text: str) -> list[str]:
     """Return the operators of one `--op`, max2d:kernel_size=2+gap2d, which are applied one after the other."""
-    return re.split(r"\+(?=[a-zA-Z])", text)
+    return _PLUS.split(text)
 
 
 def _sequence(text: str, operators: Sequence[Operator]) -> Operator:
@@ -177,17 +131,21 @@ def _check_dimensions(texts: Sequence[str], layers: Sequence[type[PoolSpec]]) ->
             )
 
 
-def _operator(text: str, layer: type[PoolSpec], own: Mapping[str, object], given: Mapping[str, object]) -> Operator:
-    name = _name(layer)
-    shared = {parameter: value for parameter, value in given.items() if parameter in _parameters(layer)}
+def _operator(
+    text: str,
+    layer: type[PoolSpec],
+    own: Mapping[str, object],
+    given: Mapping[str, object],
+    flags: Collection[str],
+) -> Operator:
+    name = name_of(layer)
+    shared = {parameter: value for parameter, value in given.items() if parameter in parameters_of(layer)}
     parameters: dict[str, object] = {**shared, **own}
-    for parameter, required in _parameters(layer).items():
+    for parameter, required in parameters_of(layer).items():
         if required and parameter not in parameters:
-            if _parser(layer, parameter)[0] is _tensor:
-                raise UsageError(f"{name} needs {parameter}: write --op {name}:{parameter}=FILE.npy")
-            raise UsageError(
-                f"{name} needs {parameter}: give {_flag_of(parameter)} 2, or write --op {name}:{parameter}=2"
-            )
+            example = example_of(layer, parameter)
+            flag = f"give {_flag_of(parameter)} {example}, or " if parameter in flags else ""
+            raise UsageError(f"{name} needs {parameter}: {flag}write --op {name}:{parameter}={example}")
     try:
         return Operator(name, layer(**parameters), text, frozenset(own))
     except InvalidRequest as error:
@@ -206,9 +164,11 @@ def _flag_of(parameter: str) -> str:
 def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
     """Return the layer that one `--op` names, and the parameters written with it."""
     word, _, assignments = text.partition(":")
-    layer = _LAYERS.get(_key(word))
+    layer = layer_of(word)
     if layer is None:
-        raise UsageError(_unknown_operator(word))
+        raise UsageError(unknown_operator(word))
+    if layer.operator == SEQUENTIAL:
+        raise UsageError(f"--op {text}: write a sequence as its layers, joined by +: max2d:kernel_size=2+gap2d")
     own: dict[str, object] = {}
     for assignment in assignments.split(",") if assignments else ():
         key, equals, value = assignment.partition("=")
@@ -218,105 +178,14 @@ def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
                 f"--op {text}: {assignment!r} is not NAME=VALUE, such as kernel_size=3; a size for each dimension is "
                 "written 3x2"
             )
-        if name not in _parameters(layer):
-            takes = ", ".join(_parameters(layer)) or "none"
-            close = difflib.get_close_matches(name, _parameters(layer), n=1)
+        if name not in parameters_of(layer):
+            takes = ", ".join(parameters_of(layer)) or "none"
+            close = difflib.get_close_matches(name, parameters_of(layer), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"--op {text}: {name} is not a parameter of {_name(layer)}, which takes {takes}{hint}")
-        own[name] = _value(layer, name, value, f"--op {text}: {name}")
+            raise UsageError(f"--op {text}: {name} is not a parameter of {name_of(layer)}, which takes {takes}{hint}")
+        own[name] = value_of(layer, name, value, f"--op {text}: {name}")
     return layer, own
 
 
-def _unknown_operator(word: str) -> str:
-    """Return the message for an unknown name; its suggestions keep the number of dimensions that the name has."""
-    match = re.fullmatch(r"(.*?)(\d*)d?", _key(word))
-    family, dims = match.groups() if match else ("", "")
-    if family in _FAMILIES_BY_KEY:
-        close = [family]
-    else:
-        close = difflib.get_close_matches(family, _FAMILIES_BY_KEY, n=2, cutoff=0.6)
-    if not close:
-        return f"there is no operator {word!r}; choose one of {', '.join(NAMES)}"
-    possible = [dims] if dims in _DIMENSIONS else _DIMENSIONS
-    suggestions = join_or([f"{_FAMILIES_BY_KEY[key]}{n}d" for key in close for n in possible])
-    if family in close and not dims:
-        return f"--op {word} lacks the number of dimensions; write {suggestions}"
-    return f"there is no operator {word!r}; did you mean {suggestions}?"
-
-
-def _parameters(layer: type[PoolSpec]) -> dict[str, bool]:
-    """Return the layer's parameters; the value is True if the parameter is required."""
-    return {field.name: field.default is MISSING for field in fields(layer)}
-
-
-def _value(layer: type[PoolSpec], name: str, text: str, source: str) -> object:
-    parse_text, description = _parser(layer, name)
-    try:
-        return parse_text(text.strip().lower() if parse_text is not _tensor else text.strip())
-    except (ValueError, OSError) as error:
-        reason = f": {error}" if parse_text is _tensor else ""
-        raise UsageError(f"{source} takes {description}; got {text!r}{reason}") from None
-
-
-def _size(text: str) -> int | tuple[int, ...]:
-    sizes = tuple(int(one) for one in text.split("x"))
-    return sizes[0] if len(sizes) == 1 else sizes
-
-
-def _output_size(text: str) -> int | tuple[int | None, ...] | None:
-    sizes = tuple(None if one == "none" else int(one) for one in text.split("x"))
-    return sizes[0] if len(sizes) == 1 else sizes
-
-
-def _numbers(text: str) -> float | tuple[float, ...]:
-    numbers = tuple(map(float, text.split("x")))
-    return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _tensor(text: str) -> object:
-    """Return the array of a .npy file, or a single number that is written itself."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        array = np.load(text, allow_pickle=False)
-    except EOFError:
-        raise ValueError("the file is empty") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError("this is an archive of several arrays")  # noqa: TRY004 - the text is wrong, not its type
-    return array
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
-# The function that parses a parameter's text, and a description of that text, by the types in the parameter's
-# annotation. The first that fits counts.
-_PARSERS: Mapping[str, tuple[Callable[[str], object], str]] = MappingProxyType(
-    {
-        "Sequence[float]": (_numbers, "a number, or several, 0.5x0.25x0.25"),
-        "Sequence[int]": (_size, "a whole number, or several, 1x2x4"),
-        "Any": (_tensor, "the name of a .npy file, or a whole number"),
-        "bool": (_boolean, "true or false"),
-        "int": (int, "a whole number"),
-        "float": (float, "a number"),
-        "str": (str, "a word"),
-    }
-)
-
-
-def _parser(layer: type[PoolSpec], name: str) -> tuple[Callable[[str], object], str]:
-    if name == "output_size":
-        return _output_size, "a size, 10, or one for each dimension, 10xnone, where none keeps the input's"
-    if name in SIZES:
-        return _size, "a size, 3, or one for each dimension, 3x2"
-    annotation = inspect.formatannotation(next(field.type for field in fields(layer) if field.name == name))
-    return next(parser for types, parser in _PARSERS.items() if types in annotation)
-
-
 def _layer_with(parameter: str) -> type[PoolSpec]:
-    return next(layer for layer in LAYERS.values() if parameter in _parameters(layer))
+    return next(layer for layer in LAYERS.values() if parameter in parameters_of(layer))

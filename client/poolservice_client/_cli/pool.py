@@ -10,7 +10,14 @@ import typer
 from numpy.typing import NDArray
 
 from poolservice_client import Execution, PoolClient
-from poolservice_client._cli import backbone_choice, input_data, operator_parser, sdk_errors, shared_options
+from poolservice_client._cli import (
+    backbone_choice,
+    input_data,
+    operator_names,
+    operator_parser,
+    sdk_errors,
+    shared_options,
+)
 from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._cli.input_data import InputData
 from poolservice_client._cli.message_text import escape
@@ -23,7 +30,7 @@ from poolservice_client._request.options import ColorMode
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 #: The last paragraphs of `poolservice pool --help`.
-EPILOG = f"""Operators, each in 1d, 2d and 3d: {", ".join(operator_parser.FAMILIES)};
+EPILOG = f"""{operator_names.overview()}
 gap and gmp are short for the global average and maximum. torch's names, such as MaxPool2d and max_pool2d, work too.
 
 {FLAGS_HELP}

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import stat
+import tokenize
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -90,7 +91,7 @@ def load_array(data: bytes) -> NDArray[Any]:
         )
     try:
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError, tokenize.TokenError) as error:
         # numpy raises ValueError for Python objects too, with advice that would be unsafe to follow.
         if "allow_pickle" in str(error):
             raise InvalidRequest(
