@@ -1,6 +1,7 @@
 """Suggestions: what to write instead of an object that was passed as a spec but is not one."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
@@ -16,8 +17,9 @@ _LAYERS_BY_NAME: Mapping[str, type[PoolSpec]] = MappingProxyType({layer.__name__
 def describe_wrong_spec(value: object) -> str:
     """Describe `value`, which was passed as a spec but is not one, and suggest a spec if its name is similar."""
     if isinstance(value, str):
-        matches = difflib.get_close_matches(value.lower(), [name.lower() for name in _LAYERS_BY_NAME], n=1, cutoff=0.5)
-        suggestion = next((name for name in _LAYERS_BY_NAME if name.lower() in matches), None)
+        names = {_key(name): name for name in _LAYERS_BY_NAME}
+        matches = difflib.get_close_matches(_key(value), names, n=1, cutoff=0.5)
+        suggestion = names[matches[0]] if matches else None
         return f"{shown(value)}; did you mean {suggestion}(...)?" if suggestion else shown(value)
     cls = value if isinstance(value, type) else type(value)
     layer = _LAYERS_BY_NAME.get(cls.__name__)
@@ -26,6 +28,11 @@ def describe_wrong_spec(value: object) -> str:
     if isinstance(value, type):
         return f"the class {cls.__module__}.{cls.__name__}; write poolservice_client.{cls.__name__}(...)"
     return f"torch.nn's {cls.__name__}; write poolservice_client.{_spec_like(value, layer)}"
+
+
+def _key(name: str) -> str:
+    """Return what the forms of a name share, max2d for max_pool2d and MaxPool2d, so that max2d is not MAC2d."""
+    return re.sub(r"[\s_-]|pool", "", name.lower())
 
 
 def _spec_like(module: object, layer: type[PoolSpec]) -> str:

@@ -5,7 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from poolservice.specs import AdaptiveAvgPool2d, GlobalAvgPool2d, LPPool2d, MaxPool2d
+from poolservice.specs import (
+    AdaptiveAvgPool2d,
+    GeMPool2d,
+    GGeMPool2d,
+    GlobalAvgPool2d,
+    LPPool2d,
+    MaxPool2d,
+    PoolHead2d,
+    RMAC2d,
+    RoIAlign2d,
+    Sequential,
+    SpatialPyramidPool2d,
+)
 from poolservice.specs.base import PoolSpec
 from poolservice_server.tune.job import make_job
 from poolservice_server.tune.jobs_file import WrongJobs, read_jobs
@@ -25,6 +37,12 @@ def problem(tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "spec"),
     [
+        ("max2d:kernel_size=2+gem2d:p=1e+1+rmac", Sequential([MaxPool2d(2), GeMPool2d(10), RMAC2d()])),
+        ("MaxPool2d(2) + RMAC2d(levels=2)", Sequential([MaxPool2d(2), RMAC2d(2)])),
+        ("spatial_pyramid2d:levels=4,mode=avg", SpatialPyramidPool2d([4], "avg")),
+        ("ggem2d:p=3", GGeMPool2d([3])),
+        ("pool_head:name=Salad-B", PoolHead2d("Salad-B")),
+        ("RoIAlign2d([[0, 0, 1, 1.5]], 2)", RoIAlign2d([[0, 0, 1, 1.5]], 2)),
         ("gap2d", GlobalAvgPool2d()),
         ("global_avg2d", GlobalAvgPool2d()),
         ("global_avg_pool2d", GlobalAvgPool2d()),
@@ -43,6 +61,11 @@ def test_specs_are_written_as_on_the_command_line_or_in_python(text: str, spec: 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("roi_align2d:boxes=b.npy,output_size=2", "has a tensor, b.npy, as a parameter; write it as lists of numbers"),
+        ("sequential2d", "must be written as its layers, joined by +: max2d:kernel_size=2+gap2d"),
+        ("Sequential2d([1])", "must be written as its layers, joined by +"),
+        ("max2d:kernel_size=2+gap3d", "is wrong: layers[1]: must pool 2 dimensions; GlobalAvgPool3d pools 3"),
+        ("rank2d:rank=two", "has the value 'two', which is no size, number, true or false"),
         ("maxx2d", "names no operator"),
         ("max2d:kernel=3", "has no parameter kernel; did you mean kernel_size?"),
         ("max2d", "is wrong: missing 1 required positional argument: 'kernel_size'"),
