@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from poolservice import __version__
-from poolservice_client._cli import bench, embed, exit_errors, explain, map_files, sdk_errors, standard_streams
+from poolservice_client._cli import bench, embed, exit_errors, explain, gallery, map_files, sdk_errors, standard_streams
 from poolservice_client._cli import pool as pooling
 from poolservice_client._cli.info_and_health import health, info
 from poolservice_client._cli.message_text import escape
@@ -36,6 +36,7 @@ app.command(epilog=pooling.EPILOG)(pooling.pool)
 app.command("map", epilog=map_files.EPILOG)(map_files.map_files)
 app.command(epilog=embed.EPILOG)(embed.embed)
 app.command(epilog=explain.EPILOG)(explain.explain)
+app.command(epilog=gallery.EPILOG)(gallery.gallery)
 app.command(epilog=bench.EPILOG)(bench.bench)
 app.command()(info)
 app.command()(health)

@@ -1,0 +1,152 @@
+"""`poolservice gallery`: one sheet with every layer of a server, applied to one photograph."""
+
+import asyncio
+import itertools
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from poolservice_client import AsyncPoolClient
+from poolservice_client._cli import backbone_choice, input_data, sdk_errors, shared_options
+from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
+from poolservice_client._cli.gallery_run import Coverage, Shown, coverage, pool_all
+from poolservice_client._cli.gallery_table import Sample
+from poolservice_client._cli.input_data import InputData
+from poolservice_client._cli.message_text import escape
+from poolservice_client._cli.pool_output import check_folder
+from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
+
+#: The last paragraph of `poolservice gallery --help`.
+EPILOG = "For example: poolservice gallery photo.jpg -o gallery.png"
+
+# The longer side of the photograph that is pooled, in pixels.
+_PHOTO_SIDE = 384
+# The colors of the sheet, so that its file is small.
+_COLORS = 256
+
+
+def gallery(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A photograph; - reads standard input.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The sheet, a .png file.")],
+    backbone: backbone_choice.Backbone = None,
+    tap: backbone_choice.Tap = None,
+    address: shared_options.Address = shared_options.ADDRESS,
+    timeout: shared_options.Timeout = shared_options.TIMEOUT,
+    max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
+    as_json: shared_options.AsJson = False,
+) -> None:
+    """Draw every layer of the server, applied to one photograph.
+
+    The photograph is reduced to at most 384 pixels per side. With --backbone, the layers pool the feature map that this
+    network computes from the photograph. A layer that is not defined for the input has the server's reason instead of a
+    result. Layers of two dimensions are shown.
+    """
+    backbone_choice.check(backbone, tap, None)
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"-o {output}: the file's name must end in .png")
+    check_folder(f"-o {output}", output)
+    given = input_data.read(image, max_message_bytes)
+    if not given.is_image:
+        raise CommandError(f"{given.name}: a gallery needs an image; this is an array")
+    with sdk_errors.translated_errors([], given.name, output):
+        client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes)
+        shown, covered, pixels = asyncio.run(_pool(client, given, backbone, tap))
+    title = Path(given.name).name + (f" by {backbone}" if backbone else "")
+    _save(output, escape(title), pixels, shown, covered, colored=backbone is None)
+    if as_json:
+        typer.echo(json.dumps(_as_json(output, shown, covered)))
+    else:
+        refused = sum(one.values is None for one in shown)
+        counts = (
+            f"{len(shown) - refused} results of {len(covered.shown)} operators, {refused} not defined for the input"
+        )
+        typer.echo(escape(f"{counts} -> {output}"))
+
+
+async def _pool(
+    client: AsyncPoolClient, given: InputData, backbone: str | None, tap: str | None
+) -> tuple[list[Shown], Coverage, "np.ndarray[Any, Any]"]:
+    """Return the results, which operators they show, and what was pooled: (C, H, W)."""
+    async with client:
+        info = await client.server_info()
+        if backbone is None:
+            pixels = _reduced(given)
+        else:
+            result = await client.pool(given.payload, backbone=backbone, tap=tap)
+            pixels = result
+            if pixels.ndim != 3:
+                raise CommandError(f"--backbone {backbone}: this output is a vector; choose a feature map with --tap")
+        channels, height, width = pixels.shape
+        sample = Sample(channels, height, width, info.heads)
+        covered = coverage(info)
+        return await pool_all(client, pixels, sample, covered.shown), covered, pixels
+
+
+def _reduced(given: InputData) -> "np.ndarray[Any, Any]":
+    """Return the pixels of a photograph as float32 in [0, 1], (3, H, W), reduced to the size of the gallery."""
+    import io
+
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    assert isinstance(given.payload, bytes)
+    try:
+        with Image.open(io.BytesIO(given.payload)) as image:
+            photo = ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise CommandError(f"{given.name}: not an image that can be read: {error}") from None
+    photo.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
+    return input_data.channels_first(np.asarray(photo, np.float32) / np.float32(255))
+
+
+def _save(
+    path: Path, title: str, pixels: "np.ndarray[Any, Any]", shown: list[Shown], covered: Coverage, *, colored: bool
+) -> None:
+    from poolservice_client._cli import gallery_sheet, gallery_tiles
+
+    def picture(caption: str, values: "np.ndarray[Any, Any]") -> gallery_sheet.Picture:
+        return gallery_sheet.Picture(caption, gallery_tiles.draw(values, len(pixels), colored=colored))
+
+    groups = [gallery_sheet.Group("Input", [picture("the photograph" if colored else "the feature map", pixels)])]
+    groups += [
+        gallery_sheet.Group(
+            heading,
+            [
+                gallery_sheet.Picture(escape(one.caption), escape(one.reason))
+                if one.values is None
+                else picture(escape(one.caption), one.values)
+                for one in members
+            ],
+        )
+        for heading, members in itertools.groupby(shown, lambda one: one.group)
+    ]
+    footers = [
+        f"{label}: {', '.join(map(escape, names))}."
+        for label, names in (
+            ("This server does not have", covered.lacking),
+            ("This client does not know", covered.unknown),
+            ("Not for two dimensions", covered.other_dims),
+        )
+        if names
+    ]
+    sheet = gallery_sheet.draw(title, groups, footers).quantize(_COLORS)
+    with naming(path):
+        sheet.save(path, format="PNG", optimize=True)
+
+
+def _as_json(path: Path, shown: list[Shown], covered: Coverage) -> dict[str, Any]:
+    return {
+        "figure": str(path),
+        "layers": [
+            {
+                "group": one.group,
+                "layer": one.caption,
+                "shape": None if one.values is None else list(one.values.shape),
+                "reason": one.reason or None,
+            }
+            for one in shown
+        ],
+        "operators": covered._asdict(),
+    }
