@@ -48,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "expected"),
     [
         (["ma"], {"map"}),
-        ([""], {"pool", "map", "embed", "explain", "bench", "info", "health"}),
+        ([""], {"pool", "map", "embed", "explain", "gallery", "bench", "info", "health"}),
         (["map", "x.jpg", "--fail"], {"--failures"}),
         (["map", "x.jpg", "--op", "adaptive_m"], {f"adaptive_max{dims}d" for dims in (1, 2, 3)}),
         (["bench", "--op", "gap"], {f"gap{dims}d" for dims in (1, 2, 3)}),

@@ -1,6 +1,7 @@
 """`poolservice gallery`: one sheet with every layer of a server, applied to one photograph."""
 
 import asyncio
+import io
 import itertools
 import json
 from pathlib import Path
@@ -9,12 +10,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from poolservice_client import AsyncPoolClient
+from poolservice_client import AdaptiveAvgPool2d, AsyncPoolClient
 from poolservice_client._cli import backbone_choice, input_data, sdk_errors, shared_options
 from poolservice_client._cli.exit_errors import CommandError, UsageError, naming
 from poolservice_client._cli.gallery_run import Coverage, Shown, coverage, pool_all
 from poolservice_client._cli.gallery_table import Sample
-from poolservice_client._cli.input_data import InputData
 from poolservice_client._cli.message_text import escape
 from poolservice_client._cli.pool_output import check_folder
 from poolservice_client._settings.settings import DEFAULT_MAX_MESSAGE_BYTES
@@ -24,6 +24,8 @@ EPILOG = "For example: poolservice gallery photo.jpg -o gallery.png"
 
 # The longer side of the photograph that is pooled, in pixels.
 _PHOTO_SIDE = 384
+# The tag of the orientation in EXIF, and its values for photographs that are stored on their side.
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 # The colors of the sheet, so that its file is small.
 _COLORS = 256
 
@@ -38,7 +40,7 @@ def gallery(
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Draw every layer of the server, applied to one photograph.
+    """Draw all layers on one photograph.
 
     The photograph is reduced to at most 384 pixels per side. With --backbone, the layers pool the feature map that this
     network computes from the photograph. A layer that is not defined for the input has the server's reason instead of a
@@ -49,11 +51,11 @@ def gallery(
         raise UsageError(f"-o {output}: the file's name must end in .png")
     check_folder(f"-o {output}", output)
     given = input_data.read(image, max_message_bytes)
-    if not given.is_image:
+    if not isinstance(given.payload, bytes):
         raise CommandError(f"{given.name}: a gallery needs an image; this is an array")
     with sdk_errors.translated_errors([], given.name, output):
         client = AsyncPoolClient(address, timeout=timeout, max_message_bytes=max_message_bytes)
-        shown, covered, pixels = asyncio.run(_pool(client, given, backbone, tap))
+        shown, covered, pixels = asyncio.run(_pool(client, given.name, given.payload, backbone, tap))
     title = Path(given.name).name + (f" by {backbone}" if backbone else "")
     _save(output, escape(title), pixels, shown, covered, colored=backbone is None)
     if as_json:
@@ -67,16 +69,15 @@ def gallery(
 
 
 async def _pool(
-    client: AsyncPoolClient, given: InputData, backbone: str | None, tap: str | None
+    client: AsyncPoolClient, name: str, photo: bytes, backbone: str | None, tap: str | None
 ) -> tuple[list[Shown], Coverage, "np.ndarray[Any, Any]"]:
     """Return the results, which operators they show, and what was pooled: (C, H, W)."""
     async with client:
         info = await client.server_info()
         if backbone is None:
-            pixels = _reduced(given)
+            pixels = await client.pool(photo, AdaptiveAvgPool2d(_reduced_size(name, photo)))
         else:
-            result = await client.pool(given.payload, backbone=backbone, tap=tap)
-            pixels = result
+            pixels = await client.pool(photo, backbone=backbone, tap=tap)
             if pixels.ndim != 3:
                 raise CommandError(f"--backbone {backbone}: this output is a vector; choose a feature map with --tap")
         channels, height, width = pixels.shape
@@ -85,20 +86,25 @@ async def _pool(
         return await pool_all(client, pixels, sample, covered.shown), covered, pixels
 
 
-def _reduced(given: InputData) -> "np.ndarray[Any, Any]":
-    """Return the pixels of a photograph as float32 in [0, 1], (3, H, W), reduced to the size of the gallery."""
-    import io
+def _reduced_size(name: str, photo: bytes) -> tuple[int, int]:
+    """Return the height and width of the upright photograph, reduced to the size of the gallery.
 
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    Only the header is read here: the server decodes the pixels, as it does for every other command.
 
-    assert isinstance(given.payload, bytes)
+    Raises:
+        CommandError: Pillow does not know the format, or the header is damaged.
+    """
+    from PIL import Image
+
     try:
-        with Image.open(io.BytesIO(given.payload)) as image:
-            photo = ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise CommandError(f"{given.name}: not an image that can be read: {error}") from None
-    photo.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
-    return input_data.channels_first(np.asarray(photo, np.float32) / np.float32(255))
+        with Image.open(io.BytesIO(photo)) as image:
+            width, height = image.size
+            if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+                width, height = height, width
+    except Exception as error:  # noqa: BLE001 - Pillow raises exceptions of many types for damaged headers
+        raise CommandError(f"{name}: not an image that can be read: {type(error).__name__}") from None
+    scale = min(1.0, _PHOTO_SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _save(

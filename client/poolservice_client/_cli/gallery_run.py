@@ -14,7 +14,7 @@ from poolservice_client._cli.gallery_table import GALLERY, Example, Sample, Unpo
 
 # Calls in flight.
 _CONCURRENCY = 8
-_NO_HEAD = "no pool head of this server takes {} channels of {} \N{MULTIPLICATION SIGN} {}"
+_NO_HEAD = "no pool head of this server takes {} channels of {} x {}"
 
 
 class Shown(NamedTuple):

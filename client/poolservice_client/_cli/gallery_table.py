@@ -116,8 +116,8 @@ def _adaptive_size(sample: Sample) -> tuple[int, int]:
 
 
 def _ordinal_weights(sample: Sample) -> "np.ndarray[Any, Any]":
-    weights = np.arange(sample.kernel**2, 0, -1, np.float64)
-    return weights / weights.sum()
+    weights: np.ndarray[Any, Any] = np.arange(sample.kernel**2, 0, -1).astype(np.float64)
+    return np.asarray(weights / weights.sum())
 
 
 def _gate(sample: Sample) -> "np.ndarray[Any, Any]":
@@ -141,16 +141,15 @@ def _bin_count(sample: Sample) -> int:
 
 
 def _max_unpooling(sample: Sample) -> Unpooling:
+    # Of larger windows, hardly a value would be left that is not 0.
     return Unpooling(
-        layers.MaxPool2d(sample.kernel, return_indices=True),
-        lambda indices: layers.MaxUnpool2d(indices, sample.kernel, output_size=sample.size),
+        layers.MaxPool2d(2, return_indices=True),
+        lambda indices: layers.MaxUnpool2d(indices, 2, output_size=sample.size),
     )
 
 
 def _avg_unpooling(sample: Sample) -> Unpooling:
-    return Unpooling(
-        layers.AvgPool2d(sample.kernel), lambda _: layers.AvgUnpool2d(sample.kernel, output_size=sample.size)
-    )
+    return Unpooling(layers.AvgPool2d(2), lambda _: layers.AvgUnpool2d(2, output_size=sample.size))
 
 
 def _takes_vectors(head: HeadInfo) -> bool:

@@ -26,6 +26,8 @@ _COLOR_MAP = np.array(
 )  # fmt: skip
 # Rounding errors of a result that lies in [0, 1].
 _TOLERANCE = 1e-3
+# An image whose brightest value is lower would hardly be visible, so it is stretched.
+_DARK = 0.3
 
 Values: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -54,7 +56,7 @@ def draw(values: Values, channels: int, *, colored: bool) -> Tile:
             the channels is drawn.
     """
     numbers = values.astype(np.float64)
-    shape = " \N{MULTIPLICATION SIGN} ".join(map(str, values.shape))
+    shape = " x ".join(map(str, values.shape))
     if numbers.size == 0:
         return Tile(Image.new("RGB", (TILE, _LEAST_SIDE), _NOT_FINITE), f"{shape}, no values")
     low, high = _limits(numbers)
@@ -62,7 +64,7 @@ def draw(values: Values, channels: int, *, colored: bool) -> Tile:
         return Tile(_bars(numbers.ravel(), low, high), f"{shape}, {low:.3g} to {high:.3g}")
     parts = _parts(numbers, channels)
     if colored and parts.shape[1] == 3:
-        in_range = low >= -_TOLERANCE and high <= 1 + _TOLERANCE
+        in_range = low >= -_TOLERANCE and _DARK <= high <= 1 + _TOLERANCE
         note = shape if in_range else f"{shape}, {low:.3g} to {high:.3g}"
         limits = (0.0, 1.0) if in_range else (low, high)
     else:
@@ -90,7 +92,7 @@ def _limits(values: Values) -> tuple[float, float]:
 def _colors(planes: Values, low: float, high: float) -> Image.Image:
     """Return (3, H, W) as colors, or (1, H, W) by the map of colors; `low` is the darkest."""
     shares = np.clip((np.moveaxis(planes, 0, -1) - low) / ((high - low) or 1.0), 0, 1)
-    is_finite = np.isfinite(shares).all(axis=-1)
+    is_finite: Values = np.asarray(np.isfinite(shares).all(axis=-1))
     shares = np.where(np.isfinite(shares), shares, 0)
     colors = shares * 255
     if shares.shape[-1] == 1:
