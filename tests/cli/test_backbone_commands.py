@@ -248,3 +248,13 @@ def test_explain_draws_a_tensor(backbone_command: Command, tmp_path: Path) -> No
     wrong = backbone_command(*arguments)
     assert wrong.returncode == FAILED
     assert wrong.stderr.startswith("poolservice: x.npy: ")
+
+
+def test_the_gallery_draws_the_layers_on_the_feature_map_of_a_backbone(
+    backbone_command: Command, images: list[str], tmp_path: Path
+) -> None:
+    done = backbone_command("gallery", images[0], "--backbone", NAME, "--tap", "features", "-o", "sheet.png", "--json")
+    layers = {one["layer"]: one for one in json.loads(_succeeded(done))["layers"]}
+    assert (tmp_path / "sheet.png").stat().st_size > 0
+    assert layers["GlobalAvgPool2d()"]["shape"][1:] == [1, 1]
+    assert all(one["shape"] is not None or one["reason"] for one in layers.values())

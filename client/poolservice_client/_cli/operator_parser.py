@@ -187,5 +187,100 @@ def _parse(text: str) -> tuple[type[PoolSpec], dict[str, object]]:
     return layer, own
 
 
+def _unknown_operator(word: str) -> str:
+    """Return the message for an unknown name; its suggestions keep the number of dimensions that the name has."""
+    match = re.fullmatch(r"(.*?)(\d*)d?", _key(word))
+    family, dims = match.groups() if match else ("", "")
+    close = [family] if family in _FAMILIES_BY_KEY else _close_families(family)
+    if not close:
+        return f"there is no operator {word!r}; poolservice info lists them: {', '.join(FAMILIES)}"
+    possible = [dims] if dims in _DIMENSIONS else _DIMENSIONS
+    suggestions = join_or([f"{_FAMILIES_BY_KEY[key]}{n}d" for key in close for n in possible])
+    if family in close and not dims:
+        return f"--op {word} lacks the number of dimensions; write {suggestions}"
+    return f"there is no operator {word!r}; did you mean {suggestions}?"
+
+
+def _close_families(family: str) -> list[str]:
+    """Return the family that is most similar to a word, and another one that is nearly as similar."""
+    close = difflib.get_close_matches(family, _FAMILIES_BY_KEY, n=2, cutoff=0.6)
+    scores = [difflib.SequenceMatcher(None, key, family).ratio() for key in close]
+    return [key for key, score in zip(close, scores, strict=True) if score > scores[0] - 0.05]
+
+
+def _parameters(layer: type[PoolSpec]) -> dict[str, bool]:
+    """Return the layer's parameters; the value is True if the parameter is required."""
+    return {field.name: field.default is MISSING for field in fields(layer)}
+
+
+def _value(layer: type[PoolSpec], name: str, text: str, source: str) -> object:
+    parse_text, description = _parser(layer, name)
+    try:
+        return parse_text(text.strip().lower() if parse_text is not _tensor else text.strip())
+    except (ValueError, OSError) as error:
+        reason = f": {error}" if parse_text is _tensor else ""
+        raise UsageError(f"{source} takes {description}; got {text!r}{reason}") from None
+
+
+def _size(text: str) -> int | tuple[int, ...]:
+    sizes = tuple(int(one) for one in text.split("x"))
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
+def _output_size(text: str) -> int | tuple[int | None, ...] | None:
+    sizes = tuple(None if one == "none" else int(one) for one in text.split("x"))
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
+def _numbers(text: str) -> float | tuple[float, ...]:
+    numbers = tuple(map(float, text.split("x")))
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _tensor(text: str) -> object:
+    """Return the array of a .npy file, or a single number that is written itself."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        array = np.load(text, allow_pickle=False)
+    except EOFError:
+        raise ValueError("the file is empty") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError("this is an archive of several arrays")  # noqa: TRY004 - the text is wrong, not its type
+    return array
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+# The function that parses a parameter's text, and a description of that text, by the types in the parameter's
+# annotation. The first that fits counts.
+_PARSERS: Mapping[str, tuple[Callable[[str], object], str]] = MappingProxyType(
+    {
+        "Sequence[float]": (_numbers, "a number, or several, 0.5x0.25x0.25"),
+        "Sequence[int]": (_size, "a whole number, or several, 1x2x4"),
+        "Any": (_tensor, "the name of a .npy file, or a whole number"),
+        "bool": (_boolean, "true or false"),
+        "int": (int, "a whole number"),
+        "float": (float, "a number"),
+        "str": (str, "a word"),
+    }
+)
+
+
+def _parser(layer: type[PoolSpec], name: str) -> tuple[Callable[[str], object], str]:
+    if name == "output_size":
+        return _output_size, "a size, 10, or one for each dimension, 10xnone, where none keeps the input's"
+    if name in SIZES:
+        return _size, "a size, 3, or one for each dimension, 3x2"
+    annotation = inspect.formatannotation(next(field.type for field in fields(layer) if field.name == name))
+    return next(parser for types, parser in _PARSERS.items() if types in annotation)
+
+
 def _layer_with(parameter: str) -> type[PoolSpec]:
     return next(layer for layer in LAYERS.values() if parameter in parameters_of(layer))

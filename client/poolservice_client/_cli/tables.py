@@ -118,11 +118,15 @@ def _print_blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]], limi
             if not cell:
                 continue
             lines = _wrap(cell, limit - indent)
-            first, *further = lines if len(lines[0]) <= limit - indent else ["", *lines]
-            typer.echo(f"{typer.style(column.heading.ljust(indent if first else 0), bold=True)}{first}")
-            for line in further:
-                # A word that is longer than the rest of the line starts further to the left.
-                typer.echo(f"{' ' * min(indent, max(limit - len(line), 0))}{line}")
+            if max(map(len, lines)) <= limit - indent:
+                typer.echo(f"{typer.style(column.heading.ljust(indent), bold=True)}{lines[0]}")
+                lines = [f"{' ' * indent}{line}" for line in lines[1:]]
+            else:
+                # A word is too long to stand beside the heading.
+                typer.echo(typer.style(column.heading, bold=True))
+                lines = [f"{_GAP}{line}" for line in _wrap(cell, limit - len(_GAP))]
+            for line in lines:
+                typer.echo(line)
 
 
 def _wrap(text: str, width: int) -> list[str]:
