@@ -28,7 +28,8 @@ def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """
     vectors = samples.flatten(2)
     if spec.iterations > thresholds.SQUARE_ROOT_FLOAT32_ITERATIONS:
-        mean = sum(part.double().sum(2, keepdim=True) for part in _parts(vectors)) / vectors.shape[2]
+        sums = [part.double().sum(2, keepdim=True) for part in _parts(vectors)]
+        mean = torch.stack(sums).sum(0).div_(vectors.shape[2])
         matrix = _outer_products(vectors, mean).div_(vectors.shape[2])
     else:
         centered = vectors - vectors.mean(2, keepdim=True)
@@ -109,7 +110,8 @@ def _outer_products(vectors: torch.Tensor, mean: torch.Tensor | None = None) -> 
 
 def _parts(vectors: torch.Tensor) -> Sequence[torch.Tensor]:
     """Return vectors (N, C, M) in parts of so many positions that a copy in float64 is small."""
-    return vectors.split(max(1, _WIDENED_VALUES // vectors.shape[1]), 2)
+    parts: Sequence[torch.Tensor] = vectors.split(max(1, _WIDENED_VALUES // vectors.shape[1]), 2)
+    return parts
 
 
 def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.Tensor:
