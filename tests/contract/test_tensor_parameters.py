@@ -1,7 +1,9 @@
 """Tensors as parameters of specs: their form in Python and in messages, and their limits."""
 
+import math
 import pickle
 import tracemalloc
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from poolservice import codec
+from poolservice.dtypes import NUMPY_DTYPES
 from poolservice.errors import InvalidRequest
 from poolservice.specs import (
     MAX_PARAMETER_BYTES,
@@ -25,8 +28,18 @@ from poolservice.specs import (
 )
 from poolservice.v1 import pool_pb2 as pb
 from poolservice_server.core.plan import read_head
+from poolservice_server.operator_shapes import output_shape
 
-FLOAT32, INT64 = pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_INT64
+FLOAT32 = pb.DATA_TYPE_FLOAT32
+NUMPY_SIZES = {int(wire): dtype.itemsize for wire, dtype in NUMPY_DTYPES.items()}
+#: The parameters of each operator that are tensors.
+TENSORS = {
+    field.name: names
+    for field in pb.PoolSpec.DESCRIPTOR.oneofs_by_name["operator"].fields
+    if field.message_type is not None
+    and field.number in range(110, 130)
+    and (names := [one.name for one in field.message_type.fields if one.message_type is pb.Tensor.DESCRIPTOR])
+}
 
 
 def masked(**tensor: Any) -> pb.PoolSpec:
@@ -225,6 +238,38 @@ def test_equal_tensors_are_equal_however_they_were_made() -> None:
     assert TensorParameter(np.arange(3)) != TensorParameter(np.arange(3).astype(np.int32))
     assert TensorParameter(np.arange(3)) != TensorParameter(np.arange(3)[None])
     assert TensorParameter(np.arange(3)) != [0, 1, 2]
+
+
+@pytest.mark.parametrize("operator", TENSORS)
+def test_any_tensor_gives_a_spec_or_an_error_that_names_a_field(operator: str) -> None:
+    random = Random(operator)
+    sizes = (-1, 0, 1, 2, 3, 4, 5, 2**31, 2**62, 2**63 - 1)
+    given = 0
+    refused = []
+    for _ in range(600):
+        dims = random.choice((1, 2, 3)) if operator.startswith(("masked", "max")) else 2
+        message = pb.PoolSpec(spatial_dims=dims)
+        parameters = getattr(message, operator)
+        parameters.SetInParent()
+        for name in ("kernel_size", "output_size"):
+            if hasattr(parameters, name) and random.random() < 0.9:
+                getattr(parameters, name).append(random.choice((1, 2, 3)))
+        for name in TENSORS[operator]:
+            if random.random() < 0.8:
+                dtype: Any = random.choice((0, 1, 2, 3, 4, 5, 6, 9, 10, 77))
+                shape = [random.choice(sizes[: random.choice((6, 6, 6, 10))]) for _ in range(random.randint(0, 5))]
+                count = max(0, min(math.prod(shape), 2000)) * NUMPY_SIZES.get(dtype, 4) + random.choice((0, 0, 0, 1))
+                data = bytes(count) if random.random() < 0.5 else random.randbytes(count)
+                getattr(parameters, name).CopyFrom(pb.Tensor(dtype=dtype, shape=shape, data=data))
+        try:
+            spec = from_message(pb.PoolSpec.FromString(message.SerializeToString()))
+            given += 1
+            output_shape(spec.of_samples(slice(1)), (6, *(4,) * dims))
+            assert from_message(to_message(spec)) == spec
+        except InvalidRequest as error:
+            refused.append(error)
+    assert given
+    assert all(error.field and len(str(error)) < 300 for error in refused)
 
 
 def _payload_first(message: bytes) -> bytes:
