@@ -125,6 +125,17 @@ def test_a_parameter_of_the_largest_size_is_accepted(client: PoolClient) -> None
         client.pool(x, [MaskedAvgPool2d(mask), MaskedAvgPool2d(mask, 2)])
 
 
+def test_small_inputs_with_large_tensors_fit_into_messages(client: PoolClient) -> None:
+    # 64 of them would exceed the limit of a message.
+    spec = RoIAlign2d(np.ones((2**16, 4)), 1)
+    x = np.ones((1, 2, 2), np.float32)
+    with ThreadPoolExecutor(16) as threads:
+        results = list(threads.map(lambda _: client.pool(x, spec), range(40)))
+    assert all(result.shape == (2**16, 1, 1, 1) for result in results)
+    mapped = list(client.map([x] * 40, spec))
+    assert all(result.tobytes() == results[0].tobytes() for result in mapped)
+
+
 def test_the_client_keeps_no_large_tensors(client: PoolClient) -> None:
     spec = MaskedAvgPool2d(np.ones((4, 8, 9), np.float64).repeat(20, 1)[:, :160])
     x = np.ones((4, 1, 160, 9), np.float32)

@@ -68,7 +68,7 @@ def coalesced_bytes(query: PoolQuery, template: RequestTemplate, payload: Payloa
     """Return a call's share of the size limit of a message, in bytes; 0 if it needs a message of its own."""
     if query.output == "image" or not query.may_share_messages:
         return 0
-    nbytes = payload.nbytes or 1
+    nbytes = payload.nbytes + template.parameter_bytes or 1
     if nbytes < template.response_bytes:
         nbytes = template.response_bytes
     return 0 if nbytes > (MAX_IMAGE_BYTES if template.is_image else MAX_TENSOR_BYTES) else nbytes

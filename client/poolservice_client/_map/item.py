@@ -34,7 +34,7 @@ class Item:
         template: the template of its request; None until it is prepared, or if it cannot be sent.
         small: whether it may be sent in one message with other items.
         content: the bytes to send: the whole request of a large item, the payload of a small one.
-        content_bytes: the size of `content`; 0 once the item is settled.
+        content_bytes: the size of `content` and of the tensors that are sent with it; 0 once the item is settled.
         held_bytes: the other memory that it takes up: its result, and its input if `keeps_input`.
         deadline: when its result is due, in seconds of time.monotonic; known once it is first sent.
         path: the path that the input is; None if it is no path.
@@ -77,7 +77,8 @@ class Item:
             self.path = path_of(x)
             payload = query.payload_of(x)
             self.template = query.template_for(payload)
-            size = size_of(payload.data)
+            input_size = size_of(payload.data)
+            size = input_size + self.template.parameter_bytes
             self.small = query.may_share_messages and size <= (
                 _SMALL_IMAGE if isinstance(payload, ImagePayload) else _SMALL_TENSOR
             )
@@ -92,7 +93,7 @@ class Item:
             self.input_error.__cause__ = error
         else:
             self.content_bytes = size
-            self.held_bytes = size if self.keeps_input and self.path is None else 0
+            self.held_bytes = input_size if self.keeps_input and self.path is None else 0
 
     def settle(self, outcome: Outcome, result_bytes: int) -> None:
         """Store the outcome, and drop the bytes that were sent."""

@@ -179,7 +179,7 @@ class PoolQuery:
             and not any(spec.parameter_bytes for spec in self.specs)
         )
         stackable_dims = dims.pop() if stackable else None
-        return RequestTemplate(head, dtype, shape, stackable_dims)
+        return RequestTemplate(head, dtype, shape, stackable_dims, _parameter_bytes(self.specs))
 
 
 def explain_query(backbone: object, top: object, classes: Sequence[int], maps: object, layout: object) -> PoolQuery:

@@ -20,10 +20,12 @@ class RequestTemplate:
         shape: the shape of the tensors; None for images.
         stackable_dims: the number of spatial dimensions of the specs, if several requests may be sent as one stacked
             tensor; else None.
+        parameter_bytes: the size of the tensors among the parameters of the specs.
 
     Attributes:
         is_image: whether the payloads are images.
         has_backbone: whether the requests run a backbone.
+        parameter_bytes: the size of the tensors among the parameters, which are in each request.
         can_stack: whether several tensors can be stacked into one request.
         rows: the N of tensors of shape (N, C, *); None for (C, *).
         response_bytes: the size of the latest response; 0 before the first one.
@@ -37,6 +39,7 @@ class RequestTemplate:
         "can_stack",
         "has_backbone",
         "is_image",
+        "parameter_bytes",
         "response_bytes",
         "rows",
     )
@@ -47,12 +50,14 @@ class RequestTemplate:
         dtype: "np.dtype[Any] | None",
         shape: tuple[int, ...] | None,
         stackable_dims: int | None,
+        parameter_bytes: int = 0,
     ) -> None:
         self._head = head
         self._dtype = dtype
         self._shape = shape
         self.is_image = shape is None
         self.has_backbone = bool(head.backbone)
+        self.parameter_bytes = parameter_bytes
         self.response_bytes = 0
         self.rows: int | None = None
         self.can_stack = False
