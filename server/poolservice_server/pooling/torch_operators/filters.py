@@ -1,5 +1,6 @@
 """Operators that filter before they subsample: binomial filters, Haar wavelets and Fourier transforms."""
 
+import math
 from collections.abc import Sequence
 from math import comb
 from typing import Any
@@ -72,10 +73,10 @@ def _blurred(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         and len(kernel) == 2
         and min(kernel) >= thresholds.BLUR_MIN_KERNEL
         and channels >= thresholds.BLUR_MIN_CHANNELS
-        and samples[0].numel() * max(kernel) >= thresholds.BLUR_MIN_VISITS
+        and math.prod(samples.shape[1:]) * max(kernel) >= thresholds.BLUR_MIN_VISITS
     ):
-        rows, columns = (torch.tensor([comb(size - 1, k) / 2 ** (size - 1) for k in range(size)]) for size in kernel)
-        weight = (rows[:, None] * columns).expand(channels, 1, *kernel)
+        rows, columns = ([comb(size - 1, place) / 2 ** (size - 1) for place in range(size)] for size in kernel)
+        weight = torch.tensor([[row * column for column in columns] for row in rows]).expand(channels, 1, *kernel)
         return F.conv2d(_padded(samples, kernel, stride, mode), weight, stride=stride, groups=channels)
     filtered = _filtered(samples.flatten(0, 1), kernel, stride, mode)
     return filtered.view(*samples.shape[:2], *filtered.shape[1:])
