@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poolservice.specs import LAYERS, PoolSpec, WindowSpec
-from poolservice_server import region_costs
+from poolservice_server import filter_costs, region_costs, second_order_costs, window_mean_costs
+from poolservice_server.tensor_operator_costs import average_unpooling, box_bins
 
 
 class Sample(NamedTuple):
