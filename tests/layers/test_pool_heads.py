@@ -13,14 +13,17 @@ from tests.layers.head_folders import HEADS, PCA_OF_15, POOL_HEADS, HeadExample
 
 from poolservice.specs import LAYERS
 from poolservice_client import (
+    GeMPool2d,
     GlobalAvgPool2d,
     InvalidRequest,
     MaxPool1d,
     PoolClient,
     PoolHead2d,
     PoolSpec,
+    RMAC2d,
     Sequential,
     SpatialPyramidPool2d,
+    SPoC2d,
 )
 from poolservice_server.backbones.folder_files import BrokenFile
 from poolservice_server.cache import size_of
@@ -145,6 +148,14 @@ def test_whitening_may_follow_a_layer_that_gives_vectors(client: PoolClient) -> 
     np.testing.assert_allclose(got, expected(PCA_OF_15, vectors), 1e-5, 1e-6)
     assert client.pool(samples[1], whitened).tobytes() == got[1].tobytes()
     assert client.pool(vectors[..., None, None], PoolHead2d("pca-of-15")).tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize("descriptor", [RMAC2d(), GeMPool2d(3), SPoC2d()], ids=["R-MAC", "GeM", "SPoC"])
+def test_a_descriptor_is_whitened_in_one_call(client: PoolClient, descriptor: PoolSpec) -> None:
+    samples = np.random.default_rng(4).uniform(0, 1, (3, 15, 9, 8)).astype(np.float32)
+    descriptors = client.pool(samples, descriptor)
+    whitened = client.pool(samples, Sequential([descriptor, PoolHead2d("pca-of-15")]))
+    np.testing.assert_allclose(whitened, expected(PCA_OF_15, descriptors), 1e-5, 1e-6)
 
 
 REFUSALS: list[tuple[PoolSpec, tuple[int, ...], str]] = [
