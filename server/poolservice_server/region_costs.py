@@ -52,7 +52,7 @@ def box_means(spec: Any, sample: "Sample") -> tuple[float, float]:
     kernel_size = spec.window_in(sample.spatial).kernel_size
     padded = max(1 + (kernel - 1) / size for kernel, size in zip(kernel_size, sample.spatial, strict=True))
     positions = sum(kernel_size)
-    return (3 + 0.5 * positions) * sample.values + _CALL * positions, (padded + 1) * sample.values
+    return (2 + 0.3 * positions) * sample.values + _CALL * positions, (padded + 1) * sample.values
 
 
 def spatial_pyramid(spec: Any, sample: "Sample") -> tuple[float, float]:
@@ -76,7 +76,8 @@ def tiles(spec: Any, sample: "Sample") -> tuple[float, float]:
 def gated_windows(spec: Any, sample: "Sample") -> tuple[float, float]:
     """Return the cost of gated_max_avg_pool: two convolutions and the maximum."""
     visits = sample.results * math.prod(spec.window.kernel_size)
-    return 12 * _CALL + visits + 6 * sample.results + 2 * sample.values, 2 * sample.values + 5 * sample.results
+    per_visit = 1.0 if spec.spatial_dims == 3 else 0.3
+    return 12 * _CALL + per_visit * visits + 6 * sample.results + 2 * sample.values, 2 * sample.values + 5 * sample.results
 
 
 def _tiles(channels: int, spatial: Sequence[int], grid: Sequence[int]) -> float:
