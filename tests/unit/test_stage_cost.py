@@ -20,6 +20,7 @@ from poolservice.specs import (
     MaxPool2d,
     Sequential,
     SoftPool2d,
+    SpatialPyramidPool2d,
 )
 from poolservice_server.operator_shapes import output_shape, result_dtype
 from poolservice_server.operators import OPERATORS, Operator
@@ -63,6 +64,14 @@ def test_an_operator_without_a_cost_is_an_internal_error_that_names_it(monkeypat
     monkeypatch.setattr(spec_estimates, "OPERATORS", {"soft_pool": Operator()})
     with pytest.raises(LookupError, match="the operator soft_pool has no cost"):
         stage_cost(PoolStage.of((SoftPool2d(3),), 3), (3, 40, 40), FLOAT32)
+
+
+def test_many_tiny_samples_cost_the_calls_for_each_of_them() -> None:
+    specs = (SoftPool2d(2), SpatialPyramidPool2d((1, 2)), Sequential([SoftPool2d(2)]))
+    for spec in specs:
+        steps, _ = stage_cost(PoolStage.of((spec,), 1), (10_000, 2, 2), FLOAT32)
+        # A step is about a nanosecond, and a sample takes at least 50 microseconds.
+        assert steps > 10_000 * 50_000
 
 
 def test_a_sequence_costs_the_sum_of_its_layers() -> None:

@@ -13,6 +13,9 @@ from types import MappingProxyType
 #: One call of a spec: its checks, its calls into numpy or torch.
 CALL = 30_000.0
 
+#: The calls for one sample, or for a part of its channels, of an operator that pools one sample at a time.
+SAMPLE = 100_000.0
+
 #: One pass of numpy over a value, by its size in bytes: a maximum or a sum of two arrays in the caches.
 PASS: Mapping[int, float] = MappingProxyType({1: 0.016, 2: 0.03, 4: 0.08, 8: 0.2})
 

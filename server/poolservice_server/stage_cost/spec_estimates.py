@@ -120,8 +120,9 @@ def _estimate_of_sample(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype)
     indices = 8 if getattr(spec, "return_indices", False) else 0
     result_bytes = results * (result_dtype(spec, dtype).itemsize + indices)
     # The results of the parts exist until they are copied to that of the sample.
-    work = floats * computed + result_bytes * (parts > 1)
-    return Estimate("sample", steps * computed / 4, work, result_bytes)
+    work = floats * computed + result_bytes * (share < 1)
+    steps = steps * computed / 4 + c.SAMPLE / share
+    return Estimate("sample", steps, work, result_bytes)
 
 
 def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:
