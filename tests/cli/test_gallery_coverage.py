@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.layers.head_folders import HEADS
 
 from poolservice.specs import LAYERS, PoolHead2d, PoolSpec, Sequential2d
-from poolservice_client import HeadInfo, OperatorInfo, PoolClient, ServerInfo
-from poolservice_client._cli.gallery_run import coverage
+from poolservice_client import AsyncPoolClient, HeadInfo, OperatorInfo, PoolClient, ServerInfo
+from poolservice_client._cli.gallery_run import coverage, pool_all
 from poolservice_client._cli.gallery_sheet import Group, Picture, draw
 from poolservice_client._cli.gallery_table import GALLERY, Sample, Unpooling, of_head
+from poolservice_server.testing import Service
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -125,3 +127,16 @@ def test_the_layers_pool_the_feature_map_of_a_backbone(
     layers = {one["layer"]: one["shape"] for one in json.loads(done.stdout)["layers"]}
     assert layers["StripPool2d()"] == list(features.shape)
     assert layers["MAC2d()"] == [features.shape[0]]
+
+
+async def test_the_server_pools_with_the_heads_that_fit(start_server: Callable[..., Service], tmp_path: Path) -> None:
+    for name in ("netvlad", "siglip"):
+        HEADS[name].write(tmp_path / "heads" / name)
+    service = start_server("--heads", str(tmp_path / "heads"))
+    shape = HEADS["siglip"].sample
+    async with AsyncPoolClient(service.address) as client:
+        sample = Sample(*shape, heads=(await client.server_info()).heads)
+        shown = await pool_all(client, np.ones(shape, np.float32), sample, ["pool_head"])
+    fitting = [name for name in ("netvlad", "siglip") if HEADS[name].sample[0] == shape[0]]
+    assert [one.caption for one in shown] == [f"PoolHead2d(name='{name}')" for name in fitting]
+    assert all(one.values is not None and one.values.ndim == 1 for one in shown)

@@ -49,9 +49,11 @@ def test_a_table_that_fits_in_no_other_layout_becomes_blocks(capsys: pytest.Capt
     print_table((Column("name"), TEXT), [["gap2d", "The mean of each channel."], ["max2d", ""]], width=20)
     assert printed(capsys).splitlines() == [
         "name          gap2d",
-        "what it does",
-        "  The mean of each",
-        "  channel.",
+        "what it does  The",
+        "              mean",
+        "              of",
+        "              each",
+        "              channel.",
         "",
         "name          max2d",
     ]

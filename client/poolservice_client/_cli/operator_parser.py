@@ -191,21 +191,17 @@ def _unknown_operator(word: str) -> str:
     """Return the message for an unknown name; its suggestions keep the number of dimensions that the name has."""
     match = re.fullmatch(r"(.*?)(\d*)d?", _key(word))
     family, dims = match.groups() if match else ("", "")
-    close = [family] if family in _FAMILIES_BY_KEY else _close_families(family)
+    if family in _FAMILIES_BY_KEY:
+        close = [family]
+    else:
+        close = difflib.get_close_matches(family, _FAMILIES_BY_KEY, n=2, cutoff=0.6)
     if not close:
-        return f"there is no operator {word!r}; poolservice info lists them: {', '.join(FAMILIES)}"
+        return f"there is no operator {word!r}; choose one of {', '.join(NAMES)}"
     possible = [dims] if dims in _DIMENSIONS else _DIMENSIONS
     suggestions = join_or([f"{_FAMILIES_BY_KEY[key]}{n}d" for key in close for n in possible])
     if family in close and not dims:
         return f"--op {word} lacks the number of dimensions; write {suggestions}"
     return f"there is no operator {word!r}; did you mean {suggestions}?"
-
-
-def _close_families(family: str) -> list[str]:
-    """Return the family that is most similar to a word, and another one that is nearly as similar."""
-    close = difflib.get_close_matches(family, _FAMILIES_BY_KEY, n=2, cutoff=0.6)
-    scores = [difflib.SequenceMatcher(None, key, family).ratio() for key in close]
-    return [key for key, score in zip(close, scores, strict=True) if score > scores[0] - 0.05]
 
 
 def _parameters(layer: type[PoolSpec]) -> dict[str, bool]:

@@ -117,16 +117,10 @@ def _print_blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]], limi
         for column, cell in zip(columns, row, strict=True):
             if not cell:
                 continue
-            lines = _wrap(cell, limit - indent)
-            if max(map(len, lines)) <= limit - indent:
-                typer.echo(f"{typer.style(column.heading.ljust(indent), bold=True)}{lines[0]}")
-                lines = [f"{' ' * indent}{line}" for line in lines[1:]]
-            else:
-                # A word is too long to stand beside the heading.
-                typer.echo(typer.style(column.heading, bold=True))
-                lines = [f"{_GAP}{line}" for line in _wrap(cell, limit - len(_GAP))]
-            for line in lines:
-                typer.echo(line)
+            first, *further = _wrap(cell, limit - indent)
+            typer.echo(f"{typer.style(column.heading.ljust(indent), bold=True)}{first}")
+            for line in further:
+                typer.echo(f"{' ' * indent}{line}")
 
 
 def _wrap(text: str, width: int) -> list[str]:
