@@ -11,6 +11,7 @@ from poolservice_client import errors
 
 def test_all_public_names_are_exported() -> None:
     layers = {layer.__name__ for layer in poolservice.specs.LAYERS.values()}
+    assert len(layers) == len(poolservice.specs.LAYERS)
     assert set(poolservice_client.__all__) == layers | set(errors.__all__) | {
         "AsyncPoolClient",
         "BackboneInfo",
