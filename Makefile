@@ -148,8 +148,11 @@ bench-ray: $(RAY_VENV)/installed ## measure the service on Ray Serve against the
 	$(RAY_VENV)/bin/python tests/bench/ray_overhead.py $(FLAGS)
 .PHONY: bench-ray
 
-bench-kernels: $(VENV)/installed ## measure each operator and dtype against torch.nn.functional
+# Both commands have the same flags. A file of --json holds the rows of the first; LAYER_FLAGS name one for the second.
+LAYER_FLAGS ?= $(filter-out --json %.json,$(FLAGS))
+bench-kernels: $(VENV)/installed ## measure each operator, dtype and layer against torch; flags: FLAGS='--only soft'
 	$(BIN)/python tests/bench/kernels.py $(FLAGS)
+	$(BIN)/python tests/bench/layers.py $(LAYER_FLAGS)
 .PHONY: bench-kernels
 
 bench-gpu: $(VENV)/installed ## measure batches on a CUDA GPU against the CPU; needs a GPU

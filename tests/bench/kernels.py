@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle, islice, permutations
@@ -218,7 +218,13 @@ def measure(case: Case, rounds: int) -> Row:
         reference(case, planes),
         planes.clone,
     )
-    times: list[list[float]] = [[], [], []]
+    name = repr(case.spec) + (" of an image" if case.image else "")
+    return Row(name, case.shape, str(case.dtype).removeprefix("torch."), *medians(functions, rounds))
+
+
+def medians(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median time of each function in microseconds of CPU time, measured in turn."""
+    times: list[list[float]] = [[] for _ in functions]
     repeats = [_repeats(function) for function in functions]
     # Every order is used in turn, because a function that runs after the copy does not find its input in the caches.
     for order in islice(cycle(permutations(zip(functions, repeats, times, strict=True))), rounds):
@@ -227,9 +233,7 @@ def measure(case: Case, rounds: int) -> Row:
             for _ in range(repeat):
                 function()
             taken.append((time.thread_time_ns() - start) / repeat / 1000)
-    name = repr(case.spec) + (" of an image" if case.image else "")
-    medians = [round(statistics.median(taken), 2) for taken in times]
-    return Row(name, case.shape, str(case.dtype).removeprefix("torch."), *medians)
+    return [round(statistics.median(taken), 2) for taken in times]
 
 
 def _repeats(function: Callable[[], object]) -> int:

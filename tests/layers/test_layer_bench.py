@@ -1,0 +1,55 @@
+"""The second command of `make bench-kernels` measures layers, and knows an expression and an estimate for each."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from layer_cases import Case, cases
+from poolservice.specs.messages import OPERATORS
+from poolservice_server.pool_stage import PoolStage
+from poolservice_server.pooling import run_on_arrays
+
+COMMAND = Path(__file__).parents[1] / "bench" / "layers.py"
+SHAPE = (4, 8, 8)
+CASES = list(cases(SHAPE[0], SHAPE[1:]))
+# Random numbers decide what these operators return, and torch draws others.
+RANDOM = {"s3_pool", "fractional_max_pool"}
+COMPARED = [case for case in CASES if case.expression is not None and case.spec.operator not in RANDOM]
+
+
+def test_a_short_run_measures_what_is_asked_for(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    flags = ["--rounds", "1", "--only", "soft_pool", "--json", str(results)]
+    done = subprocess.run([sys.executable, COMMAND, *flags], capture_output=True, check=False, text=True)
+    # 1 says that an estimate is off, which depends on what else the machine does.
+    assert done.returncode in (0, 1), done.stderr
+    assert not done.stderr
+    rows = json.loads(results.read_text())
+    assert [(row["operator"], row["label"], row["shape"]) for row in rows] == [
+        ("soft_pool", label, shape) for shape in ([64, 56, 56], [256, 14, 14]) for label in ("2x2", "plane")
+    ]
+    assert all(row[name] > 0 for row in rows for name in ("ours", "copy", "torch", "estimate"))
+    assert f"of {len(rows)} estimates" in done.stdout
+
+
+def test_every_operator_is_measured() -> None:
+    # The command makes the pool head itself.
+    assert {case.spec.operator for case in CASES} | {"pool_head"} == set(OPERATORS)
+
+
+@pytest.mark.parametrize("case", COMPARED, ids=[f"{case.spec.operator} {case.label}" for case in COMPARED])
+def test_the_expression_of_torch_computes_what_the_layer_does(case: Case) -> None:
+    sample = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+    values = run_on_arrays(PoolStage.of((case.spec,), SHAPE[0]), sample.numpy())[0].values
+    assert case.expression is not None
+    expected = np.asarray(case.expression(sample[None]))
+    if case.spec.operator == "spectral_pool":
+        # The shortest expression keeps one of the two Nyquist frequencies, whole.
+        assert expected.size == values.size
+    else:
+        np.testing.assert_allclose(values.reshape(-1), expected.reshape(-1), 1e-3, 1e-5)
