@@ -135,7 +135,8 @@ async def test_the_server_pools_with_the_heads_that_fit(start_server: Callable[.
     service = start_server("--heads", str(tmp_path / "heads"))
     shape = HEADS["siglip"].sample
     async with AsyncPoolClient(service.address) as client:
-        sample = Sample(*shape, heads=(await client.server_info()).heads)
+        channels, height, width = shape
+        sample = Sample(channels, height, width, (await client.server_info()).heads)
         shown = await pool_all(client, np.ones(shape, np.float32), sample, ["pool_head"])
     fitting = [name for name in ("netvlad", "siglip") if HEADS[name].sample[0] == shape[0]]
     assert [one.caption for one in shown] == [f"PoolHead2d(name='{name}')" for name in fitting]
