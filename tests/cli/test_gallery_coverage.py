@@ -133,9 +133,8 @@ async def test_the_server_pools_with_the_heads_that_fit(start_server: Callable[.
     for name in ("netvlad", "siglip"):
         HEADS[name].write(tmp_path / "heads" / name)
     service = start_server("--heads", str(tmp_path / "heads"))
-    shape = HEADS["siglip"].sample
+    channels, height, width = shape = HEADS["siglip"].sample
     async with AsyncPoolClient(service.address) as client:
-        channels, height, width = shape
         sample = Sample(channels, height, width, (await client.server_info()).heads)
         shown = await pool_all(client, np.ones(shape, np.float32), sample, ["pool_head"])
     fitting = [name for name in ("netvlad", "siglip") if HEADS[name].sample[0] == shape[0]]
