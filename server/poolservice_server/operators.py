@@ -4,127 +4,23 @@ The function of an operator has its name and is in one of the modules of `poolin
 torch, because request validation reads this table.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from poolservice.specs import LAYERS, PoolSpec, WindowSpec
-from poolservice_server import filter_costs, region_costs, second_order_costs, window_mean_costs
-from poolservice_server.tensor_operator_costs import average_unpooling, box_bins
-
-
-class Sample(NamedTuple):
-    """The sizes of one sample, from which the cost of pooling it is estimated.
-
-    Attributes:
-        channels: C.
-        spatial: its spatial shape.
-        results: the number of values in its result.
-    """
-
-    channels: int
-    spatial: tuple[int, ...]
-    results: int
-
-    @property
-    def values(self) -> int:
-        """The number of its values."""
-        return self.channels * math.prod(self.spatial)
-
-
-# The values of windows that an operator sorts at a time.
-_PIECE = 2**18
-
-#: Returns the steps (see `stage_cost`) of pooling a sample, and the number of floats in its intermediates at the peak.
-Cost = Callable[[Any, Sample], tuple[float, float]]
-
-
-def per_value(steps: float, floats: float = 2.0) -> Cost:
-    """Return the cost of so many steps and floats for each value of the sample and of the result."""
-
-    def cost(_spec: PoolSpec, sample: Sample) -> tuple[float, float]:
-        count = sample.values + sample.results
-        return steps * count, floats * count
-
-    return cost
-
-
-def per_visit(steps: float, floats: float = 3.0) -> Cost:
-    """Return the cost of so many steps for each value of each window, and so many floats for each value and window."""
-
-    def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
-        visits = sample.results * math.prod(spec.window_in(sample.spatial).kernel_size)
-        return steps * max(visits, sample.values), floats * (sample.values + sample.results)
-
-    return cost
-
-
-def per_sorted(steps: float) -> Cost:
-    """Return the cost of so many steps for each value of each window, of which a bounded number is sorted at a time."""
-    return _per_sorted(lambda _spec, size: steps * _sorting(size))
-
-
-def _per_sorted(steps: Callable[[Any, int], float], *, whole: float = 1.0, others: float = 0.0) -> Cost:
-    """Return the cost of steps for each value of each window that depend on the number of its values.
-
-    Args:
-        steps: the steps for a value, from the spec and the number of values of a window.
-        whole: the floats for each value of a window that is sorted as a whole because it exceeds the bounded number.
-        others: further floats for each value of the sample.
-    """
-
-    def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
-        window = spec.window_in(sample.spatial)
-        size = math.prod(window.kernel_size)
-        visits = max(sample.results * size, sample.values)
-        floats = sample.results + (whole * size if size > _PIECE else 3.0 * min(visits, _PIECE))
-        copied = others + (1.0 if any(window.padding) or window.ceil_mode else 0.0)
-        return steps(spec, size) * visits, floats + copied * sample.values
-
-    return cost
-
-
-def _sorting(size: int) -> float:
-    """Return how much longer than in small windows a value takes: many values exceed the first cache."""
-    return math.log2(size) / 4 if size >= 512 else 1.0
-
-
-def _rank(spec: Any, size: int) -> float:
-    # Of few values, the smallest and the largest are found with few comparisons.
-    return 0.8 if size <= 32 and spec.rank in (1, size) else 2 * _sorting(size)
-
-
-def _trimmed(_spec: Any, size: int) -> float:
-    return 3 * _sorting(size)
-
-
-def _top_k(spec: Any, size: int) -> float:
-    # torch selects few of many values in one pass.
-    return 2.0 if spec.k * 64 <= size else 1.7 * _sorting(size)
-
-
-def _stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
-    if spec.mode == "weighted":
-        return _per_sorted(lambda _spec, _size: 3.5, whole=2.0, others=1.2)(spec, sample)
-    steps, floats = _per_sorted(lambda _spec, _size: 10, whole=6.0, others=1.0)(spec, sample)
-    # The numbers that decide, as float64, and the pieces with their weights as int64.
-    return steps, floats + 8.0 * sample.results + 5.0 * _PIECE
-
-
-def _s3(spec: Any, sample: Sample) -> tuple[float, float]:
-    reads = sum(kernel / stride for kernel, stride, _ in spec.axes)
-    kernel, stride, _ = spec.axes[0]
-    floats = (3.0 if kernel > 1 else 1.0) * sample.values / stride
-    return 1.2 * reads * sample.values + 4 * sample.results, floats
-
-
-def _fractional(spec: Any, sample: Sample) -> tuple[float, float]:
-    # The indices, which torch always returns, count as results if the spec returns them.
-    floats = 1.3 if spec.return_indices else 3.3
-    return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), floats * sample.results
+from poolservice.specs import LAYERS, PoolSpec
+from poolservice_server.operator_costs import (
+    filters,
+    order_statistics,
+    regions,
+    sampling,
+    second_order,
+    tensor_operators,
+    window_means,
+)
+from poolservice_server.operator_costs.cost import Cost, Sample, per_value, per_visit
 
 
 class Operator(NamedTuple):
@@ -152,7 +48,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "max_pool": _CLASSIC,
         "min_pool": _CLASSIC,
         "avg_pool": _CLASSIC,
-        "lp_pool": _CLASSIC._replace(commutes_with_scale=False, cost=window_mean_costs.power_mean),
+        "lp_pool": _CLASSIC._replace(commutes_with_scale=False, cost=window_means.power_mean),
         "mixed_pool": _CLASSIC,
         "adaptive_max_pool": _CLASSIC,
         "adaptive_avg_pool": _CLASSIC,
@@ -162,58 +58,58 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         # Its layers have estimates of their own.
         "sequential": Operator(),
         # Power and exponential means.
-        "soft_pool": Operator(window_mean_costs.softmax_mean),
-        "gem_pool": Operator(window_mean_costs.power_mean),
-        "ggem_pool": Operator(window_mean_costs.power_mean),
-        "power_avg_pool": Operator(window_mean_costs.power_mean),
-        "lse_pool": Operator(window_mean_costs.log_mean_exp),
-        "lse_plus": Operator(window_mean_costs.log_mean_exp),
-        "alpha_softmax_pool": Operator(window_mean_costs.softmax_mean),
-        "em_pool": Operator(window_mean_costs.softmax_mean),
-        "edscw_pool": Operator(window_mean_costs.similarity_mean),
-        "ada_pool": Operator(window_mean_costs.ada_mean),
+        "soft_pool": Operator(window_means.softmax_mean),
+        "gem_pool": Operator(window_means.power_mean),
+        "ggem_pool": Operator(window_means.power_mean),
+        "power_avg_pool": Operator(window_means.power_mean),
+        "lse_pool": Operator(window_means.log_mean_exp),
+        "lse_plus": Operator(window_means.log_mean_exp),
+        "alpha_softmax_pool": Operator(window_means.softmax_mean),
+        "em_pool": Operator(window_means.softmax_mean),
+        "edscw_pool": Operator(window_means.similarity_mean),
+        "ada_pool": Operator(window_means.ada_mean),
         # Order statistics and sampling.
-        "median_pool": Operator(per_sorted(3)),
-        "rank_pool": Operator(_per_sorted(_rank)),
-        "top_k_avg_pool": Operator(_per_sorted(_top_k, whole=4.0, others=0.25)),
-        "trimmed_mean_pool": Operator(_per_sorted(_trimmed, others=0.25)),
-        "ordinal_pool": Operator(per_sorted(3)),
-        "stochastic_pool": Operator(_stochastic),
-        "s3_pool": Operator(_s3),
-        "fractional_max_pool": Operator(_fractional),
+        "median_pool": Operator(order_statistics.per_sorted(3)),
+        "rank_pool": Operator(order_statistics.rank),
+        "top_k_avg_pool": Operator(order_statistics.top_k_mean),
+        "trimmed_mean_pool": Operator(order_statistics.trimmed_mean),
+        "ordinal_pool": Operator(order_statistics.per_sorted(3)),
+        "stochastic_pool": Operator(sampling.stochastic),
+        "s3_pool": Operator(sampling.s3),
+        "fractional_max_pool": Operator(sampling.fractional_max),
         # Filters.
-        "blur_pool": Operator(filter_costs.blur),
-        "max_blur_pool": Operator(filter_costs.max_blur),
-        "wavelet_pool": Operator(filter_costs.wavelet),
-        "spectral_pool": Operator(filter_costs.spectral),
+        "blur_pool": Operator(filters.blur),
+        "max_blur_pool": Operator(filters.max_blur),
+        "wavelet_pool": Operator(filters.wavelet),
+        "spectral_pool": Operator(filters.spectral),
         # Regions of the plane.
-        "spatial_pyramid_pool": Operator(region_costs.spatial_pyramid),
-        "mac": Operator(region_costs.per_sample(30_000, 0.15)),
-        "rmac": Operator(region_costs.region_grid),
-        "spoc": Operator(region_costs.per_sample(30_000, 0.15)),
-        "crow": Operator(region_costs.per_sample(80_000, 0.8, 1.0)),
-        "scda": Operator(region_costs.largest_region),
-        "strip_pool": Operator(region_costs.per_sample(20_000, 0.5)),
-        "coordinate_pool": Operator(region_costs.per_sample(20_000, 0.4)),
-        "corner_pool": Operator(region_costs.corner),
-        "pool_former_pool": Operator(region_costs.box_means),
-        "adaptive_avg_max_pool": Operator(region_costs.tiles),
-        "adaptive_cat_avg_max_pool": Operator(region_costs.tiles),
-        "gated_max_avg_pool": Operator(region_costs.gated_windows),
+        "spatial_pyramid_pool": Operator(regions.spatial_pyramid),
+        "mac": Operator(regions.per_sample(30_000, 0.15)),
+        "rmac": Operator(regions.region_grid),
+        "spoc": Operator(regions.per_sample(30_000, 0.15)),
+        "crow": Operator(regions.per_sample(80_000, 0.8, 1.0)),
+        "scda": Operator(regions.largest_region),
+        "strip_pool": Operator(regions.per_sample(20_000, 0.5)),
+        "coordinate_pool": Operator(regions.per_sample(20_000, 0.4)),
+        "corner_pool": Operator(regions.corner),
+        "pool_former_pool": Operator(regions.box_means),
+        "adaptive_avg_max_pool": Operator(regions.tiles),
+        "adaptive_cat_avg_max_pool": Operator(regions.tiles),
+        "gated_max_avg_pool": Operator(regions.gated_windows),
         # Second order.
-        "covariance_pool": Operator(second_order_costs.covariance),
-        "bilinear_pool": Operator(second_order_costs.bilinear),
-        "compact_bilinear_pool": Operator(second_order_costs.compact_bilinear),
+        "covariance_pool": Operator(second_order.covariance),
+        "bilinear_pool": Operator(second_order.bilinear),
+        "compact_bilinear_pool": Operator(second_order.compact_bilinear),
         # With tensors of their own.
-        "roi_align": Operator(box_bins),
-        "roi_pool": Operator(box_bins),
-        "ps_roi_align": Operator(box_bins),
-        "ps_roi_pool": Operator(box_bins),
+        "roi_align": Operator(tensor_operators.box_bins),
+        "roi_pool": Operator(tensor_operators.box_bins),
+        "ps_roi_align": Operator(tensor_operators.box_bins),
+        "ps_roi_pool": Operator(tensor_operators.box_bins),
         "masked_avg_pool": Operator(per_visit(1, 1)),
         "masked_max_pool": Operator(per_visit(3, 1.2)),
         "masked_gem_pool": Operator(per_visit(3.5, 1.5)),
         "max_unpool": Operator(per_value(0.5, 1)),
-        "avg_unpool": Operator(average_unpooling),
+        "avg_unpool": Operator(tensor_operators.average_unpooling),
         # With learned weights.
         "pool_head": Operator(_head_cost),
     }

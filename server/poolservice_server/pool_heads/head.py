@@ -13,7 +13,7 @@ from poolservice.specs import PoolSpec
 from poolservice.specs.sequential import Sequential2d
 from poolservice_server.cache import ProcessWide
 from poolservice_server.foreign_text import quote
-from poolservice_server.operators import Sample
+from poolservice_server.operator_costs.cost import Sample
 from poolservice_server.pool_heads.kind import Geometry
 from poolservice_server.settings.errors import did_you_mean
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server import kernel_thresholds as thresholds
+from poolservice_server.operator_costs.cost import Sample
 from poolservice_server.operator_shapes import SEQUENCES, layer_shape, layer_shapes, layers_of, result_dtype
-from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, Sample
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, stacks
 from poolservice_server.stage_cost import coefficients as c
 from poolservice_server.stage_cost import tiles, windows
 from poolservice_server.stage_cost.estimate import Estimate, Sizes, sizes_of

@@ -1,12 +1,11 @@
-"""The costs of the operators with boxes, masks and indices, without torch; see `operators.Cost`."""
+"""The costs of the operators with boxes, masks and indices, without torch; see `cost.Cost`."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from poolservice_server.operators import Sample
+from poolservice_server.operator_costs.cost import Sample
 
 # For a pixel of a bin: finding it, and adding it or comparing it in each channel. For a point of a box, and a box. For
 # a value of the sample, which is copied, and one of the result. For a call into torch.
@@ -18,7 +17,7 @@ _POINT_FLOATS, _MAX_POINTS = 20.0, 2**16
 _MAX_GATHERED, _MAX_VALUES = 2**17, 2**20
 
 
-def box_bins(spec: Any, sample: "Sample") -> tuple[float, float]:
+def box_bins(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the bins of boxes."""
     boxes = spec.boxes.array.reshape(-1, 4).astype(np.float64)
     height, width = sample.spatial
@@ -45,7 +44,7 @@ def box_bins(spec: Any, sample: "Sample") -> tuple[float, float]:
     return steps, floats
 
 
-def average_unpooling(spec: Any, sample: "Sample") -> tuple[float, float]:
+def average_unpooling(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of spreading values along one dimension after the other."""
     steps = 0.0
     spread = sample.channels

@@ -5,14 +5,12 @@ times as long and twice the memory. Only the values decide which one is used, so
 """
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from poolservice.specs import WindowSpec
 from poolservice_server.kernel_thresholds import SAMPLE_GROUP_BYTES, WINDOW_MAX_GATHERED, WINDOW_MAX_VISITS
+from poolservice_server.operator_costs.cost import Sample
 from poolservice_server.operator_shapes import window_grid
-
-if TYPE_CHECKING:
-    from poolservice_server.operators import Sample
 
 # The steps of the calls for one position of a window, along one dimension or in all of them.
 _CALLS, _CALLS_OF_VISIT = 1e4, 2e4
@@ -40,19 +38,19 @@ class _Formula(NamedTuple):
     plane: float
 
 
-def softmax_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
+def softmax_mean(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
     """Return the steps and floats of a mean that is weighted by a softmax."""
     in_range = _Formula(1.7, 0.3, 0.2, floats=0.6, pooled=3.2, padded=0.9, plane=1)
     return _between(spec, sample, in_range, _Formula(0.5, 3.5, 0.5, floats=0.4, pooled=8, padded=2.5, plane=3))
 
 
-def log_mean_exp(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
+def log_mean_exp(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
     """Return the steps and floats of the logarithm of a mean of exponentials."""
     in_range = _Formula(1.6, 0.2, 1.5, floats=1, pooled=1.2, padded=1.1, plane=1)
     return _between(spec, sample, in_range, _Formula(1.5, 2.5, 2, floats=0.2, pooled=5.5, padded=1.3, plane=1))
 
 
-def power_mean(spec: Any, sample: "Sample") -> tuple[float, float]:
+def power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the steps and floats of a power mean, or of a norm."""
     p = spec.norm_type if spec.operator == "lp_pool" else spec.p
     value, root = (0.4 if p in (1, 2, 3) else 3.0), (0.5 if p in (1, 2) else 3.0)
@@ -60,7 +58,7 @@ def power_mean(spec: Any, sample: "Sample") -> tuple[float, float]:
     return _between(spec, sample, in_range, _Formula(value + 2, 2.5, 4, floats=1.2, pooled=7, padded=1.5, plane=3))
 
 
-def similarity_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
+def similarity_mean(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
     """Return the steps and floats of a mean with weights that depend on the mean of the window."""
     kernel_size = spec.window_in(sample.spatial).kernel_size
     size = math.prod(kernel_size)
@@ -75,14 +73,14 @@ def similarity_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
     return steps, (1.0 + 2 * padded) * sample.values + 6.0 * sample.results
 
 
-def ada_mean(spec: WindowSpec, sample: "Sample") -> tuple[float, float]:
+def ada_mean(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
     """Return the steps and floats of the sum of a similarity-weighted and a softmax-weighted mean."""
     steps, floats = similarity_mean(spec, sample)
     other_steps, other_floats = softmax_mean(spec, sample)
     return steps + other_steps, max(floats, other_floats) + sample.results
 
 
-def _between(spec: WindowSpec, sample: "Sample", *formulas: _Formula) -> tuple[float, float]:
+def _between(spec: WindowSpec, sample: Sample, *formulas: _Formula) -> tuple[float, float]:
     """Return the geometric means of the steps and floats of two formulas, whose sums go dimension by dimension."""
     window = spec.window_in(sample.spatial)
     is_plane = window.kernel_size == sample.spatial
@@ -104,11 +102,11 @@ def _between(spec: WindowSpec, sample: "Sample", *formulas: _Formula) -> tuple[f
     return math.sqrt(steps) + _CALLS * calls, math.sqrt(floats)
 
 
-def _is_padded(spec: WindowSpec, sample: "Sample") -> bool:
+def _is_padded(spec: WindowSpec, sample: Sample) -> bool:
     window = spec.window_in(sample.spatial)
     return window.ceil_mode or any(window.padding)
 
 
-def _groups(sample: "Sample") -> int:
+def _groups(sample: Sample) -> int:
     """Return in how many groups of channels a sample is pooled."""
     return math.ceil(4 * sample.values / SAMPLE_GROUP_BYTES)

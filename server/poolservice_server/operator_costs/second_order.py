@@ -1,11 +1,9 @@
 """What the operators that pool products of channels cost: steps, which are nanoseconds, and floats at the peak."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poolservice_server import kernel_thresholds as thresholds
-
-if TYPE_CHECKING:
-    from poolservice_server.operators import Sample
+from poolservice_server.operator_costs.cost import Sample
 
 # The steps of a multiplication and addition in a product of matrices, in float32 and float64.
 _FLOAT32, _FLOAT64 = 0.022, 0.044
@@ -14,7 +12,7 @@ _FLOAT32, _FLOAT64 = 0.022, 0.044
 _WIDENED_VALUES = 2**18
 
 
-def covariance(spec: Any, sample: "Sample") -> tuple[float, float]:
+def covariance(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of CovariancePool."""
     matrix = sample.channels**2
     is_wide = spec.iterations > thresholds.SQUARE_ROOT_FLOAT32_ITERATIONS
@@ -28,14 +26,14 @@ def covariance(spec: Any, sample: "Sample") -> tuple[float, float]:
     return steps, sample.values + (8 if spec.iterations else 4) * matrix
 
 
-def bilinear(_spec: Any, sample: "Sample") -> tuple[float, float]:
+def bilinear(_spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of BilinearPool."""
     steps, floats = _outer_products(sample)
     matrix = sample.channels**2
     return steps + 4 * matrix, max(floats, 4 * matrix)
 
 
-def compact_bilinear(spec: Any, sample: "Sample") -> tuple[float, float]:
+def compact_bilinear(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of CompactBilinearPool."""
     steps, floats = _outer_products(sample)
     matrix = sample.channels**2
@@ -43,7 +41,7 @@ def compact_bilinear(spec: Any, sample: "Sample") -> tuple[float, float]:
     return steps + 5 * matrix + 6 * sketch, max(floats, 3 * matrix + 2 * min(matrix, 2**20) + 7 * sketch)
 
 
-def _outer_products(sample: "Sample") -> tuple[float, float]:
+def _outer_products(sample: Sample) -> tuple[float, float]:
     """Return the cost of the matrix of all products of two channels in float64, of which about 2/3 are computed."""
     steps = 1.5 * sample.values + _FLOAT64 * sample.channels * sample.values * 2 / 3
     return steps, 2 * min(sample.values, _WIDENED_VALUES) + 2.5 * sample.channels**2

@@ -1,30 +1,29 @@
-"""The costs of the operators that pool regions, strips and descriptors: see `operators.Cost`.
+"""The costs of the operators that pool regions, strips and descriptors: see `cost.Cost`.
 
 The numbers are measured: steps are nanoseconds on one core. Each sample is pooled by itself, so calls into torch count
 for each of them.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from poolservice_server.operators import Sample
+from poolservice_server.operator_costs.cost import Cost, Sample
 
 # A call into torch.
 _CALL = 12_000.0
 
 
-def per_sample(fixed: float, steps: float, floats: float = 0.0) -> "Callable[[Any, Sample], tuple[float, float]]":
+def per_sample(fixed: float, steps: float, floats: float = 0.0) -> Cost:
     """Return the cost of so many steps for a sample, and so many steps and floats for each of its values."""
 
-    def cost(_spec: Any, sample: "Sample") -> tuple[float, float]:
+    def cost(_spec: Any, sample: Sample) -> tuple[float, float]:
         return fixed + steps * sample.values, floats * sample.values
 
     return cost
 
 
-def region_grid(spec: Any, sample: "Sample") -> tuple[float, float]:
+def region_grid(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of rmac: the channels become the last dimension, and each scale has maxima of all rows."""
     levels = spec.levels
     largest = levels * (levels + 6) * sample.channels
@@ -32,14 +31,14 @@ def region_grid(spec: Any, sample: "Sample") -> tuple[float, float]:
     return steps + _CALL * (4 + levels * (levels + 1)), 1.3 * sample.values + 3 * largest
 
 
-def largest_region(spec: Any, sample: "Sample") -> tuple[float, float]:
+def largest_region(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of scda: the component takes up to so many rounds over the positions."""
     positions = math.prod(sample.spatial)
     rounds = math.log2(positions + 1)
     return 30 * _CALL + 25 * rounds * positions + sample.values, sample.values + 15 * positions
 
 
-def corner(spec: Any, sample: "Sample") -> tuple[float, float]:
+def corner(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of corner_pool: each round doubles the reach of the maxima."""
     height, width = sample.spatial
     sizes = [height if edge in ("top", "bottom") else width for edge in spec.mode.split("_")]
@@ -47,7 +46,7 @@ def corner(spec: Any, sample: "Sample") -> tuple[float, float]:
     return (0.3 * (rounds + 1) * sample.values) + 2 * _CALL * rounds, len(sizes) * sample.values
 
 
-def box_means(spec: Any, sample: "Sample") -> tuple[float, float]:
+def box_means(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of pool_former_pool: sums along one dimension after the other."""
     kernel_size = spec.window_in(sample.spatial).kernel_size
     padded = max(1 + (kernel - 1) / size for kernel, size in zip(kernel_size, sample.spatial, strict=True))
@@ -55,7 +54,7 @@ def box_means(spec: Any, sample: "Sample") -> tuple[float, float]:
     return (2 + 0.3 * positions) * sample.values + _CALL * positions, (padded + 1) * sample.values
 
 
-def spatial_pyramid(spec: Any, sample: "Sample") -> tuple[float, float]:
+def spatial_pyramid(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of spatial_pyramid_pool: that of the tiles of each level, and their concatenation."""
     dims = spec.spatial_dims
     levels = [_tiles(sample.channels, sample.spatial, (level,) * dims) for level in spec.levels]
@@ -65,7 +64,7 @@ def spatial_pyramid(spec: Any, sample: "Sample") -> tuple[float, float]:
     return sum(levels) + 2 * _CALL, max(peak, sample.results)
 
 
-def tiles(spec: Any, sample: "Sample") -> tuple[float, float]:
+def tiles(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the mean and the maximum of tiles, whose positions come with the maxima."""
     sizes = spec.output_size
     grid = [size if wanted is None else wanted for wanted, size in zip(sizes, sample.spatial, strict=True)]
@@ -73,7 +72,7 @@ def tiles(spec: Any, sample: "Sample") -> tuple[float, float]:
     return 2 * _tiles(sample.channels, sample.spatial, grid) + 3 * _CALL, 4.0 * count - sample.results
 
 
-def gated_windows(spec: Any, sample: "Sample") -> tuple[float, float]:
+def gated_windows(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of gated_max_avg_pool: two convolutions and the maximum."""
     visits = sample.results * math.prod(spec.window.kernel_size)
     per_visit = 1.0 if spec.spatial_dims == 3 else 0.3

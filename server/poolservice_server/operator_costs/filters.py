@@ -1,18 +1,16 @@
 """What the operators that filter before they subsample cost: steps, which are nanoseconds, and floats at the peak."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poolservice_server import kernel_thresholds as thresholds
-
-if TYPE_CHECKING:
-    from poolservice_server.operators import Sample
+from poolservice_server.operator_costs.cost import Sample
 
 # The prime factors of the sizes for which Fourier transforms have fast kernels.
 _FAST_FACTORS = (2, 3, 5, 7, 11, 13)
 
 
-def blur(spec: Any, sample: "Sample") -> tuple[float, float]:
+def blur(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of BlurPool."""
     steps, floats = _filters(sample.values, spec.kernel_size, spec.stride)
     is_large = min(spec.kernel_size) >= thresholds.BLUR_MIN_KERNEL
@@ -23,7 +21,7 @@ def blur(spec: Any, sample: "Sample") -> tuple[float, float]:
     return steps, floats
 
 
-def max_blur(spec: Any, sample: "Sample") -> tuple[float, float]:
+def max_blur(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of MaxBlurPool."""
     maxima = sum((size - 1).bit_length() for size in spec.max_pool_size)
     steps, floats = blur(spec, sample)
@@ -31,7 +29,7 @@ def max_blur(spec: Any, sample: "Sample") -> tuple[float, float]:
     return steps + 0.6 * maxima * sample.values, floats + 1.6 * sample.values * (maxima > 0)
 
 
-def wavelet(spec: Any, sample: "Sample") -> tuple[float, float]:
+def wavelet(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of WaveletPool."""
     # Each level takes some calls, and the second one has at most half of the values.
     steps = 10_000 * spec.levels + 1.5 * sample.values
@@ -41,7 +39,7 @@ def wavelet(spec: Any, sample: "Sample") -> tuple[float, float]:
     return steps, (rows + 1.2 * is_odd + 0.3 * (spec.levels > 1)) * sample.values
 
 
-def spectral(spec: Any, sample: "Sample") -> tuple[float, float]:
+def spectral(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of SpectralPool."""
     count: float = sample.values
     steps = 2.0 * count
