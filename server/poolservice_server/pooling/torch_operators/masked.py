@@ -74,16 +74,7 @@ def _weights(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 
 def _window_sum(values: torch.Tensor, spec: Any) -> torch.Tensor:
     """Return the sum of each window, (N, C, *out)."""
-    if spec.kernel_size is None:
-        return values.flatten(2).sum(2).view(*values.shape[:2], *(1,) * spec.spatial_dims)
-    if spec.spatial_dims == 3:
-        return _of_samples(Windows(values.flatten(0, 1), spec).sum(lambda x: x), values)
-    kernel, stride, padding, _, ceil_mode = spec.window
-    if spec.spatial_dims == 2:
-        return torch.nn.functional.avg_pool2d(values, kernel, stride, padding, ceil_mode, divisor_override=1)
-    return torch.nn.functional.avg_pool2d(
-        values.unsqueeze(2), (1, *kernel), (1, *stride), (0, *padding), ceil_mode, divisor_override=1
-    ).squeeze(2)
+    return _of_samples(Windows(values.flatten(0, 1), spec).total(values.flatten(0, 1)), values)
 
 
 def _window_max(values: torch.Tensor, spec: Any) -> torch.Tensor:
