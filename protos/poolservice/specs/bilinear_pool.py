@@ -19,9 +19,9 @@ class _BilinearPool(SampleSpec[Values]):
     is. Published programs add a small constant below the square root, for the sake of its gradient, and some average
     over the positions, which makes no difference to the normalized vector.
 
-    The products are added in float64, and their sums must be in the range of the result's dtype. A NaN
-    gives NaN in its channel's row and column, and everywhere with `l2_normalize`. The result of floating-point input
-    has its dtype, that of integer input is float32.
+    The products are added in float64, and their sums must be in the range of the result's dtype. A NaN gives NaN in its
+    channel's row and column, and everywhere with `l2_normalize`. Floating-point input keeps its dtype; integer input
+    gives float32.
 
     Shape: (C, *) or (N, C, *) to (C * C,) or (N, C * C).
 
@@ -80,9 +80,9 @@ class _CompactBilinearPool(SampleSpec[Values]):
     every batch and on every device. The scalar product of two results without `signed_sqrt` and `l2_normalize`
     estimates that of the matrices B.
 
-    The products are added in float64, and their sums must be in the range of the result's dtype. A
-    NaN gives NaN where its channel has a part, and everywhere with `l2_normalize`. The result of floating-point input
-    has its dtype, that of integer input is float32. The work grows with C^2.
+    The products are added in float64, and their sums must be in the range of the result's dtype. A NaN gives NaN where
+    its channel has a part, and everywhere with `l2_normalize`. Floating-point input keeps its dtype; integer input
+    gives float32. The work grows with C^2.
 
     Shape: (C, *) or (N, C, *) to (output_dim,) or (N, output_dim).
 

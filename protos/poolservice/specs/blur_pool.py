@@ -57,8 +57,7 @@ class _BlurPool(_FilterSpec):
     with the product of the weights of all dimensions in 2-D and 3-D, as in the author's code. For an even K, the filter
     reaches one value further to the right than to the left. kornia's BlurPool2D equals padding_mode="zeros" if K is
     odd; if K is even, it adds one value less on the right. The result is a weighted mean, so it overflows nowhere. A
-    NaN gives NaN where the filter reaches it. The result of floating-point input has its dtype, that of integer input
-    is float32.
+    NaN gives NaN where the filter reaches it. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to the same with each dimension of size L in * replaced by ceil(L / stride).
 
@@ -110,8 +109,7 @@ class _MaxBlurPool(_FilterSpec):
         out = BlurPool(kernel_size, stride, padding_mode) of m, where m(i) = max of x(i) to x(i + max_pool_size - 1)
 
     m has no padding, as in the author's networks and in kornia's MaxBlurPool2D. A NaN gives NaN where a window that
-    holds it is in reach of the filter. The result of floating-point input has its dtype, that of integer input is
-    float32.
+    holds it is in reach of the filter. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to the same with each dimension of size L in * replaced by
     ceil((L - max_pool_size + 1) / stride).

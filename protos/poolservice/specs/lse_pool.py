@@ -29,7 +29,7 @@ class _LSEPool(WindowOrPlaneSpec[Values]):
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
-            count in the mean. Default: 0.
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 
@@ -89,7 +89,7 @@ class _LsePlus(WindowOrPlaneSpec[Values]):
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
-            count in the mean. Default: 0.
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 

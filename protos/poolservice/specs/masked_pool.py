@@ -74,8 +74,8 @@ class _MaskedAvgPool(MaskedSpec):
             Default: each whole plane.
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
-        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They have no
-            weight. Default: 0.
+        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
         lengths: for one dimension, instead of a mask: how many values of a sequence count, 0 to L: an int, or (N,) for
@@ -189,14 +189,14 @@ class _MaskedGemPool(MaskedSpec):
     Args:
         mask: the weights, at least 0, of any type: (*), the same for each sample, or (N, *), for each of N samples its
             own. At most 8 MiB. Required, unless there are lengths.
-        p: the exponent, 1 to 1000000. Default: 3.
-        eps: the least value, 0 or more; smaller ones count as this one. Default: 1e-6.
+        p: the power, 1 to 1e6. Default: 3.0.
+        eps: smaller values count as this one, 0 to 1e30. Default: 1e-6.
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
             Default: each whole plane.
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
-        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They have no
-            weight. Default: 0.
+        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
         lengths: for one dimension, instead of a mask: how many values of a sequence count, 0 to L: an int, or (N,) for
@@ -205,7 +205,7 @@ class _MaskedGemPool(MaskedSpec):
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.
 
-    Source: Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018.
+    Source: Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018.
     """
 
     operator: ClassVar[str] = "masked_gem_pool"

@@ -30,8 +30,8 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
             Default: each whole plane.
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
-        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They belong to
-            no window. Default: 0.
+        padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 

@@ -30,7 +30,7 @@ class _GeMPool(WindowOrPlaneSpec[Values]):
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
-            count in the mean. Default: 0.
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
         eps: smaller values count as this one, 0 to 1e30. Default: 1e-6, as in the authors' code.
@@ -78,8 +78,10 @@ class GeMPool3d(_GeMPool):
 class _GGeMPool(WindowOrPlaneSpec[Values]):
     """Generalized mean of each window, with a power for each group of channels (Ko et al., 2022).
 
-    As GeMPool, but the channels form as many groups as p has numbers. The first group has the first channels, and all
-    groups have the same number of them.
+    out(i) = (mean of max(x, eps)^p over W(i))^(1/p), where W(i) is the window at output position i and p is the power
+    of the channel's group. The channels form as many groups as `p` has numbers: the first group has the first channels,
+    and all groups have the same number of them. Nothing overflows or is lost to underflow, whatever p and the values. A
+    NaN in the window gives NaN. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1. C is a multiple of the number of groups.
@@ -91,7 +93,7 @@ class _GGeMPool(WindowOrPlaneSpec[Values]):
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
-            count in the mean. Default: 0.
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
         eps: smaller values count as this one, 0 to 1e30. Default: 1e-6, as for GeMPool.
@@ -162,7 +164,7 @@ class _PowerAvgPool(WindowOrPlaneSpec[Values]):
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They do not
-            count in the mean. Default: 0.
+            count. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 

@@ -106,7 +106,8 @@ class _RoIAlign(_Boxes):
             the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
             contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
-        spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
+        spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
+            1.
         sampling_ratio: number of points along each dimension of a bin, at most 128. 0 or less: the bin's height and
             width, rounded up; a box without height or width then has no points and gives 0. Default: -1.
         aligned: shift the boxes by half a pixel, so that they are exact if the centers of pixels lie at 0.5. Without
@@ -150,7 +151,8 @@ class _RoIPool(_Boxes):
             the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
             contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
-        spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
+        spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
+            1.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.
@@ -185,7 +187,8 @@ class _PSRoIAlign(_BoxesOfChannels):
             the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
             contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
-        spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
+        spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
+            1.
         sampling_ratio: number of points along each dimension of a bin, at most 128. 0 or less: the bin's height and
             width, rounded up. Default: -1.
 
@@ -227,7 +230,8 @@ class _PSRoIPool(_BoxesOfChannels):
             the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. In
             contrast to torchvision there is no number of an image. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
-        spatial_scale: factor from the coordinates of the boxes to those of the feature map, above 0. Default: 1.
+        spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
+            1.
 
     Raises:
         InvalidRequest: a parameter is invalid; `field` is its name.

@@ -16,8 +16,8 @@ class _SpatialPyramidPool(SampleSpec[Values]):
     """Maximum or mean of each tile of several grids, as one vector (He et al., 2014).
 
     For each level L, the input is divided into L tiles along each spatial dimension, as by AdaptiveMaxPool. The result
-    is, level by level, the values of all tiles, channel by channel. A NaN in a tile gives NaN. The result of
-    floating-point input has its dtype, that of integer input is float32.
+    is, level by level, the values of all tiles, channel by channel. A NaN in a tile gives NaN. Floating-point input
+    keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to (D,) or (N, D), where D = C * sum of L^dims over the levels.
 

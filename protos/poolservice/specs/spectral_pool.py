@@ -25,7 +25,7 @@ class _SpectralPool(SampleSpec[Values]):
 
     Each value depends on the whole plane, as do rounding errors: they are relative to its largest values. The sums of
     the transform must be in the range of the dtype. A NaN or infinity gives NaN in its plane, along the dimensions that
-    shrink. The result of floating-point input has its dtype, that of integer input is float32.
+    shrink. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to the same with `output_size` in place of *.
 

@@ -25,8 +25,7 @@ class _WaveletPool(SampleSpec[Values]):
 
     With norm="mean", each level averages: ``(x(2i) + x(2i + 1)) / 2``. The values then stay in the range of the input.
     With "ortho" they grow by a factor of sqrt(2) per level and dimension, and overflow if they exceed the dtype's
-    range. A NaN gives NaN where it has a weight. The result of floating-point input has its dtype, that of integer
-    input is float32.
+    range. A NaN gives NaN where it has a weight. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to the same with each dimension of size L in * replaced by ceil(L / 2^levels).
 
