@@ -69,12 +69,30 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
             f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
         )
     if isinstance(spec, SampleSpec):
-        return _sample_result(spec, leading, spatial)
+        result = _sample_result(spec, leading, spatial)
+        spec.check_shape(shape, result)
+        return result
     if isinstance(spec, WindowSpec) and (spec.operator, dims) in _KERNEL_WITHIN_INPUT:
         _check_kernel_within(spec, spatial)
-    out = plane_result(spec, spatial)
-    spec.check_result(leading[-1], out)
-    return leading + out
+    result = leading + plane_result(spec, spatial)
+    spec.check_shape(shape, result)
+    return result
+
+
+def _check_planes(spec: PoolSpec, shape: tuple[int, ...]) -> None:
+    """Check that no plane is empty, and that there are channels."""
+    dims = spec.spatial_dims
+    spatial = shape[-dims:]
+    if 0 in spatial:
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes no empty plane: each of the last {_count(dims)} must be at least 1; "
+            f"got {spatial} in {shape}",
+            field="tensor.shape",
+        )
+    if shape[-1 - dims] == 0 and not _takes_no_channels(spec, has_batch_dimension=len(shape) == dims + 2):
+        raise InvalidRequest(
+            f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
+        )
 
 
 def plane_result(spec: PoolSpec, spatial: tuple[int, ...]) -> tuple[int, ...]:

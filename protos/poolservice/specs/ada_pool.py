@@ -170,9 +170,10 @@ class _AdaPool(WindowOrPlaneSpec[Values]):
             if self.beta != 0.5:
                 raise InvalidRequest("goes without beta_map, which takes its place", field="beta")
 
-    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
-        """Raise InvalidRequest if `beta` does not suit the channels, or `beta_map` the output positions."""
-        super().check_result(channels, out)
+    def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
+        """Check that `beta` suits the channels, and `beta_map` the output positions."""
+        super().check_shape(shape, out)
+        out = out[-self.spatial_dims :]
         if isinstance(self.beta_map, TensorParameter) and self.beta_map.array.shape != out:
             raise InvalidRequest(
                 f"must have the spatial shape of the result, {out}; got {self.beta_map.array.shape}", field="beta_map"

@@ -14,7 +14,9 @@ from poolservice.specs.validation import flag, integer, is_list, per_dimension, 
 #: A size: one int for all spatial dimensions, or one per dimension.
 Size = int | Sequence[int]
 #: The parameters that are sizes: one int for all spatial dimensions, or one per dimension.
-SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size", "max_pool_size"})
+SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size", "grid_size", "max_pool_size"})
+#: The largest seed of a random layer: that of an int64.
+MAX_SEED = 2**63 - 1
 #: The output size of an adaptive layer. None keeps the input's size.
 OutputSize = int | None | Sequence[int | None]
 
@@ -89,15 +91,28 @@ class PoolSpec(Generic[R_co]):
         spec._count_parameter_bytes()
         return spec
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Check that the parameters suit a tensor: a tensor among them may have a row for each of its samples.
+    def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
+        """Check that the parameters suit a tensor: its samples, its channels and its sizes.
 
         Args:
-            shape: (C, *) or (N, C, *), the shape of the tensor, with no size of 0 but N.
+            shape: (C, *) or (N, C, *), the shape of the tensor, with no size of 0 but N and C.
+            out: the shape of the result.
 
         Raises:
             InvalidRequest: a parameter does not suit the tensor; the field is its name.
         """
+        for name in self.per_channel:
+            numbers = getattr(self, name)
+            channels = shape[-1 - self.spatial_dims]
+            if isinstance(numbers, tuple) and len(numbers) != channels:
+                raise InvalidRequest(
+                    f"must be one number, or one for each channel; got {len(numbers)} for {channels} channels",
+                    field=name,
+                )
+        if self.parameter_bytes:
+            self._check_rows(shape)
+
+    def _check_rows(self, shape: tuple[int, ...]) -> None:
         count = shape[0] if len(shape) == self.spatial_dims + 2 else 1
         for field in fields(self):
             value = getattr(self, field.name)
@@ -119,31 +134,10 @@ class PoolSpec(Generic[R_co]):
         tuples = [value for value in self.__dict__.values() if isinstance(value, tuple)]
         return [layer for values in tuples for layer in values if isinstance(layer, PoolSpec)]
 
-    def check_channels(self, channels: int) -> None:
-        """Check that the parameters suit samples of so many channels; by default they suit any number.
-
-        Raises:
-            InvalidRequest: a parameter has values for another number of channels.
-        """
-
     @property
     def differs_by_channel(self) -> bool:
         """Whether a parameter has one number per channel."""
         return any(isinstance(getattr(self, name), tuple) for name in self.per_channel)
-
-    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
-        """Raise InvalidRequest if a parameter does not suit the number of channels or the spatial shape of the result.
-
-        Raises:
-            InvalidRequest: a parameter has several numbers, but not one for each channel.
-        """
-        for name in self.per_channel:
-            numbers = getattr(self, name)
-            if isinstance(numbers, tuple) and len(numbers) != channels:
-                raise InvalidRequest(
-                    f"must be one number, or one for each channel; got {len(numbers)} for {channels} channels",
-                    field=name,
-                )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -161,6 +155,9 @@ class PoolSpec(Generic[R_co]):
         if not low <= value <= high:
             raise InvalidRequest(f"must be from {low} to {high}; got {shown(value)}", field=name)
         self._set(name, value)
+
+    def _set_seed(self) -> None:
+        self._set_integer("seed", 0, MAX_SEED)
 
     def _set_real(
         self, name: str, low: float = -math.inf, high: float = math.inf, *, per_channel: bool = False

@@ -7,7 +7,6 @@ from poolservice.specs.base import SampleSpec
 from poolservice.specs.result_types import Values
 
 _MAX_OUTPUT_DIM = 2**20
-_MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,7 +105,7 @@ class _CompactBilinearPool(SampleSpec[Values]):
 
     def __post_init__(self) -> None:
         self._set_integer("output_dim", 1, _MAX_OUTPUT_DIM)
-        self._set_integer("seed", 0, _MAX_SEED)
+        self._set_seed()
         self._set_flag("signed_sqrt")
         self._set_flag("l2_normalize")
 

@@ -13,7 +13,6 @@ from poolservice.specs.base import SampleSpec, Size
 from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIndices
 from poolservice.specs.tensor_parameter import TensorLike
 
-_MAX_SEED = 2**63 - 1
 # torch computes the windows in float32, which holds integers up to this one.
 _MAX_INPUT_SIZE = 2**24
 
@@ -69,7 +68,7 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         else:
             self._set_ratios()
         self._set_flag("return_indices")
-        self._set_integer("seed", 0, _MAX_SEED)
+        self._set_seed()
         if self.random_samples is not None:
             self._set_random_samples()
 

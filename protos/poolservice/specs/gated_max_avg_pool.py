@@ -61,12 +61,14 @@ class _GatedMaxAvgPool(WindowSpec[Values]):
                 field="weight",
             )
 
-    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
-        """Raise InvalidRequest if the mask does not suit samples of so many channels."""
-        shape = self._weight.array.shape
-        if len(shape) > self.spatial_dims and shape[0] != channels:
+    def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
+        """Check that there is a mask for each channel, or one for all."""
+        super().check_shape(shape, out)
+        channels = shape[-1 - self.spatial_dims]
+        given = self._weight.array.shape
+        if len(given) > self.spatial_dims and given[0] != channels:
             raise InvalidRequest(
-                f"has masks for {shape[0]} channels, but the input has {channels}; give one for each, or one for all",
+                f"has masks for {given[0]} channels, but the input has {channels}; give one for each, or one for all",
                 field="weight",
             )
 

@@ -38,9 +38,9 @@ class MaskedSpec(WindowOrPlaneSpec[Values]):
         if lowest < 0:
             raise InvalidRequest(f"must have no weight below 0; got {lowest}", field="mask")
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
+    def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
         """Check that the mask has the shape of a plane, and that no sequence is longer than one."""
-        super().check_shape(shape)
+        super().check_shape(shape, out)
         dims = self.spatial_dims
         if self.lengths is not None:
             _, highest = cast(TensorParameter, self.lengths).extremes

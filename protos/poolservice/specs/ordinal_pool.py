@@ -67,12 +67,14 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
         self._check_count(window)
         return window
 
-    def check_channels(self, channels: int) -> None:
+    def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
         """Check that there are weights for each channel, or the same for all."""
-        shape = self.weights.array.shape
-        if len(shape) == 2 and shape[0] != channels:
+        super().check_shape(shape, out)
+        channels = shape[-1 - self.spatial_dims]
+        given = self.weights.array.shape
+        if len(given) == 2 and given[0] != channels:
             raise InvalidRequest(
-                f"must have one row for each of the {channels} channels; got shape {shape}", field="weights"
+                f"must have one row for each of the {channels} channels; got shape {given}", field="weights"
             )
 
     def _check_count(self, window: Window) -> None:

@@ -117,8 +117,9 @@ class _GGeMPool(WindowOrPlaneSpec[Values]):
         self._set_real("p", _LEAST_POWER, _LARGEST_POWER, per_channel=True)
         self._set_real("eps", 0.0, 1e30)
 
-    def check_result(self, channels: int, out: tuple[int, ...]) -> None:
-        """Raise InvalidRequest if the channels cannot be divided into the groups."""
+    def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
+        """Check that the channels can be divided into the groups."""
+        channels = shape[-1 - self.spatial_dims]
         if isinstance(self.p, tuple) and channels % len(self.p):
             raise InvalidRequest(
                 f"must have one number for each group of channels; {channels} channels cannot be divided into "

@@ -9,8 +9,6 @@ from poolservice.specs.base import SampleSpec, Size
 from poolservice.specs.result_types import Values
 from poolservice.specs.validation import is_list
 
-_MAX_SEED = 2**63 - 1
-
 
 @dataclass(frozen=True, repr=False)
 class _S3Pool(SampleSpec[Values]):
@@ -56,7 +54,7 @@ class _S3Pool(SampleSpec[Values]):
             if given is None or (is_list(given) and not given):
                 self._set(name, self.stride if default is None else default)
             self._set_sizes(name, minimum=1)
-        self._set_integer("seed", 0, _MAX_SEED)
+        self._set_seed()
         for _, stride, grid in self.axes:
             if grid % stride:
                 raise InvalidRequest(f"must be a multiple of the stride, {stride}; got {grid}", field="grid_size")

@@ -6,8 +6,6 @@ from typing import ClassVar
 from poolservice.specs.base import Size, WindowOrPlaneSpec
 from poolservice.specs.result_types import Values
 
-_MAX_SEED = 2**63 - 1
-
 
 @dataclass(frozen=True, repr=False)
 class _StochasticPool(WindowOrPlaneSpec[Values]):
@@ -56,7 +54,10 @@ class _StochasticPool(WindowOrPlaneSpec[Values]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set_choice("mode", ("weighted", "sampled"))
-        self._set_integer("seed", 0, _MAX_SEED)
+        self._set_seed()
+        if self.mode == "sampled":
+            # Each channel draws numbers of its own.
+            self._set("takes_samples", True)
 
 
 class StochasticPool1d(_StochasticPool):

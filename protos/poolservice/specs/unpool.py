@@ -110,9 +110,9 @@ class _MaxUnpool(_Unpool):
         super().__post_init__()
         self._set_tensor("indices", kind="integer", dims_of_sample=self.spatial_dims + 1)
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
+    def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
         """Check that there is an index for each value, and that it lies in the result."""
-        super().check_shape(shape)
+        super().check_shape(shape, out)
         dims = self.spatial_dims + 1
         indices = cast(TensorParameter, self.indices)
         if indices.array.shape[-dims:] != shape[-dims:]:
@@ -120,7 +120,7 @@ class _MaxUnpool(_Unpool):
                 f"must have the shape of a sample, {list(shape[-dims:])}; got {list(indices.array.shape[-dims:])}",
                 field="indices",
             )
-        out = self.spatial_shape(shape[1 - dims :])
+        out = out[1 - dims :]
         lowest, highest = indices.extremes
         if lowest < 0 or highest >= math.prod(out):
             raise InvalidRequest(
