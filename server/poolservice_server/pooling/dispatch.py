@@ -109,15 +109,18 @@ def _pool_computed(planes: torch.Tensor, spec: PoolSpec, channels: int) -> Tenso
     if spec.takes_samples:
         values = values.reshape(-1, channels, *planes.shape[1:])
     values = values.contiguous()
-    rows = spec.samples
-    if rows is None:
-        result = FUNCTIONS[spec.operator](values, spec)
-    else:
-        # The samples of several payloads, each of which has as many as the parameters have rows.
-        result = torch.cat([FUNCTIONS[spec.operator](payload, spec) for payload in values.split(rows)]), None
-    pooled, indices = result if isinstance(result, tuple) else (result, None)
+    # The samples of several payloads, each of which has as many as the parameters have rows.
+    payloads = (values,) if spec.samples is None else values.split(spec.samples)
+    results = [FUNCTIONS[spec.operator](payload, spec) for payload in payloads]
+    pairs = [result if isinstance(result, tuple) else (result, None) for result in results]
+    pooled, indices = pairs[0] if len(pairs) == 1 else _joined(pairs)
     keeps_dtype = spec.keeps_dtype or planes.is_floating_point()
     return pooled.to(planes.dtype if keeps_dtype else torch.float32).contiguous(), indices
+
+
+def _joined(results: list[TensorResult]) -> TensorResult:
+    values, indices = zip(*results, strict=True)
+    return torch.cat(values), None if indices[0] is None else torch.cat(indices)
 
 
 def _computed_in(dtype: torch.dtype, *, keeps_dtype: bool) -> torch.dtype:
