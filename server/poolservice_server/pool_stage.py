@@ -46,11 +46,12 @@ class PoolStage:
 
     @cached_property
     def indivisible(self) -> int:
-        """How many planes run together at least: those of a sample if a spec takes samples. 0: all of a payload."""
+        """How many planes run together at least: those of a sample if a spec needs all. 0: all of a payload."""
         if any(spec.samples is not None for spec in self.specs):
             return 0
-        takes_samples = any(layer.takes_samples for spec in self.specs for layer in layers_of(spec))
-        return self.channels if takes_samples else 1
+        layers = [layer for spec in self.specs for layer in layers_of(spec)]
+        needs_samples = any(layer.takes_samples or layer.differs_by_channel for layer in layers)
+        return self.channels if needs_samples else 1
 
     def __hash__(self) -> int:
         return self._hash
