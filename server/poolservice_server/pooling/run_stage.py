@@ -192,17 +192,18 @@ def _function_of_samples(spec: PoolSpec, channels: int, spatial: tuple[int, ...]
 def _sequence(spec: PoolSpec, channels: int, spatial: tuple[int, ...], dtype: np.dtype) -> _SpecFunction:
     """Return a function that applies the layers of a Sequential."""
     shapes = layer_shapes(spec.of_samples(slice(1)), (1, channels, *spatial))
-    functions = []
+    steps = []
     taken, taken_dtype = (1, channels, *spatial), dtype
     for layer, shape in zip(layers_of(spec), shapes, strict=True):
-        functions.append((layer, taken[1], _function(layer, taken[1], taken[2:], taken_dtype)))
+        size = max(1, _group_size(layer, taken[1], taken[2:], taken_dtype))
+        steps.append((layer, taken[1], size, _function(layer, taken[1], taken[2:], taken_dtype)))
         taken, taken_dtype = shape, result_dtype(layer, taken_dtype)
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
         if len(planes) == 0:
             return _run_in_torch(planes, spec, channels)
-        for layer, layer_channels, function in functions:
-            values = function(planes, stop).values
+        for layer, layer_channels, size, function in steps:
+            values = _in_groups(function, planes, size, stop).values
             planes, _ = as_planes(values, layer, layer_channels)
         return SpecResult(planes)
 
