@@ -48,7 +48,11 @@ def test_every_layer_but_the_classic_ones_has_an_example() -> None:
 @each_example
 def test_a_sample_has_the_same_bits_alone_and_in_a_batch(spec: PoolSpec, shape: tuple[int, ...]) -> None:
     samples = values_of((3, *shape))
+    before = samples.tobytes()
+    # As the view of a received message.
+    samples.flags.writeable = False
     together = pooled(spec, samples)
+    assert samples.tobytes() == before
     assert together.shape == output_shape(spec, (3, *shape))
     assert together.shape[1:] == output_shape(spec, shape)
     for number in range(3):
@@ -62,7 +66,10 @@ def test_a_sample_has_the_same_bits_alone_and_in_a_batch(spec: PoolSpec, shape: 
 def test_a_gpu_would_compute_the_same_from_the_whole_batch(spec: PoolSpec, shape: tuple[int, ...]) -> None:
     samples = values_of((3, *shape))
     stage = PoolStage.of((spec,), shape[0])
+    before = samples.copy()
     values, _ = run_on_tensors(stage, torch.from_numpy(samples.reshape(-1, *shape[1:])))[0]
+    # The other specs of the request pool the same tensor.
+    np.testing.assert_array_equal(samples, before)
     np.testing.assert_allclose(values.reshape(output_shape(spec, samples.shape)), pooled(spec, samples), 2e-5, 1e-6)
 
 

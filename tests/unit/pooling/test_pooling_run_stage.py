@@ -9,16 +9,20 @@ import torch
 
 from poolservice.specs import (
     AvgPool2d,
+    FractionalMaxPool2d,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     LPPool2d,
     MaxPool1d,
     MaxPool2d,
     MinPool1d,
+    MixedPool2d,
     PoolSpec,
+    Sequential,
+    SoftPool2d,
 )
 from poolservice_server.operators import ORDER_STATISTICS
-from poolservice_server.pool_stage import PoolStage
+from poolservice_server.pool_stage import PoolStage, WorkStopped
 from poolservice_server.pooling import pool, run_on_arrays, run_on_tensors
 from poolservice_server.pooling.dispatch import KERNELS, kernel_for
 
@@ -107,3 +111,37 @@ def test_a_stage_does_not_change_its_input() -> None:
             values.fill_(3)
     assert torch.equal(image, before[0])
     assert torch.equal(floats, before[1])
+
+
+def test_a_device_gives_values_and_indices_for_samples_with_parameters_of_their_own() -> None:
+    random = np.random.default_rng(0)
+    spec = FractionalMaxPool2d(2, output_size=4, return_indices=True, random_samples=random.random((2, 3, 2)))
+    stage = PoolStage.of((spec,), 3)
+    # Two payloads of two samples each.
+    planes = random.standard_normal((12, 8, 9)).astype(np.float32)
+    ((values, indices),) = run_on_tensors(stage, torch.from_numpy(planes))
+    (expected,) = run_on_arrays(stage, planes)
+    assert indices is not None
+    np.testing.assert_array_equal(values.reshape(expected.values.shape), expected.values)
+    np.testing.assert_array_equal(indices.reshape(expected.values.shape), expected.indices)
+
+
+def test_a_sequence_stops_between_groups_of_planes() -> None:
+    stage = PoolStage.of((Sequential([MaxPool2d(2), SoftPool2d(2)]),), 1)
+    answers = iter([False, True])
+    with pytest.raises(WorkStopped):
+        run_on_arrays(stage, np.zeros((64, 256, 256), np.float32), lambda: next(answers))
+    assert next(answers, None) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "indivisible"),
+    [
+        (MaxPool2d(2), 1),
+        (SoftPool2d(2), 1),
+        (MixedPool2d(2, alpha_per_channel=(0.1, 0.2, 0.3)), 3),
+        (Sequential([MaxPool2d(2), MixedPool2d(2, alpha_per_channel=(0.1, 0.2, 0.3))]), 3),
+    ],
+)
+def test_a_payload_is_halved_between_the_units_that_a_spec_needs(spec: PoolSpec, indivisible: int) -> None:
+    assert PoolStage.of((spec,), 3).indivisible == indivisible
