@@ -126,16 +126,6 @@ def _fractional(spec: Any, sample: Sample) -> tuple[float, float]:
     return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), floats * sample.results
 
 
-def _masked_mean(spec: Any, sample: Sample) -> tuple[float, float]:
-    # Sums along one dimension after the other: the product with the mask, its padding, and the sums along the first.
-    window = spec.window_in(sample.spatial)
-    steps = 1.5 * sample.values + 0.5 * sum(window.kernel_size) * sample.results
-    if spec.kernel_size is None:
-        return steps, sample.values + sample.results
-    copies = 1 + any(window.padding) + 1 / window.stride[0]
-    return steps, copies * sample.values + sample.results
-
-
 def _head_cost(spec: Any, sample: Sample) -> tuple[float, float]:
     cost: tuple[float, float] = spec.head.cost(sample)
     return cost
@@ -219,11 +209,11 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "bilinear_pool": Operator(second_order.bilinear),
         "compact_bilinear_pool": Operator(second_order.compact_bilinear),
         # With tensors of their own.
-        "roi_align": Operator(box_bins),
-        "roi_pool": Operator(box_bins),
-        "ps_roi_align": Operator(box_bins),
-        "ps_roi_pool": Operator(box_bins),
-        "masked_avg_pool": Operator(_masked_mean),
+        "roi_align": Operator(tensor_operators.box_bins),
+        "roi_pool": Operator(tensor_operators.box_bins),
+        "ps_roi_align": Operator(tensor_operators.box_bins),
+        "ps_roi_pool": Operator(tensor_operators.box_bins),
+        "masked_avg_pool": Operator(tensor_operators.masked_mean),
         "masked_max_pool": Operator(per_visit(3, 1.2)),
         "masked_gem_pool": Operator(per_visit(3.5, 1.5)),
         "max_unpool": Operator(per_value(0.5, 1)),

@@ -55,3 +55,14 @@ def average_unpooling(spec: Any, sample: Sample) -> tuple[float, float]:
         rest //= size
         spread *= out
     return steps + 1.5 * sample.results, float(sample.values + sample.results)
+
+
+def masked_mean(spec: Any, sample: Sample) -> tuple[float, float]:
+    """Return the cost of the mean of masked windows, or of whole planes."""
+    # Sums along one dimension after the other: the product with the mask, its padding, and the sums along the first.
+    window = spec.window_in(sample.spatial)
+    steps = 1.5 * sample.values + 0.5 * sum(window.kernel_size) * sample.results
+    if spec.kernel_size is None:
+        return steps, sample.values + sample.results
+    copies = 1 + any(window.padding) + 1 / window.stride[0]
+    return steps, copies * sample.values + sample.results
