@@ -227,7 +227,10 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
         "divisor_override: must be an int or None; got 2.0",
     ),
     "power 0": (lambda: specs.LPPool1d(0, 2), "norm_type: must be finite and other than 0"),
-    "power is infinity": (lambda: specs.LPPool2d(float("inf"), 2), "(its limit at infinity is MaxPool); got inf"),
+    "power is infinity": (
+        lambda: specs.LPPool2d(float("inf"), 2),
+        "must be finite and other than 0, or inf with absolute=True (without it, use MaxPool); got inf",
+    ),
     "power is -infinity": (
         lambda: specs.LPPool2d(-float("inf"), 2, absolute=True),
         "norm_type: must be finite and other than 0, or inf with absolute; got -inf",

@@ -9,8 +9,6 @@ from poolservice.specs.base import Size, WindowSpec
 from poolservice.specs.result_types import Values
 from poolservice.specs.validation import real
 
-_LIMIT = " (its limit at infinity is MaxPool)"
-
 
 @dataclass(frozen=True, repr=False)
 class _LPPool(WindowSpec[Values]):
@@ -29,7 +27,7 @@ class _LPPool(WindowSpec[Values]):
             return
         if self.norm_type == 0 or not math.isfinite(self.norm_type):
             raise InvalidRequest(
-                f"must be finite and other than 0{', or inf with absolute' if self.absolute else _LIMIT}; "
+                "must be finite and other than 0, or inf with absolute=True (without it, use MaxPool); "
                 f"got {self.norm_type}",
                 field="norm_type",
             )

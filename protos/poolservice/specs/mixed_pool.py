@@ -50,6 +50,11 @@ class _MixedPool(WindowSpec[Values]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if is_list(self.alpha):
+            raise InvalidRequest(
+                f"must be one number; alpha_per_channel takes one for each channel; got {shown(self.alpha)}",
+                field="alpha",
+            )
         self._set("alpha", real("alpha", self.alpha))
         _check_range("alpha", self.alpha)
         if self.alpha_per_channel is None:
