@@ -233,7 +233,7 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "power is -infinity": (
         lambda: specs.LPPool2d(-float("inf"), 2, absolute=True),
-        "norm_type: must be finite and other than 0, or inf with absolute; got -inf",
+        "norm_type: must be finite and other than 0, or inf with absolute=True (without it, use MaxPool); got -inf",
     ),
     "power is NaN": (lambda: specs.LPPool3d(float("nan"), 2), "norm_type: must be finite and other than 0"),
     "power is text": (
