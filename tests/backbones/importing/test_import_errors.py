@@ -238,7 +238,7 @@ def test_an_unknown_flag_or_command(backbone: Command) -> None:
     assert (done.status, done.error) == (2, "unknown flag --archtecture; did you mean --architecture?")
     done = backbone("imprt")
     assert done.status == 2
-    assert done.error.startswith("no such command 'imprt'. Did you mean 'import'?")
+    assert done.error.startswith("no such command 'imprt'. Did you mean 'import'")
 
 
 def test_a_missing_package(backbone: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
