@@ -58,16 +58,7 @@ def output_shape(spec: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         _check_count(leading + out, "the result", field="output_size")
         if spec.operator == "adaptive_avg_pool" and out == (1,) * dims:
             return leading + out  # torch accepts empty planes here; their mean is NaN.
-    if 0 in spatial:
-        raise InvalidRequest(
-            f"{type(spec).__name__} takes no empty plane: each of the last {_count(dims)} must be at least 1; "
-            f"got {spatial} in {shape}",
-            field="tensor.shape",
-        )
-    if leading[-1] == 0 and not _takes_no_channels(spec, has_batch_dimension=len(leading) == 2):
-        raise InvalidRequest(
-            f"{type(spec).__name__} takes no tensor without channels; got {shape}", field="tensor.shape"
-        )
+    _check_planes(spec, shape)
     if isinstance(spec, SampleSpec):
         result = _sample_result(spec, leading, spatial)
         spec.check_shape(shape, result)

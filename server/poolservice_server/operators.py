@@ -10,120 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poolservice.specs import LAYERS, PoolSpec, WindowSpec
-from poolservice_server import filter_costs, region_costs, second_order_costs, window_mean_costs
-from poolservice_server.tensor_operator_costs import average_unpooling, box_bins
-
-
-class Sample(NamedTuple):
-    """The sizes of one sample, from which the cost of pooling it is estimated.
-
-    Attributes:
-        channels: C.
-        spatial: its spatial shape.
-        results: the number of values in its result.
-    """
-
-    channels: int
-    spatial: tuple[int, ...]
-    results: int
-
-    @property
-    def values(self) -> int:
-        """The number of its values."""
-        return self.channels * math.prod(self.spatial)
-
-
-# The values of windows that an operator sorts at a time.
-_PIECE = 2**18
-
-#: Returns the steps (see `stage_cost`) of pooling a sample, and the number of floats in its intermediates at the peak.
-Cost = Callable[[Any, Sample], tuple[float, float]]
-
-
-def per_value(steps: float, floats: float = 2.0) -> Cost:
-    """Return the cost of so many steps and floats for each value of the sample and of the result."""
-
-    def cost(_spec: PoolSpec, sample: Sample) -> tuple[float, float]:
-        count = sample.values + sample.results
-        return steps * count, floats * count
-
-    return cost
-
-
-def per_visit(steps: float, floats: float = 3.0) -> Cost:
-    """Return the cost of so many steps for each value of each window, and so many floats for each value and window."""
-
-    def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
-        visits = sample.results * math.prod(spec.window_in(sample.spatial).kernel_size)
-        return steps * max(visits, sample.values), floats * (sample.values + sample.results)
-
-    return cost
-
-
-def per_sorted(steps: float) -> Cost:
-    """Return the cost of so many steps for each value of each window, of which a bounded number is sorted at a time."""
-    return _per_sorted(lambda _spec, size: steps * _sorting(size))
-
-
-def _per_sorted(steps: Callable[[Any, int], float], *, whole: float = 1.0, others: float = 0.0) -> Cost:
-    """Return the cost of steps for each value of each window that depend on the number of its values.
-
-    Args:
-        steps: the steps for a value, from the spec and the number of values of a window.
-        whole: the floats for each value of a window that is sorted as a whole because it exceeds the bounded number.
-        others: further floats for each value of the sample.
-    """
-
-    def cost(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
-        window = spec.window_in(sample.spatial)
-        size = math.prod(window.kernel_size)
-        visits = max(sample.results * size, sample.values)
-        floats = sample.results + (whole * size if size > _PIECE else 3.0 * min(visits, _PIECE))
-        copied = others + (1.0 if any(window.padding) or window.ceil_mode else 0.0)
-        return steps(spec, size) * visits, floats + copied * sample.values
-
-    return cost
-
-
-def _sorting(size: int) -> float:
-    """Return how much longer than in small windows a value takes: many values exceed the first cache."""
-    return math.log2(size) / 4 if size >= 512 else 1.0
-
-
-def _rank(spec: Any, size: int) -> float:
-    # Of few values, the smallest and the largest are found with few comparisons.
-    return 0.8 if size <= 32 and spec.rank in (1, size) else 2 * _sorting(size)
-
-
-def _trimmed(_spec: Any, size: int) -> float:
-    return 3 * _sorting(size)
-
-
-def _top_k(spec: Any, size: int) -> float:
-    # torch selects few of many values in one pass.
-    return 2.0 if spec.k * 64 <= size else 1.7 * _sorting(size)
-
-
-def _stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
-    if spec.mode == "weighted":
-        return _per_sorted(lambda _spec, _size: 3.5, whole=2.0, others=1.2)(spec, sample)
-    steps, floats = _per_sorted(lambda _spec, _size: 10, whole=6.0, others=1.0)(spec, sample)
-    # The numbers that decide, as float64, and the pieces with their weights as int64.
-    return steps, floats + 8.0 * sample.results + 5.0 * _PIECE
-
-
-def _s3(spec: Any, sample: Sample) -> tuple[float, float]:
-    reads = sum(kernel / stride for kernel, stride, _ in spec.axes)
-    kernel, stride, _ = spec.axes[0]
-    floats = (3.0 if kernel > 1 else 1.0) * sample.values / stride
-    return 1.2 * reads * sample.values + 4 * sample.results, floats
-
-
-def _fractional(spec: Any, sample: Sample) -> tuple[float, float]:
-    # The indices, which torch always returns, count as results if the spec returns them.
-    floats = 1.3 if spec.return_indices else 3.3
-    return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), floats * sample.results
+from poolservice.specs import LAYERS, PoolSpec
+from poolservice_server.operator_costs import (
+    filters,
+    order_statistics,
+    regions,
+    sampling,
+    second_order,
+    tensor_operators,
+    window_means,
+)
+from poolservice_server.operator_costs.cost import Cost, Sample, per_value, per_visit
 
 
 def _head_cost(spec: Any, sample: Sample) -> tuple[float, float]:
@@ -237,4 +134,4 @@ def stacks(spec: PoolSpec) -> bool:
 
 def needs_channels(spec: PoolSpec) -> bool:
     """Return True if planes alone do not say how to pool them: where a sample begins matters, too."""
-    return spec.differs_by_channel or not OPERATORS[spec.operator].stacks
+    return spec.differs_by_channel or not stacks(spec)

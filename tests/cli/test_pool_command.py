@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from poolservice_client._cli import operator_parser
-from poolservice_client._cli.exit_errors import UsageError
+from poolservice.specs import LAYERS
+from poolservice_client._cli.operator_names import layer_of
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -186,11 +186,37 @@ def test_every_form_of_an_operators_name_is_accepted(command: Command, tmp_path:
 
 def test_the_operators_that_info_lists_are_accepted_with_their_dimensions(command: Command) -> None:
     operators = json.loads(_stdout(command("info", "--json")))["operators"]
-    for operator in operators:
-        for dims in operator["spatial_dims"]:
-            # The parser finds the layer, and rejects a parameter that none has by the layer's own name.
-            with pytest.raises(UsageError, match=rf"no is not a parameter of \w+{dims}d, which takes"):
-                operator_parser.parse([f"{operator['name']}{dims}d:no=1"], {})
+    named = {
+        (operator["name"], dims): f"{operator['name']}{dims}d"
+        for operator in operators
+        for dims in operator["spatial_dims"]
+    }
+    assert set(named) == set(LAYERS)
+    for layer, name in named.items():
+        assert layer_of(name) is LAYERS[layer]
+
+
+def test_vectors_are_written_to_one_file(command: Command, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 12, 12), np.float32))
+    _stdout(command("pool", "x.npy", "--op", "max2d:kernel_size=2+rmac:levels=2", "-o", "v.npy"))
+    assert np.load(tmp_path / "v.npy").shape == (3,)
+    operators = ["--op", "gem2d:p=3", "--op", "max2d:kernel_size=2+gap2d", "--op", "rmac"]
+    _stdout(command("pool", "x.npy", *operators, "-o", "v.npz"))
+    with np.load(tmp_path / "v.npz") as arrays:
+        shapes = {name: array.shape for name, array in arrays.items()}
+    assert shapes == {"gem2d": (3, 1, 1), "max2d_global_avg2d": (3, 1, 1), "rmac2d": (3,)}
+
+
+def test_a_vector_is_no_image(command: Command, tmp_path: Path) -> None:
+    Image.new("RGB", (12, 12)).save(tmp_path / "x.png")
+    done = command("pool", "x.png", "--op", "rmac", "-o", "v.png")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "poolservice: -o v.png: an image takes an unbatched 2-D result of 1, 3 or 4 channels; "
+    )
+    assert "RMAC2d gives [3]" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "v.png").exists()
 
 
 def test_an_array_may_have_its_channels_last(tmp_path: Path, command: Command) -> None:

@@ -47,7 +47,7 @@ def _assert_error(done: "CompletedProcess[str]", status: int, *words: str) -> No
             ["poolservice: --op max3d pools 3-D inputs and --op max2d pools 2-D inputs; all operators of one command"],
         ),
         (["--op", "gap2d", "--op", "gmp2d", "--op", "lp1d:norm_type=2"], ["--op lp1d:norm_type=2 pools 1-D inputs"]),
-        (["--op", "zzz"], ["no operator 'zzz'", "choose one of max1d", "global_min3d"]),
+        (["--op", "zzz"], ["no operator 'zzz'; choose one of ", *FAMILIES, "such as max2d"]),
         (["--op", "max2d"], ["max2d needs kernel_size", "--kernel-size 2", "max2d:kernel_size=2"]),
         (["--op", "adaptive_avg1d"], ["adaptive_avg1d needs output_size"]),
         (["--op", "gap2d:stride=2"], ["stride is not a parameter of global_avg2d, which takes none"]),

@@ -53,7 +53,7 @@ def test_a_table_that_fits_in_no_other_layout_becomes_blocks(capsys: pytest.Capt
         "              mean",
         "              of",
         "              each",
-        "              channel.",
+        "            channel.",
         "",
         "name          max2d",
     ]

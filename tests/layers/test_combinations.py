@@ -253,7 +253,7 @@ def test_mixed_pool_takes_a_last_window_that_is_partly_filled() -> None:
         (
             lambda: output_shape(MixedPool2d(2, alpha_per_channel=(0.1, 0.2)), (3, 4, 4)),
             "alpha_per_channel",
-            "got 2 for 3 channels",
+            "must be one number, or one for each channel; got 2 for 3 channels",
         ),
     ],
 )

@@ -243,7 +243,7 @@ def test_the_paths_of_small_and_large_results_agree() -> None:
         np.testing.assert_allclose(large[:, :17, :17], small[:, :17, :17], 1e-6, 1e-6)
 
 
-@pytest.mark.parametrize("size", range(1, 17))
+@pytest.mark.parametrize("size", range(1, 33))
 def test_a_network_sorts_zeros_and_ones(size: int) -> None:
     """A network that sorts all sequences of zeros and ones sorts everything."""
     cases = (torch.arange(2 ** min(size, 12)).unsqueeze(0) >> torch.arange(size).unsqueeze(1)) & 1
@@ -256,7 +256,7 @@ def test_a_network_sorts_zeros_and_ones(size: int) -> None:
     assert torch.equal(torch.stack(values_of_ranks(list(cases), frozenset(range(size)))), ordered)
 
 
-@pytest.mark.parametrize("size", range(2, 17))
+@pytest.mark.parametrize("size", range(2, 33))
 def test_a_network_passes_nan_on_to_every_rank(size: int) -> None:
     values = torch.arange(float(size)).unsqueeze(1).repeat(1, size)
     values[range(size), range(size)] = math.nan

@@ -56,7 +56,7 @@ def test_every_stage_has_a_finite_positive_estimate() -> None:
 def test_every_operator_of_the_contract_has_an_estimate() -> None:
     costs = {name for name, operator in OPERATORS.items() if operator.cost is not None}
     assert set(ESTIMATES) | costs | {"sequential"} == set(CONTRACT_OPERATORS)
-    # The norm of lp_pool is pooled sample by sample, and has a cost of its own.
+    # The norm of lp_pool has another function than torch's operator.
     assert set(ESTIMATES) & costs == {"lp_pool"}
 
 

@@ -117,10 +117,12 @@ def _print_blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]], limi
         for column, cell in zip(columns, row, strict=True):
             if not cell:
                 continue
-            first, *further = _wrap(cell, limit - indent)
-            typer.echo(f"{typer.style(column.heading.ljust(indent), bold=True)}{first}")
+            lines = _wrap(cell, limit - indent)
+            first, *further = lines if len(lines[0]) <= limit - indent else ["", *lines]
+            typer.echo(f"{typer.style(column.heading.ljust(indent if first else 0), bold=True)}{first}")
             for line in further:
-                typer.echo(f"{' ' * indent}{line}")
+                # A word that is longer than the rest of the line starts further to the left.
+                typer.echo(f"{' ' * min(indent, max(limit - len(line), 0))}{line}")
 
 
 def _wrap(text: str, width: int) -> list[str]:

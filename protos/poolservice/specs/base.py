@@ -49,6 +49,10 @@ class PoolSpec(Generic[R_co]):
     takes_samples: ClassVar[bool] = False
     #: The parameters that may have a number for each channel.
     per_channel: ClassVar[tuple[str, ...]] = ()
+    #: The size of the tensors among the parameters, in bytes. A spec that has some shadows it.
+    parameter_bytes: ClassVar[int] = 0
+    #: Whether it may follow a layer that gives one vector per sample.
+    takes_vectors: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -11,10 +11,31 @@ from poolservice.specs.ada_pool import (
     EMPool2d,
     EMPool3d,
 )
+from poolservice.specs.adaptive_avg_max_pool import (
+    AdaptiveAvgMaxPool1d,
+    AdaptiveAvgMaxPool2d,
+    AdaptiveAvgMaxPool3d,
+    AdaptiveCatAvgMaxPool1d,
+    AdaptiveCatAvgMaxPool2d,
+    AdaptiveCatAvgMaxPool3d,
+)
 from poolservice.specs.adaptive_avg_pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d
 from poolservice.specs.adaptive_max_pool import AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d
 from poolservice.specs.alpha_softmax_pool import AlphaSoftmaxPool1d, AlphaSoftmaxPool2d, AlphaSoftmaxPool3d
 from poolservice.specs.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d
+from poolservice.specs.bilinear_pool import (
+    BilinearPool1d,
+    BilinearPool2d,
+    BilinearPool3d,
+    CompactBilinearPool1d,
+    CompactBilinearPool2d,
+    CompactBilinearPool3d,
+)
+from poolservice.specs.blur_pool import BlurPool1d, BlurPool2d, BlurPool3d, MaxBlurPool1d, MaxBlurPool2d, MaxBlurPool3d
+from poolservice.specs.covariance_pool import CovariancePool1d, CovariancePool2d, CovariancePool3d
+from poolservice.specs.fractional_max_pool import FractionalMaxPool2d, FractionalMaxPool3d
+from poolservice.specs.gated_max_avg_pool import GatedMaxAvgPool1d, GatedMaxAvgPool2d, GatedMaxAvgPool3d
+from poolservice.specs.global_descriptors import CroW1d, CroW2d, CroW3d, MAC1d, MAC2d, MAC3d, SPoC1d, SPoC2d, SPoC3d
 from poolservice.specs.global_pool import (
     GlobalAvgPool1d,
     GlobalAvgPool2d,
@@ -28,9 +49,31 @@ from poolservice.specs.global_pool import (
 )
 from poolservice.specs.lp_pool import LPPool1d, LPPool2d, LPPool3d
 from poolservice.specs.lse_pool import LsePlus1d, LsePlus2d, LsePlus3d, LSEPool1d, LSEPool2d, LSEPool3d
+from poolservice.specs.masked_pool import (
+    MaskedAvgPool1d,
+    MaskedAvgPool2d,
+    MaskedAvgPool3d,
+    MaskedGemPool1d,
+    MaskedGemPool2d,
+    MaskedGemPool3d,
+    MaskedMaxPool1d,
+    MaskedMaxPool2d,
+    MaskedMaxPool3d,
+)
 from poolservice.specs.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
+from poolservice.specs.mean_of_ranks_pool import (
+    TopKAvgPool1d,
+    TopKAvgPool2d,
+    TopKAvgPool3d,
+    TrimmedMeanPool1d,
+    TrimmedMeanPool2d,
+    TrimmedMeanPool3d,
+)
 from poolservice.specs.min_pool import MinPool1d, MinPool2d, MinPool3d
 from poolservice.specs.mixed_pool import MixedPool1d, MixedPool2d, MixedPool3d
+from poolservice.specs.ordinal_pool import OrdinalPool1d, OrdinalPool2d, OrdinalPool3d
+from poolservice.specs.pool_former_pool import PoolFormerPool1d, PoolFormerPool2d, PoolFormerPool3d
+from poolservice.specs.pool_head import PoolHead2d
 from poolservice.specs.power_means import (
     GeMPool1d,
     GeMPool2d,
@@ -42,17 +85,33 @@ from poolservice.specs.power_means import (
     PowerAvgPool2d,
     PowerAvgPool3d,
 )
+from poolservice.specs.rank_pool import MedianPool1d, MedianPool2d, MedianPool3d, RankPool1d, RankPool2d, RankPool3d
+from poolservice.specs.regions_of_interest import PSRoIAlign2d, PSRoIPool2d, RoIAlign2d, RoIPool2d
+from poolservice.specs.rmac import RMAC2d
+from poolservice.specs.s3_pool import S3Pool1d, S3Pool2d, S3Pool3d
+from poolservice.specs.scda import SCDA2d
 from poolservice.specs.sequential import Sequential, Sequential1d, Sequential2d, Sequential3d
 from poolservice.specs.soft_pool import SoftPool1d, SoftPool2d, SoftPool3d
 from poolservice.specs.spatial_pyramid_pool import SpatialPyramidPool1d, SpatialPyramidPool2d, SpatialPyramidPool3d
+from poolservice.specs.spectral_pool import SpectralPool1d, SpectralPool2d, SpectralPool3d
+from poolservice.specs.stochastic_pool import StochasticPool1d, StochasticPool2d, StochasticPool3d
+from poolservice.specs.strip_pool import CoordinatePool2d, CornerPool2d, StripPool2d
+from poolservice.specs.unpool import AvgUnpool1d, AvgUnpool2d, AvgUnpool3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
+from poolservice.specs.wavelet_pool import WaveletPool1d, WaveletPool2d, WaveletPool3d
 
 __all__ = [
     "AdaPool1d",
     "AdaPool2d",
     "AdaPool3d",
+    "AdaptiveAvgMaxPool1d",
+    "AdaptiveAvgMaxPool2d",
+    "AdaptiveAvgMaxPool3d",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveCatAvgMaxPool1d",
+    "AdaptiveCatAvgMaxPool2d",
+    "AdaptiveCatAvgMaxPool3d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
@@ -62,15 +121,40 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "AvgUnpool1d",
+    "AvgUnpool2d",
+    "AvgUnpool3d",
+    "BilinearPool1d",
+    "BilinearPool2d",
+    "BilinearPool3d",
+    "BlurPool1d",
+    "BlurPool2d",
+    "BlurPool3d",
+    "CompactBilinearPool1d",
+    "CompactBilinearPool2d",
+    "CompactBilinearPool3d",
+    "CoordinatePool2d",
+    "CornerPool2d",
+    "CovariancePool1d",
+    "CovariancePool2d",
+    "CovariancePool3d",
+    "CroW1d",
+    "CroW2d",
+    "CroW3d",
     "EDSCWPool1d",
     "EDSCWPool2d",
     "EDSCWPool3d",
     "EMPool1d",
     "EMPool2d",
     "EMPool3d",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "GGeMPool1d",
     "GGeMPool2d",
     "GGeMPool3d",
+    "GatedMaxAvgPool1d",
+    "GatedMaxAvgPool2d",
+    "GatedMaxAvgPool3d",
     "GeMPool1d",
     "GeMPool2d",
     "GeMPool3d",
@@ -92,18 +176,61 @@ __all__ = [
     "LsePlus1d",
     "LsePlus2d",
     "LsePlus3d",
+    "MAC1d",
+    "MAC2d",
+    "MAC3d",
+    "MaskedAvgPool1d",
+    "MaskedAvgPool2d",
+    "MaskedAvgPool3d",
+    "MaskedGemPool1d",
+    "MaskedGemPool2d",
+    "MaskedGemPool3d",
+    "MaskedMaxPool1d",
+    "MaskedMaxPool2d",
+    "MaskedMaxPool3d",
+    "MaxBlurPool1d",
+    "MaxBlurPool2d",
+    "MaxBlurPool3d",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
+    "MedianPool1d",
+    "MedianPool2d",
+    "MedianPool3d",
     "MinPool1d",
     "MinPool2d",
     "MinPool3d",
     "MixedPool1d",
     "MixedPool2d",
     "MixedPool3d",
+    "OrdinalPool1d",
+    "OrdinalPool2d",
+    "OrdinalPool3d",
+    "PSRoIAlign2d",
+    "PSRoIPool2d",
+    "PoolFormerPool1d",
+    "PoolFormerPool2d",
+    "PoolFormerPool3d",
+    "PoolHead2d",
     "PowerAvgPool1d",
     "PowerAvgPool2d",
     "PowerAvgPool3d",
+    "RMAC2d",
+    "RankPool1d",
+    "RankPool2d",
+    "RankPool3d",
+    "RoIAlign2d",
+    "RoIPool2d",
+    "S3Pool1d",
+    "S3Pool2d",
+    "S3Pool3d",
+    "SCDA2d",
+    "SPoC1d",
+    "SPoC2d",
+    "SPoC3d",
     "Sequential",
     "Sequential1d",
     "Sequential2d",
@@ -114,4 +241,20 @@ __all__ = [
     "SpatialPyramidPool1d",
     "SpatialPyramidPool2d",
     "SpatialPyramidPool3d",
+    "SpectralPool1d",
+    "SpectralPool2d",
+    "SpectralPool3d",
+    "StochasticPool1d",
+    "StochasticPool2d",
+    "StochasticPool3d",
+    "StripPool2d",
+    "TopKAvgPool1d",
+    "TopKAvgPool2d",
+    "TopKAvgPool3d",
+    "TrimmedMeanPool1d",
+    "TrimmedMeanPool2d",
+    "TrimmedMeanPool3d",
+    "WaveletPool1d",
+    "WaveletPool2d",
+    "WaveletPool3d",
 ]

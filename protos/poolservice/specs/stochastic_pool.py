@@ -43,7 +43,6 @@ class _StochasticPool(WindowOrPlaneSpec[Values]):
     """
 
     operator: ClassVar[str] = "stochastic_pool"
-    takes_samples: ClassVar[bool] = True
     kernel_size: Size | None = None
     stride: Size | None = None
     padding: Size = 0

@@ -215,6 +215,30 @@ BACKBONE_STATE_BROKEN: BackboneState.ValueType  # 2
 """Its files are missing or wrong, and the server started without it."""
 global___BackboneState = BackboneState
 
+class _HeadState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _HeadStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_HeadState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    HEAD_STATE_UNSPECIFIED: _HeadState.ValueType  # 0
+    """Not set; never sent."""
+    HEAD_STATE_SERVING: _HeadState.ValueType  # 1
+    """The head serves."""
+    HEAD_STATE_BROKEN: _HeadState.ValueType  # 2
+    """Its files are missing or wrong, and the server started without it."""
+
+class HeadState(_HeadState, metaclass=_HeadStateEnumTypeWrapper):
+    """Whether a pool head can be used."""
+
+HEAD_STATE_UNSPECIFIED: HeadState.ValueType  # 0
+"""Not set; never sent."""
+HEAD_STATE_SERVING: HeadState.ValueType  # 1
+"""The head serves."""
+HEAD_STATE_BROKEN: HeadState.ValueType  # 2
+"""Its files are missing or wrong, and the server started without it."""
+global___HeadState = HeadState
+
 @typing.final
 class Tensor(google.protobuf.message.Message):
     """A dense tensor."""
@@ -426,10 +450,15 @@ class LpPool(google.protobuf.message.Message):
     KERNEL_SIZE_FIELD_NUMBER: builtins.int
     STRIDE_FIELD_NUMBER: builtins.int
     CEIL_MODE_FIELD_NUMBER: builtins.int
+    ABSOLUTE_FIELD_NUMBER: builtins.int
     norm_type: builtins.float
-    """The power p: finite and not 0. p = 1 gives the sum; for the limit at infinity use MaxPool. Required."""
+    """The power p: finite and not 0, or infinity with absolute. p = 1 gives the sum; for the limit at infinity without
+    absolute use MaxPool. Required.
+    """
     ceil_mode: builtins.bool
     """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    absolute: builtins.bool
+    """Sum |x|^p, which gives the norm of the window; with p = infinity, the maximum of |x|. Default: false."""
     @property
     def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
@@ -445,8 +474,9 @@ class LpPool(google.protobuf.message.Message):
         kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
         stride: collections.abc.Iterable[builtins.int] | None = ...,
         ceil_mode: builtins.bool = ...,
+        absolute: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "norm_type", b"norm_type", "stride", b"stride"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["absolute", b"absolute", "ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "norm_type", b"norm_type", "stride", b"stride"]) -> None: ...
 
 global___LpPool = LpPool
 
@@ -543,7 +573,7 @@ global___GlobalMinPool = GlobalMinPool
 @typing.final
 class MixedPool(google.protobuf.message.Message):
     """alpha * maximum + (1 - alpha) * mean of each window. The mean counts padded zeros. Integer input gives float32.
-    Source: Lee, Gallagher and Tu, "Generalizing Pooling Functions in Convolutional Neural Networks", 2015.
+    Source: Lee, Gallagher and Tu, "Generalizing Pooling Functions in Convolutional Neural Networks", 2016.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -552,8 +582,12 @@ class MixedPool(google.protobuf.message.Message):
     STRIDE_FIELD_NUMBER: builtins.int
     PADDING_FIELD_NUMBER: builtins.int
     ALPHA_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ALPHA_PER_CHANNEL_FIELD_NUMBER: builtins.int
     alpha: builtins.float
     """Weight of the maximum, 0 to 1. Default: 0.5."""
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
     @property
     def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
@@ -568,6 +602,10 @@ class MixedPool(google.protobuf.message.Message):
         0 to kernel_size / 2. Default: 0.
         """
 
+    @property
+    def alpha_per_channel(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Instead of alpha, the weight of the maximum for each channel, 0 to 1. Default: alpha for all channels."""
+
     def __init__(
         self,
         *,
@@ -575,9 +613,11 @@ class MixedPool(google.protobuf.message.Message):
         stride: collections.abc.Iterable[builtins.int] | None = ...,
         padding: collections.abc.Iterable[builtins.int] | None = ...,
         alpha: builtins.float | None = ...,
+        ceil_mode: builtins.bool = ...,
+        alpha_per_channel: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "alpha_per_channel", b"alpha_per_channel", "ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_alpha", b"_alpha"]) -> typing.Literal["alpha"] | None: ...
 
 global___MixedPool = MixedPool
@@ -608,7 +648,9 @@ class SoftPool(google.protobuf.message.Message):
 
     @property
     def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements without weight added on both sides: one value, or one per dimension. 0 to kernel_size / 2. Default: 0."""
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
 
     def __init__(
         self,
@@ -623,31 +665,448 @@ class SoftPool(google.protobuf.message.Message):
 global___SoftPool = SoftPool
 
 @typing.final
-class SpatialPyramidPool(google.protobuf.message.Message):
-    """Maximum or mean of each tile of several grids, as one vector: (C, *) gives (D,), and (N, C, *) gives (N, D), level by
-    level and in each level channel by channel.
-    Source: He, Zhang, Ren and Sun, "Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition", 2014.
+class GemPool(google.protobuf.message.Message):
+    """(mean of max(x, eps)^p)^(1/p) of each window. Integer input gives float32.
+    Source: Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    LEVELS_FIELD_NUMBER: builtins.int
-    MODE_FIELD_NUMBER: builtins.int
-    mode: builtins.str
-    """"max" or "avg". Default: "max"."""
+    P_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    EPS_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    eps: builtins.float
+    """Smaller values count as this one, 0 to 1e30. Default: 1e-6."""
     @property
-    def levels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The number of tiles along each dimension, each 1 to 64, at most 16 levels. Default: 1, 2, 4."""
+    def p(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The power, 0.05 to 1e6: one value, or one per channel. Default: 3."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
 
     def __init__(
         self,
         *,
-        levels: collections.abc.Iterable[builtins.int] | None = ...,
-        mode: builtins.str = ...,
+        p: collections.abc.Iterable[builtins.float] | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        eps: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["levels", b"levels", "mode", b"mode"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_eps", b"_eps", "eps", b"eps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_eps", b"_eps", "ceil_mode", b"ceil_mode", "eps", b"eps", "kernel_size", b"kernel_size", "p", b"p", "padding", b"padding", "stride", b"stride"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_eps", b"_eps"]) -> typing.Literal["eps"] | None: ...
 
-global___SpatialPyramidPool = SpatialPyramidPool
+global___GemPool = GemPool
+
+@typing.final
+class GgemPool(google.protobuf.message.Message):
+    """(mean of max(x, eps)^p)^(1/p) of each window, with a p for each group of channels. Integer input gives float32.
+    Source: Ko et al., "Group Generalized Mean Pooling for Vision Transformer", 2022.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    P_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    EPS_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    eps: builtins.float
+    """Smaller values count as this one, 0 to 1e30. Default: 1e-6."""
+    @property
+    def p(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The power of each group of consecutive channels, 0.05 to 1e6. The number of channels is a multiple of the number of
+        groups. Required.
+        """
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        p: collections.abc.Iterable[builtins.float] | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        eps: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_eps", b"_eps", "eps", b"eps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_eps", b"_eps", "ceil_mode", b"ceil_mode", "eps", b"eps", "kernel_size", b"kernel_size", "p", b"p", "padding", b"padding", "stride", b"stride"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_eps", b"_eps"]) -> typing.Literal["eps"] | None: ...
+
+global___GgemPool = GgemPool
+
+@typing.final
+class PowerAvgPool(google.protobuf.message.Message):
+    """(mean of |x|^p)^(1/p) of each window. Integer input gives float32.
+    Source: Estrach, Szlam and LeCun, "Signal Recovery from Pooling Representations", 2014.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    P_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def p(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The power, 0.05 to 1e6: one value, or one per channel. Default: 2."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        p: collections.abc.Iterable[builtins.float] | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "p", b"p", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___PowerAvgPool = PowerAvgPool
+
+@typing.final
+class LsePool(google.protobuf.message.Message):
+    """log(mean of exp(r * x)) / r of each window. Integer input gives float32.
+    Source: Pinheiro and Collobert, "From Image-level to Pixel-level Labeling with Convolutional Networks", 2015.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    R_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def r(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The sharpness, 0.001 to 1e6: one value, or one per channel. Default: 1."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        r: collections.abc.Iterable[builtins.float] | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "r", b"r", "stride", b"stride"]) -> None: ...
+
+global___LsePool = LsePool
+
+@typing.final
+class LsePlus(google.protobuf.message.Message):
+    """m + log(mean of exp(r * (x - m))) / r of each window with the maximum m. Integer input gives float32.
+    Source: timm.layers.LsePlus1d and LsePlus2d.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    R_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def r(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The sharpness, 0.001 to 1e6: one value, or one per channel. Default: 10."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        r: collections.abc.Iterable[builtins.float] | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "r", b"r", "stride", b"stride"]) -> None: ...
+
+global___LsePlus = LsePlus
+
+@typing.final
+class AlphaSoftmaxPool(google.protobuf.message.Message):
+    """Mean of each window, weighted by the softmax of alpha times its values. Integer input gives float32.
+    Source: McFee, Salamon and Bello, "Adaptive Pooling Operators for Weakly Labeled Sound Event Detection", 2018.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALPHA_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def alpha(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The factor, -1e6 to 1e6: one value, or one per channel. Default: 1."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        alpha: collections.abc.Iterable[builtins.float] | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___AlphaSoftmaxPool = AlphaSoftmaxPool
+
+@typing.final
+class EmPool(google.protobuf.message.Message):
+    """Exponential maximum of each window: the mean weighted by the softmax of its values. Integer input gives float32.
+    Source: Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___EmPool = EmPool
+
+@typing.final
+class EdscwPool(google.protobuf.message.Message):
+    """Mean of each window, weighted by the exponential of the Dice-Sørensen coefficient of each value and the mean. Integer
+    input gives float32.
+    Source: Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___EdscwPool = EdscwPool
+
+@typing.final
+class AdaPool(google.protobuf.message.Message):
+    """beta * EdscwPool + (1 - beta) * EmPool. Integer input gives float32.
+    Source: Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    BETA_FIELD_NUMBER: builtins.int
+    BETA_MAP_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    @property
+    def beta(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The weight of EdscwPool, 0 to 1: one value, or one per channel. Default: 0.5."""
+
+    @property
+    def beta_map(self) -> global___Tensor:
+        """The weight of EdscwPool for each output position, 0 to 1, in place of beta: floating point, of the spatial shape of
+        the result. Default: none.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+        beta: collections.abc.Iterable[builtins.float] | None = ...,
+        beta_map: global___Tensor | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["beta_map", b"beta_map"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["beta", b"beta", "beta_map", b"beta_map", "ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___AdaPool = AdaPool
 
 @typing.final
 class MedianPool(google.protobuf.message.Message):
@@ -675,7 +1134,7 @@ class MedianPool(google.protobuf.message.Message):
 
     @property
     def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
         Default: 0.
         """
 
@@ -723,7 +1182,7 @@ class RankPool(google.protobuf.message.Message):
 
     @property
     def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
         Default: 0.
         """
 
@@ -772,7 +1231,7 @@ class TopKAvgPool(google.protobuf.message.Message):
 
     @property
     def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
         Default: 0.
         """
 
@@ -822,7 +1281,7 @@ class TrimmedMeanPool(google.protobuf.message.Message):
 
     @property
     def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
         Default: 0.
         """
 
@@ -873,7 +1332,7 @@ class OrdinalPool(google.protobuf.message.Message):
 
     @property
     def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
         Default: 0.
         """
 
@@ -917,7 +1376,7 @@ class StochasticPool(google.protobuf.message.Message):
     mode: builtins.str
     """"weighted" for the mean, "sampled" for the drawn value. Default: "weighted"."""
     seed: builtins.int
-    """Determines the drawn values, together with their position in the sample. At least 0. Default: 0."""
+    """Determines the drawn values, together with their position in the sample. 0 to 2^63 - 1. Default: 0."""
     @property
     def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
@@ -930,7 +1389,7 @@ class StochasticPool(google.protobuf.message.Message):
 
     @property
     def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements that belong to no window, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
         Default: 0.
         """
 
@@ -961,7 +1420,7 @@ class S3Pool(google.protobuf.message.Message):
     GRID_SIZE_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     seed: builtins.int
-    """Determines the rows and columns that remain. At least 0. Default: 0."""
+    """Determines the rows and columns that remain. 0 to 2^63 - 1. Default: 0."""
     @property
     def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
@@ -1000,12 +1459,12 @@ class FractionalMaxPool(google.protobuf.message.Message):
     OUTPUT_SIZE_FIELD_NUMBER: builtins.int
     OUTPUT_RATIO_FIELD_NUMBER: builtins.int
     RETURN_INDICES_FIELD_NUMBER: builtins.int
-    SEED_FIELD_NUMBER: builtins.int
     RANDOM_SAMPLES_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
     return_indices: builtins.bool
     """Also return the position of each maximum; see PoolResult.indices. Default: false."""
     seed: builtins.int
-    """Determines the windows of each channel, unless random_samples does. At least 0. Default: 0."""
+    """Determines the windows of each channel, unless random_samples does. 0 to 2^63 - 1. Default: 0."""
     @property
     def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
@@ -1020,8 +1479,8 @@ class FractionalMaxPool(google.protobuf.message.Message):
 
     @property
     def random_samples(self) -> global___Tensor:
-        """Floats of shape (C, spatial_dims) or (1, C, spatial_dims), each at least 0 and below 1: torch's _random_samples of
-        one sample, which apply to every sample. Default: numbers that follow from the seed.
+        """Floats of shape (C, spatial_dims), or (N, C, spatial_dims) with numbers of their own for each sample, each at least
+        0 and below 1: torch's _random_samples. Default: numbers that follow from the seed.
         """
 
     def __init__(
@@ -1031,13 +1490,997 @@ class FractionalMaxPool(google.protobuf.message.Message):
         output_size: collections.abc.Iterable[builtins.int] | None = ...,
         output_ratio: collections.abc.Iterable[builtins.float] | None = ...,
         return_indices: builtins.bool = ...,
-        seed: builtins.int = ...,
         random_samples: global___Tensor | None = ...,
+        seed: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["random_samples", b"random_samples"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["kernel_size", b"kernel_size", "output_ratio", b"output_ratio", "output_size", b"output_size", "random_samples", b"random_samples", "return_indices", b"return_indices", "seed", b"seed"]) -> None: ...
 
 global___FractionalMaxPool = FractionalMaxPool
+
+@typing.final
+class BlurPool(google.protobuf.message.Message):
+    """Mean of each window, weighted by the binomial coefficients: a low-pass filter before subsampling. Integer input gives
+    float32.
+    Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_MODE_FIELD_NUMBER: builtins.int
+    padding_mode: builtins.str
+    """The values beyond the edges: "reflect", "replicate" or "zeros". Default: "reflect"."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Size of the filter in elements, each 1 to 7: one value for all spatial dimensions, or one per dimension. Default:
+        4.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: 2."""
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding_mode: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kernel_size", b"kernel_size", "padding_mode", b"padding_mode", "stride", b"stride"]) -> None: ...
+
+global___BlurPool = BlurPool
+
+@typing.final
+class MaxBlurPool(google.protobuf.message.Message):
+    """Maximum of windows of stride 1, then BlurPool. Integer input gives float32.
+    Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    MAX_POOL_SIZE_FIELD_NUMBER: builtins.int
+    PADDING_MODE_FIELD_NUMBER: builtins.int
+    padding_mode: builtins.str
+    """The values beyond the edges: "reflect", "replicate" or "zeros". Default: "reflect"."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Size of the filter in elements, each 1 to 7: one value for all spatial dimensions, or one per dimension. Default:
+        4.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between the filter's windows in elements: one value, or one per dimension. Each at least 1. Default: 2."""
+
+    @property
+    def max_pool_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Size of the maximum's windows in elements: one value, or one per dimension. Each at least 1. Default: 2."""
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        max_pool_size: collections.abc.Iterable[builtins.int] | None = ...,
+        padding_mode: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kernel_size", b"kernel_size", "max_pool_size", b"max_pool_size", "padding_mode", b"padding_mode", "stride", b"stride"]) -> None: ...
+
+global___MaxBlurPool = MaxBlurPool
+
+@typing.final
+class WaveletPool(google.protobuf.message.Message):
+    """The approximation (LL) of a Haar wavelet transform. Integer input gives float32.
+    Source: Williams and Li, "Wavelet Pooling for Convolutional Neural Networks", 2018.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEVELS_FIELD_NUMBER: builtins.int
+    NORM_FIELD_NUMBER: builtins.int
+    levels: builtins.int
+    """Number of levels, 1 to 31; each halves the sizes, rounded up. Default: 1."""
+    norm: builtins.str
+    """"ortho" for the orthonormal transform, or "mean" for means of the input's values. Default: "ortho"."""
+    def __init__(
+        self,
+        *,
+        levels: builtins.int | None = ...,
+        norm: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_levels", b"_levels", "levels", b"levels"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_levels", b"_levels", "levels", b"levels", "norm", b"norm"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_levels", b"_levels"]) -> typing.Literal["levels"] | None: ...
+
+global___WaveletPool = WaveletPool
+
+@typing.final
+class SpectralPool(google.protobuf.message.Message):
+    """The lowest frequencies of each plane: its Fourier transform, cropped to output_size. Integer input gives float32.
+    Source: Rippel, Snoek and Adams, "Spectral Representations for Convolutional Neural Networks", 2015.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    NORM_FIELD_NUMBER: builtins.int
+    norm: builtins.str
+    """"ortho" for unitary transforms, or "mean" to keep the mean of the plane. Default: "ortho"."""
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Output size in elements, 1 to the input's size: one value for all spatial dimensions, or one per dimension. -1
+        keeps the input's size. Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+        norm: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["norm", b"norm", "output_size", b"output_size"]) -> None: ...
+
+global___SpectralPool = SpectralPool
+
+@typing.final
+class SpatialPyramidPool(google.protobuf.message.Message):
+    """Maximum or mean of each tile of several grids, as one vector: (C, *) gives (D,), and (N, C, *) gives (N, D), level by
+    level and in each level channel by channel.
+    Source: He, Zhang, Ren and Sun, "Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition",
+    2014.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEVELS_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    mode: builtins.str
+    """"max" or "avg". Default: "max"."""
+    @property
+    def levels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The number of tiles along each dimension, each 1 to 64, at most 16 levels. Default: 1, 2, 4."""
+
+    def __init__(
+        self,
+        *,
+        levels: collections.abc.Iterable[builtins.int] | None = ...,
+        mode: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["levels", b"levels", "mode", b"mode"]) -> None: ...
+
+global___SpatialPyramidPool = SpatialPyramidPool
+
+@typing.final
+class Mac(google.protobuf.message.Message):
+    """Maximum of each channel, as a vector of length 1: (C, *) gives (C,), and (N, C, *) gives (N, C). Integer input gives
+    float32.
+    Source: Razavian, Sullivan, Carlsson and Maki, "Visual Instance Retrieval with Deep Convolutional Networks", 2014.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___Mac = Mac
+
+@typing.final
+class Rmac(google.protobuf.message.Message):
+    """Sum of the maxima of a grid of square regions, each a vector of length 1, as a vector of length 1: (C, H, W) gives
+    (C,), and (N, C, H, W) gives (N, C). Only for spatial_dims = 2. Integer input gives float32.
+    Source: Tolias, Sicre and Jegou, "Particular object retrieval with integral max-pooling of CNN activations", 2016.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEVELS_FIELD_NUMBER: builtins.int
+    levels: builtins.int
+    """The number of scales of the regions, 1 to 16. Default: 3."""
+    def __init__(
+        self,
+        *,
+        levels: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_levels", b"_levels", "levels", b"levels"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_levels", b"_levels", "levels", b"levels"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_levels", b"_levels"]) -> typing.Literal["levels"] | None: ...
+
+global___Rmac = Rmac
+
+@typing.final
+class Spoc(google.protobuf.message.Message):
+    """Sum of each channel, as a vector of length 1: (C, *) gives (C,), and (N, C, *) gives (N, C). Integer input gives
+    float32.
+    Source: Babenko and Lempitsky, "Aggregating Deep Convolutional Features for Image Retrieval", 2015.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CENTER_PRIOR_FIELD_NUMBER: builtins.int
+    center_prior: builtins.bool
+    """Weight the positions with a Gaussian around the center of the plane. Default: false."""
+    def __init__(
+        self,
+        *,
+        center_prior: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["center_prior", b"center_prior"]) -> None: ...
+
+global___Spoc = Spoc
+
+@typing.final
+class Crow(google.protobuf.message.Message):
+    """Sum of each channel with a weight for each position and each channel, as a vector of length 1: (C, *) gives (C,), and
+    (N, C, *) gives (N, C). Integer input gives float32.
+    Source: Kalantidis, Mellina and Osindero, "Cross-dimensional Weighting for Aggregated Deep Convolutional Features",
+    2016.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALPHA_FIELD_NUMBER: builtins.int
+    BETA_FIELD_NUMBER: builtins.int
+    alpha: builtins.float
+    """The power of the norm by which the sums over the channels are divided, above 0, at most 1000. Default: 2."""
+    beta: builtins.float
+    """The root of the weights of the positions, above 0, at most 1000. Default: 2."""
+    def __init__(
+        self,
+        *,
+        alpha: builtins.float | None = ...,
+        beta: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_alpha", b"_alpha", "_beta", b"_beta", "alpha", b"alpha", "beta", b"beta"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_alpha", b"_alpha", "_beta", b"_beta", "alpha", b"alpha", "beta", b"beta"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_alpha", b"_alpha"]) -> typing.Literal["alpha"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_beta", b"_beta"]) -> typing.Literal["beta"] | None: ...
+
+global___Crow = Crow
+
+@typing.final
+class Scda(google.protobuf.message.Message):
+    """Mean and maximum of each channel over the largest connected region of high activation, as a vector of length 1: (C,
+    H, W) gives (2 C,), and (N, C, H, W) gives (N, 2 C). Only for spatial_dims = 2. Integer input gives float32.
+    Source: Wei, Luo, Wu and Zhou, "Selective Convolutional Descriptor Aggregation for Fine-Grained Image Retrieval",
+    2017.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONNECTIVITY_FIELD_NUMBER: builtins.int
+    connectivity: builtins.int
+    """The number of neighbors to which a position is connected, 8 or 4. Default: 8."""
+    def __init__(
+        self,
+        *,
+        connectivity: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_connectivity", b"_connectivity", "connectivity", b"connectivity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_connectivity", b"_connectivity", "connectivity", b"connectivity"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_connectivity", b"_connectivity"]) -> typing.Literal["connectivity"] | None: ...
+
+global___Scda = Scda
+
+@typing.final
+class StripPool(google.protobuf.message.Message):
+    """Sum of the mean of the row and the mean of the column of each position. Only for spatial_dims = 2. Integer input
+    gives float32.
+    Source: Hou, Zhang, Cheng and Feng, "Strip Pooling: Rethinking Spatial Pooling for Scene Parsing", 2020.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___StripPool = StripPool
+
+@typing.final
+class CoordinatePool(google.protobuf.message.Message):
+    """Means of the rows and then means of the columns: (C, H, W) gives (C, H + W, 1). Only for spatial_dims = 2. Integer
+    input gives float32.
+    Source: Hou, Zhou and Feng, "Coordinate Attention for Efficient Mobile Network Design", 2021.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CoordinatePool = CoordinatePool
+
+@typing.final
+class CornerPool(google.protobuf.message.Message):
+    """Maximum from each position to an edge of the plane, or the sum of two of them. Only for spatial_dims = 2. Integer
+    input gives float32.
+    Source: Law and Deng, "CornerNet: Detecting Objects as Paired Keypoints", 2018.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: builtins.int
+    mode: builtins.str
+    """"top" takes the maximum from a position downwards, "bottom" upwards, "left" to the right and "right" to the left.
+    "top_left", "top_right", "bottom_left" and "bottom_right" are sums of two. Default: "top_left".
+    """
+    def __init__(
+        self,
+        *,
+        mode: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mode", b"mode"]) -> None: ...
+
+global___CornerPool = CornerPool
+
+@typing.final
+class PoolFormerPool(google.protobuf.message.Message):
+    """Mean of the window around each position, minus the value there. The mean counts no padding. Integer input gives
+    float32.
+    Source: Yu et al., "MetaFormer Is Actually What You Need for Vision", 2022 (PoolFormer).
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements, odd: one value for all spatial dimensions, or one per dimension. Default: 3."""
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kernel_size", b"kernel_size"]) -> None: ...
+
+global___PoolFormerPool = PoolFormerPool
+
+@typing.final
+class AdaptiveAvgMaxPool(google.protobuf.message.Message):
+    """Mean of the maximum and the mean of each of output_size windows that tile the input. Integer input gives float32.
+    Source: timm.layers.AdaptiveAvgMaxPool2d.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Output size in elements, 0 or more: one value for all spatial dimensions, or one per dimension. -1 keeps the
+        input's size. Default: 1.
+        """
+
+    def __init__(
+        self,
+        *,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["output_size", b"output_size"]) -> None: ...
+
+global___AdaptiveAvgMaxPool = AdaptiveAvgMaxPool
+
+@typing.final
+class AdaptiveCatAvgMaxPool(google.protobuf.message.Message):
+    """Means of output_size windows that tile the input, and then their maxima, as twice as many channels. Integer input
+    gives float32.
+    Source: timm.layers.AdaptiveCatAvgMaxPool2d.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Output size in elements, 1 or more: one value for all spatial dimensions, or one per dimension. -1 keeps the
+        input's size. Default: 1.
+        """
+
+    def __init__(
+        self,
+        *,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["output_size", b"output_size"]) -> None: ...
+
+global___AdaptiveCatAvgMaxPool = AdaptiveCatAvgMaxPool
+
+@typing.final
+class GatedMaxAvgPool(google.protobuf.message.Message):
+    """Weighted sum of the maximum and the mean of each window, where the weight of the maximum is the sigmoid of the window
+    times a mask. The mask and the mean see zeros in the padding. Integer input gives float32.
+    Source: Lee, Gallagher and Tu, "Generalizing Pooling Functions in Convolutional Neural Networks", 2016.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
+
+    @property
+    def weight(self) -> global___Tensor:
+        """The mask, of the window's shape, or (C, *window) with one for each channel. Finite. Required."""
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements added on both sides, -infinity for the maximum and 0 for mean and mask: one value, or one per dimension.
+        0 to kernel_size / 2. Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        weight: global___Tensor | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["weight", b"weight"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "padding", b"padding", "stride", b"stride", "weight", b"weight"]) -> None: ...
+
+global___GatedMaxAvgPool = GatedMaxAvgPool
+
+@typing.final
+class CovariancePool(google.protobuf.message.Message):
+    """The covariances of the channels, or their matrix square root by Newton-Schulz iterations: the upper triangle as one
+    vector. (C, *) gives (D,), and (N, C, *) gives (N, D), where D = C * (C + 1) / 2. Integer input gives float32.
+    Source: Li, Xie, Wang and Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix
+    Square Root Normalization", 2018.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITERATIONS_FIELD_NUMBER: builtins.int
+    iterations: builtins.int
+    """Number of iterations for the square root, 0 to 30. 0 gives the covariances themselves. Default: 5."""
+    def __init__(
+        self,
+        *,
+        iterations: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_iterations", b"_iterations", "iterations", b"iterations"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_iterations", b"_iterations", "iterations", b"iterations"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_iterations", b"_iterations"]) -> typing.Literal["iterations"] | None: ...
+
+global___CovariancePool = CovariancePool
+
+@typing.final
+class BilinearPool(google.protobuf.message.Message):
+    """The sum of the outer products of all positions' channels with themselves, as one vector: (C, *) gives (C * C,), and
+    (N, C, *) gives (N, C * C). Integer input gives float32.
+    Source: Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", 2015.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIGNED_SQRT_FIELD_NUMBER: builtins.int
+    L2_NORMALIZE_FIELD_NUMBER: builtins.int
+    signed_sqrt: builtins.bool
+    """Replace each value v by sign(v) * sqrt(|v|). Default: true."""
+    l2_normalize: builtins.bool
+    """Then divide the vector by its Euclidean norm. Default: true."""
+    def __init__(
+        self,
+        *,
+        signed_sqrt: builtins.bool | None = ...,
+        l2_normalize: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_l2_normalize", b"_l2_normalize", "_signed_sqrt", b"_signed_sqrt", "l2_normalize", b"l2_normalize", "signed_sqrt", b"signed_sqrt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_l2_normalize", b"_l2_normalize", "_signed_sqrt", b"_signed_sqrt", "l2_normalize", b"l2_normalize", "signed_sqrt", b"signed_sqrt"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_l2_normalize", b"_l2_normalize"]) -> typing.Literal["l2_normalize"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_signed_sqrt", b"_signed_sqrt"]) -> typing.Literal["signed_sqrt"] | None: ...
+
+global___BilinearPool = BilinearPool
+
+@typing.final
+class CompactBilinearPool(google.protobuf.message.Message):
+    """A random projection of bilinear pooling, by a Tensor Sketch, as one vector: (C, *) gives (output_dim,), and (N, C, *)
+    gives (N, output_dim). Integer input gives float32.
+    Source: Gao, Beijbom, Zhang and Darrell, "Compact Bilinear Pooling", 2016.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTPUT_DIM_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    SIGNED_SQRT_FIELD_NUMBER: builtins.int
+    L2_NORMALIZE_FIELD_NUMBER: builtins.int
+    output_dim: builtins.int
+    """Length of the vector, 1 to 1048576. Default: 8192."""
+    seed: builtins.int
+    """Determines the projection, 0 to 2^63 - 1. Default: 0."""
+    signed_sqrt: builtins.bool
+    """Replace each value v by sign(v) * sqrt(|v|). Default: true."""
+    l2_normalize: builtins.bool
+    """Then divide the vector by its Euclidean norm. Default: true."""
+    def __init__(
+        self,
+        *,
+        output_dim: builtins.int | None = ...,
+        seed: builtins.int = ...,
+        signed_sqrt: builtins.bool | None = ...,
+        l2_normalize: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_l2_normalize", b"_l2_normalize", "_output_dim", b"_output_dim", "_signed_sqrt", b"_signed_sqrt", "l2_normalize", b"l2_normalize", "output_dim", b"output_dim", "signed_sqrt", b"signed_sqrt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_l2_normalize", b"_l2_normalize", "_output_dim", b"_output_dim", "_signed_sqrt", b"_signed_sqrt", "l2_normalize", b"l2_normalize", "output_dim", b"output_dim", "seed", b"seed", "signed_sqrt", b"signed_sqrt"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_l2_normalize", b"_l2_normalize"]) -> typing.Literal["l2_normalize"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_output_dim", b"_output_dim"]) -> typing.Literal["output_dim"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_signed_sqrt", b"_signed_sqrt"]) -> typing.Literal["signed_sqrt"] | None: ...
+
+global___CompactBilinearPool = CompactBilinearPool
+
+@typing.final
+class RoIAlign(google.protobuf.message.Message):
+    """Mean of bilinear samples in each bin of boxes of a feature map. Integer input gives float32. The result of a sample
+    (C, H, W) is (K, C, *output_size); that of a batch is (N, K, C, *output_size).
+    Source: torchvision.ops.roi_align; He, Gkioxari, Dollar and Girshick, "Mask R-CNN", 2017.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BOXES_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
+    SAMPLING_RATIO_FIELD_NUMBER: builtins.int
+    ALIGNED_FIELD_NUMBER: builtins.int
+    spatial_scale: builtins.float
+    """Factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default: 1."""
+    sampling_ratio: builtins.int
+    """Number of points along each dimension of a bin, at most 128. 0 or less: as many as the bin has rows or columns,
+    rounded up. Default: -1.
+    """
+    aligned: builtins.bool
+    """Shift the boxes by half a pixel, so that they are exact for pixels with their centers at 0.5. Default: false."""
+    @property
+    def boxes(self) -> global___Tensor:
+        """Boxes x1, y1, x2, y2 of type float, in the coordinates of the input before spatial_scale: (K, 4) for each sample,
+        or (N, K, 4) for K boxes of their own for each of N samples. At most 65536 in all. Required.
+        """
+
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Number of bins: one value for both dimensions, or height and width. Each 1 to 1024. Required."""
+
+    def __init__(
+        self,
+        *,
+        boxes: global___Tensor | None = ...,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+        spatial_scale: builtins.float | None = ...,
+        sampling_ratio: builtins.int = ...,
+        aligned: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "boxes", b"boxes", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "aligned", b"aligned", "boxes", b"boxes", "output_size", b"output_size", "sampling_ratio", b"sampling_ratio", "spatial_scale", b"spatial_scale"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_spatial_scale", b"_spatial_scale"]) -> typing.Literal["spatial_scale"] | None: ...
+
+global___RoIAlign = RoIAlign
+
+@typing.final
+class RoIPool(google.protobuf.message.Message):
+    """Maximum of each bin of boxes of a feature map, rounded to whole pixels. An empty bin gives 0. The result of a sample
+    (C, H, W) is (K, C, *output_size); that of a batch is (N, K, C, *output_size). The result has the input's type.
+    Source: torchvision.ops.roi_pool; Girshick, "Fast R-CNN", 2015.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BOXES_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
+    spatial_scale: builtins.float
+    """Factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default: 1."""
+    @property
+    def boxes(self) -> global___Tensor:
+        """Boxes x1, y1, x2, y2: as in RoIAlign. Required."""
+
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Number of bins: one value for both dimensions, or height and width. Each 1 to 1024. Required."""
+
+    def __init__(
+        self,
+        *,
+        boxes: global___Tensor | None = ...,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+        spatial_scale: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "boxes", b"boxes", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "boxes", b"boxes", "output_size", b"output_size", "spatial_scale", b"spatial_scale"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_spatial_scale", b"_spatial_scale"]) -> typing.Literal["spatial_scale"] | None: ...
+
+global___RoIPool = RoIPool
+
+@typing.final
+class PSRoIAlign(google.protobuf.message.Message):
+    """RoIAlign in which each bin has channels of its own: the result of a sample (C, H, W) is (K, C / bins, *output_size),
+    where bins is the product of output_size. The boxes are shifted by half a pixel. Integer input gives float32.
+    Source: torchvision.ops.ps_roi_align; Li et al., "Light-Head R-CNN", 2017.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BOXES_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
+    SAMPLING_RATIO_FIELD_NUMBER: builtins.int
+    spatial_scale: builtins.float
+    """Factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default: 1."""
+    sampling_ratio: builtins.int
+    """Number of points along each dimension of a bin: as in RoIAlign. Default: -1."""
+    @property
+    def boxes(self) -> global___Tensor:
+        """Boxes x1, y1, x2, y2: as in RoIAlign. Required."""
+
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Number of bins: one value for both dimensions, or height and width. Each 1 to 1024. Required."""
+
+    def __init__(
+        self,
+        *,
+        boxes: global___Tensor | None = ...,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+        spatial_scale: builtins.float | None = ...,
+        sampling_ratio: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "boxes", b"boxes", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "boxes", b"boxes", "output_size", b"output_size", "sampling_ratio", b"sampling_ratio", "spatial_scale", b"spatial_scale"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_spatial_scale", b"_spatial_scale"]) -> typing.Literal["spatial_scale"] | None: ...
+
+global___PSRoIAlign = PSRoIAlign
+
+@typing.final
+class PSRoIPool(google.protobuf.message.Message):
+    """Mean of each bin of boxes of a feature map, rounded to whole pixels, in which each bin has channels of its own: the
+    result of a sample (C, H, W) is (K, C / bins, *output_size). An empty bin gives 0. Integer input gives float32.
+    Source: torchvision.ops.ps_roi_pool; Dai, Li, He and Sun, "R-FCN", 2016.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BOXES_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
+    spatial_scale: builtins.float
+    """Factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default: 1."""
+    @property
+    def boxes(self) -> global___Tensor:
+        """Boxes x1, y1, x2, y2: as in RoIAlign. Required."""
+
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Number of bins: one value for both dimensions, or height and width. Each 1 to 1024. Required."""
+
+    def __init__(
+        self,
+        *,
+        boxes: global___Tensor | None = ...,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+        spatial_scale: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "boxes", b"boxes", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_spatial_scale", b"_spatial_scale", "boxes", b"boxes", "output_size", b"output_size", "spatial_scale", b"spatial_scale"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_spatial_scale", b"_spatial_scale"]) -> typing.Literal["spatial_scale"] | None: ...
+
+global___PSRoIPool = PSRoIPool
+
+@typing.final
+class MaskedAvgPool(google.protobuf.message.Message):
+    """Mean of the values of each window, weighted by a mask. A window without weight gives 0. Integer input gives float32."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MASK_FIELD_NUMBER: builtins.int
+    LENGTHS_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def mask(self) -> global___Tensor:
+        """Weights, 0 or more, integer or float: (*spatial) for each sample, or (N, *spatial) for each of N samples their own.
+        A value of weight 0 does not count, not even if it is NaN. Either mask or lengths is required.
+        """
+
+    @property
+    def lengths(self) -> global___Tensor:
+        """For one dimension: the number of values that count, of type integer: () for each sample, or (N). Instead of a mask."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        mask: global___Tensor | None = ...,
+        lengths: global___Tensor | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lengths", b"lengths", "mask", b"mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "lengths", b"lengths", "mask", b"mask", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___MaskedAvgPool = MaskedAvgPool
+
+@typing.final
+class MaskedMaxPool(google.protobuf.message.Message):
+    """Maximum of the values of each window whose weight in a mask is above 0. A window without any gives 0. The result has
+    the input's type.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MASK_FIELD_NUMBER: builtins.int
+    LENGTHS_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def mask(self) -> global___Tensor:
+        """Weights: as in MaskedAvgPool."""
+
+    @property
+    def lengths(self) -> global___Tensor:
+        """For one dimension, instead of a mask: as in MaskedAvgPool."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        mask: global___Tensor | None = ...,
+        lengths: global___Tensor | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lengths", b"lengths", "mask", b"mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "kernel_size", b"kernel_size", "lengths", b"lengths", "mask", b"mask", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___MaskedMaxPool = MaskedMaxPool
+
+@typing.final
+class MaskedGemPool(google.protobuf.message.Message):
+    """Generalized mean of the values of each window, weighted by a mask. A window without weight gives 0. Integer input
+    gives float32.
+    Source: Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MASK_FIELD_NUMBER: builtins.int
+    LENGTHS_FIELD_NUMBER: builtins.int
+    P_FIELD_NUMBER: builtins.int
+    EPS_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
+    p: builtins.float
+    """The power, 1 to 1e6. Default: 3."""
+    eps: builtins.float
+    """Smaller values count as this one, 0 to 1e30. Default: 1e-6."""
+    ceil_mode: builtins.bool
+    """Round the output size up instead of down, so that a last, partly filled window counts. Default: false."""
+    @property
+    def mask(self) -> global___Tensor:
+        """Weights: as in MaskedAvgPool."""
+
+    @property
+    def lengths(self) -> global___Tensor:
+        """For one dimension, instead of a mask: as in MaskedAvgPool."""
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size in elements: one value for all spatial dimensions, or one per dimension. Each at least 1. Default: each
+        whole plane.
+        """
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distance between windows in elements: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Elements that do not count, added on both sides: one value, or one per dimension. 0 to kernel_size / 2.
+        Default: 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        mask: global___Tensor | None = ...,
+        lengths: global___Tensor | None = ...,
+        p: builtins.float | None = ...,
+        eps: builtins.float | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        ceil_mode: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_eps", b"_eps", "_p", b"_p", "eps", b"eps", "lengths", b"lengths", "mask", b"mask", "p", b"p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_eps", b"_eps", "_p", b"_p", "ceil_mode", b"ceil_mode", "eps", b"eps", "kernel_size", b"kernel_size", "lengths", b"lengths", "mask", b"mask", "p", b"p", "padding", b"padding", "stride", b"stride"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eps", b"_eps"]) -> typing.Literal["eps"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_p", b"_p"]) -> typing.Literal["p"] | None: ...
+
+global___MaskedGemPool = MaskedGemPool
+
+@typing.final
+class MaxUnpool(google.protobuf.message.Message):
+    """Each value at the position from which MaxPool took it, and 0 elsewhere. The result has the input's type.
+    Source: torch.nn.MaxUnpool1d, 2d, 3d.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    @property
+    def indices(self) -> global___Tensor:
+        """The flat position of each value in its plane of the result, of type integer, as PoolResult.indices: (C, *) of the
+        input's shape for each sample, or (N, C, *) for each of N samples their own. Of several values for one position the
+        last one counts. Required.
+        """
+
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size of the MaxPool: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Its distance between windows: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Its padding: one value, or one per dimension. 0 to kernel_size / 2. Default: 0."""
+
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Spatial shape of the result, which the MaxPool's input had: one value, or one per dimension. Less than a stride
+        away from the default: (size - 1) * stride - 2 * padding + kernel_size.
+        """
+
+    def __init__(
+        self,
+        *,
+        indices: global___Tensor | None = ...,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["indices", b"indices"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["indices", b"indices", "kernel_size", b"kernel_size", "output_size", b"output_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___MaxUnpool = MaxUnpool
+
+@typing.final
+class AvgUnpool(google.protobuf.message.Message):
+    """Each value spread evenly over its window: the transpose of AvgPool. Where windows overlap, the result is the sum.
+    Integer input gives float32.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KERNEL_SIZE_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    PADDING_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    @property
+    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Window size of the AvgPool: one value for all spatial dimensions, or one per dimension. Each at least 1. Required."""
+
+    @property
+    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Its distance between windows: one value, or one per dimension. Each at least 1. Default: kernel_size."""
+
+    @property
+    def padding(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Its padding: one value, or one per dimension. 0 to kernel_size / 2. Default: 0."""
+
+    @property
+    def output_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Spatial shape of the result: as in MaxUnpool."""
+
+    def __init__(
+        self,
+        *,
+        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
+        stride: collections.abc.Iterable[builtins.int] | None = ...,
+        padding: collections.abc.Iterable[builtins.int] | None = ...,
+        output_size: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kernel_size", b"kernel_size", "output_size", b"output_size", "padding", b"padding", "stride", b"stride"]) -> None: ...
+
+global___AvgUnpool = AvgUnpool
+
+@typing.final
+class PoolHead(google.protobuf.message.Message):
+    """A pool head with learned weights, which the server has. See GetServerInfoResponse.heads. Integer input gives float32."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name of the head in GetServerInfoResponse.heads: "NAME", or "BACKBONE/NAME" of a head in a backbone's folder.
+    Required.
+    """
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___PoolHead = PoolHead
 
 @typing.final
 class Sequential(google.protobuf.message.Message):
@@ -1050,8 +2493,8 @@ class Sequential(google.protobuf.message.Message):
     LAYERS_FIELD_NUMBER: builtins.int
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PoolSpec]:
-        """1 to 16 specs of the same spatial_dims. None may be a sequence or have return_indices, and only the last one may
-        give a vector. Required.
+        """1 to 16 specs of the same spatial_dims. None may be a sequence or have return_indices. Only the last one may give
+        a vector, or one before a pool head that takes vectors. Required.
         """
 
     def __init__(
@@ -1082,6 +2525,15 @@ class PoolSpec(google.protobuf.message.Message):
     MIXED_POOL_FIELD_NUMBER: builtins.int
     SEQUENTIAL_FIELD_NUMBER: builtins.int
     SOFT_POOL_FIELD_NUMBER: builtins.int
+    GEM_POOL_FIELD_NUMBER: builtins.int
+    GGEM_POOL_FIELD_NUMBER: builtins.int
+    POWER_AVG_POOL_FIELD_NUMBER: builtins.int
+    LSE_POOL_FIELD_NUMBER: builtins.int
+    LSE_PLUS_FIELD_NUMBER: builtins.int
+    ALPHA_SOFTMAX_POOL_FIELD_NUMBER: builtins.int
+    EM_POOL_FIELD_NUMBER: builtins.int
+    EDSCW_POOL_FIELD_NUMBER: builtins.int
+    ADA_POOL_FIELD_NUMBER: builtins.int
     MEDIAN_POOL_FIELD_NUMBER: builtins.int
     RANK_POOL_FIELD_NUMBER: builtins.int
     TOP_K_AVG_POOL_FIELD_NUMBER: builtins.int
@@ -1090,7 +2542,36 @@ class PoolSpec(google.protobuf.message.Message):
     STOCHASTIC_POOL_FIELD_NUMBER: builtins.int
     S3_POOL_FIELD_NUMBER: builtins.int
     FRACTIONAL_MAX_POOL_FIELD_NUMBER: builtins.int
+    BLUR_POOL_FIELD_NUMBER: builtins.int
+    MAX_BLUR_POOL_FIELD_NUMBER: builtins.int
+    WAVELET_POOL_FIELD_NUMBER: builtins.int
+    SPECTRAL_POOL_FIELD_NUMBER: builtins.int
     SPATIAL_PYRAMID_POOL_FIELD_NUMBER: builtins.int
+    MAC_FIELD_NUMBER: builtins.int
+    RMAC_FIELD_NUMBER: builtins.int
+    SPOC_FIELD_NUMBER: builtins.int
+    CROW_FIELD_NUMBER: builtins.int
+    SCDA_FIELD_NUMBER: builtins.int
+    STRIP_POOL_FIELD_NUMBER: builtins.int
+    COORDINATE_POOL_FIELD_NUMBER: builtins.int
+    CORNER_POOL_FIELD_NUMBER: builtins.int
+    POOL_FORMER_POOL_FIELD_NUMBER: builtins.int
+    ADAPTIVE_AVG_MAX_POOL_FIELD_NUMBER: builtins.int
+    ADAPTIVE_CAT_AVG_MAX_POOL_FIELD_NUMBER: builtins.int
+    GATED_MAX_AVG_POOL_FIELD_NUMBER: builtins.int
+    COVARIANCE_POOL_FIELD_NUMBER: builtins.int
+    BILINEAR_POOL_FIELD_NUMBER: builtins.int
+    COMPACT_BILINEAR_POOL_FIELD_NUMBER: builtins.int
+    ROI_ALIGN_FIELD_NUMBER: builtins.int
+    ROI_POOL_FIELD_NUMBER: builtins.int
+    PS_ROI_ALIGN_FIELD_NUMBER: builtins.int
+    PS_ROI_POOL_FIELD_NUMBER: builtins.int
+    MASKED_AVG_POOL_FIELD_NUMBER: builtins.int
+    MASKED_MAX_POOL_FIELD_NUMBER: builtins.int
+    MASKED_GEM_POOL_FIELD_NUMBER: builtins.int
+    MAX_UNPOOL_FIELD_NUMBER: builtins.int
+    AVG_UNPOOL_FIELD_NUMBER: builtins.int
+    POOL_HEAD_FIELD_NUMBER: builtins.int
     spatial_dims: builtins.int
     """The number of spatial dimensions to pool: 1, 2 or 3. Required. A tensor of spatial_dims + 1 dimensions is read as
     (C, ...), one of spatial_dims + 2 dimensions as (N, C, ...). An image is (C, H, W): use 2, or 1 to pool each of
@@ -1145,6 +2626,42 @@ class PoolSpec(google.protobuf.message.Message):
         """Mean of each window, weighted by the softmax of its values."""
 
     @property
+    def gem_pool(self) -> global___GemPool:
+        """Generalized mean of each window."""
+
+    @property
+    def ggem_pool(self) -> global___GgemPool:
+        """Generalized mean of each window, with a power for each group of channels."""
+
+    @property
+    def power_avg_pool(self) -> global___PowerAvgPool:
+        """Power mean of the magnitudes in each window."""
+
+    @property
+    def lse_pool(self) -> global___LsePool:
+        """Logarithm of the mean of exponentials of each window."""
+
+    @property
+    def lse_plus(self) -> global___LsePlus:
+        """Logarithm of the mean of exponentials of each window, as in timm."""
+
+    @property
+    def alpha_softmax_pool(self) -> global___AlphaSoftmaxPool:
+        """Mean of each window, weighted by the softmax of alpha times its values."""
+
+    @property
+    def em_pool(self) -> global___EmPool:
+        """Exponential maximum of each window."""
+
+    @property
+    def edscw_pool(self) -> global___EdscwPool:
+        """Mean of each window, weighted by the similarity of its values to their mean."""
+
+    @property
+    def ada_pool(self) -> global___AdaPool:
+        """Weighted sum of EdscwPool and EmPool."""
+
+    @property
     def median_pool(self) -> global___MedianPool:
         """Median of each window."""
 
@@ -1177,8 +2694,124 @@ class PoolSpec(google.protobuf.message.Message):
         """Maximum of windows at random distances."""
 
     @property
+    def blur_pool(self) -> global___BlurPool:
+        """Mean of each window, weighted by the binomial coefficients."""
+
+    @property
+    def max_blur_pool(self) -> global___MaxBlurPool:
+        """Maximum of windows of stride 1, then a blur with stride."""
+
+    @property
+    def wavelet_pool(self) -> global___WaveletPool:
+        """The approximation (LL) of a Haar wavelet transform."""
+
+    @property
+    def spectral_pool(self) -> global___SpectralPool:
+        """The lowest frequencies of each plane."""
+
+    @property
     def spatial_pyramid_pool(self) -> global___SpatialPyramidPool:
         """Maximum or mean of each tile of several grids, as one vector."""
+
+    @property
+    def mac(self) -> global___Mac:
+        """Maximum of each channel, as a vector of length 1."""
+
+    @property
+    def rmac(self) -> global___Rmac:
+        """Sum of the maxima of a grid of square regions, as a vector of length 1."""
+
+    @property
+    def spoc(self) -> global___Spoc:
+        """Sum of each channel, as a vector of length 1."""
+
+    @property
+    def crow(self) -> global___Crow:
+        """Weighted sum of each channel, as a vector of length 1."""
+
+    @property
+    def scda(self) -> global___Scda:
+        """Mean and maximum of each channel over the largest region of high activation, as a vector of length 1."""
+
+    @property
+    def strip_pool(self) -> global___StripPool:
+        """Sum of the mean of the row and the mean of the column of each position."""
+
+    @property
+    def coordinate_pool(self) -> global___CoordinatePool:
+        """Means of the rows and means of the columns."""
+
+    @property
+    def corner_pool(self) -> global___CornerPool:
+        """Maximum from each position to an edge, or the sum of two of them."""
+
+    @property
+    def pool_former_pool(self) -> global___PoolFormerPool:
+        """Mean of the window around each position, minus the value there."""
+
+    @property
+    def adaptive_avg_max_pool(self) -> global___AdaptiveAvgMaxPool:
+        """Mean of the maximum and the mean of each of output_size windows that tile the input."""
+
+    @property
+    def adaptive_cat_avg_max_pool(self) -> global___AdaptiveCatAvgMaxPool:
+        """Means and maxima of output_size windows that tile the input, as twice as many channels."""
+
+    @property
+    def gated_max_avg_pool(self) -> global___GatedMaxAvgPool:
+        """Sum of the maximum and the mean of each window, weighted by a gate."""
+
+    @property
+    def covariance_pool(self) -> global___CovariancePool:
+        """The covariances of the channels, or their matrix square root, as one vector."""
+
+    @property
+    def bilinear_pool(self) -> global___BilinearPool:
+        """The sum of the outer products of all positions' channels with themselves, as one vector."""
+
+    @property
+    def compact_bilinear_pool(self) -> global___CompactBilinearPool:
+        """A random projection of bilinear pooling, as one vector."""
+
+    @property
+    def roi_align(self) -> global___RoIAlign:
+        """Mean of bilinear samples in each bin of boxes."""
+
+    @property
+    def roi_pool(self) -> global___RoIPool:
+        """Maximum of each bin of boxes."""
+
+    @property
+    def ps_roi_align(self) -> global___PSRoIAlign:
+        """Mean of bilinear samples in each bin of boxes, from channels of its own."""
+
+    @property
+    def ps_roi_pool(self) -> global___PSRoIPool:
+        """Mean of each bin of boxes, from channels of its own."""
+
+    @property
+    def masked_avg_pool(self) -> global___MaskedAvgPool:
+        """Mean of each window, weighted by a mask."""
+
+    @property
+    def masked_max_pool(self) -> global___MaskedMaxPool:
+        """Maximum of each window where a mask is above 0."""
+
+    @property
+    def masked_gem_pool(self) -> global___MaskedGemPool:
+        """Generalized mean of each window, weighted by a mask."""
+
+    @property
+    def max_unpool(self) -> global___MaxUnpool:
+        """Each value at the position from which MaxPool took it."""
+
+    @property
+    def avg_unpool(self) -> global___AvgUnpool:
+        """Each value spread evenly over its window."""
+
+    @property
+    def pool_head(self) -> global___PoolHead:
+        """A vector that a pool head of the server computes with learned weights."""
 
     def __init__(
         self,
@@ -1196,6 +2829,15 @@ class PoolSpec(google.protobuf.message.Message):
         mixed_pool: global___MixedPool | None = ...,
         sequential: global___Sequential | None = ...,
         soft_pool: global___SoftPool | None = ...,
+        gem_pool: global___GemPool | None = ...,
+        ggem_pool: global___GgemPool | None = ...,
+        power_avg_pool: global___PowerAvgPool | None = ...,
+        lse_pool: global___LsePool | None = ...,
+        lse_plus: global___LsePlus | None = ...,
+        alpha_softmax_pool: global___AlphaSoftmaxPool | None = ...,
+        em_pool: global___EmPool | None = ...,
+        edscw_pool: global___EdscwPool | None = ...,
+        ada_pool: global___AdaPool | None = ...,
         median_pool: global___MedianPool | None = ...,
         rank_pool: global___RankPool | None = ...,
         top_k_avg_pool: global___TopKAvgPool | None = ...,
@@ -1204,11 +2846,40 @@ class PoolSpec(google.protobuf.message.Message):
         stochastic_pool: global___StochasticPool | None = ...,
         s3_pool: global___S3Pool | None = ...,
         fractional_max_pool: global___FractionalMaxPool | None = ...,
+        blur_pool: global___BlurPool | None = ...,
+        max_blur_pool: global___MaxBlurPool | None = ...,
+        wavelet_pool: global___WaveletPool | None = ...,
+        spectral_pool: global___SpectralPool | None = ...,
         spatial_pyramid_pool: global___SpatialPyramidPool | None = ...,
+        mac: global___Mac | None = ...,
+        rmac: global___Rmac | None = ...,
+        spoc: global___Spoc | None = ...,
+        crow: global___Crow | None = ...,
+        scda: global___Scda | None = ...,
+        strip_pool: global___StripPool | None = ...,
+        coordinate_pool: global___CoordinatePool | None = ...,
+        corner_pool: global___CornerPool | None = ...,
+        pool_former_pool: global___PoolFormerPool | None = ...,
+        adaptive_avg_max_pool: global___AdaptiveAvgMaxPool | None = ...,
+        adaptive_cat_avg_max_pool: global___AdaptiveCatAvgMaxPool | None = ...,
+        gated_max_avg_pool: global___GatedMaxAvgPool | None = ...,
+        covariance_pool: global___CovariancePool | None = ...,
+        bilinear_pool: global___BilinearPool | None = ...,
+        compact_bilinear_pool: global___CompactBilinearPool | None = ...,
+        roi_align: global___RoIAlign | None = ...,
+        roi_pool: global___RoIPool | None = ...,
+        ps_roi_align: global___PSRoIAlign | None = ...,
+        ps_roi_pool: global___PSRoIPool | None = ...,
+        masked_avg_pool: global___MaskedAvgPool | None = ...,
+        masked_max_pool: global___MaskedMaxPool | None = ...,
+        masked_gem_pool: global___MaskedGemPool | None = ...,
+        max_unpool: global___MaxUnpool | None = ...,
+        avg_unpool: global___AvgUnpool | None = ...,
+        pool_head: global___PoolHead | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "fractional_max_pool", b"fractional_max_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "median_pool", b"median_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "ordinal_pool", b"ordinal_pool", "rank_pool", b"rank_pool", "s3_pool", b"s3_pool", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_pyramid_pool", b"spatial_pyramid_pool", "stochastic_pool", b"stochastic_pool", "top_k_avg_pool", b"top_k_avg_pool", "trimmed_mean_pool", b"trimmed_mean_pool"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_max_pool", b"adaptive_max_pool", "avg_pool", b"avg_pool", "fractional_max_pool", b"fractional_max_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "max_pool", b"max_pool", "median_pool", b"median_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "ordinal_pool", b"ordinal_pool", "rank_pool", b"rank_pool", "s3_pool", b"s3_pool", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_dims", b"spatial_dims", "spatial_pyramid_pool", b"spatial_pyramid_pool", "stochastic_pool", b"stochastic_pool", "top_k_avg_pool", b"top_k_avg_pool", "trimmed_mean_pool", b"trimmed_mean_pool"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["operator", b"operator"]) -> typing.Literal["max_pool", "avg_pool", "min_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool", "global_max_pool", "global_avg_pool", "global_min_pool", "mixed_pool", "sequential", "soft_pool", "median_pool", "rank_pool", "top_k_avg_pool", "trimmed_mean_pool", "ordinal_pool", "stochastic_pool", "s3_pool", "fractional_max_pool", "spatial_pyramid_pool"] | None: ...
+    def HasField(self, field_name: typing.Literal["ada_pool", b"ada_pool", "adaptive_avg_max_pool", b"adaptive_avg_max_pool", "adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_cat_avg_max_pool", b"adaptive_cat_avg_max_pool", "adaptive_max_pool", b"adaptive_max_pool", "alpha_softmax_pool", b"alpha_softmax_pool", "avg_pool", b"avg_pool", "avg_unpool", b"avg_unpool", "bilinear_pool", b"bilinear_pool", "blur_pool", b"blur_pool", "compact_bilinear_pool", b"compact_bilinear_pool", "coordinate_pool", b"coordinate_pool", "corner_pool", b"corner_pool", "covariance_pool", b"covariance_pool", "crow", b"crow", "edscw_pool", b"edscw_pool", "em_pool", b"em_pool", "fractional_max_pool", b"fractional_max_pool", "gated_max_avg_pool", b"gated_max_avg_pool", "gem_pool", b"gem_pool", "ggem_pool", b"ggem_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "lse_plus", b"lse_plus", "lse_pool", b"lse_pool", "mac", b"mac", "masked_avg_pool", b"masked_avg_pool", "masked_gem_pool", b"masked_gem_pool", "masked_max_pool", b"masked_max_pool", "max_blur_pool", b"max_blur_pool", "max_pool", b"max_pool", "max_unpool", b"max_unpool", "median_pool", b"median_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "ordinal_pool", b"ordinal_pool", "pool_former_pool", b"pool_former_pool", "pool_head", b"pool_head", "power_avg_pool", b"power_avg_pool", "ps_roi_align", b"ps_roi_align", "ps_roi_pool", b"ps_roi_pool", "rank_pool", b"rank_pool", "rmac", b"rmac", "roi_align", b"roi_align", "roi_pool", b"roi_pool", "s3_pool", b"s3_pool", "scda", b"scda", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_pyramid_pool", b"spatial_pyramid_pool", "spectral_pool", b"spectral_pool", "spoc", b"spoc", "stochastic_pool", b"stochastic_pool", "strip_pool", b"strip_pool", "top_k_avg_pool", b"top_k_avg_pool", "trimmed_mean_pool", b"trimmed_mean_pool", "wavelet_pool", b"wavelet_pool"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ada_pool", b"ada_pool", "adaptive_avg_max_pool", b"adaptive_avg_max_pool", "adaptive_avg_pool", b"adaptive_avg_pool", "adaptive_cat_avg_max_pool", b"adaptive_cat_avg_max_pool", "adaptive_max_pool", b"adaptive_max_pool", "alpha_softmax_pool", b"alpha_softmax_pool", "avg_pool", b"avg_pool", "avg_unpool", b"avg_unpool", "bilinear_pool", b"bilinear_pool", "blur_pool", b"blur_pool", "compact_bilinear_pool", b"compact_bilinear_pool", "coordinate_pool", b"coordinate_pool", "corner_pool", b"corner_pool", "covariance_pool", b"covariance_pool", "crow", b"crow", "edscw_pool", b"edscw_pool", "em_pool", b"em_pool", "fractional_max_pool", b"fractional_max_pool", "gated_max_avg_pool", b"gated_max_avg_pool", "gem_pool", b"gem_pool", "ggem_pool", b"ggem_pool", "global_avg_pool", b"global_avg_pool", "global_max_pool", b"global_max_pool", "global_min_pool", b"global_min_pool", "lp_pool", b"lp_pool", "lse_plus", b"lse_plus", "lse_pool", b"lse_pool", "mac", b"mac", "masked_avg_pool", b"masked_avg_pool", "masked_gem_pool", b"masked_gem_pool", "masked_max_pool", b"masked_max_pool", "max_blur_pool", b"max_blur_pool", "max_pool", b"max_pool", "max_unpool", b"max_unpool", "median_pool", b"median_pool", "min_pool", b"min_pool", "mixed_pool", b"mixed_pool", "operator", b"operator", "ordinal_pool", b"ordinal_pool", "pool_former_pool", b"pool_former_pool", "pool_head", b"pool_head", "power_avg_pool", b"power_avg_pool", "ps_roi_align", b"ps_roi_align", "ps_roi_pool", b"ps_roi_pool", "rank_pool", b"rank_pool", "rmac", b"rmac", "roi_align", b"roi_align", "roi_pool", b"roi_pool", "s3_pool", b"s3_pool", "scda", b"scda", "sequential", b"sequential", "soft_pool", b"soft_pool", "spatial_dims", b"spatial_dims", "spatial_pyramid_pool", b"spatial_pyramid_pool", "spectral_pool", b"spectral_pool", "spoc", b"spoc", "stochastic_pool", b"stochastic_pool", "strip_pool", b"strip_pool", "top_k_avg_pool", b"top_k_avg_pool", "trimmed_mean_pool", b"trimmed_mean_pool", "wavelet_pool", b"wavelet_pool"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["operator", b"operator"]) -> typing.Literal["max_pool", "avg_pool", "min_pool", "lp_pool", "adaptive_max_pool", "adaptive_avg_pool", "global_max_pool", "global_avg_pool", "global_min_pool", "mixed_pool", "sequential", "soft_pool", "gem_pool", "ggem_pool", "power_avg_pool", "lse_pool", "lse_plus", "alpha_softmax_pool", "em_pool", "edscw_pool", "ada_pool", "median_pool", "rank_pool", "top_k_avg_pool", "trimmed_mean_pool", "ordinal_pool", "stochastic_pool", "s3_pool", "fractional_max_pool", "blur_pool", "max_blur_pool", "wavelet_pool", "spectral_pool", "spatial_pyramid_pool", "mac", "rmac", "spoc", "crow", "scda", "strip_pool", "coordinate_pool", "corner_pool", "pool_former_pool", "adaptive_avg_max_pool", "adaptive_cat_avg_max_pool", "gated_max_avg_pool", "covariance_pool", "bilinear_pool", "compact_bilinear_pool", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "masked_avg_pool", "masked_max_pool", "masked_gem_pool", "max_unpool", "avg_unpool", "pool_head"] | None: ...
 
 global___PoolSpec = PoolSpec
 
@@ -1962,6 +3633,74 @@ class BackboneInfo(google.protobuf.message.Message):
 global___BackboneInfo = BackboneInfo
 
 @typing.final
+class HeadInfo(google.protobuf.message.Message):
+    """A pool head of the server: pooling with learned weights."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    LICENCE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    FINGERPRINT_FIELD_NUMBER: builtins.int
+    CHANNELS_FIELD_NUMBER: builtins.int
+    SPATIAL_SHAPE_FIELD_NUMBER: builtins.int
+    OUTPUT_SHAPE_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name, for PoolHead.name."""
+    kind: builtins.str
+    """The definition that it computes, such as "netvlad"."""
+    description: builtins.str
+    """What it is, in one sentence."""
+    licence: builtins.str
+    """The licence of its weights."""
+    source: builtins.str
+    """Where it comes from."""
+    fingerprint: builtins.str
+    """Identifies the weights and the parameters: equal fingerprints give equal vectors, within the tolerance of the
+    device's arithmetic.
+    """
+    channels: builtins.int
+    """The number of channels that a sample must have."""
+    memory_bytes: builtins.int
+    """The memory that its weights take, in bytes."""
+    state: global___HeadState.ValueType
+    """Whether it serves."""
+    reason: builtins.str
+    """Why it does not serve. Empty if it does."""
+    @property
+    def spatial_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The height and width that a sample must have. Empty if any will do."""
+
+    @property
+    def output_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The shape of the result for one sample: (D,)."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        kind: builtins.str = ...,
+        description: builtins.str = ...,
+        licence: builtins.str = ...,
+        source: builtins.str = ...,
+        fingerprint: builtins.str = ...,
+        channels: builtins.int = ...,
+        spatial_shape: collections.abc.Iterable[builtins.int] | None = ...,
+        output_shape: collections.abc.Iterable[builtins.int] | None = ...,
+        memory_bytes: builtins.int = ...,
+        state: global___HeadState.ValueType = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "description", b"description", "fingerprint", b"fingerprint", "kind", b"kind", "licence", b"licence", "memory_bytes", b"memory_bytes", "name", b"name", "output_shape", b"output_shape", "reason", b"reason", "source", b"source", "spatial_shape", b"spatial_shape", "state", b"state"]) -> None: ...
+
+global___HeadInfo = HeadInfo
+
+@typing.final
 class GetServerInfoResponse(google.protobuf.message.Message):
     """A description of the server."""
 
@@ -1977,6 +3716,7 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     WORKER_FIELD_NUMBER: builtins.int
     WORKERS_FIELD_NUMBER: builtins.int
     BACKBONES_FIELD_NUMBER: builtins.int
+    HEADS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """The version of poolservice."""
     torch_version: builtins.str
@@ -2009,6 +3749,10 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     def backbones(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BackboneInfo]:
         """The backbones."""
 
+    @property
+    def heads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___HeadInfo]:
+        """The pool heads."""
+
     def __init__(
         self,
         *,
@@ -2022,8 +3766,9 @@ class GetServerInfoResponse(google.protobuf.message.Message):
         worker: builtins.int = ...,
         workers: builtins.int = ...,
         backbones: collections.abc.Iterable[global___BackboneInfo] | None = ...,
+        heads: collections.abc.Iterable[global___HeadInfo] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["limits", b"limits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backbones", b"backbones", "devices", b"devices", "dtypes", b"dtypes", "image_formats", b"image_formats", "limits", b"limits", "operators", b"operators", "torch_version", b"torch_version", "version", b"version", "worker", b"worker", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbones", b"backbones", "devices", b"devices", "dtypes", b"dtypes", "heads", b"heads", "image_formats", b"image_formats", "limits", b"limits", "operators", b"operators", "torch_version", b"torch_version", "version", b"version", "worker", b"worker", "workers", b"workers"]) -> None: ...
 
 global___GetServerInfoResponse = GetServerInfoResponse

@@ -76,7 +76,10 @@ def gated_windows(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of gated_max_avg_pool: two convolutions and the maximum."""
     visits = sample.results * math.prod(spec.window.kernel_size)
     per_visit = 1.0 if spec.spatial_dims == 3 else 0.3
-    return 12 * _CALL + per_visit * visits + 6 * sample.results + 2 * sample.values, 2 * sample.values + 5 * sample.results
+    return (
+        12 * _CALL + per_visit * visits + 6 * sample.results + 2 * sample.values,
+        2 * sample.values + 5 * sample.results,
+    )
 
 
 def _tiles(channels: int, spatial: Sequence[int], grid: Sequence[int]) -> float:

@@ -12,7 +12,7 @@ from poolservice.specs import GlobalSpec, PoolSpec, WindowSpec
 from poolservice_server.cache import cached
 from poolservice_server.kernel_thresholds import SAMPLE_GROUP_BYTES, TILE_GROUP_BYTES, WINDOW_GROUP_BYTES
 from poolservice_server.operator_shapes import SEQUENCES, layer_shapes, layers_of, plane_result, result_dtype
-from poolservice_server.operators import OPERATORS, ORDER_STATISTICS
+from poolservice_server.operators import OPERATORS, ORDER_STATISTICS, stacks
 from poolservice_server.pool_stage import PoolStage, SpecResult, Stop, WorkStopped
 from poolservice_server.pooling.array_types import TensorResult
 from poolservice_server.pooling.dispatch import as_planes, kernel_for, pool, sliding_kernel_for

@@ -109,13 +109,12 @@ def _estimate_of_sample(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype)
         raise LookupError(f"the operator {spec.operator} has no cost: give it one in the table OPERATORS")
     sample = Sample(shape[0], shape[1:], results)
     steps, floats = cost(spec, sample)
-    if dtype not in (_FLOAT32, _FLOAT64):
+    if dtype not in (_FLOAT32, _FLOAT64) and not spec.keeps_dtype:
         floats += sample.values  # The values in the dtype that they are computed in.
-    parts = 1.0
+    share = 1.0
     if not spec.takes_samples:
-        # A part of the channels is pooled at a time.
-        share = min(1.0, max(thresholds.SAMPLE_GROUP_BYTES / max(4 * sample.values, 1), 1 / shape[0]))
-        floats, parts = floats * share, 1 / share
+        share = _part_of_channels(sample.spatial, sample.channels)
+        floats *= share
     # Integers of more than 8 bits and float64 are computed in float64.
     computed = 8 if dtype.itemsize == 8 or (dtype.kind in "iu" and dtype.itemsize > 1) else 4
     indices = 8 if getattr(spec, "return_indices", False) else 0
@@ -124,6 +123,12 @@ def _estimate_of_sample(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype)
     work = floats * computed + result_bytes * (share < 1)
     steps = steps * computed / 4 + c.SAMPLE / share
     return Estimate("sample", steps, work, result_bytes)
+
+
+def _part_of_channels(spatial: tuple[int, ...], channels: int) -> float:
+    """Return the part of a sample's channels that is pooled at a time if the channels are independent."""
+    part = thresholds.SAMPLE_GROUP_BYTES / (4 * channels * math.prod(spatial))
+    return min(1.0, max(part, 1 / channels))
 
 
 def _scaled_estimate(spec: PoolSpec, sizes: Sizes) -> Estimate:

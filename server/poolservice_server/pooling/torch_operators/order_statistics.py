@@ -12,7 +12,7 @@ from poolservice_server.pooling.torch_operators.sorting_networks import values_o
 from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces, gathered, places
 
 # A network sorts windows of at most so many values, if there are so many windows that its many calls pay off.
-_MAX_NETWORK = 16
+_MAX_NETWORK = 32
 _MIN_NETWORK_WINDOWS = 2048
 # From so many values on, selecting is faster than sorting. torch's topk is faster still if it selects few of them.
 _MIN_SELECTION = 512
@@ -61,26 +61,27 @@ def trimmed_mean_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
     return _mean_of_ranks(planes, spec, ranks)
 
 
-def ordinal_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+def ordinal_pool(values: torch.Tensor, spec: Any) -> torch.Tensor:
     """Weighted sum of the values of each window in descending order: y = sum of w[r] * x[r].
 
     Source:
         Kumar, "Ordinal Pooling Networks: For Preserving Information over Shrinking Feature Maps", 2018.
     """
-    planes = samples.flatten(0, 1)
+    planes = values.flatten(0, 1) if spec.takes_samples else values
     # Missing values are the smallest, so that the last weights belong to them.
     windows = WindowPieces(planes, spec, -math.inf)
     # Ascending, as the sorted values.
     array = np.flip(spec.weights.array, -1)
-    ranks = frozenset(np.flatnonzero(array.reshape(-1, windows.size).any(0)).tolist())
+    ranks = np.flatnonzero(array.reshape(-1, windows.size).any(0)).tolist()
     weights = torch.tensor(array.copy(), dtype=planes.dtype, device=planes.device)
-    if weights.ndim == 2:
-        weights = weights.repeat(len(samples), 1)
+    if spec.takes_samples:
+        weights = weights.repeat(len(values), 1)
     weights = weights.view(-1, *(1,) * len(windows.out), windows.size)
     items = (weights,) if windows.counts is None else (weights, windows.counts)
     # With one rank at least, so that NaN reaches the result.
-    function = partial(_weighted_sum, ranks=ranks or frozenset({0}))
-    return windows.map(function, *items).view(*samples.shape[:2], *windows.out)
+    shared = None if spec.takes_samples else array.tolist()
+    result = windows.map(partial(_weighted_sum, ranks=frozenset(ranks or [0]), shared=shared), *items)
+    return result.view(*values.shape[: -len(windows.out)], *windows.out)
 
 
 def _mean_of_ranks(planes: torch.Tensor, spec: Any, ranks: _Ranks) -> torch.Tensor:
@@ -139,9 +140,22 @@ def _mean_of_varied_bounds(
 
 
 def _weighted_sum(
-    view: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor | None = None, *, ranks: frozenset[int]
+    view: torch.Tensor,
+    weights: torch.Tensor,
+    counts: torch.Tensor | None = None,
+    *,
+    ranks: frozenset[int],
+    shared: list[float] | None,
 ) -> torch.Tensor:
-    """Return the sum of the sorted values of windows (p, *o, *kernel) times weights; only `ranks` have weights."""
+    """Return the sum of the sorted values of windows (p, *o, *kernel) times weights.
+
+    Args:
+        view: the windows.
+        weights: (p, *o, K), in the order of ascending values.
+        counts: the number of values of each window; None if all are full. The first ranks of the others are missing.
+        ranks: those that have weights, and one at least.
+        shared: the weights, if they are the same for all windows.
+    """
     size = weights.shape[-1]
     if not _suits_network(view):
         values = _sorted(view)
@@ -150,13 +164,18 @@ def _weighted_sum(
             counted = counted & (torch.arange(size, device=view.device) >= size - counts.unsqueeze(-1))
         return _with_nan(torch.where(counted, values * weights, 0.0).sum(-1), values[..., -1])
     ordered = values_of_ranks(places(view), ranks)
-    total = torch.zeros((), dtype=view.dtype, device=view.device)
-    for rank in ranks:
+    total = torch.zeros_like(ordered[min(ranks)])
+    for rank in sorted(ranks):
+        values = ordered[rank]
+        if shared is not None and counts is None:
+            if shared[rank]:
+                total.add_(values, alpha=shared[rank])
+            continue
         counted = weights[..., rank] != 0
         if counts is not None:
             counted = counted & (counts >= size - rank)
-        total = total + torch.where(counted, ordered[rank] * weights[..., rank], 0.0)
-    return total.masked_fill(ordered[min(ranks)].isnan(), math.nan)
+        total += torch.where(counted, values * weights[..., rank], 0.0)
+    return _with_nan(total, ordered[min(ranks)])
 
 
 def _suits_network(view: torch.Tensor) -> bool:

@@ -23,21 +23,20 @@ _FRACTIONAL: dict[int, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
 }
 
 
-def stochastic_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+def stochastic_pool(values: torch.Tensor, spec: Any) -> torch.Tensor:
     """Mean of each window weighted by its values, or a value drawn with probabilities in proportion to the values.
 
     Source:
         Zeiler and Fergus, "Stochastic Pooling for Regularization of Deep Convolutional Neural Networks", 2013.
     """
-    planes = samples.flatten(0, 1).clamp(min=0)
-    windows = WindowPieces(planes, spec, 0.0)
     if spec.mode == "weighted":
-        return windows.map(_weighted_by_values).view(*samples.shape[:2], *windows.out)
-    shape = (samples.shape[1], *windows.out)
-    positions = torch.arange(math.prod(shape), device=planes.device).view(shape)
+        return WindowPieces(values.clamp(min=0), spec, 0.0).map(_weighted_by_values)
+    count, channels = values.shape[:2]
+    windows = WindowPieces(values.flatten(0, 1).clamp(min=0), spec, 0.0)
+    shape = (channels, *windows.out)
+    positions = torch.arange(math.prod(shape), device=values.device).view(shape)
     numbers = uniform(spec.seed, positions, torch.float64)
-    drawn = windows.map(_drawn, numbers.repeat(len(samples), *(1,) * len(windows.out)))
-    return drawn.view(*samples.shape[:2], *windows.out)
+    return windows.map(_drawn, numbers.repeat(count, *(1,) * len(windows.out))).view(count, *shape)
 
 
 def s3_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:

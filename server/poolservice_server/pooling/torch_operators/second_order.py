@@ -29,7 +29,7 @@ def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     vectors = samples.flatten(2)
     if spec.iterations > thresholds.SQUARE_ROOT_FLOAT32_ITERATIONS:
         sums = [part.double().sum(2, keepdim=True) for part in _parts(vectors)]
-        mean = torch.stack(sums).sum(0).div_(vectors.shape[2])
+        mean = torch.stack(sums).sum(0) / vectors.shape[2]
         matrix = _outer_products(vectors, mean).div_(vectors.shape[2])
     else:
         centered = vectors - vectors.mean(2, keepdim=True)

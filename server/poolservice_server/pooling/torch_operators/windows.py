@@ -47,7 +47,7 @@ class Windows:
         """Return the maximum of each window; NaN if it holds one."""
         if self._is_plane:
             return self._planes.flatten(1).amax(1).view(-1, *self._out)
-        if not self._planes.is_cpu or sum(self._window.kernel_size) > _MAX_VISITS:
+        if not self._planes.is_cpu or sum(self._window.kernel_size) > WINDOW_MAX_VISITS:
             return window_max(self._planes, self._window)
         # Dimension by dimension, which takes torch's kernel for CPUs several times as long.
         maxima = self._planes
@@ -79,7 +79,7 @@ class Windows:
             items = (values.reshape(-1, 1) for values in per_window)
             return function(self._planes.flatten(1), *items).sum(1).view(-1, *self._out)
         padded = self._padded(self._planes, 0.0)
-        if self._size > _MAX_VISITS and self._size * math.prod(self._out) <= _MAX_GATHERED * math.prod(self._spatial):
+        if self._is_gathered:
             items = (values.unsqueeze(-1) for values in per_window)
             computed = function(self._gathered(padded), *items)
             return self._inside(computed, self._gathered).sum(-1)
@@ -90,8 +90,84 @@ class Windows:
             computed = function(values, *per_window)
             if inside is not None:
                 computed = torch.where(next(inside), computed, 0.0)
-            total = total.add_(computed) if number else computed
+            # The first may be a view of the planes, to which nothing may be added in place.
+            total = total.add_(computed) if number > 1 else total + computed if number else computed
         return total
+
+    def weighted_sums(self, weigh: Elementwise, per_window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum over each window of value * weight, and that of the weights.
+
+        Args:
+            weigh: takes values and the items of their windows, and computes their weights elementwise: 1 for a 0.
+            per_window: one item for each window.
+        """
+        if self._is_plane:
+            values = self._planes.flatten(1)
+            weights = weigh(values, per_window.reshape(-1, 1))
+            return (values * weights).sum(1).view(-1, *self._out), weights.sum(1).view(-1, *self._out)
+        padded = self._padded(self._planes, 0.0)
+        if self._is_gathered:
+            values = self._gathered(padded)
+            weights = weigh(values, per_window.unsqueeze(-1))
+            sums, total = (values * weights).sum(-1), weights.sum(-1)
+        else:
+            visits = self._visits(padded)
+            first = next(visits)
+            total = weigh(first, per_window)
+            sums = first * total
+            for values in visits:
+                weights = weigh(values, per_window)
+                total.add_(weights)
+                sums.addcmul_(values, weights)
+        # Each position in the padding has the weight 1.
+        return sums, total if self._all_full else total.sub_(self._size - self.count)
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum over each window of values (P, *spatial), one dimension after the other, as a new tensor."""
+        if self._is_plane:
+            return values.flatten(1).sum(1).view(-1, *self._out)
+        for dimension in range(len(self._spatial)):
+            values = added(self.parts(values, dimension, 0.0))
+        return values.clone() if self._size == 1 else values
+
+    def parts(self, values: torch.Tensor, dimension: int, fill: float) -> list[torch.Tensor]:
+        """Return for each position of a window along a dimension the values there, with `fill` outside of the plane.
+
+        The dimensions before this one must have been pooled already, so that the values are (P, *out, *spatial).
+        """
+        kernel_size, strides, paddings, dilations, _ = self._window
+        padding, stride, out = paddings[dimension], strides[dimension], self._out[dimension]
+        beyond = (out - 1) * stride + self._extents[dimension] - padding - self._spatial[dimension]
+        if padding or beyond > 0:
+            behind = [0] * 2 * (len(self._spatial) - dimension - 1)
+            values = F.pad(values, [*behind, padding, max(0, beyond)], value=fill)
+        starts = range(0, dilations[dimension] * kernel_size[dimension], dilations[dimension])
+        span = (out - 1) * stride + 1
+        axis = dimension + 1
+        return [
+            values.narrow(axis, start, span)[(slice(None),) * axis + (slice(None, None, stride),)] for start in starts
+        ]
+
+    @property
+    def _is_gathered(self) -> bool:
+        """Whether sums gather the values of all windows, instead of visiting position by position."""
+        many = self._size > WINDOW_MAX_VISITS
+        return many and self._size * math.prod(self._out) <= WINDOW_MAX_GATHERED * math.prod(self._spatial)
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether there is one window, which covers the plane."""
+        return self._is_plane
+
+    @property
+    def scale(self) -> float:
+        """A power of 2. Sums over a window of values divided by it do not overflow, and no digit is lost."""
+        return 2.0 ** math.ceil(math.log2(self._size))
+
+    @property
+    def divisor(self) -> torch.Tensor | int:
+        """The number of values in each window: one number if all windows lie in the plane, else (1, *out)."""
+        return self._size if self._all_full else self.count
 
     def convolved(self, weights: torch.Tensor) -> torch.Tensor:
         """Return the sum over each window of its values times their weights, (P, K); K is the positions in a window.
@@ -185,6 +261,11 @@ class Windows:
         return computed if self._all_full else torch.where(view(self._mask), computed, 0.0)
 
 
-def _every(planes: torch.Tensor, dim: int, start: int, stride: int, count: int) -> torch.Tensor:
-    """Return so many places along a dimension, from a start on."""
-    return planes[(*(slice(None),) * dim, slice(start, start + (count - 1) * stride + 1, stride))]
+def added(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of tensors of one shape."""
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total.add_(part)
+    return total
