@@ -86,7 +86,10 @@ def test_an_image_can_be_sent_at_a_rate(bench: Command, photograph: Path) -> Non
 
 
 def test_a_sweep_measures_rates_up_to_above_the_capacity(bench: Command) -> None:
-    done = bench(*SMALL, "--sweep", "--duration", 0.2, "--warm-up", 0, "--max-outstanding", 64, "--json")
+    # With a limit of its own, because on a busy machine no call may be complete at the lowest rate, and the default limit
+    # is ten times the median there.
+    flags = ("--duration", 0.2, "--warm-up", 0, "--max-outstanding", 64, "--p99", 1000)
+    done = bench(*SMALL, "--sweep", *flags, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["capacity"]["concurrency"] == 32
@@ -96,7 +99,7 @@ def test_a_sweep_measures_rates_up_to_above_the_capacity(bench: Command) -> None
     assert rates[0] == pytest.approx(capacity * 0.1, rel=0.05)
     assert rates[-1] == pytest.approx(capacity * 1.2, rel=0.05)
     assert report["knee"]["calls_per_second"] in [*rates, None]
-    assert report["knee"]["p99_limit_ms"] == pytest.approx(10 * report["rows"][0]["latency_ms"]["p50"])
+    assert report["knee"]["p99_limit_ms"] == 1000
 
 
 def test_refusals_are_counted_and_are_no_failure(start_server: Callable[..., Service], offline: Command) -> None:
