@@ -1657,7 +1657,7 @@ global___SpatialPyramidPool = SpatialPyramidPool
 
 @typing.final
 class Mac(google.protobuf.message.Message):
-    """Maximum of each channel, as a vector of length 1: (C, *) gives (C,), and (N, C, *) gives (N, C). Integer input gives
+    """Maximum of each channel, as a unit vector: (C, *) gives (C,), and (N, C, *) gives (N, C). Integer input gives
     float32.
     Source: Razavian, Sullivan, Carlsson and Maki, "Visual Instance Retrieval with Deep Convolutional Networks", 2014.
     """
@@ -1672,7 +1672,7 @@ global___Mac = Mac
 
 @typing.final
 class Rmac(google.protobuf.message.Message):
-    """Sum of the maxima of a grid of square regions, each a vector of length 1, as a vector of length 1: (C, H, W) gives
+    """Sum of the maxima of a grid of square regions, each normalized to a unit vector, as a unit vector: (C, H, W) gives
     (C,), and (N, C, H, W) gives (N, C). Only for spatial_dims = 2. Integer input gives float32.
     Source: Tolias, Sicre and Jegou, "Particular object retrieval with integral max-pooling of CNN activations", 2016.
     """
@@ -1695,7 +1695,7 @@ global___Rmac = Rmac
 
 @typing.final
 class Spoc(google.protobuf.message.Message):
-    """Sum of each channel, as a vector of length 1: (C, *) gives (C,), and (N, C, *) gives (N, C). Integer input gives
+    """Sum of each channel, as a unit vector: (C, *) gives (C,), and (N, C, *) gives (N, C). Integer input gives
     float32.
     Source: Babenko and Lempitsky, "Aggregating Deep Convolutional Features for Image Retrieval", 2015.
     """
@@ -1716,7 +1716,7 @@ global___Spoc = Spoc
 
 @typing.final
 class Crow(google.protobuf.message.Message):
-    """Sum of each channel with a weight for each position and each channel, as a vector of length 1: (C, *) gives (C,), and
+    """Sum of each channel with a weight for each position and each channel, as a unit vector: (C, *) gives (C,), and
     (N, C, *) gives (N, C). Integer input gives float32.
     Source: Kalantidis, Mellina and Osindero, "Cross-dimensional Weighting for Aggregated Deep Convolutional Features",
     2016.
@@ -1747,7 +1747,7 @@ global___Crow = Crow
 
 @typing.final
 class Scda(google.protobuf.message.Message):
-    """Mean and maximum of each channel over the largest connected region of high activation, as a vector of length 1: (C,
+    """Mean and maximum of each channel over the largest connected region of high activation, as a unit vector: (C,
     H, W) gives (2 C,), and (N, C, H, W) gives (N, 2 C). Only for spatial_dims = 2. Integer input gives float32.
     Source: Wei, Luo, Wu and Zhou, "Selective Convolutional Descriptor Aggregation for Fine-Grained Image Retrieval",
     2017.
@@ -2214,7 +2214,7 @@ class MaskedAvgPool(google.protobuf.message.Message):
 
     @property
     def lengths(self) -> global___Tensor:
-        """For one dimension: the number of values that count, of type integer: () for each sample, or (N). Instead of a mask."""
+        """For one dimension: the number of values that count, of type integer, instead of a mask: () for each sample, or (N,)."""
 
     @property
     def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -2715,23 +2715,23 @@ class PoolSpec(google.protobuf.message.Message):
 
     @property
     def mac(self) -> global___Mac:
-        """Maximum of each channel, as a vector of length 1."""
+        """Maximum of each channel, as a unit vector."""
 
     @property
     def rmac(self) -> global___Rmac:
-        """Sum of the maxima of a grid of square regions, as a vector of length 1."""
+        """Sum of the maxima of a grid of square regions, as a unit vector."""
 
     @property
     def spoc(self) -> global___Spoc:
-        """Sum of each channel, as a vector of length 1."""
+        """Sum of each channel, as a unit vector."""
 
     @property
     def crow(self) -> global___Crow:
-        """Weighted sum of each channel, as a vector of length 1."""
+        """Weighted sum of each channel, as a unit vector."""
 
     @property
     def scda(self) -> global___Scda:
-        """Mean and maximum of each channel over the largest region of high activation, as a vector of length 1."""
+        """Mean and maximum of each channel over the largest region of high activation, as a unit vector."""
 
     @property
     def strip_pool(self) -> global___StripPool:
