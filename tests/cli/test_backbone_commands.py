@@ -250,7 +250,7 @@ def test_explain_draws_a_tensor(backbone_command: Command, tmp_path: Path) -> No
     assert wrong.stderr.startswith("poolservice: x.npy: ")
 
 
-def test_the_gallery_draws_the_layers_on_the_feature_map_of_a_backbone(
+def test_the_gallery_applies_the_layers_to_the_feature_map_of_a_backbone(
     backbone_command: Command, images: list[str], tmp_path: Path
 ) -> None:
     done = backbone_command("gallery", images[0], "--backbone", NAME, "--tap", "features", "-o", "sheet.png", "--json")

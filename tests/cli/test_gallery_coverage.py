@@ -1,6 +1,7 @@
 """Which layers a gallery shows: those of the server, of two dimensions, with the pool heads that fit."""
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.layers.head_folders import HEADS
 from poolservice.specs import LAYERS, PoolHead2d, PoolSpec, Sequential2d
 from poolservice_client import AsyncPoolClient, HeadInfo, OperatorInfo, PoolClient, ServerInfo
 from poolservice_client._cli.gallery_run import coverage, pool_all
-from poolservice_client._cli.gallery_sheet import Group, Picture, draw
+from poolservice_client._cli.gallery_sheet import Group, Result, draw
 from poolservice_client._cli.gallery_table import GALLERY, Sample, Unpooling, of_head
 from poolservice_server.testing import Service
 
@@ -101,6 +102,17 @@ def test_a_damaged_photograph_is_refused_in_a_sentence(command: Command, tmp_pat
     assert done.stderr.startswith("poolservice: damaged: not an image that can be read")
 
 
+def test_a_huge_photograph_is_refused_by_the_server_without_a_warning_of_pillow(
+    command: Command, tmp_path: Path
+) -> None:
+    size = struct.pack("<HH", 12000, 9000)
+    frame = b"," + bytes(4) + size + b"\x00\x02\x01\x00\x00"
+    (tmp_path / "huge.gif").write_bytes(b"GIF89a" + size + b"\x80\x00\x00" + bytes(6) + frame + b";")
+    done = command("gallery", "huge.gif", "-o", "sheet.png")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "12000" in done.stderr
+
+
 def test_without_a_server_the_gallery_says_so(offline: Command, unused_address: str, tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
     done = offline("gallery", "photo.png", "-o", "sheet.png", "--timeout", 2, "--address", unused_address)
@@ -110,8 +122,8 @@ def test_without_a_server_the_gallery_says_so(offline: Command, unused_address: 
 
 def test_long_captions_and_reasons_do_not_leave_their_tile() -> None:
     name = "x" * 400
-    sheet = draw(name, [Group("Group", [Picture(name, name), Picture("", "")])], [name])
-    assert sheet.width == draw("", [Group("", [Picture("", "")])], []).width
+    sheet = draw(name, [Group("Group", [Result(name, name), Result("", "")])], [name])
+    assert sheet.width == draw("", [Group("", [Result("", "")])], []).width
     assert sheet.height < 1000
 
 

@@ -65,7 +65,7 @@ def test_only_layers_that_exist_are_suggested(family: str) -> None:
     assert suggestions == [f"{family}{dims}d" for dims in FAMILIES[family]]
 
 
-def test_an_unknown_name_is_told_all_families() -> None:
+def test_the_error_for_an_unknown_name_lists_all_families() -> None:
     message = _error("zzz")
     assert message.startswith("there is no operator 'zzz'; choose one of ")
     assert set(FAMILIES) <= set(message.replace(",", " ").split())

@@ -4,6 +4,7 @@ import asyncio
 import io
 import itertools
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,11 +41,11 @@ def gallery(
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Draw all layers on one photograph.
+    """Draw the results of all layers for one photograph.
 
     The photograph is reduced to at most 384 pixels per side. With --backbone, the layers pool the feature map that this
-    network computes from the photograph. A layer that is not defined for the input has the server's reason instead of a
-    result. Layers of two dimensions are shown.
+    network computes from the photograph. The sheet shows the layers for two dimensions. If a layer is not defined for
+    the input, the sheet gives the server's reason.
     """
     backbone_choice.check(backbone, tap, None)
     if output.suffix.lower() != ".png":
@@ -71,7 +72,7 @@ def gallery(
 async def _pool(
     client: AsyncPoolClient, name: str, photo: bytes, backbone: str | None, tap: str | None
 ) -> tuple[list[Shown], Coverage, "np.ndarray[Any, Any]"]:
-    """Return the results, which operators they show, and what was pooled: (C, H, W)."""
+    """Return the results, their coverage, and the input of the layers, (C, H, W)."""
     async with client:
         info = await client.server_info()
         if backbone is None:
@@ -89,7 +90,8 @@ async def _pool(
 def _reduced_size(name: str, photo: bytes) -> tuple[int, int]:
     """Return the height and width of the upright photograph, reduced to the size of the gallery.
 
-    Only the header is read here: the server decodes the pixels, as it does for every other command.
+    The size and the orientation alone come from Pillow. The server decodes the pixels that are pooled, as it does for
+    every other command, and limits their number.
 
     Raises:
         CommandError: Pillow does not know the format, or the header is damaged.
@@ -97,12 +99,17 @@ def _reduced_size(name: str, photo: bytes) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(photo)) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(photo))
+        with image:
             width, height = image.size
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
                 width, height = height, width
-    except Exception as error:  # noqa: BLE001 - Pillow raises exceptions of many types for damaged headers
-        raise CommandError(f"{name}: not an image that can be read: {type(error).__name__}") from None
+    # For damaged headers and EXIF data, Pillow raises exceptions of many types, such as OSError, SyntaxError and
+    # struct.error. Their texts name Pillow's buffer instead of the file, so the message has the type alone.
+    except Exception as error:
+        raise CommandError(f"{name}: not an image that can be read: {type(error).__name__}") from error
     scale = min(1.0, _PHOTO_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -112,17 +119,17 @@ def _save(
 ) -> None:
     from poolservice_client._cli import gallery_sheet, gallery_tiles
 
-    def picture(caption: str, values: "np.ndarray[Any, Any]") -> gallery_sheet.Picture:
-        return gallery_sheet.Picture(caption, gallery_tiles.draw(values, len(pixels), colored=colored))
+    def result(caption: str, values: "np.ndarray[Any, Any]") -> gallery_sheet.Result:
+        return gallery_sheet.Result(caption, gallery_tiles.draw(values, len(pixels), colored=colored))
 
-    groups = [gallery_sheet.Group("Input", [picture("the photograph" if colored else "the feature map", pixels)])]
+    groups = [gallery_sheet.Group("Input", [result("the photograph" if colored else "the feature map", pixels)])]
     groups += [
         gallery_sheet.Group(
             heading,
             [
-                gallery_sheet.Picture(escape(one.caption), escape(one.reason))
+                gallery_sheet.Result(escape(one.caption), escape(one.reason))
                 if one.values is None
-                else picture(escape(one.caption), one.values)
+                else result(escape(one.caption), one.values)
                 for one in members
             ],
         )

@@ -12,7 +12,7 @@ from poolservice_client import AsyncPoolClient, InvalidRequest, ServerInfo
 from poolservice_client._cli import sdk_errors
 from poolservice_client._cli.gallery_table import GALLERY, Example, Sample, Unpooling, of_head
 
-# Calls in flight.
+# The number of calls in flight at a time.
 _CONCURRENCY = 8
 _NO_HEAD = "no pool head of this server takes {} channels of {} x {}"
 
@@ -63,17 +63,17 @@ def coverage(info: ServerInfo) -> Coverage:
 async def pool_all(
     client: AsyncPoolClient, x: "np.ndarray[Any, Any]", sample: Sample, operators: Sequence[str]
 ) -> list[Shown]:
-    """Return what the examples of the operators make of `x`, (C, H, W), in their order.
+    """Return the results of the operators' examples for `x`, (C, H, W), in their order.
 
     A layer that is not defined for the sample, or that the server refuses, has a reason instead of a result.
 
     Raises:
         PoolError: the server does not respond, or fails.
     """
-    turns = asyncio.Semaphore(_CONCURRENCY)
+    slots = asyncio.Semaphore(_CONCURRENCY)
 
     async def pool(operator: str, example: Example) -> Shown:
-        async with turns:
+        async with slots:
             return await _pool(client, x, sample, operator, example)
 
     calls = []

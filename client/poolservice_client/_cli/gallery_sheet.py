@@ -21,8 +21,8 @@ _REASON = (250, 240, 240)
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-class Picture(NamedTuple):
-    """One result of the sheet, or the reason why there is none.
+class Result(NamedTuple):
+    """The result of a layer, or the reason why there is none.
 
     Attributes:
         caption: the layer with its parameters.
@@ -37,7 +37,7 @@ class Group(NamedTuple):
     """The results under one heading."""
 
     heading: str
-    pictures: Sequence[Picture]
+    results: Sequence[Result]
 
 
 class _Cell(NamedTuple):
@@ -58,9 +58,9 @@ def draw(title: str, groups: Sequence[Group], footers: Sequence[str]) -> Image.I
     font = ImageFont.load_default(_CAPTION_SIZE)
     headings, titles = ImageFont.load_default(_HEADING_SIZE), ImageFont.load_default(_TITLE_SIZE)
     rows = [
-        (group.heading if start == 0 else "", [_cell(one, font) for one in group.pictures[start : start + _COLUMNS]])
+        (group.heading if start == 0 else "", [_cell(one, font) for one in group.results[start : start + _COLUMNS]])
         for group in groups
-        for start in range(0, len(group.pictures), _COLUMNS)
+        for start in range(0, len(group.results), _COLUMNS)
     ]
     paragraphs = [_wrapped(footer, font, width - 2 * _MARGIN) for footer in footers]
     height = 2 * _MARGIN + 2 * _TITLE_SIZE + sum(_row_height(*row) for row in rows)
@@ -82,11 +82,11 @@ def draw(title: str, groups: Sequence[Group], footers: Sequence[str]) -> Image.I
     return sheet
 
 
-def _cell(picture: Picture, font: _Font) -> _Cell:
-    caption = _wrapped(picture.caption, font, TILE, _MAX_CAPTION_LINES)
-    if isinstance(picture.content, Tile):
-        return _Cell(picture.content.image, caption, _wrapped(picture.content.note, font, TILE, 2))
-    lines = _wrapped(picture.content, font, TILE - 12, (TILE - 12) // _LINE)
+def _cell(result: Result, font: _Font) -> _Cell:
+    caption = _wrapped(result.caption, font, TILE, _MAX_CAPTION_LINES)
+    if isinstance(result.content, Tile):
+        return _Cell(result.content.image, caption, _wrapped(result.content.note, font, TILE, 2))
+    lines = _wrapped(result.content, font, TILE - 12, (TILE - 12) // _LINE)
     image = Image.new("RGB", (TILE, len(lines) * _LINE + 12), _REASON)
     _write(ImageDraw.Draw(image), (6, 6), lines, _RED, font)
     return _Cell(image, caption, [])

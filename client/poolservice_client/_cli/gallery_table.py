@@ -1,4 +1,9 @@
-"""The table of the gallery: for each operator its group, and the layers that show it."""
+"""The table of the gallery: for each operator its group, and the layers that show it.
+
+A rule can derive neither the groups nor the examples. Specs and GetServerInfo have no groups, and the client is
+installed without `server/LAYERS.md`. An example needs parameters that make its result visible, and these depend on the
+size of the sample. Boxes, masks, weights and indices have no defaults. A test fails if an operator has no row.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +18,7 @@ from poolservice_client._server_info import HeadInfo
 
 
 class Sample(NamedTuple):
-    """What the layers of the gallery pool: the pixels of a photograph, or a feature map.
+    """The input of the layers: the pixels of a photograph, or a feature map.
 
     Attributes:
         channels: the number of channels.
@@ -29,7 +34,7 @@ class Sample(NamedTuple):
 
     @property
     def kernel(self) -> int:
-        """The side of the windows, so that a result of about 64 by 64 windows is left of a large sample."""
+        """The side of the windows. The longer side of a large sample has about 64 windows."""
         return max(2, round(max(self.height, self.width) / 64))
 
     @property
@@ -69,7 +74,7 @@ class Sample(NamedTuple):
 
 
 class Unpooling(NamedTuple):
-    """A layer that pools what another one returned.
+    """A layer that pools the result of another layer.
 
     Attributes:
         first: the layer that is applied to the sample.
@@ -141,7 +146,7 @@ def _bin_count(sample: Sample) -> int:
 
 
 def _max_unpooling(sample: Sample) -> Unpooling:
-    # Of larger windows, hardly a value would be left that is not 0.
+    # With larger windows, nearly all values of the result would be 0.
     return Unpooling(
         layers.MaxPool2d(2, return_indices=True),
         lambda indices: layers.MaxUnpool2d(indices, 2, output_size=sample.size),

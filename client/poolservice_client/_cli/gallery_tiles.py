@@ -13,11 +13,11 @@ _BARS_HEIGHT = 72
 _LEAST_SIDE = 24
 _GAP = 4
 _PAPER = (255, 255, 255)
-# What is drawn for NaN and infinity, such as the maximum of a window without values.
+# The color of NaN and infinity, such as the maximum of a window without values.
 _NOT_FINITE = (214, 214, 214)
 _BAR = (63, 114, 175)
 _AXIS = (90, 90, 90)
-# Of the colors of an image, if a vector has a value for each.
+# The bars of a vector that has a value for each color of the photograph.
 _RGB = ((209, 73, 91), (76, 159, 112), (63, 114, 175))
 # Colors from the lowest to the highest value, at equal distances: dark blue, green, yellow.
 _COLOR_MAP = np.array(
@@ -104,8 +104,8 @@ def _colors(planes: Values, low: float, high: float) -> Image.Image:
 
 def _in_a_row(images: list[Image.Image]) -> Image.Image:
     """Return images of the same size beside each other, scaled to a tile."""
-    room = (TILE - _GAP * (len(images) - 1)) // len(images)
-    scaled = [fit(image, max(1, room)) for image in images]
+    available = (TILE - _GAP * (len(images) - 1)) // len(images)
+    scaled = [fit(image, max(1, available)) for image in images]
     width = sum(image.width for image in scaled) + _GAP * (len(scaled) - 1)
     row = Image.new("RGB", (width, scaled[0].height), _PAPER)
     left = 0

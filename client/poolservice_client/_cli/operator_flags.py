@@ -61,7 +61,7 @@ _FLAGS: dict[str, Any] = {
     "divisor_override": _option(int | None, "Divide the sum by this. Default: the window's size."),
     "norm_type": _option(float | None, "The power p of lp."),
     "output_size": _size("10, or 10xnone, where none keeps the input's size."),
-    "alpha": _option(float | None, "alpha of mixed, the maximum's share, of alpha_softmax and of crow."),
+    "alpha": _option(float | None, "The maximum's share in mixed; alpha of alpha_softmax and crow."),
 }
 
 

@@ -19,7 +19,7 @@ from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.operator_names import SEQUENTIAL, layer_of, name_of, unknown_operator
 from poolservice_client._cli.parameter_text import example_of, parameters_of, value_of
 
-# The + between two layers. A + in a number, 1e+5, or in the name of a file is none.
+# The + between two layers. A + in a number, 1e+5, or in the name of a file joins no layers.
 _PLUS = re.compile(r"\+(?=\s*[a-zA-Z][\w\s-]*(?:[:+]|$))")
 
 

@@ -31,7 +31,7 @@ def describe_wrong_spec(value: object) -> str:
 
 
 def _key(name: str) -> str:
-    """Return what the forms of a name share, max2d for max_pool2d and MaxPool2d, so that max2d is not MAC2d."""
+    """Return the key that all forms of a layer's name share: max2d for max_pool2d and MaxPool2d, but not for MAC2d."""
     return re.sub(r"[\s_-]|pool", "", name.lower())
 
 
