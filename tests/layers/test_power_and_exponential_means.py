@@ -181,6 +181,12 @@ def test_power_means_neither_overflow_nor_lose_values(p: float, window: Any) -> 
         np.testing.assert_allclose(pooled(spec, samples), expected(spec, samples, reference), 1e-5)
 
 
+def test_one_window_that_reaches_into_the_padding_is_not_the_plane() -> None:
+    # The window is as large as the plane, but starts one value before it.
+    mean = pooled(GeMPool1d(1.0, kernel_size=4, stride=10, padding=1), np.array([[[1, 2, 3, 9]]], np.float32))
+    assert mean.tolist() == [[[2.0]]]
+
+
 def test_gem_of_a_window_without_positive_values_is_eps() -> None:
     samples = -np.ones((1, 1, 4, 4), np.float32)
     np.testing.assert_allclose(pooled(GeMPool2d(), samples), 1e-6, 1e-5)

@@ -29,7 +29,9 @@ class Windows:
         self._spatial = tuple(planes.shape[1:])
         self._window = spec.window_in(self._spatial)
         self._out = window_grid(self._window, self._spatial)
-        self._is_plane = self._window.kernel_size == self._spatial and math.prod(self._out) == 1
+        self._is_plane = (
+            self._window.kernel_size == self._spatial and math.prod(self._out) == 1 and not any(self._window.padding)
+        )
         self._size = math.prod(self._window.kernel_size)
 
     @cached_property
