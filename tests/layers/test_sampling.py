@@ -274,3 +274,15 @@ def test_fractional_pooling_refuses_sizes_that_float32_does_not_hold() -> None:
     with pytest.raises(InvalidRequest, match="takes no dimension of more than 16777216") as error:
         output_shape(FractionalMaxPool2d(2, 2), (1, 2**24 + 1, 4))
     assert error.value.field == "tensor.shape"
+
+
+@pytest.mark.parametrize("kernel_size", [2, None])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_weighted_stochastic_pooling_neither_overflows_nor_loses_values(kernel_size: int | None, scale: float) -> None:
+    sample = np.zeros((2, 6), np.float32)
+    sample[0] = np.array([0, 0, 3, 1, -2, 2], np.float32) * np.float32(scale)
+    spec = StochasticPool1d(kernel_size)
+    expected: list[list[float]] = (
+        [[0.0, 2.5 * scale, 2 * scale], [0.0] * 3] if kernel_size else [[14 / 6 * scale], [0.0]]
+    )
+    np.testing.assert_allclose(pooled(spec, sample), expected, rtol=1e-5)

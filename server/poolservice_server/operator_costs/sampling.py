@@ -10,7 +10,11 @@ from poolservice_server.operator_costs.order_statistics import PIECE, per_sorted
 def stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of StochasticPool."""
     if spec.mode == "weighted":
-        return per_sorted_value(lambda _spec, _size: 3.5, whole=2.0, others=1.2)(spec, sample)
+        steps, floats = per_sorted_value(lambda _spec, _size: 2.0, whole=2.0, others=1.2)(spec, sample)
+        window = spec.window_in(sample.spatial)
+        # The sums of windows go dimension by dimension, and leave this much of the first one.
+        left = 0.0 if window.kernel_size == sample.spatial else sample.values / window.stride[0]
+        return steps, floats + 2 * left
     steps, floats = per_sorted_value(lambda _spec, _size: 10, whole=6.0, others=1.0)(spec, sample)
     # The numbers that decide, as float64, and the pieces with their weights as int64.
     return steps, floats + 8.0 * sample.results + 5.0 * PIECE

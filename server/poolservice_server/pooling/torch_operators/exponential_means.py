@@ -1,5 +1,6 @@
 """Means and logarithms of means of exponentials of the values in each window."""
 
+import math
 from typing import Any
 
 import torch
@@ -64,6 +65,11 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
     windows = Windows(planes, spec)
     largest = largest_magnitude(planes)
     if largest <= _LARGEST_VALUE and largest * _extent(alpha)[1] <= _LARGEST_EXPONENT[planes.dtype]:
+        spread = 2 * largest * _extent(alpha)[1] + math.log(planes[0].numel())
+        if windows.is_plane and spread <= -math.log(torch.finfo(planes.dtype).tiny):
+            # No weight is below the least normal number. torch's softmax is faster than its exponential function.
+            exponents = planes if isinstance(alpha, float) and alpha == 1 else planes * alpha
+            return windows.total(exponents.flatten(1).softmax(1).mul_(planes.flatten(1)))
         exponentials = _exponentials(planes, alpha)
         weights = windows.total(exponentials)
         return windows.total(exponentials.mul_(planes)).div_(weights)
@@ -85,12 +91,16 @@ def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     if largest * least_r > 1:
         return _log_of_large_mean(windows, planes, r, moderate=largest * largest_r <= limit)
     # exp(r * x) - 1 keeps the digits of small values, for which exp(r * x) is close to 1.
-    means = windows.total((planes * r).clamp_(-limit, limit).expm1_()).div_(windows.divisor)
+    moderate = largest * largest_r <= limit
+    exponents = planes if isinstance(r, float) and r == 1 else planes * r
+    minus_one = exponents.expm1() if moderate else exponents.clamp(-limit, limit).expm1_()
+    means = windows.total(minus_one).div_(windows.divisor)
+    lowest, highest = torch.aminmax(means)
+    if lowest.item() >= -0.9 and highest.item() <= 10:
+        return means.log1p_().div_(r)
     is_small = (means >= -0.9) & (means <= 10)
     logarithms = means.log1p_().div_(r)
-    if bool(is_small.all()):
-        return logarithms
-    large = _log_of_large_mean(windows, planes, r, moderate=largest * largest_r <= limit)
+    large = _log_of_large_mean(windows, planes, r, moderate=moderate)
     return torch.where(is_small, logarithms, large)
 
 

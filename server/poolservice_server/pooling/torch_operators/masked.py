@@ -1,5 +1,6 @@
 """Operators that pool windows of which only some values count."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,26 @@ _LEAST_SUM, _LARGEST_SUM = 1e-30, 1e30
 def masked_avg_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Mean of each window, weighted by a mask: y = (sum of w * x) / (sum of w)."""
     weights = _weights(samples, spec)
-    weight = _window_sum(weights, spec)
-    total = _window_sum(samples * weights, spec)
-    if not bool(torch.isfinite(total).all()):
+    windows = Windows(samples.flatten(0, 1), spec)
+    weight = _window_sum(windows, weights)
+    total = _window_sum(windows, samples * weights)
+    if not math.isfinite(total.sum().item()) and not bool(torch.isfinite(total).all()):
         # A NaN or an infinity of weight 0 does not count.
-        total = _window_sum(torch.where(weights > 0, samples * weights, 0), spec)
-    return torch.where(weight > 0, total / weight, 0)
+        total = _window_sum(windows, torch.where(weights > 0, samples * weights, 0))
+    return total.div_(weight.masked_fill_(weight == 0, torch.inf))
 
 
 def masked_max_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Maximum of each window where a mask is above 0."""
     left_out = _weights(samples, spec) == 0
-    maximum = _window_max(samples.masked_fill(left_out, lowest(samples.dtype)), spec)
-    return maximum.masked_fill(_window_max(left_out.logical_not().to(torch.float32), spec) == 0, 0)
+    if samples.is_floating_point():
+        # Adding -inf takes a fraction of the time of masked_fill. Adding -0 changes no value, nor the sign of a zero.
+        offsets = torch.full_like(left_out, -0.0, dtype=samples.dtype).masked_fill_(left_out, -torch.inf)
+        maximum = _window_max(samples + offsets, spec)
+    if not samples.is_floating_point() or math.isnan(maximum.sum().item()):
+        # A NaN or an infinity that is left out does not count.
+        maximum = _window_max(samples.masked_fill(left_out, lowest(samples.dtype)), spec)
+    return maximum.masked_fill_(_window_max(left_out.logical_not().to(torch.float32), spec) == 0, 0)
 
 
 def masked_gem_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -39,11 +47,15 @@ def masked_gem_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018.
     """
     weights = _weights(samples, spec)
-    weight = _window_sum(weights, spec)
-    total = _window_sum(samples.clamp_min(spec.eps).pow_(spec.p).mul_(weights), spec)
-    is_exact = ((total > _LEAST_SUM) & (total < _LARGEST_SUM)) | ((weight == 0) & (total == 0))
-    if bool(is_exact.all()):
-        return torch.where(weight > 0, (total / weight).pow_(1 / spec.p), 0)
+    windows = Windows(samples.flatten(0, 1), spec)
+    weight = _window_sum(windows, weights)
+    total = _window_sum(windows, samples.clamp_min(spec.eps).pow_(spec.p).mul_(weights))
+    least, largest = (extreme.item() for extreme in torch.aminmax(total))
+    if largest < _LARGEST_SUM:
+        if least > _LEAST_SUM:
+            return total.div_(weight).pow_(1 / spec.p)
+        if bool(((total > _LEAST_SUM) | ((weight == 0) & (total == 0))).all()):
+            return total.div_(weight.masked_fill_(weight == 0, torch.inf)).pow_(1 / spec.p)
     values = samples.clamp_min(spec.eps).mul_(weights.pow(1 / spec.p)).masked_fill_(weights == 0, 0)
     windows = Windows(values.flatten(0, 1), spec)
     maximum = windows.max()
@@ -72,9 +84,9 @@ def _weights(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     return tensor.to(samples.device).unsqueeze(1)
 
 
-def _window_sum(values: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Return the sum of each window, (N, C, *out)."""
-    return _of_samples(Windows(values.flatten(0, 1), spec).total(values.flatten(0, 1)), values)
+def _window_sum(windows: Windows, values: torch.Tensor) -> torch.Tensor:
+    """Return the sum over each window of values (1 or N, 1 or C, *spatial): (1 or N, 1 or C, *out)."""
+    return _of_samples(windows.total(values.flatten(0, 1)), values)
 
 
 def _window_max(values: torch.Tensor, spec: Any) -> torch.Tensor:

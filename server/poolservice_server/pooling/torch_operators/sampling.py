@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from poolservice_server.pooling.torch_operators.extremes import through_floats
+from poolservice_server.pooling.torch_operators.power_means import SUMS_IN_RANGE
 from poolservice_server.pooling.torch_operators.random_numbers import hashed, uniform
 from poolservice_server.pooling.torch_operators.window_pieces import WindowPieces, gathered, places
+from poolservice_server.pooling.torch_operators.windows import Windows
 
 # The weight of a window's largest value, as an integer. Sums of integers are exact, so all devices draw alike.
 _LARGEST_WEIGHT = 2.0**32
@@ -30,7 +32,7 @@ def stochastic_pool(values: torch.Tensor, spec: Any) -> torch.Tensor:
         Zeiler and Fergus, "Stochastic Pooling for Regularization of Deep Convolutional Neural Networks", 2013.
     """
     if spec.mode == "weighted":
-        return WindowPieces(values.clamp(min=0), spec, 0.0).map(_weighted_by_values)
+        return _mean_weighted_by_values(values, spec)
     count, channels = values.shape[:2]
     windows = WindowPieces(values.flatten(0, 1).clamp(min=0), spec, 0.0)
     shape = (channels, *windows.out)
@@ -70,6 +72,23 @@ def fractional_max_pool(samples: torch.Tensor, spec: Any) -> Any:
     pool = _FRACTIONAL[spec.spatial_dims]
     values, indices = through_floats(samples, lambda floats: pool(floats, *sizes, numbers.to(floats.dtype)))
     return (values, indices) if spec.return_indices else values
+
+
+def _mean_weighted_by_values(planes: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Return the sum of a^2 / sum of a over windows, where a are the values of planes, but 0 instead of negative ones.
+
+    A window whose sum of squares would overflow or vanish is divided by its maximum first.
+    """
+    windows = Windows(planes, spec)
+    weights = planes.clamp(min=0)
+    total, squares = windows.total(weights), windows.total(weights.square_())
+    lowest, highest = (extreme.item() for extreme in torch.aminmax(squares))
+    low, high = SUMS_IN_RANGE[planes.dtype]
+    if low <= lowest and highest <= high:
+        return squares.div_(total)
+    if highest <= high and bool(((squares >= low) | (total == 0)).all()):
+        return squares.div_(_divisor(total))
+    return WindowPieces(planes.clamp(min=0), spec, 0.0).map(_weighted_by_values)
 
 
 def _weighted_by_values(view: torch.Tensor) -> torch.Tensor:
