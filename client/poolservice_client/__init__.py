@@ -16,7 +16,7 @@ decodes the response. `_map` pools many inputs, and `_cli` is the command line.
 from poolservice import __version__
 from poolservice.specs import PoolSpec
 from poolservice.specs import layers as _layers
-from poolservice.specs.layers import *  # noqa: F403 - the layers that `layers` lists
+from poolservice.specs.layers import *  # noqa: F403 - `layers` has the one list that the SDK and the specs export
 from poolservice_client._backbone_info import BackboneInfo, BackboneOutputInfo, PreprocessingInfo
 from poolservice_client._clients.aio import AsyncPoolClient
 from poolservice_client._clients.blocking import PoolClient

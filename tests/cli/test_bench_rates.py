@@ -86,8 +86,7 @@ def test_an_image_can_be_sent_at_a_rate(bench: Command, photograph: Path) -> Non
 
 
 def test_a_sweep_measures_rates_up_to_above_the_capacity(bench: Command) -> None:
-    # With a limit of its own, because on a busy machine no call may be complete at the lowest rate, and the default limit
-    # is ten times the median there.
+    # The default limit is ten times the median at the lowest rate, where on a busy machine no call may be complete.
     flags = ("--duration", 0.2, "--warm-up", 0, "--max-outstanding", 64, "--p99", 1000)
     done = bench(*SMALL, "--sweep", *flags, "--json")
     assert done.returncode == 0, done.stderr

@@ -4,19 +4,11 @@ The constructors reject parameters that are wrong for every input, with the same
 """
 
 from poolservice.specs import layers
-from poolservice.specs.base import (
-    SIZES,
-    AdaptiveSpec,
-    GlobalSpec,
-    PoolSpec,
-    SampleSpec,
-    Window,
-    WindowOrPlaneSpec,
-    WindowSpec,
-)
-from poolservice.specs.layers import *  # noqa: F403 - the layers that `layers` lists
+from poolservice.specs.base import SIZES, AdaptiveSpec, GlobalSpec, PoolSpec, SampleSpec
+from poolservice.specs.layers import *  # noqa: F403 - `layers` has the one list that the SDK and the specs export
 from poolservice.specs.messages import LAYERS, OPERATORS, from_message, to_message
 from poolservice.specs.tensor_parameter import MAX_PARAMETER_BYTES, TensorParameter
+from poolservice.specs.windows import Window, WindowOrPlaneSpec, WindowSpec
 
 __all__ = [
     "LAYERS",

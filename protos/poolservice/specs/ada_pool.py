@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import Size, WindowOrPlaneSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
 from poolservice.specs.tensor_parameter import TensorLike, TensorParameter
+from poolservice.specs.windows import WindowOrPlaneSpec
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,15 +1,16 @@
-"""The base classes of all specs: PoolSpec, and one class each for sliding, adaptive and global windows."""
+"""The base classes of specs: PoolSpec, and one class each for samples, tiles and whole planes; see also `windows`."""
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Generic, NamedTuple, Self, cast
+from typing import ClassVar, Generic, Self, cast
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.result_types import R_co, Values
 from poolservice.specs.tensor_parameter import TensorParameter
-from poolservice.specs.validation import flag, integer, is_list, per_dimension, real, reals, shown
+from poolservice.specs.validation import MAX_SIZE, flag, integer, is_list, per_dimension, real, reals, shown
 
 #: A size: one int for all spatial dimensions, or one per dimension.
 Size = int | Sequence[int]
@@ -19,16 +20,6 @@ SIZES = frozenset({"kernel_size", "stride", "padding", "dilation", "output_size"
 MAX_SEED = 2**63 - 1
 #: The output size of an adaptive layer. None keeps the input's size.
 OutputSize = int | None | Sequence[int | None]
-
-
-class Window(NamedTuple):
-    """A sliding window, with one value per spatial dimension."""
-
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    ceil_mode: bool
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,10 +137,11 @@ class PoolSpec(Generic[R_co]):
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _set_sizes(self, name: str, *, minimum: int, allow_none: bool = False) -> None:
+    def _set_sizes(self, name: str, *, minimum: int, maximum: int = MAX_SIZE, allow_none: bool = False) -> None:
         value = getattr(self, name)
-        layer = type(self).__name__
-        self._set(name, per_dimension(layer, self.spatial_dims, name, value, minimum=minimum, allow_none=allow_none))
+        limits = {"minimum": minimum, "maximum": maximum}
+        sizes = per_dimension(type(self).__name__, self.spatial_dims, name, value, **limits, allow_none=allow_none)
+        self._set(name, sizes)
 
     def _set_flag(self, name: str) -> None:
         self._set(name, flag(name, getattr(self, name)))
@@ -201,115 +193,12 @@ class PoolSpec(Generic[R_co]):
         self._count_parameter_bytes()
 
 
-class WindowSpec(PoolSpec[R_co]):
-    """A spec whose window slides over the input.
-
-    In each spatial dimension, the window W(i) at output position i consists of the elements
-    ``i * stride - padding + dilation * m`` for m from 0 to ``kernel_size - 1``.
-
-    Shape: (C, *) or (N, C, *), where * stands for `spatial_dims` dimensions, and N and C may have any size. The output
-    has the same N and C. Each spatial dimension of size L becomes::
-
-        floor((L + 2 * padding - dilation * (kernel_size - 1) - 1) / stride) + 1
-
-    With `ceil_mode` the quotient is rounded up instead, unless the last window would then start at or beyond
-    L + padding.
-
-    Args:
-        kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
-        stride: distance between windows in elements, at least 1. Default: `kernel_size`, so that windows do not
-            overlap.
-        padding: elements added on both sides, 0 to half of `kernel_size`. Their value depends on the operator.
-            Default: 0.
-        dilation: distance between the elements of a window, at least 1. Default: 1.
-        ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
-            False.
-
-    Raises:
-        InvalidRequest: a parameter is invalid; `field` is its name.
-    """
-
-    # This class is not a dataclass: the position of kernel_size among the parameters follows torch and differs by
-    # layer, and not every layer has every parameter.
-
-    kernel_size: Size
-    stride: Size | None
-
-    def __post_init__(self) -> None:
-        self._set_sizes("kernel_size", minimum=1)
-        # As in torch, no stride or an empty list of strides means the kernel size.
-        if self.stride is None or (is_list(self.stride) and not len(self.stride)):
-            self._set("stride", self.kernel_size)
-        for name, minimum in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            if hasattr(self, name):
-                self._set_sizes(name, minimum=minimum)
-        for name in ("ceil_mode", "return_indices", "count_include_pad"):
-            if hasattr(self, name):
-                self._set_flag(name)
-        window = self.window
-        for size, padding in zip(window.kernel_size, window.padding, strict=True):
-            if padding > size // 2:
-                raise InvalidRequest(
-                    f"must be at most half the kernel, {size // 2} for a kernel_size of {size}; got {padding}",
-                    field="padding",
-                )
-
-    @property
-    def window(self) -> Window:
-        """The window, with every default filled in."""
-        kernel_size = cast(tuple[int, ...], self.kernel_size)
-        return Window(
-            kernel_size,
-            cast(tuple[int, ...], self.stride),
-            getattr(self, "padding", (0,) * self.spatial_dims),
-            getattr(self, "dilation", (1,) * self.spatial_dims),
-            getattr(self, "ceil_mode", False),
-        )
-
-    def window_in(self, spatial: tuple[int, ...]) -> Window:
-        """Return the window for planes of a spatial shape."""
-        return self.window
-
-
-class WindowOrPlaneSpec(WindowSpec[R_co]):
-    """A spec whose window slides over the input, or without a `kernel_size` covers each plane.
-
-    See `WindowSpec` for the windows. Without a `kernel_size`, each spatial dimension of the result is 1, and `stride`,
-    `padding` and `ceil_mode` must be left out.
-    """
-
-    kernel_size: Size | None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.kernel_size is not None:
-            super().__post_init__()
-            return
-        for name in ("stride", "padding", "dilation", "ceil_mode"):
-            if getattr(self, name, None) not in (
-                None,
-                0,
-                False,
-                (),
-                (0,) * self.spatial_dims,
-                (1,) * self.spatial_dims,
-            ):
-                raise InvalidRequest("goes with a kernel_size; without one, the window is each plane", field=name)
-            if name in ("padding", "dilation") and hasattr(self, name):
-                self._set(name, (0 if name == "padding" else 1,) * self.spatial_dims)
-
-    def window_in(self, spatial: tuple[int, ...]) -> Window:
-        """Return the window for planes of a spatial shape."""
-        if self.kernel_size is not None:
-            return self.window
-        dims = self.spatial_dims
-        return Window(spatial, spatial, (0,) * dims, (1,) * dims, False)
-
-
-class SampleSpec(PoolSpec[R_co]):
+class SampleSpec(PoolSpec[R_co], ABC):
     """A spec that pools each sample as a whole, to a result of a shape of its own."""
 
     takes_samples = True
 
+    @abstractmethod
     def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the result for a sample.
 
@@ -320,7 +209,6 @@ class SampleSpec(PoolSpec[R_co]):
             InvalidRequest: the spec does not take such a sample. The field is the parameter that does not suit it, or
                 ``tensor.shape``.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, repr=False)

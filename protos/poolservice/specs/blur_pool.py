@@ -23,12 +23,9 @@ class _FilterSpec(SampleSpec[Values]):
     padding_mode: str
 
     def __post_init__(self) -> None:
-        self._set_sizes("kernel_size", minimum=1)
+        self._set_sizes("kernel_size", minimum=1, maximum=_MAX_KERNEL_SIZE)
         self._set_sizes("stride", minimum=1)
         self._set_choice("padding_mode", PADDING_MODES)
-        largest = max(cast(tuple[int, ...], self.kernel_size))
-        if largest > _MAX_KERNEL_SIZE:
-            raise InvalidRequest(f"must be from 1 to {_MAX_KERNEL_SIZE}; got {largest}", field="kernel_size")
 
     def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return (C, *out)."""

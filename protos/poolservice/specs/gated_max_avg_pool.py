@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import Size, WindowSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
 from poolservice.specs.tensor_parameter import TensorLike, TensorParameter
+from poolservice.specs.windows import WindowSpec
 
 
 @dataclass(frozen=True, repr=False)

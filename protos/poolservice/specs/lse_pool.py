@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from poolservice.specs.base import Size, WindowOrPlaneSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
+from poolservice.specs.windows import WindowOrPlaneSpec
 
 _LEAST, _LARGEST = 1e-3, 1e6
 

@@ -7,8 +7,9 @@ that declares it.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from poolservice.specs.base import Size, WindowSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIndices
+from poolservice.specs.windows import WindowSpec
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import Size, Window, WindowOrPlaneSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
 from poolservice.specs.tensor_parameter import TensorLike
+from poolservice.specs.windows import Window, WindowOrPlaneSpec
 
 
 @dataclass(frozen=True, repr=False)

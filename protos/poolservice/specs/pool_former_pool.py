@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import Size, Window, WindowSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
+from poolservice.specs.windows import Window, WindowSpec
 
 
 @dataclass(frozen=True, repr=False)

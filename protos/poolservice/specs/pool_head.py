@@ -62,6 +62,10 @@ class _PoolHead(SampleSpec[Values]):
                 field="name",
             )
 
+    def sample_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Refuse: only a server that has the head knows the shape of its result."""
+        raise InvalidRequest("is the name of a head that only a server can resolve", field="name")
+
 
 class PoolHead2d(_PoolHead):
     """Vector that a pool head of the server computes with learned weights."""

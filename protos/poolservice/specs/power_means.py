@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from poolservice.errors import InvalidRequest
-from poolservice.specs.base import Size, WindowOrPlaneSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
+from poolservice.specs.windows import WindowOrPlaneSpec
 
 # Below the least power, a root has no digits left in float32; above the largest one, a mean is the maximum.
 _LEAST_POWER, _LARGEST_POWER = 0.05, 1e6

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from poolservice.specs.base import Size, WindowOrPlaneSpec
+from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
+from poolservice.specs.windows import WindowOrPlaneSpec
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,14 @@ MAX_SIZE = 2**31 - 1
 
 
 def per_dimension(
-    layer: str, dims: int, name: str, value: object, *, minimum: int, allow_none: bool = False
+    layer: str,
+    dims: int,
+    name: str,
+    value: object,
+    *,
+    minimum: int,
+    maximum: int = MAX_SIZE,
+    allow_none: bool = False,
 ) -> tuple[int | None, ...]:
     """Return `value` as a tuple of one int per spatial dimension.
 
@@ -21,18 +28,19 @@ def per_dimension(
         dims: the number of spatial dimensions.
         name: the parameter's name.
         value: an int for all dimensions, or a sequence of one int for all or one per dimension.
-        minimum: the lowest valid int. The highest is MAX_SIZE.
+        minimum: the lowest valid int.
+        maximum: the highest valid int.
         allow_none: accept None in place of an int.
 
     Raises:
         InvalidRequest: `value` has another type or length, or an int is out of range.
     """
     if not is_list(value):
-        return (_size(name, value, "an int, or a list or tuple of ints", minimum, allow_none),) * dims
+        return (_size(name, value, "an int, or a list or tuple of ints", minimum, maximum, allow_none),) * dims
     if len(value) not in (1, dims):
         takes = "one value" if dims == 1 else f"one value, or {dims} values, one per dimension"
         raise InvalidRequest(f"{layer} takes {takes}; got {len(value)} in {shown(value)}", field=name)
-    sizes = tuple(_size(name, one, "an int", minimum, allow_none) for one in value)
+    sizes = tuple(_size(name, one, "an int", minimum, maximum, allow_none) for one in value)
     return sizes * dims if len(sizes) == 1 else sizes
 
 
@@ -41,12 +49,12 @@ def is_list(value: object) -> TypeGuard[Sequence[object]]:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
-def _size(name: str, value: object, takes: str, minimum: int, allow_none: bool) -> int | None:
+def _size(name: str, value: object, takes: str, minimum: int, maximum: int, allow_none: bool) -> int | None:
     if allow_none and value is None:
         return None
     size = integer(name, value, takes=f"{takes}, or None to keep the input's" if allow_none else takes)
-    if not minimum <= size <= MAX_SIZE:
-        raise InvalidRequest(f"must be from {minimum} to {MAX_SIZE}; got {shown(size)}", field=name)
+    if not minimum <= size <= maximum:
+        raise InvalidRequest(f"must be from {minimum} to {maximum}; got {shown(size)}", field=name)
     return size
 
 

@@ -59,7 +59,7 @@ def _salad_tensors(parameters: tables.Salad) -> Tensors:
         | linear("score.3", "K", "S", 1, 1)
         | {"dust_bin": ()}
     )
-    if parameters.token != "none":  # noqa: S105 - of a vision transformer
+    if parameters.token != "none":  # noqa: S105 - a token of a vision transformer, no secret
         needed |= linear("token_features.0", "T", "C") | linear("token_features.2", "G", "T")
     return Tensors(needed, {})
 
@@ -68,7 +68,7 @@ def _salad_geometry(parameters: tables.Salad, sizes: Mapping[str, int]) -> Geome
     channels, clusters, features = sizes["C"], sizes["K"], sizes["L"]
     token, hidden = sizes.get("G", 0), sizes.get("T", 0)
     # The first position is the token, and the others are copied.
-    copies = int(parameters.token == "first")  # noqa: S105 - of a vision transformer
+    copies = int(parameters.token == "first")  # noqa: S105 - a token of a vision transformer, no secret
     products = sizes["F"] * (channels + features) + sizes["S"] * (channels + clusters) + clusters * features
     return Geometry(
         channels,
