@@ -270,3 +270,9 @@ def test_wrong_parameters_are_refused_in_words(make: Any, field: str, reason: st
         make()
     assert caught.value.field == field
     assert reason in caught.value.reason
+
+
+def test_scda_leaves_out_positions_whose_activation_is_the_mean() -> None:
+    # Only the 2 lies above the mean, 1, so that the mean and the maximum of the region are equal.
+    sample = np.array([[[0.0, 1.0, 2.0]]], np.float32)
+    np.testing.assert_allclose(one(SCDA2d(), sample), [math.sqrt(0.5)] * 2, 1e-6)

@@ -307,3 +307,18 @@ def test_parameters_that_do_not_suit_the_planes_are_refused(spec: PoolSpec, fiel
         output_shape(spec, (2, 3, 3))
     assert error.value.field == field
     assert reason in error.value.reason
+
+
+def test_many_small_windows_at_the_edge_are_weighted_by_their_own_ranks() -> None:
+    plane = np.random.default_rng(4).standard_normal((1, 50, 50)).astype(np.float32)
+    weights = np.arange(9.0, 0.0, -1.0)
+    padded = np.pad(plane[0].astype(np.float64), 1, constant_values=-np.inf)
+    descending = -np.sort(-np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).reshape(50, 50, 9), -1)
+    expected = np.where(np.isfinite(descending), descending, 0.0) @ weights
+    np.testing.assert_allclose(pooled(OrdinalPool2d(weights, 3, 1, 1), plane)[0], expected, 1e-5, 1e-5)
+
+
+def test_nan_reaches_the_result_of_many_windows_even_without_weights() -> None:
+    plane = np.ones((1, 100, 100), np.float32)
+    plane[0, 3, 5] = np.nan
+    assert np.argwhere(np.isnan(pooled(OrdinalPool2d([0, 0, 0, 0], 2), plane))).tolist() == [[0, 1, 2]]
