@@ -139,5 +139,22 @@ MAX_WIDENED_VALUES = 2**20
 WINDOW_MAX_VISITS = 64
 WINDOW_MAX_GATHERED = 16
 
+#: Pixels of bins, values of the result, and points of boxes that are computed at a time, and values that are gathered
+#: before their maximum is found; see torch_operators/regions_of_interest.py. They stay in the caches.
+BOX_PIXELS = 2**17
+BOX_VALUES = 2**20
+BOX_POINTS = 2**16
+BOX_GATHERED = 2**17
+
+#: Values of a sample that are widened to float64 at a time, and products that are sketched at a time; see
+#: torch_operators/second_order.py.
+WIDENED_AT_ONCE = 2**18
+SKETCHED_AT_ONCE = 2**20
+
+#: Values of windows that are sorted at a time, on a CPU, where they stay in the caches, and on a GPU; see
+#: torch_operators/window_pieces.py.
+PIECE_VALUES = 2**18
+GPU_PIECE_VALUES = 2**26
+
 #: Bytes of channels, as float32, that an operator with several passes over its intermediates pools at a time.
 SAMPLE_GROUP_BYTES = 2**20

@@ -116,6 +116,14 @@ def test_every_parameter_has_a_field_in_its_message(name: str) -> None:
     assert missing == ({"divisor_override"} if name == "AvgPool1d" else set())
 
 
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=[layer.__name__ for layer in LAYERS.values()])
+def test_an_unknown_argument_names_the_layer(layer: type[PoolSpec]) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^{layer.__name__}\.__init__\(\) got an unexpected keyword argument 'nothing'"
+    ):
+        layer(nothing=1)  # type: ignore[call-arg]
+
+
 @given(spec=any_spec())
 def test_a_spec_survives_the_conversion_to_a_message_and_back(spec: PoolSpec) -> None:
     message = pb.PoolSpec.FromString(to_message(spec).SerializeToString())
@@ -229,6 +237,24 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     "divisor is a float": (
         lambda: specs.AvgPool2d(2, divisor_override=2.0),  # type: ignore[arg-type]
         "divisor_override: must be an int or None; got 2.0",
+    ),
+    "array as stride of planes": (
+        lambda: specs.SoftPool2d(stride=np.zeros((2, 2))),  # type: ignore[arg-type]
+        "stride: goes with a kernel_size; without one, the window is each plane",
+    ),
+    "padding of planes": (
+        lambda: specs.GeMPool1d(padding=1),
+        "padding: goes with a kernel_size; without one, the window is each plane",
+    ),
+    "array as padding of planes": (
+        lambda: specs.SoftPool2d(padding=np.zeros((2, 2))),  # type: ignore[arg-type]
+        "padding: must be an int, or a list or tuple of ints; got array(",
+    ),
+    "filter of size 0": (lambda: specs.BlurPool2d(0), "kernel_size: must be from 1 to 7; got 0"),
+    "filter of size 8": (lambda: specs.MaxBlurPool1d(8), "kernel_size: must be from 1 to 7; got 8"),
+    "too many layers": (
+        lambda: specs.Sequential2d([specs.MaxPool2d(1)] * 17),
+        "layers: must be 1 to 16 specs such as MaxPool2d(2); got 17 of them",
     ),
     "power 0": (lambda: specs.LPPool1d(0, 2), "norm_type: must be finite and other than 0"),
     "power is infinity": (

@@ -28,9 +28,11 @@ from poolservice_client import (
 from poolservice_server.backbones.folder_files import BrokenFile
 from poolservice_server.cache import size_of
 from poolservice_server.pool_heads.folder import read_head
+from poolservice_server.pool_heads.head import PoolHeads
 from poolservice_server.pool_heads.kinds import KINDS
 from poolservice_server.pool_heads.loading import load_pool_heads
 from poolservice_server.pool_stage import PoolStage
+from poolservice_server.pooling import run_on_arrays
 from poolservice_server.pooling.torch_operators.pool_heads import FUNCTIONS
 from poolservice_server.settings import SettingsError
 from poolservice_server.settings.loader import load
@@ -205,7 +207,6 @@ def test_two_servers_in_one_process_keep_their_heads_apart(folder: Path) -> None
     from poolservice.specs import to_message
     from poolservice.v1 import pool_pb2
     from poolservice_server.core.plan import known_head, read_head
-    from poolservice_server.pool_heads.head import PoolHeads
 
     tensor = pool_pb2.Tensor(dtype=pool_pb2.DATA_TYPE_FLOAT32, shape=(6, 4, 3))
     request = pool_pb2.PoolRequest(specs=[to_message(Named("a"))], tensor=tensor).SerializeToString()
@@ -326,3 +327,18 @@ def test_a_backbone_whose_manifest_is_broken_gives_its_heads_the_name_of_its_fol
 def test_a_sequence_of_one_dimension_has_no_head() -> None:
     with pytest.raises(InvalidRequest, match="must pool 1 dimensions"):
         Sequential([MaxPool1d(2), PoolHead2d("a")])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_two_heads_of_one_kind_keep_their_own_weights(name: str, tmp_path: Path) -> None:
+    example = HEADS[name]
+    sample = np.random.default_rng(3).random(example.sample, np.float32)
+    vectors = []
+    for seed in (1, 2):
+        head = read_head(example.write(tmp_path / str(seed), example.weights(seed)), f"{name}-{seed}")
+        spec = PoolHeads({head.name: head}).resolve(PoolHead2d(head.name))
+        stage = PoolStage.of((spec,), example.sample[0])
+        vectors.append(run_on_arrays(stage, sample)[0].values[0])
+        expected = example.reference(example.weights(seed), sample.astype(np.float64))
+        np.testing.assert_allclose(vectors[-1], expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3

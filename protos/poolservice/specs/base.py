@@ -5,6 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from types import FunctionType
 from typing import ClassVar, Generic, Self, cast
 
 from poolservice.errors import InvalidRequest
@@ -54,6 +55,7 @@ class PoolSpec(Generic[R_co]):
         is_documented = not documentation.startswith(f"{operator.__name__}(")
         if "spatial_dims" in vars(cls) and "operator" in vars(operator) and is_documented:
             cls.__doc__ = documentation
+            _name_constructor(cls, operator)
 
     def __repr__(self) -> str:
         """Return the constructor call, without defaults, and with one int where all dimensions have the same."""
@@ -249,6 +251,17 @@ class GlobalSpec(PoolSpec[Values]):
     Shape: (C, *) or (N, C, *), where * stands for `spatial_dims` dimensions. The output has the same N and C, and 1 in
     place of each spatial dimension, as from torch.nn.AdaptiveAvgPool2d(1). As a feature vector it is (C,) or (N, C).
     """
+
+
+def _name_constructor(layer: type, operator: type) -> None:
+    """Give a layer its operator's constructor under its own name, which Python's errors of missing arguments have."""
+    inherited = vars(operator)["__init__"]
+    own = FunctionType(
+        inherited.__code__, inherited.__globals__, "__init__", inherited.__defaults__, inherited.__closure__
+    )
+    own.__kwdefaults__, own.__annotations__ = inherited.__kwdefaults__, inherited.__annotations__
+    own.__qualname__ = f"{layer.__qualname__}.__init__"
+    setattr(layer, "__init__", own)  # noqa: B010 - an assignment to __init__ is an error for type checkers
 
 
 def _compact(name: str, value: object) -> object:

@@ -1,4 +1,4 @@
-"""MAC, SPoC and CroW: a maximum or a sum of each channel, as one vector of length 1."""
+"""MAC, SPoC and CroW: a maximum or a sum of each channel, as one unit vector."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,7 +18,7 @@ class _ChannelDescriptor(SampleSpec[Values]):
 
 @dataclass(frozen=True, repr=False)
 class _MAC(_ChannelDescriptor):
-    """Maximum of each channel, as a vector of length 1 (Razavian et al., 2014).
+    """Maximum of each channel, as a unit vector (Razavian et al., 2014).
 
     out = v / |v|, where v_c is the maximum of channel c and |v| the Euclidean norm. The largest value of v is divided
     out first, so nothing overflows. A zero vector stays zero. A NaN or an infinity in v gives NaN in the whole vector.
@@ -34,26 +34,26 @@ class _MAC(_ChannelDescriptor):
 
 
 class MAC1d(_MAC):
-    """Maximum of each channel, as a vector of length 1, over one dimension."""
+    """Maximum of each channel, as a unit vector, over one dimension."""
 
     spatial_dims = 1
 
 
 class MAC2d(_MAC):
-    """Maximum of each channel, as a vector of length 1, over two dimensions."""
+    """Maximum of each channel, as a unit vector, over two dimensions."""
 
     spatial_dims = 2
 
 
 class MAC3d(_MAC):
-    """Maximum of each channel, as a vector of length 1, over three dimensions."""
+    """Maximum of each channel, as a unit vector, over three dimensions."""
 
     spatial_dims = 3
 
 
 @dataclass(frozen=True, repr=False)
 class _SPoC(_ChannelDescriptor):
-    """Sum of each channel, as a vector of length 1 (Babenko and Lempitsky, 2015).
+    """Sum of each channel, as a unit vector (Babenko and Lempitsky, 2015).
 
     out = v / |v|, where v_c is the sum of channel c and |v| the Euclidean norm. With `center_prior`, the value at a
     position at the distance d from the center of the plane counts exp(-d^2 / (2 sigma^2)) times, where sigma is a third
@@ -82,26 +82,26 @@ class _SPoC(_ChannelDescriptor):
 
 
 class SPoC1d(_SPoC):
-    """Sum of each channel, as a vector of length 1, over one dimension."""
+    """Sum of each channel, as a unit vector, over one dimension."""
 
     spatial_dims = 1
 
 
 class SPoC2d(_SPoC):
-    """Sum of each channel, as a vector of length 1, over two dimensions."""
+    """Sum of each channel, as a unit vector, over two dimensions."""
 
     spatial_dims = 2
 
 
 class SPoC3d(_SPoC):
-    """Sum of each channel, as a vector of length 1, over three dimensions."""
+    """Sum of each channel, as a unit vector, over three dimensions."""
 
     spatial_dims = 3
 
 
 @dataclass(frozen=True, repr=False)
 class _CroW(_ChannelDescriptor):
-    """Sum of each channel with weights of positions and channels, as a vector of length 1 (Kalantidis et al., 2016).
+    """Sum of each channel with weights of positions and channels, as a unit vector (Kalantidis et al., 2016).
 
     out = v / |v|, where v_c = b_c * sum of a_i * x_ci over the positions i, and |v| is the Euclidean norm. The weight
     of a position follows from S_i, the sum of x_ci over the channels::
@@ -119,7 +119,8 @@ class _CroW(_ChannelDescriptor):
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
 
     Args:
-        alpha: the power of the norm, above 0, at most 1000. Default: 2.
+        alpha: the power of the norm, above 0, at most 1000. It scales all weights of positions alike, so the Euclidean
+            norm cancels it; the authors' code has it. Default: 2.
         beta: the root of the weights of the positions, above 0, at most 1000. Default: 2.
 
     Raises:
@@ -141,18 +142,18 @@ class _CroW(_ChannelDescriptor):
 
 
 class CroW1d(_CroW):
-    """Sum of each channel with weights of positions and channels, as a vector of length 1, over one dimension."""
+    """Sum of each channel with weights of positions and channels, as a unit vector, over one dimension."""
 
     spatial_dims = 1
 
 
 class CroW2d(_CroW):
-    """Sum of each channel with weights of positions and channels, as a vector of length 1, over two dimensions."""
+    """Sum of each channel with weights of positions and channels, as a unit vector, over two dimensions."""
 
     spatial_dims = 2
 
 
 class CroW3d(_CroW):
-    """Sum of each channel with weights of positions and channels, as a vector of length 1, over three dimensions."""
+    """Sum of each channel with weights of positions and channels, as a unit vector, over three dimensions."""
 
     spatial_dims = 3

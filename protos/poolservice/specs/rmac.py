@@ -1,4 +1,4 @@
-"""RMAC2d: the sum of the maxima of a grid of square regions, as one vector of length 1."""
+"""RMAC2d: the sum of the maxima of a grid of square regions, as one unit vector."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class RegionGrid(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class RMAC2d(SampleSpec[Values]):
-    """Sum of the maxima of a grid of square regions, as a vector of length 1 (Tolias, Sicre and Jegou, 2016).
+    """Sum of the maxima of a grid of square regions, as a unit vector (Tolias, Sicre and Jegou, 2016).
 
     out = v / |v|, where v is the sum of m(R) / |m(R)| over the regions R, m(R) is the vector of the maxima of the
     channels within R, and |v| is the Euclidean norm. At scale l, from 1 to `levels`, the side of a region is

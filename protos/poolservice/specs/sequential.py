@@ -36,7 +36,8 @@ class _Sequential(PoolSpec[Values]):
 
     def __post_init__(self) -> None:
         if not is_list(self.layers) or not 1 <= len(self.layers) <= MAX_LAYERS:
-            raise InvalidRequest(f"must be 1 to {MAX_LAYERS} specs such as MaxPool2d(2)", field="layers")
+            got = f"{len(self.layers)} of them" if is_list(self.layers) else shown(self.layers)
+            raise InvalidRequest(f"must be 1 to {MAX_LAYERS} specs such as MaxPool2d(2); got {got}", field="layers")
         for number, layer in enumerate(self.layers):
             field = f"layers[{number}]"
             if isinstance(layer, _Sequential) or not isinstance(layer, PoolSpec):

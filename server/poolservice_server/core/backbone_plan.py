@@ -21,7 +21,7 @@ from poolservice_server.core.backbone_checks import (
 )
 from poolservice_server.core.backbone_head import BackboneHead
 from poolservice_server.core.output_options import OutputOptions
-from poolservice_server.core.plan import MAX_INLINE_STEPS, PARAMETER_COPIES, Head, result_shape
+from poolservice_server.core.plan import MAX_INLINE_STEPS, Head, held_parameter_bytes, result_shape
 from poolservice_server.core.response_builder import MAX_INLINE_BYTES, ResponseBuilder
 from poolservice_server.core.results_plan import PlannedResult, plan_results
 from poolservice_server.pool_stage import BatchKey, PoolStage
@@ -172,7 +172,7 @@ def _plan(
     # The activations of the network are not part of a request's memory: only as many samples run at a time as there are
     # cores, however many requests wait. Counting them for each request refused the 60th small image of a caller.
     run_bytes = output_bytes + pooling_bytes
-    parameter_bytes = PARAMETER_COPIES * sum(spec.parameter_bytes for spec in specs)
+    parameter_bytes = held_parameter_bytes(specs)
     run_steps = samples * tap.steps + pooling_steps
     return BackbonePlan(
         specs=specs,

@@ -37,8 +37,8 @@ _FLOAT32 = np.dtype(np.float32)
 
 _LAYOUT_HINT = "; if these are images with their channels last, (H, W, C), move the channels to the front"
 
-#: The values of parameters are in memory three times: in the message, in its head and in the specs.
-PARAMETER_COPIES = 3
+# The values of parameters are in memory three times: in the message, in its head and in the specs.
+_PARAMETER_COPIES = 3
 
 # Usual heads are far shorter. Longer ones are validated each time instead of being cached.
 _MAX_CACHED_HEAD = 4096
@@ -229,7 +229,7 @@ def _plan(
     planes_shape = (math.prod(shape[:-dims]), *spatial)
     run_steps, run_bytes = stage_cost(stage, planes_shape, dtype)
     payload_bytes = math.prod(shape) * dtype.itemsize
-    parameter_bytes = PARAMETER_COPIES * sum(spec.parameter_bytes for spec in specs)
+    parameter_bytes = held_parameter_bytes(specs)
     return Plan(
         shape=shape,
         dtype=dtype,
@@ -245,6 +245,11 @@ def _plan(
             results.response_bytes,
         ),
     )
+
+
+def held_parameter_bytes(specs: tuple[PoolSpec, ...]) -> int:
+    """Return the memory that the tensors among the parameters take until the response is built."""
+    return _PARAMETER_COPIES * sum(spec.parameter_bytes for spec in specs)
 
 
 def result_shape(spec: PoolSpec, shape: tuple[int, ...], *, path: str, payload: str) -> tuple[int, ...]:

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from poolservice.specs import WindowSpec
+from poolservice_server.kernel_thresholds import PIECE_VALUES
 from poolservice_server.operator_costs.cost import Cost, Sample
-
-#: The values of windows that an operator sorts at a time.
-PIECE = 2**18
 
 
 def per_sorted(steps: float) -> Cost:
@@ -29,7 +27,7 @@ def per_sorted_value(steps: Callable[[Any, int], float], *, whole: float = 1.0, 
         window = spec.window_in(sample.spatial)
         size = math.prod(window.kernel_size)
         visits = max(sample.results * size, sample.values)
-        floats = sample.results + (whole * size if size > PIECE else 3.0 * min(visits, PIECE))
+        floats = sample.results + (whole * size if size > PIECE_VALUES else 3.0 * min(visits, PIECE_VALUES))
         copied = others + (1.0 if any(window.padding) or window.ceil_mode else 0.0)
         return steps(spec, size) * visits, floats + copied * sample.values
 

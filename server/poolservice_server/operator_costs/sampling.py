@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
+from poolservice_server.kernel_thresholds import PIECE_VALUES
 from poolservice_server.operator_costs.cost import Sample
-from poolservice_server.operator_costs.order_statistics import PIECE, per_sorted_value
+from poolservice_server.operator_costs.order_statistics import per_sorted_value
 
 
 def stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
@@ -17,7 +18,7 @@ def stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
         return steps, floats + 2 * left
     steps, floats = per_sorted_value(lambda _spec, _size: 10, whole=6.0, others=1.0)(spec, sample)
     # The numbers that decide, as float64, and the pieces with their weights as int64.
-    return steps, floats + 8.0 * sample.results + 5.0 * PIECE
+    return steps, floats + 8.0 * sample.results + 5.0 * PIECE_VALUES
 
 
 def s3(spec: Any, sample: Sample) -> tuple[float, float]:

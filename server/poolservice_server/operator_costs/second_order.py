@@ -8,9 +8,6 @@ from poolservice_server.operator_costs.cost import Sample
 # The steps of a multiplication and addition in a product of matrices, in float32 and float64.
 _FLOAT32, _FLOAT64 = 0.022, 0.044
 
-# The number of values of a sample that are converted to float64 at a time.
-_WIDENED_VALUES = 2**18
-
 
 def covariance(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of CovariancePool."""
@@ -22,7 +19,7 @@ def covariance(spec: Any, sample: Sample) -> tuple[float, float]:
     steps = multiplied * (sample.channels * sample.values + products * sample.channels * matrix)
     steps += (2 + spec.iterations) * matrix + sample.values
     if is_wide:
-        return steps + 2 * sample.values, 4 * min(sample.values, _WIDENED_VALUES) + 15 * matrix
+        return steps + 2 * sample.values, 4 * min(sample.values, thresholds.WIDENED_AT_ONCE) + 15 * matrix
     return steps, sample.values + (8 if spec.iterations else 4) * matrix
 
 
@@ -38,10 +35,11 @@ def compact_bilinear(spec: Any, sample: Sample) -> tuple[float, float]:
     steps, floats = _outer_products(sample)
     matrix = sample.channels**2
     sketch = spec.output_dim
-    return steps + 5 * matrix + 6 * sketch, max(floats, 3 * matrix + 2 * min(matrix, 2**20) + 7 * sketch)
+    sketching = 3 * matrix + 2 * min(matrix, thresholds.SKETCHED_AT_ONCE) + 7 * sketch
+    return steps + 5 * matrix + 6 * sketch, max(floats, sketching)
 
 
 def _outer_products(sample: Sample) -> tuple[float, float]:
     """Return the cost of the matrix of all products of two channels in float64, of which about 2/3 are computed."""
     steps = 1.5 * sample.values + _FLOAT64 * sample.channels * sample.values * 2 / 3
-    return steps, 2 * min(sample.values, _WIDENED_VALUES) + 2.5 * sample.channels**2
+    return steps, 2 * min(sample.values, thresholds.WIDENED_AT_ONCE) + 2.5 * sample.channels**2

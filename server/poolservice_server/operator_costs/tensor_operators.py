@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from poolservice_server.kernel_thresholds import BOX_GATHERED, BOX_PIXELS, BOX_POINTS, BOX_VALUES
 from poolservice_server.operator_costs.cost import Sample
 
 # For a pixel of a bin: finding it, and adding it or comparing it in each channel. For a point of a box, and a box. For
@@ -12,9 +13,7 @@ from poolservice_server.operator_costs.cost import Sample
 _PIXEL, _ADDED, _COMPARED, _POINT, _BOX, _COPIED, _RESULT, _CALL = 25.0, 0.12, 1.2, 120.0, 4000.0, 1.0, 4.0, 5000.0
 
 # The floats for each of the pixels, and of the points, that are pooled at a time; see `regions_of_interest`.
-_PIXEL_FLOATS, _MAX_PIXELS = 12.0, 2**17
-_POINT_FLOATS, _MAX_POINTS = 20.0, 2**16
-_MAX_GATHERED, _MAX_VALUES = 2**17, 2**20
+_PIXEL_FLOATS, _POINT_FLOATS = 12.0, 20.0
 
 
 def box_bins(spec: Any, sample: Sample) -> tuple[float, float]:
@@ -37,10 +36,10 @@ def box_bins(spec: Any, sample: Sample) -> tuple[float, float]:
     per_pixel = _PIXEL + (_COMPARED if is_maximum else _ADDED) * channels
     steps = per_pixel * total + _POINT * float(points.sum()) + _BOX * spec.count + _COPIED * sample.values
     steps += _RESULT * sample.results
-    floats = sample.values + 2.0 * min(sample.results, _MAX_VALUES) + _PIXEL_FLOATS * min(total, _MAX_PIXELS)
-    floats += _POINT_FLOATS * max(float(points.max(initial=0)), min(float(points.sum()), _MAX_POINTS))
+    floats = sample.values + 2.0 * min(sample.results, BOX_VALUES) + _PIXEL_FLOATS * min(total, BOX_PIXELS)
+    floats += _POINT_FLOATS * max(float(points.max(initial=0)), min(float(points.sum()), BOX_POINTS))
     if is_maximum:
-        floats += min(total * channels, _MAX_GATHERED)
+        floats += min(total * channels, BOX_GATHERED)
     return steps, floats
 
 

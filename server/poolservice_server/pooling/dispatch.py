@@ -66,9 +66,6 @@ KERNELS: Mapping[str, Kernels] = MappingProxyType(
     }
 )
 
-# These functions take every dtype. The others take what `_computed` gives them.
-_TAKES_EVERY_DTYPE = frozenset(KERNELS)
-
 
 def pool(planes: torch.Tensor, spec: PoolSpec, channels: int = 1) -> TensorResult:
     """Pool planes in torch.
@@ -94,7 +91,7 @@ def pool(planes: torch.Tensor, spec: PoolSpec, channels: int = 1) -> TensorResul
         return _empty_result(planes, spec, channels)
     if isinstance(spec, SEQUENCES):
         return _sequence(planes, spec, channels)
-    if spec.operator not in _TAKES_EVERY_DTYPE or not stacks(spec):
+    if not stacks(spec):
         return _pool_computed(planes, spec, channels)
     function: Callable[[torch.Tensor, PoolSpec], TensorResult] = FUNCTIONS[spec.operator]
     if planes.dtype != torch.uint16:

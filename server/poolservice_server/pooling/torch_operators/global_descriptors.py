@@ -1,4 +1,4 @@
-"""Operators that reduce a sample to one vector of length 1 with a value for each channel."""
+"""Operators that reduce a sample to one unit vector with a value for each channel."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 
 def mac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Maximum of each channel, as a vector of length 1: (N, C, *spatial) to (N, C).
+    """Maximum of each channel, as a unit vector: (N, C, *spatial) to (N, C).
 
     Source:
         Razavian, Sullivan, Carlsson and Maki, "Visual Instance Retrieval with Deep Convolutional Networks", 2014.
@@ -16,7 +16,7 @@ def mac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 
 
 def spoc(samples: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Sum of each channel, with an optional Gaussian around the center, as a vector of length 1: to (N, C).
+    """Sum of each channel, with an optional Gaussian around the center, as a unit vector: to (N, C).
 
     Source:
         Babenko and Lempitsky, "Aggregating Deep Convolutional Features for Image Retrieval", 2015.
@@ -34,7 +34,7 @@ def spoc(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 
 
 def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Sum of each channel with weights of positions and channels, as a vector of length 1: to (N, C).
+    """Sum of each channel with weights of positions and channels, as a unit vector: to (N, C).
 
     Source:
         Kalantidis, Mellina and Osindero, "Cross-dimensional Weighting for Aggregated Deep Convolutional Features",

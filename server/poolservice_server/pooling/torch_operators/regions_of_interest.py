@@ -12,14 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from poolservice.specs.regions_of_interest import ADAPTIVE
+from poolservice_server.kernel_thresholds import BOX_GATHERED, BOX_PIXELS, BOX_POINTS, BOX_VALUES
 from poolservice_server.pooling.torch_operators.masked import lowest
-
-# How many pixels of bins, how many values of the result, and how many points of boxes are computed at a time; and how
-# many values are gathered before their maximum is found. They stay in the caches.
-_MAX_PIXELS = 2**17
-_MAX_VALUES = 2**20
-_MAX_POINTS = 2**16
-_MAX_GATHERED = 2**17
 
 
 class _Lines(NamedTuple):
@@ -133,7 +127,7 @@ def _alike(boxes: np.ndarray, bins: tuple[int, int], spatial: tuple[int, int], c
         count * np.minimum(np.abs(high - low) / count + 2, 2 * size + 4)
         for low, high, count, size in ((y1, y2, bins[0], spatial[0]), (x1, x2, bins[1], spatial[1]))
     )
-    group = np.cumsum(points[order] / _MAX_POINTS + bins[0] * bins[1] * channels / _MAX_VALUES).astype(np.int64)
+    group = np.cumsum(points[order] / BOX_POINTS + bins[0] * bins[1] * channels / BOX_VALUES).astype(np.int64)
     yield from np.split(order, np.flatnonzero(np.diff(group)) + 1)
 
 
@@ -145,7 +139,7 @@ def _bags(
     shape = (*rows.places.shape[:2], columns.places.shape[1])
     per_bin = rows.places.shape[2] * columns.places.shape[2]
     count = int(np.prod(shape))
-    step = max(1, _MAX_PIXELS // per_bin)
+    step = max(1, BOX_PIXELS // per_bin)
     for start in range(0, count, step):
         box, row_bin, column_bin = np.unravel_index(np.arange(start, min(start + step, count)), shape)
         row, column = rows.places[box, row_bin][:, :, None], columns.places[box, column_bin][:, None, :]
@@ -168,7 +162,7 @@ def _weighted_sum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) 
 
 def _maximum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) -> torch.Tensor:
     """Return the maximum of the pixels of each bin, (bins, C), or 0 if it has none."""
-    step = max(1, _MAX_GATHERED // (pixels.shape[1] * table.shape[1]))
+    step = max(1, BOX_GATHERED // (pixels.shape[1] * table.shape[1]))
     places = torch.from_numpy(pixels).to(table.device)
     result = table.new_empty((len(pixels), table.shape[1]))
     for part, found in zip(places.split(step), result.split(step), strict=True):

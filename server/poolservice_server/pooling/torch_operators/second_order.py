@@ -12,12 +12,6 @@ from poolservice_server.pooling.torch_operators import random_numbers
 _MAX_BLOCKS = 4
 _LEAST_BLOCK = 48
 
-# The number of values of a sample that are converted to float64 at a time.
-_WIDENED_VALUES = 2**18
-
-# The number of products that are added to a sketch at a time.
-_SKETCHED_PRODUCTS = 2**20
-
 
 def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Matrix square root of the channels' covariances: (N, C, *spatial) to (N, C * (C + 1) / 2).
@@ -63,7 +57,7 @@ def compact_bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     # The projection is linear, so it follows the sum over the positions, and no Fourier transform is necessary.
     products = _outer_products(samples.flatten(2))
     sketch = products.new_zeros(len(samples), 2 * spec.output_dim)
-    step = max(1, _SKETCHED_PRODUCTS // len(channels))
+    step = max(1, thresholds.SKETCHED_AT_ONCE // len(channels))
     for rows, places, signs in zip(products.split(step, 1), place1.split(step), sign1.split(step), strict=True):
         signed = rows.mul_(signs[:, None]).mul_(sign2)
         sketch.index_add_(1, (places[:, None] + place2).flatten(), signed.flatten(1))
@@ -110,7 +104,7 @@ def _outer_products(vectors: torch.Tensor, mean: torch.Tensor | None = None) -> 
 
 def _parts(vectors: torch.Tensor) -> Sequence[torch.Tensor]:
     """Return vectors (N, C, M) in parts of so many positions that a copy in float64 is small."""
-    parts: Sequence[torch.Tensor] = vectors.split(max(1, _WIDENED_VALUES // vectors.shape[1]), 2)
+    parts: Sequence[torch.Tensor] = vectors.split(max(1, thresholds.WIDENED_AT_ONCE // vectors.shape[1]), 2)
     return parts
 
 

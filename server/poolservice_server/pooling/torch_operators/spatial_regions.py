@@ -24,7 +24,7 @@ def spatial_pyramid_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 
 
 def rmac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Sum of the maxima of a grid of square regions, each of length 1, as a vector of length 1: to (N, C).
+    """Sum of the maxima of a grid of square regions, each of length 1, as a unit vector: to (N, C).
 
     Source:
         Tolias, Sicre and Jegou, "Particular object retrieval with integral max-pooling of CNN activations", 2016.

@@ -7,12 +7,8 @@ from itertools import accumulate, product
 import torch
 
 from poolservice.specs import WindowSpec
+from poolservice_server.kernel_thresholds import GPU_PIECE_VALUES, PIECE_VALUES
 from poolservice_server.operator_shapes import window_grid
-
-# The values in the windows of a piece: on the CPU so many that they stay in a core's caches, on a GPU so many that each
-# of its calls has enough to do.
-_CPU_PIECE = 2**18
-_GPU_PIECE = 2**26
 
 #: Takes the values of windows (p, *o, *kernel) with any strides and, for each of them, further items (p, *o, ...).
 #: Returns something for each window, (p, *o).
@@ -61,7 +57,7 @@ class WindowPieces:
         view = self._view()
         sizes = view.shape[: 1 + len(self.out)]
         given = [item.expand(*sizes, *item.shape[len(sizes) :]) for item in items]
-        parts = list(_parts(sizes, self.size, _CPU_PIECE if view.is_cpu else _GPU_PIECE))
+        parts = list(_parts(sizes, self.size, PIECE_VALUES if view.is_cpu else GPU_PIECE_VALUES))
         first = function(view[parts[0]], *(item[parts[0]] for item in given))
         if len(parts) == 1:
             return first
