@@ -108,12 +108,20 @@ def test_the_bytes_of_a_spec_are_those_of_its_tensors() -> None:
     assert Sequential([MaskedMaxPool1d(np.ones(5, np.uint8), 1), spec]).parameter_bytes == 29
 
 
+class Broken:
+    """An array of another library that cannot be read."""
+
+    def __array__(self, *_arguments: object, **_options: object) -> "np.ndarray[Any, Any]":
+        raise ValueError("the file behind it is gone")
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
         (None, "mask: is required"),
         ("mask.npy", "mask: must be a tensor, or nested lists of numbers; got 'mask.npy'"),
-        ([[1], [1, 2]], "mask: is not a tensor: "),
+        ([[1], [1, 2]], "mask: must be nested lists of the same length each; theirs differ"),
+        (Broken(), "mask: is not a tensor: the file behind it is gone"),
         ([object()], "mask: must have numbers; got an array of object"),
         (np.ones(2, np.complex64), "mask: must have numbers; got an array of complex64"),
         (np.ones(2, np.uint32), "mask: must have numbers; got an array of uint32"),

@@ -12,7 +12,8 @@ class _AdaptiveAvgMaxPool(AdaptiveSpec[Values]):
     """Mean of the maximum and the mean of each of output_size windows that tile the input, as in timm.
 
     out(i) = (AdaptiveAvgPool(x)(i) + AdaptiveMaxPool(x)(i)) / 2; see `AdaptiveSpec` for the windows. A NaN in a window
-    gives NaN. Floating-point input keeps its dtype; integer input gives float32.
+    gives NaN. A sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to (..., *output_size).
 
@@ -53,7 +54,8 @@ class _AdaptiveCatAvgMaxPool(SampleSpec[Values]):
     """Means of output_size windows that tile the input, and then their maxima, as twice as many channels, as in timm.
 
     Channel c is AdaptiveAvgPool of channel c, and channel C + c is AdaptiveMaxPool of channel c; see `AdaptiveSpec` for
-    the windows. A NaN in a window gives NaN. Floating-point input keeps its dtype; integer input gives float32.
+    the windows. A NaN in a window gives NaN. A sum beyond the range of the dtype that it is computed in, float64 for
+    float64 and else float32, becomes infinite. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to (2 C, *output_size) or (N, 2 C, *output_size).
 

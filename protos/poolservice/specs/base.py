@@ -37,7 +37,7 @@ class PoolSpec(Generic[R_co]):
     #: Whether each value of the result is a value of the input, so that the result has the input's dtype.
     keeps_dtype: ClassVar[bool] = False
     #: Whether a value of the result depends on the position of its channel or on several channels, so that a sample is
-    #: pooled as a whole. Otherwise each channel is pooled by itself.
+    #: pooled as a whole. Otherwise each channel is pooled by itself. A spec with numbers for each channel shadows it.
     takes_samples: ClassVar[bool] = False
     #: The parameters that may have a number for each channel.
     per_channel: ClassVar[tuple[str, ...]] = ()

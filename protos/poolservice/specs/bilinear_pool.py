@@ -19,7 +19,8 @@ class _BilinearPool(SampleSpec[Values]):
     over the positions, which makes no difference to the normalized vector.
 
     The products are added in float64, and their sums must be in the range of the result's dtype. A NaN gives NaN in its
-    channel's row and column, and everywhere with `l2_normalize`. Floating-point input keeps its dtype; integer input
+    channel's row and column, and everywhere with `l2_normalize`. Sums beyond the range of the dtype that they are
+    computed in, float64 for float64 and else float32, give NaN. Floating-point input keeps its dtype; integer input
     gives float32.
 
     Shape: (C, *) or (N, C, *) to (C * C,) or (N, C * C).
@@ -80,7 +81,8 @@ class _CompactBilinearPool(SampleSpec[Values]):
     estimates that of the matrices B.
 
     The products are added in float64, and their sums must be in the range of the result's dtype. A NaN gives NaN where
-    its channel has a part, and everywhere with `l2_normalize`. Floating-point input keeps its dtype; integer input
+    its channel has a part, and everywhere with `l2_normalize`. Sums beyond the range of the dtype that they are
+    computed in, float64 for float64 and else float32, give NaN. Floating-point input keeps its dtype; integer input
     gives float32. The work grows with C^2.
 
     Shape: (C, *) or (N, C, *) to (output_dim,) or (N, output_dim).

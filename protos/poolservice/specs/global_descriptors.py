@@ -61,7 +61,8 @@ class _SPoC(_ChannelDescriptor):
     middle between the first and the last position. The PCA whitening that follows in the paper is not included.
 
     A zero vector stays zero. A NaN or an infinity in the sample, or a sum beyond the range of the dtype, gives NaN in
-    the whole vector. Floating-point input keeps its dtype; integer input gives float32.
+    the whole vector. Sums beyond the range of the dtype that they are computed in, float64 for float64 and else
+    float32, give NaN. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
 
@@ -113,7 +114,8 @@ class _CroW(_ChannelDescriptor):
     whitening that follows in the paper is not included.
 
     The definition is for values of 0 or more, such as the output of ReLU. A negative S_i gives NaN, unless the powers
-    of it are defined. A NaN or an infinity in the sample gives NaN in the whole vector. A zero vector stays zero.
+    of it are defined. A NaN or an infinity in the sample gives NaN in the whole vector. A zero vector stays zero. Sums
+    beyond the range of the dtype that they are computed in, float64 for float64 and else float32, give NaN.
     Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).

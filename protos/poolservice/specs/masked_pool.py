@@ -63,7 +63,8 @@ class _MaskedAvgPool(MaskedSpec):
     out(i) = sum of w * x over W(i) / sum of w over W(i), where W(i) is the window at output position i and w is the
     mask. A window without a weight above 0 gives 0. A value of weight 0 does not count, not even if it is NaN; any
     other NaN in the window gives NaN. The weights are divided by the largest of them first, so that their scale does
-    not matter. Floating-point input keeps its dtype; integer input gives float32.
+    not matter. A sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32,
+    becomes infinite. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.

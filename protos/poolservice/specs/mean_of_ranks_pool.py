@@ -16,7 +16,8 @@ class _TopKAvgPool(WindowOrPlaneSpec[Values]):
     """Mean of the k largest values of each window: k = 1 is the maximum, k = all the mean (Durand et al., 2016).
 
     out(i) = sum of the `k` largest values of W(i) / k, where W(i) is the window at output position i. A NaN in the
-    window gives NaN. Floating-point input keeps its dtype; integer input gives float32. The sum must not exceed the
+    window gives NaN. A sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32,
+    becomes infinite. Floating-point input keeps its dtype; integer input gives float32. The sum must not exceed the
     dtype's range.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
@@ -92,7 +93,8 @@ class _TrimmedMeanPool(WindowOrPlaneSpec[Values]):
     """Mean of each window without its smallest and largest values, as scipy.stats.trim_mean.
 
     Of the n values of the window W(i) at output position i, the g smallest and the g largest are cut off, and out(i) is
-    the mean of the others. g is floor(`proportiontocut` * n), or `cut`. A NaN in the window gives NaN. Floating-point
+    the mean of the others. g is floor(`proportiontocut` * n), or `cut`. A NaN in the window gives NaN. A sum beyond the
+    range of the dtype that it is computed in, float64 for float64 and else float32, becomes infinite. Floating-point
     input keeps its dtype; integer input gives float32. The sum of the values that remain must not exceed the dtype's
     range.
 

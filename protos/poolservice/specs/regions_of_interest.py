@@ -103,8 +103,8 @@ class _RoIAlign(_Boxes):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. They
-            have no index of an image, which torchvision puts first. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all, from
+            -2^24 to 2^24 in the feature map. They have no index of an image, which torchvision puts first. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
             1.
@@ -148,8 +148,8 @@ class _RoIPool(_Boxes):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. They
-            have no index of an image, which torchvision puts first. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all, from
+            -2^24 to 2^24 in the feature map. They have no index of an image, which torchvision puts first. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
             1.
@@ -184,8 +184,8 @@ class _PSRoIAlign(_BoxesOfChannels):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. They
-            have no index of an image, which torchvision puts first. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all, from
+            -2^24 to 2^24 in the feature map. They have no index of an image, which torchvision puts first. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
             1.
@@ -227,8 +227,8 @@ class _PSRoIPool(_BoxesOfChannels):
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
-            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all. They
-            have no index of an image, which torchvision puts first. Required.
+            the boxes in each sample, or (N, K, 4), boxes of their own in each of N samples. At most 65536 in all, from
+            -2^24 to 2^24 in the feature map. They have no index of an image, which torchvision puts first. Required.
         output_size: number of bins, 1 to 1024: one int for both dimensions, or height and width. Required.
         spatial_scale: factor from the coordinates of the boxes to those of the feature map, 2^-20 to 2^20. Default:
             1.

@@ -18,7 +18,8 @@ class SCDA2d(SampleSpec[Values]):
 
     Of components of the same size, the one with the first position counts, column by column, as in the authors' code.
     If no position is above the mean, S is the whole plane. A zero vector stays zero. A NaN or an infinity in the sample
-    gives NaN in the whole vector. Floating-point input keeps its dtype; integer input gives float32.
+    gives NaN in the whole vector. Sums beyond the range of the dtype that they are computed in, float64 for float64 and
+    else float32, give NaN. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, H, W) or (N, C, H, W) to (2 C,) or (N, 2 C).
 

@@ -25,7 +25,8 @@ class _SpectralPool(SampleSpec[Values]):
 
     Each value depends on the whole plane, as do rounding errors: they are relative to its largest values. The sums of
     the transform must be in the range of the dtype. A NaN or infinity gives NaN in its plane, along the dimensions that
-    shrink. Floating-point input keeps its dtype; integer input gives float32.
+    shrink. Sums beyond the range of the dtype that they are computed in, float64 for float64 and else float32, give
+    NaN. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, *) or (N, C, *) to the same with `output_size` in place of *.
 

@@ -16,7 +16,8 @@ class StripPool2d(SampleSpec[Values]):
 
     out_ij = (mean of x_ik over all k) + (mean of x_kj over all k). This is the module of the paper without its learned
     convolutions: both strips are expanded to the size of the input and added. `CoordinatePool2d` gives the strips
-    themselves. A NaN gives NaN in its row and its column. Floating-point input keeps its dtype; integer input gives
+    themselves. A NaN gives NaN in its row and its column. A sum beyond the range of the dtype that it is computed in,
+    float64 for float64 and else float32, becomes infinite. Floating-point input keeps its dtype; integer input gives
     float32.
 
     Shape: (C, H, W) or (N, C, H, W) to the same shape.
@@ -37,7 +38,8 @@ class CoordinatePool2d(SampleSpec[Values]):
     """Means of the rows, followed by the means of the columns (Hou, Zhou and Feng, 2021).
 
     out_i = mean of x_ik over all k for i < H, and out_(H + j) = mean of x_kj over all k. This is the input of the first
-    convolution of coordinate attention. A NaN gives NaN for its row and its column. Floating-point input keeps its
+    convolution of coordinate attention. A NaN gives NaN for its row and its column. A sum beyond the range of the dtype
+    that it is computed in, float64 for float64 and else float32, becomes infinite. Floating-point input keeps its
     dtype; integer input gives float32.
 
     Shape: (C, H, W) or (N, C, H, W) to (C, H + W, 1) or (N, C, H + W, 1).
@@ -60,7 +62,8 @@ class CornerPool2d(SampleSpec[Values]):
     With "top", out_ij = max of x_kj over k >= i: a corner at the top of an object looks down. "bottom" takes k <= i,
     "left" takes the maximum of x_ik over k >= j, and "right" over k <= j. "top_left" is the sum of "top" and "left",
     and the other corners are sums in the same way. The learned convolutions of the paper are not included. A NaN gives
-    NaN wherever it is in the maximum. Floating-point input keeps its dtype; integer input gives float32.
+    NaN wherever it is in the maximum. A sum beyond the range of the dtype that it is computed in, float64 for float64
+    and else float32, becomes infinite. Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, H, W) or (N, C, H, W) to the same shape.
 

@@ -126,7 +126,11 @@ def _array(name: str, value: object) -> "np.ndarray[Any, Any]":
         # Tensors of torch on a GPU or with gradients have `detach` and `cpu`; numpy calls `__array__` of the others.
         detached = value.detach().cpu() if hasattr(value, "detach") else value
         array = np.asarray(detached)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
+        if "inhomogeneous" in str(error):
+            raise InvalidRequest("must be nested lists of the same length each; theirs differ", field=name) from None
+        raise InvalidRequest(f"is not a tensor: {error}", field=name) from None
+    except TypeError as error:
         raise InvalidRequest(f"is not a tensor: {error}", field=name) from None
     if array.dtype.kind == "b" or array.dtype.newbyteorder("<") in NUMPY_DTYPES.values():
         return np.array(array, array.dtype.newbyteorder("<"))
