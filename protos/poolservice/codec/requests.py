@@ -25,13 +25,14 @@ from poolservice.codec.wire import (
     size_of,
 )
 from poolservice.errors import InvalidRequest
+from poolservice.specs.tensor_parameter import MAX_PARAMETER_BYTES
 from poolservice.v1 import pool_pb2
 
 #: The limit of a request's head: specs, output options, shape, backbone and classes, without the values of tensors that
 #: are parameters of specs. Sixteen specs with every parameter take at most 1.5 KiB.
 MAX_HEAD_BYTES = 16 * 1024
-#: The limit of the values of all tensors that are parameters of a request's specs.
-MAX_PARAMETERS_BYTES = 8 * 2**20
+#: The limit of the values of all tensors that are parameters of a request's specs. A single one may take all of it.
+MAX_PARAMETERS_BYTES = MAX_PARAMETER_BYTES
 _MAX_SPECS_BYTES = MAX_HEAD_BYTES + MAX_PARAMETERS_BYTES
 
 _SPECS_TAG = field_tag(pool_pb2.PoolRequest, "specs")
