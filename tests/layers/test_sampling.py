@@ -276,6 +276,18 @@ def test_fractional_pooling_refuses_sizes_that_float32_does_not_hold() -> None:
     assert error.value.field == "tensor.shape"
 
 
+@pytest.mark.parametrize("kernel_size", [2, None])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_weighted_stochastic_pooling_neither_overflows_nor_loses_values(kernel_size: int | None, scale: float) -> None:
+    sample = np.zeros((2, 6), np.float32)
+    sample[0] = np.array([0, 0, 3, 1, -2, 2], np.float32) * np.float32(scale)
+    spec = StochasticPool1d(kernel_size)
+    expected: list[list[float]] = (
+        [[0.0, 2.5 * scale, 2 * scale], [0.0] * 3] if kernel_size else [[14 / 6 * scale], [0.0]]
+    )
+    np.testing.assert_allclose(pooled(spec, sample), expected, rtol=1e-5)
+
+
 def test_s3_pool_chooses_rows_and_columns_independently_of_each_other() -> None:
     rows, columns = np.meshgrid(np.arange(16.0), np.arange(16.0), indexing="ij")
     kept = pooled(S3Pool2d(1, 2, 4), np.stack([rows, columns]).astype(np.float32))
