@@ -41,7 +41,7 @@ def gallery(
     max_message_bytes: shared_options.MaxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
     as_json: shared_options.AsJson = False,
 ) -> None:
-    """Draw the results of all layers for one photograph.
+    """Show all layers for one photograph.
 
     The photograph is reduced to at most 384 pixels per side. With --backbone, the layers pool the feature map that this
     network computes from the photograph. The sheet shows the layers for two dimensions. If a layer is not defined for
