@@ -4,6 +4,7 @@ Python runs a signal handler on the main thread, between two bytecodes. A main t
 a signal only afterwards. The interpreter's C handler writes to the socket immediately.
 """
 
+import atexit
 import signal
 import socket
 
@@ -24,6 +25,9 @@ class SignalSocket:
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         for number in numbers:
             signal.signal(number, _ignore)
+        # The interpreter restores the default actions before it ends: a late signal would then kill a process that has
+        # stopped, and change its exit status.
+        atexit.register(_ignore_from_now_on, numbers)
 
     def fileno(self) -> int:
         """Return the file descriptor, which is readable when a signal has arrived."""
@@ -40,6 +44,11 @@ class SignalSocket:
 def ignore_reload() -> None:
     """Ignore SIGHUP until a `SignalSocket` receives it: it asks a server to read its files again, not to end."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _ignore_from_now_on(numbers: tuple[signal.Signals, ...]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _ignore(_number: int, _frame: object) -> None:

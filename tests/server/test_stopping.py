@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,17 @@ def test_a_stopped_process_does_not_wait_for_work_that_nobody_waits_for(start_se
         wait_for_log(server, "blocked")
         call.cancel()
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["process", "workers"])
+def test_signals_that_arrive_while_the_process_ends_do_not_change_its_exit_status(
+    start_server: StartServer, flags: tuple[str, ...]
+) -> None:
+    server = start_server(*flags)
+    while server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert server.process.returncode == 0
 
 
 def test_a_crashed_worker_costs_only_calls_that_the_client_retries(
