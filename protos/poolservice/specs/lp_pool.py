@@ -42,9 +42,9 @@ class LPPool1d(_LPPool):
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
     input keeps its dtype; integer input gives float32.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
-    the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN. A partly filled last
-    window has the norm of its values; torch's sum is its mean times the window size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
+    LpPool, or for p = inf the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN.
+    A partly filled last window has the norm of its values; torch's sum is its mean times the window size.
 
     Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
 
@@ -77,9 +77,9 @@ class LPPool2d(_LPPool):
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
     input keeps its dtype; integer input gives float32.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
-    the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN. A partly filled last
-    window has the norm of its values; torch's sum is its mean times the window size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
+    LpPool, or for p = inf the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN.
+    A partly filled last window has the norm of its values; torch's sum is its mean times the window size.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
 
@@ -112,9 +112,9 @@ class LPPool3d(_LPPool):
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
     input keeps its dtype; integer input gives float32.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
-    the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN. A partly filled last
-    window has the norm of its values; torch's sum is its mean times the window size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
+    LpPool, or for p = inf the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN.
+    A partly filled last window has the norm of its values; torch's sum is its mean times the window size.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
 
