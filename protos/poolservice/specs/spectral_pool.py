@@ -21,7 +21,8 @@ class _SpectralPool(SampleSpec[Values]):
     w(f) is 1, but 1/2 for f = S/2 and f = -S/2, which an even S has. They are the same frequency of the result, its
     Nyquist frequency, so that their terms add up to the real part of one of them: the result is real. f = 0, the
     constant part, is the center of the cropped spectrum. The paper makes an even spectrum symmetric in another way, by
-    recovering one half of it from the other. For one dimension, and for odd sizes, both give the same result.
+    recovering one half of it from the other. For one dimension, and for odd sizes, both give the same result. With
+    norm="mean", scipy.signal.resample gives it for odd sizes, too; for an even S, its w(S/2) and w(-S/2) are 1.
 
     Each value depends on the whole plane, as do rounding errors: they are relative to its largest values. The sums of
     the transform must be in the range of the dtype. A NaN or infinity gives NaN in its plane, along the dimensions that

@@ -82,7 +82,8 @@ def siglip_map(weights: Weights, parameters: Any, samples: torch.Tensor) -> torc
 def simpool(weights: Weights, parameters: Any, samples: torch.Tensor) -> torch.Tensor:
     """Attention of the mean over the layer-normalized positions; with gamma, the power mean of their values.
 
-    Before the power, the least value of the sample is subtracted. The authors' code subtracts that of the batch.
+    Before the power, the least value of the sample is subtracted. The authors' code subtracts that of the batch, timm
+    that of each channel.
 
     Source:
         Psomas et al., "Keep It SimPool: Who Said Supervised Transformers Suffer from Attention Deficit?", 2023.
