@@ -1,21 +1,26 @@
 """Write golden.npz: what other libraries give for the layers and samples in `golden_cases.py`.
 
-    python tests/layers/generate_golden.py
+    python tests/layers/generate_golden.py CLONES
 
 No test runs this. It needs these packages, and beside them this repository's specs:
 
     pip install torch==2.14.1 torchvision==0.29.1 timm==1.0.31 kornia==0.9.0 transformers==5.24.0 open-clip-torch==3.3.0
     pip install antialiased-cnns==0.3 pywavelets==1.9.0 scipy==1.18.1 torchmil==1.0.2 faiss-cpu scikit-learn
-    pip install --no-deps patchnetvlad==0.1.8
-    PYTHONPATH=.:protos python tests/layers/generate_golden.py
+    pip install googleapis-common-protos ml-dtypes
+    pip install --no-deps patchnetvlad==0.1.8 sentence-transformers==6.2.0
+    PYTHONPATH=.:protos python tests/layers/generate_golden.py CLONES
+
+CLONES is a folder with clones of the repositories of authors that no package has, at the commits in `COMMITS`.
 
 golden.npz has an array for each case, and the versions that made them. The libraries compute in float32, on the CPU.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from runpy import run_path
+from sys import argv
 from typing import Any
 
 import antialiased_cnns
@@ -24,10 +29,12 @@ import pywt
 import scipy
 import torch
 import torchvision
-from kornia.filters import BlurPool2D, MaxBlurPool2D
+from kornia.filters import BlurPool2D, MaxBlurPool2D, median_blur
 from kornia.models.siglip2.vision_encoder import SigLip2MultiheadAttentionPoolingHead, SigLip2VisionConfig
 from open_clip import modified_resnet
 from patchnetvlad.models.netvlad import NetVLAD
+from sentence_transformers.sentence_transformer.modules import Pooling
+from sklearn.decomposition import PCA
 from tests.layers.golden_cases import CASES, DIFFERENCES, HEADS, Case, Head, samples_of
 from timm import layers
 from timm.layers.median_pool import MedianPool2d
@@ -52,8 +59,18 @@ PACKAGES = (
     "scipy",
     "torchmil",
     "patchnetvlad",
+    "scikit-learn",
+    "sentence-transformers",
     "numpy",
 )
+
+#: The repositories on github.com, each in a folder of its name, and their commits.
+COMMITS: Mapping[str, str] = {
+    "filipradenovic/cnnimageretrieval-pytorch": "1e66a417afa2247edde6d35f3a9a2a465778a3a8",
+    "yahoo/crow": "75c227715c47c81c960a36232b4ec4ce8c22d364",
+    "jiangtaoxie/fast-MPN-COV": "c430c781264b7ce77536493308b09d73d534ce7a",
+    "serizba/salad": "e5930053a63c734c2ccbe05aac0aa3ce913edf7f",
+}
 
 #: Returns what a library gives for a spec and samples (N, C, *), as a tensor or an array.
 Reference = Callable[[Any, torch.Tensor], Any]
@@ -62,6 +79,12 @@ HeadReference = Callable[[Head, Mapping[str, torch.Tensor], torch.Tensor], Any]
 
 _TORCH_PADDING = {"zeros": "constant"}
 _AUTHORS_PADDING = {"zeros": "zero"}
+
+
+@cache
+def _module(path: str) -> dict[str, Any]:
+    """Return what a module of a cloned repository defines."""
+    return run_path(str(Path(argv[1]) / path))
 
 
 # --- Boxes ---
@@ -199,8 +222,49 @@ def _pmean(spec: Any, planes: np.ndarray) -> Any:
     return scipy.stats.pmean(values, spec.p, axis=2)
 
 
+def _kornia_median(spec: Any, samples: torch.Tensor) -> Any:
+    return _inner(spec, median_blur(samples, spec.kernel_size).numpy())
+
+
+def _sentence(mode: str) -> Reference:
+    def pool(spec: Any, samples: torch.Tensor) -> Any:
+        positions = np.arange(samples.shape[2])
+        mask = spec.mask.array if spec.lengths is None else positions < spec.lengths.array[:, None]
+        features = {"token_embeddings": samples.mT, "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+        return Pooling(samples.shape[1], mode)(features)["sentence_embedding"][..., None]
+
+    return pool
+
+
 def _pool_former(layer: Callable[[int], nn.Module]) -> Reference:
     return lambda spec, samples: layer(spec.kernel_size[0])(samples)
+
+
+# --- Descriptors ---
+
+
+def _cirtorch(pool: Callable[[dict[str, Any], Any, torch.Tensor], torch.Tensor]) -> Reference:
+    """Return a function that passes the functions of cirtorch to a function."""
+    return lambda spec, samples: pool(_module("cnnimageretrieval-pytorch/cirtorch/layers/functional.py"), spec, samples)
+
+
+def _rmac(functions: dict[str, Any], spec: Any, samples: torch.Tensor) -> Any:
+    # cirtorch adds the whole plane to the regions, which the paper does not.
+    regions = functions["rmac"](samples, spec.levels) - functions["l2n"](functions["mac"](samples))
+    return functions["l2n"](regions).flatten(1)
+
+
+def _crow(name: str) -> Reference:
+    def pool(_: Any, samples: torch.Tensor) -> Any:
+        functions = _module("crow/crow.py")
+        return np.stack([functions["normalize"](functions[name](sample)) for sample in samples.numpy()])
+
+    return pool
+
+
+def _mpncov(spec: Any, samples: torch.Tensor) -> Any:
+    module = _module("fast-MPN-COV/src/representation/MPNCOV.py")["MPNCOV"]
+    return module(spec.iterations, is_sqrt=spec.iterations > 0, input_dim=samples.shape[1])(samples).flatten(1)
 
 
 # --- Pool heads ---
@@ -288,6 +352,34 @@ def _patchnetvlad(head: Head, weights: Mapping[str, torch.Tensor], samples: torc
     return _loaded(module, weights)(samples)
 
 
+def _salad(_: Head, weights: Mapping[str, torch.Tensor], samples: torch.Tensor) -> Any:
+    outputs, clusters = len(weights["cluster_features.3.bias"]), len(weights["score.3.bias"])
+    module = _module("salad/models/aggregators/salad.py")["SALAD"](
+        samples.shape[1], clusters, outputs, len(weights["token_features.2.bias"])
+    )
+    # The first position is the token.
+    return _loaded(module, weights)((samples[..., 1:], samples[:, :, 0, 0]))
+
+
+def _mixvpr(head: Head, weights: Mapping[str, torch.Tensor], samples: torch.Tensor) -> Any:
+    module = _module("salad/models/aggregators/mixvpr.py")["MixVPR"](
+        *samples.shape[1:],
+        out_channels=len(weights["channel_proj.bias"]),
+        mix_depth=head.parameters["mix_depth"],
+        mlp_ratio=len(weights["mix.0.mix.1.bias"]) / samples[0, 0].numel(),
+        out_rows=len(weights["row_proj.bias"]),
+    )
+    return _loaded(module, weights)(samples)
+
+
+def _pca(_: Head, weights: Mapping[str, torch.Tensor], samples: torch.Tensor) -> Any:
+    pca = PCA(whiten=True)
+    pca.mean_, pca.components_, pca.explained_variance_ = (
+        weights[name].numpy() for name in ("mean", "components", "variance")
+    )
+    return pca.transform(samples.flatten(1).numpy())
+
+
 REFERENCES: Mapping[str, Reference] = {
     "torchvision.ops.roi_align": _roi_align,
     "torchvision.ops.ps_roi_align": _ps_roi_align,
@@ -309,18 +401,30 @@ REFERENCES: Mapping[str, Reference] = {
     "timm.layers.LsePlus2d": _lse_plus_2d,
     "timm.layers.LsePlus1d": _lse_plus_1d,
     "timm.layers.MedianPool2d": _median,
+    "kornia.filters.median_blur": _kornia_median,
     "scipy.ndimage.median_filter": _median_filter,
     "scipy.ndimage.rank_filter": _rank_filter,
     "scipy.special.logsumexp": _of_planes(
         lambda spec, planes: (scipy.special.logsumexp(spec.r * planes, axis=2) - np.log(planes.shape[2])) / spec.r
     ),
-    "scipy.special.softmax": _of_planes(lambda _, planes: (planes * scipy.special.softmax(planes, axis=2)).sum(2)),
+    "scipy.special.softmax": _of_planes(
+        lambda spec, planes: (planes * scipy.special.softmax(getattr(spec, "alpha", 1.0) * planes, axis=2)).sum(2)
+    ),
     "scipy.stats.pmean": _of_planes(_pmean),
     "scipy.stats.trim_mean": _of_planes(
         lambda spec, planes: scipy.stats.trim_mean(planes, spec.proportiontocut, axis=2)
     ),
     "timm.models.metaformer.Pooling": _pool_former(metaformer.Pooling),
     "transformers.PoolFormerPooling": _pool_former(PoolFormerPooling),
+    "sentence_transformers.Pooling, mean": _sentence("mean"),
+    "sentence_transformers.Pooling, max": _sentence("max"),
+    "cirtorch.gem": _cirtorch(lambda functions, spec, samples: functions["gem"](samples, spec.p, spec.eps)),
+    "cirtorch.mac": _cirtorch(lambda functions, _, samples: functions["l2n"](functions["mac"](samples)).flatten(1)),
+    "cirtorch.spoc": _cirtorch(lambda functions, _, samples: functions["l2n"](functions["spoc"](samples)).flatten(1)),
+    "cirtorch.rmac": _cirtorch(_rmac),
+    "crow.apply_crow_aggregation": _crow("apply_crow_aggregation"),
+    "crow.apply_ucrow_aggregation": _crow("apply_ucrow_aggregation"),
+    "MPNCOV": _mpncov,
 }
 
 HEAD_REFERENCES: Mapping[str, HeadReference] = {
@@ -334,6 +438,9 @@ HEAD_REFERENCES: Mapping[str, HeadReference] = {
     "timm.layers.SimPool2d": _timm_simpool,
     "torchmil.AttentionPool": _torchmil,
     "patchnetvlad.NetVLAD": _patchnetvlad,
+    "SALAD": _salad,
+    "MixVPR": _mixvpr,
+    "sklearn.decomposition.PCA": _pca,
 }
 
 
@@ -352,7 +459,8 @@ def _result(reference: str, case: Case) -> np.ndarray:
 def main() -> None:
     """Write golden.npz beside this file."""
     golden = {name: _result(name.partition(":")[0], case) for name, case in {**CASES, **DIFFERENCES}.items()}
-    versions = np.array([f"{name} {version(name)}" for name in PACKAGES])
+    packages = [f"{name} {version(name)}" for name in PACKAGES]
+    versions = np.array([*packages, *(f"{name} {commit}" for name, commit in COMMITS.items())])
     np.savez_compressed(Path(__file__).with_name("golden.npz"), allow_pickle=False, versions=versions, **golden)
 
 

@@ -12,12 +12,18 @@ from poolservice.specs import (
     AdaptiveAvgPool2d,
     AdaptiveCatAvgMaxPool2d,
     AdaptiveMaxPool2d,
+    AlphaSoftmaxPool2d,
     BlurPool1d,
     BlurPool2d,
+    CovariancePool2d,
+    CroW2d,
     GeMPool2d,
     LsePlus1d,
     LsePlus2d,
     LSEPool2d,
+    MAC2d,
+    MaskedAvgPool1d,
+    MaskedMaxPool1d,
     MaxBlurPool2d,
     MedianPool1d,
     MedianPool2d,
@@ -29,11 +35,13 @@ from poolservice.specs import (
     PSRoIAlign2d,
     PSRoIPool2d,
     RankPool2d,
+    RMAC2d,
     RoIAlign2d,
     RoIPool2d,
     SoftPool2d,
     SpectralPool1d,
     SpectralPool2d,
+    SPoC2d,
     TrimmedMeanPool2d,
     WaveletPool1d,
     WaveletPool2d,
@@ -49,10 +57,12 @@ class Case(NamedTuple):
     Attributes:
         spec: the layer with its parameters.
         shape: the shape (N, C, *) of the samples.
+        rectified: True if negative values of the samples are 0, as after a ReLU.
     """
 
     spec: PoolSpec
     shape: tuple[int, ...]
+    rectified: bool = False
 
 
 class Head(NamedTuple):
@@ -69,8 +79,11 @@ class Head(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
 
     def weights(self) -> dict[str, Array]:
-        """Return its weights."""
-        return {name: numbers(f"{self.kind} {name}", shape, 1.0) for name, shape in self.shapes.items()}
+        """Return its weights. A variance is at least 0.5."""
+        weights = {name: numbers(f"{self.kind} {name}", shape, 1.0) for name, shape in self.shapes.items()}
+        if "variance" in weights:
+            weights["variance"] = np.abs(weights["variance"]) + np.float32(0.5)
+        return weights
 
 
 def numbers(name: str, shape: tuple[int, ...], limit: float = 4.0) -> Array:
@@ -80,12 +93,13 @@ def numbers(name: str, shape: tuple[int, ...], limit: float = 4.0) -> Array:
     holds each of them exactly.
     """
     drawn = np.random.RandomState(crc32(name.encode())).randint(-(2**23), 2**23, shape)
-    return (drawn * (limit / 2**23)).astype(np.float32)
+    return np.asarray(drawn * (limit / 2**23), np.float32)
 
 
 def samples_of(case: Case) -> Array:
     """Return the samples of a case."""
-    return numbers(str(case.shape), case.shape)
+    samples = numbers(str(case.shape), case.shape)
+    return np.maximum(samples, 0) if case.rectified else samples
 
 
 def _boxes(name: str, scale: float, *, inverted: bool = False) -> Array:
@@ -172,10 +186,18 @@ def _plane_cases() -> Iterator[tuple[str, Case]]:
         yield "scipy.stats.pmean", Case(GeMPool2d(p), shape)
         yield "scipy.stats.pmean", Case(PowerAvgPool2d(p), shape)
     yield "scipy.special.softmax", Case(SoftPool2d(), shape)
+    for alpha in (-2.0, 0.0, 0.5, 20.0):
+        yield "scipy.special.softmax", Case(AlphaSoftmaxPool2d(alpha), shape)
     for share in (0.0, 0.1, 0.25, 0.45):
         yield "scipy.stats.trim_mean", Case(TrimmedMeanPool2d(proportiontocut=share), shape)
+
+
+def _window_cases() -> Iterator[tuple[str, Case]]:
+    shape = (2, 3, 7, 9)
     for kernel, stride in ((3, 1), (2, 2), ((3, 5), (2, 1)), (4, 3)):
         yield "timm.layers.MedianPool2d", Case(MedianPool2d(kernel, stride), shape)
+    for kernel in (3, (1, 5)):
+        yield "kornia.filters.median_blur", Case(MedianPool2d(kernel, 1), shape)
     yield "scipy.ndimage.median_filter", Case(MedianPool1d(5, 1), (2, 3, 20))
     yield "scipy.ndimage.median_filter", Case(MedianPool2d((3, 5), 1), shape)
     yield "scipy.ndimage.median_filter", Case(MedianPool3d(3, 1), (1, 2, 5, 6, 4))
@@ -184,6 +206,29 @@ def _plane_cases() -> Iterator[tuple[str, Case]]:
     for size in (3, 5, 9):
         yield "timm.models.metaformer.Pooling", Case(PoolFormerPool2d(size), shape)
         yield "transformers.PoolFormerPooling", Case(PoolFormerPool2d(size), shape)
+
+
+def _sequence_cases() -> Iterator[tuple[str, Case]]:
+    mask = numbers("mask", (4, 15)) > 0
+    yield "sentence_transformers.Pooling, mean", Case(MaskedAvgPool1d(mask), (4, 3, 15))
+    yield "sentence_transformers.Pooling, mean", Case(MaskedAvgPool1d(lengths=[1, 7, 14, 15]), (4, 3, 15))
+    yield "sentence_transformers.Pooling, max", Case(MaskedMaxPool1d(mask), (4, 3, 15))
+    yield "sentence_transformers.Pooling, max", Case(MaskedMaxPool1d(lengths=[1, 7, 14, 15]), (4, 3, 15))
+
+
+def _descriptor_cases() -> Iterator[tuple[str, Case]]:
+    shape = (2, 6, 7, 9)
+    for p in (1.0, 3.0, 4.5):
+        yield "cirtorch.gem", Case(GeMPool2d(p), shape)
+    yield "cirtorch.mac", Case(MAC2d(), shape)
+    yield "cirtorch.spoc", Case(SPoC2d(), shape)
+    for height, width in ((7, 9), (12, 5), (9, 9), (3, 20), (1, 4)):
+        yield "cirtorch.rmac", Case(RMAC2d(), (2, 6, height, width), rectified=True)
+    yield "cirtorch.rmac", Case(RMAC2d(levels=5), shape)
+    yield "crow.apply_crow_aggregation", Case(CroW2d(), shape, rectified=True)
+    yield "crow.apply_ucrow_aggregation", Case(SPoC2d(), shape, rectified=True)
+    for iterations in (0, 1, 2, 5, 7):
+        yield "MPNCOV", Case(CovariancePool2d(iterations), (2, 5, 6, 7))
 
 
 _ATTENTION = {
@@ -219,6 +264,40 @@ _GATED = {
     "attention_w.weight": (1, 5),
     "attention_w.bias": (1,),
 }
+_SALAD = {
+    "token_features.0.weight": (512, 6),
+    "token_features.0.bias": (512,),
+    "token_features.2.weight": (3, 512),
+    "token_features.2.bias": (3,),
+    "cluster_features.0.weight": (512, 6, 1, 1),
+    "cluster_features.0.bias": (512,),
+    "cluster_features.3.weight": (5, 512, 1, 1),
+    "cluster_features.3.bias": (5,),
+    "score.0.weight": (512, 6, 1, 1),
+    "score.0.bias": (512,),
+    "score.3.weight": (4, 512, 1, 1),
+    "score.3.bias": (4,),
+    "dust_bin": (),
+}
+_MIXVPR = {
+    **{
+        f"mix.{number}.mix.{name}": shape
+        for number in range(2)
+        for name, shape in {
+            "0.weight": (12,),
+            "0.bias": (12,),
+            "1.weight": (18, 12),
+            "1.bias": (18,),
+            "3.weight": (12, 18),
+            "3.bias": (12,),
+        }.items()
+    },
+    "channel_proj.weight": (5, 7),
+    "channel_proj.bias": (5,),
+    "row_proj.weight": (2, 12),
+    "row_proj.bias": (2,),
+}
+_PCA = {"mean": (9,), "components": (4, 9), "variance": (4,)}
 _NETVLAD = {"conv.weight": (5, 6, 1, 1), "centroids": (5, 6)}
 
 #: Pool heads by name, with the shape of their samples and the libraries that have them.
@@ -259,6 +338,9 @@ HEADS: Mapping[str, tuple[Head, tuple[int, ...], tuple[str, ...]]] = {
         (2, 6, 4, 3),
         ("patchnetvlad.NetVLAD",),
     ),
+    "salad": (Head("salad", {"token": "first"}, _SALAD), (2, 6, 1, 13), ("SALAD",)),
+    "mixvpr": (Head("mixvpr", {"height": 3, "width": 4, "mix_depth": 2}, _MIXVPR), (2, 7, 3, 4), ("MixVPR",)),
+    "pca": (Head("pca_whitening", {}, _PCA), (3, 9, 1, 1), ("sklearn.decomposition.PCA",)),
 }
 
 
@@ -279,7 +361,15 @@ def _numbered(*groups: Iterator[tuple[str, Case]]) -> dict[str, Case]:
 
 
 #: The cases in which poolservice gives what the library gives. A name is that of the library's function, and a number.
-CASES: Mapping[str, Case] = _numbered(_box_cases(), _filter_cases(), _plane_cases(), _head_cases())
+CASES: Mapping[str, Case] = _numbered(
+    _box_cases(),
+    _filter_cases(),
+    _plane_cases(),
+    _window_cases(),
+    _sequence_cases(),
+    _descriptor_cases(),
+    _head_cases(),
+)
 
 #: The cases in which it does not, by the reason. The names begin with that of the library's function, too.
 DIFFERENCES: Mapping[str, Case] = {
@@ -296,5 +386,6 @@ DIFFERENCES: Mapping[str, Case] = {
     "timm.layers.BlurPool2d: an even filter": Case(BlurPool2d(4, 2), (1, 2, 9, 8)),
     "timm.layers.BlurPool2d: a stride of 3": Case(BlurPool2d(3, 3), (1, 2, 9, 8)),
     "timm.layers.BlurPool2d: a stride of 4": Case(BlurPool2d(2, 4, "zeros"), (1, 2, 9, 8)),
+    "cirtorch.rmac: 5 by 9": Case(RMAC2d(), (2, 6, 5, 9), rectified=True),
     "scipy.signal.resample: an even size": Case(SpectralPool1d(6, norm="mean"), (2, 2, 12)),
 }

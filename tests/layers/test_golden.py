@@ -1,5 +1,7 @@
 """The values of torchvision, timm, kornia and other libraries; see `generate_golden.py`."""
 
+import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from tests.layers import head_folders
 from tests.layers.golden_cases import CASES, DIFFERENCES, HEADS, samples_of
 from tests.layers.test_every_layer import pooled
 
-from poolservice.specs import BlurPool2d
+from poolservice.specs import BlurPool2d, RMAC2d
 from poolservice_server.pool_heads.folder import read_head
 from poolservice_server.pool_heads.head import PoolHeads
 
@@ -104,6 +106,22 @@ def test_timm_pads_both_sides_alike(name: str) -> None:
     filtered = pooled(BlurPool2d(kernel, 1, "zeros"), padded)
     starts = [np.arange(0, size - kernel + 1, stride) + (kernel - 1) // 2 for size in padded.shape[2:]]
     assert_close(filtered[:, :, starts[0][:, None], starts[1]], expected)
+
+
+def test_the_regions_of_rmac_follow_float64_where_cirtorch_computes_them_in_float32() -> None:
+    # 2 regions of 5 columns overlap by 20 % in 9 columns, and 3 regions by 60 %: both are equally far from the wanted
+    # 40 %. float64, as in Matlab, rounds so that 60 % are nearer. cirtorch's float32 takes the first of the two.
+    samples, expected, _ = difference("cirtorch.rmac: 5 by 9")
+    assert [len(grid.lefts) for grid in RMAC2d().grids(5, 9)] == [3, 4, 5]
+    total = np.zeros((2, 6))
+    for level in (1, 2, 3):
+        size = 10 // (level + 1)
+        lefts = [math.floor(number * (9 - size) / level) for number in range(level + 1)]
+        tops = [math.floor(number * (5 - size) / max(level - 1, 1)) for number in range(level)]
+        for top, left in product(tops, lefts):
+            maxima = samples[:, :, top : top + size, left : left + size].max((2, 3)).astype(np.float64)
+            total += maxima / np.linalg.norm(maxima, axis=1, keepdims=True)
+    assert_close(total / np.linalg.norm(total, axis=1, keepdims=True), expected)
 
 
 def test_scipy_counts_the_highest_frequency_of_an_even_size_twice() -> None:

@@ -23,8 +23,7 @@ class _CovariancePool(SampleSpec[Values]):
     so that Y converges to the square root of A. The result is the upper triangle of sqrt(trace(S)) * Y, row by row with
     the diagonal, as a vector. Large eigenvalues converge first: one of l times the trace takes about
     log(1 / sqrt(l)) / log(1.5) iterations. More iterations than 8 are computed in float64, because they amplify the
-    rounding errors of eigenvalues near 0. For a single iteration the authors' program returns T instead of Y; the paper
-    is followed here.
+    rounding errors of eigenvalues near 0.
 
     If all covariances are 0, so is the result. A NaN or infinity gives NaN everywhere, and with iterations=0 in the
     covariances of its channel. The squares of the values must be in the range of float32, or for float64 of that dtype.

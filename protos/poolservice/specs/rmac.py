@@ -34,7 +34,9 @@ class RMAC2d(SampleSpec[Values]):
     floor(2 * min(H, W) / (l + 1)), and there are l regions along the shorter side. Along the longer side there are 1
     to 6 more, the number with which the regions of scale 1 overlap by nearly 40 %. The regions lie at equal distances,
     rounded down as in the authors' code. Scales whose regions would be empty are left out. The whole plane is no region
-    of its own, which some other implementations add, and the regions are not whitened.
+    of its own, which some other implementations such as cirtorch add, and the regions are not whitened. Positions are
+    computed in float64, as in the authors' code; cirtorch's float32 gives other regions for a few sizes, such as 5 by
+    9.
 
     A zero vector stays zero, and each vector's largest value is divided out first, so nothing overflows. A NaN or an
     infinity among the maxima gives NaN in the whole vector. Floating-point input keeps its dtype; integer input gives
