@@ -17,12 +17,15 @@ class _EMPool(WindowOrPlaneSpec[Values]):
 
     out(i) = sum of x * exp(x) over W(i) / sum of exp(x) over W(i), where W(i) is the window at output position i. These
     are SoftPool's weights and values: the paper on AdaPool uses SoftPool under this name. The largest value of the
-    window is subtracted from the exponents, where the authors' code clips what overflowed, so nothing overflows. A NaN
-    in the window gives NaN, where the authors' code gives 0, and an infinity may do so. Floating-point input keeps its
-    dtype; integer input gives float32.
+    window is subtracted from the exponents, where the authors' code clips what overflowed.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. So does an infinity. Either can change the rounding of the
+    sample's other results. The authors' code gives 0 instead of NaN.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -72,11 +75,14 @@ class _EDSCWPool(WindowOrPlaneSpec[Values]):
     out(i) = sum of x * exp(d) over W(i) / sum of exp(d) over W(i), where W(i) is the window at output position i, a is
     its mean and d = 2 * |x * a| / (x^2 + a^2) is the Dice-Sørensen coefficient of x and a, from 0 to 1. As in the
     authors' code, the coefficient has no sign. It is 0 if x and a are 0, where the authors' code divides by 0 and
-    returns 0; this changes no result, because the result is 0 if a is. Nothing overflows. A NaN in the window gives
-    NaN, and an infinity may do so. Floating-point input keeps its dtype; integer input gives float32.
+    returns 0; this changes no result, because the result is 0 if a is.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. So does an infinity.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -124,11 +130,15 @@ class _AdaPool(WindowOrPlaneSpec[Values]):
     """Weighted sum of EDSCWPool and EMPool (Stergiou and Poppe, 2021).
 
     out(i) = beta * edscw(i) + (1 - beta) * em(i), where edscw and em are the results of EDSCWPool and EMPool. The
-    authors train a beta for each output position: `beta_map`. Nothing overflows. A NaN in the window gives NaN, and an
-    infinity may do so. Floating-point input keeps its dtype; integer input gives float32.
+    authors train a beta for each output position: `beta_map`.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. So does an infinity. Either can change the rounding of the
+    sample's other results.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

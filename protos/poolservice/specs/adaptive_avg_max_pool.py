@@ -11,11 +11,15 @@ from poolservice.specs.result_types import Values
 class _AdaptiveAvgMaxPool(AdaptiveSpec[Values]):
     """Mean of the maximum and the mean of each of output_size windows that tile the input, as in timm.
 
-    out(i) = (AdaptiveAvgPool(x)(i) + AdaptiveMaxPool(x)(i)) / 2; see `AdaptiveSpec` for the windows. A NaN in a window
-    gives NaN. A sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
-    infinite. Floating-point input keeps its dtype; integer input gives float32.
+    out(i) = (AdaptiveAvgPool(x)(i) + AdaptiveMaxPool(x)(i)) / 2; see `AdaptiveSpec` for the windows.
 
     Shape: (C, *) or (N, C, *) to (..., *output_size).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
@@ -53,11 +57,16 @@ class AdaptiveAvgMaxPool3d(_AdaptiveAvgMaxPool):
 class _AdaptiveCatAvgMaxPool(SampleSpec[Values]):
     """Means of output_size windows that tile the input, and then their maxima, as twice as many channels, as in timm.
 
-    Channel c is AdaptiveAvgPool of channel c, and channel C + c is AdaptiveMaxPool of channel c; see `AdaptiveSpec` for
-    the windows. A NaN in a window gives NaN. A sum beyond the range of the dtype that it is computed in, float64 for
-    float64 and else float32, becomes infinite. Floating-point input keeps its dtype; integer input gives float32.
+    out(c) = AdaptiveAvgPool(x)(c) and out(C + c) = AdaptiveMaxPool(x)(c) for each channel c; see `AdaptiveSpec` for the
+    windows.
 
     Shape: (C, *) or (N, C, *) to (2 C, *output_size) or (N, 2 C, *output_size).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, unless the maximum leaves it
+    out.
 
     Args:
         output_size: output size in elements, 1 or more: one int for all spatial dimensions, or one per dimension. None

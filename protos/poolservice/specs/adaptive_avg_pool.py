@@ -16,10 +16,15 @@ class _AdaptiveAvgPool(AdaptiveSpec[Values]):
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """Mean of each of output_size windows that tile the input, as torch.nn.AdaptiveAvgPool1d.
 
-    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`. Floating-point
-    input keeps its dtype; integer input gives float32.
+    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
 
     Shape: (C, L) or (N, C, L) to (..., output_size).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
@@ -39,10 +44,15 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """Mean of each of output_size windows that tile the input, as torch.nn.AdaptiveAvgPool2d.
 
-    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`. Floating-point
-    input keeps its dtype; integer input gives float32.
+    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., *output_size).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
@@ -62,10 +72,15 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """Mean of each of output_size windows that tile the input, as torch.nn.AdaptiveAvgPool3d.
 
-    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`. Floating-point
-    input keeps its dtype; integer input gives float32.
+    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., *output_size).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None

@@ -22,10 +22,13 @@ class _AdaptiveMaxPool(AdaptiveSpec[R_co]):
 class AdaptiveMaxPool1d(_AdaptiveMaxPool[R_co]):
     """Maximum of each of output_size windows that tile the input, as torch.nn.AdaptiveMaxPool1d.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`. A NaN in the window
-    gives NaN. The result has the input's dtype.
+    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
 
     Shape: (C, L) or (N, C, L) to (..., output_size).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value as any other.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
@@ -64,10 +67,13 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool[R_co]):
 class AdaptiveMaxPool2d(_AdaptiveMaxPool[R_co]):
     """Maximum of each of output_size windows that tile the input, as torch.nn.AdaptiveMaxPool2d.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`. A NaN in the window
-    gives NaN. The result has the input's dtype.
+    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., *output_size).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value as any other.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
@@ -106,10 +112,13 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool[R_co]):
 class AdaptiveMaxPool3d(_AdaptiveMaxPool[R_co]):
     """Maximum of each of output_size windows that tile the input, as torch.nn.AdaptiveMaxPool3d.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`. A NaN in the window
-    gives NaN. The result has the input's dtype.
+    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., *output_size).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value as any other.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None

@@ -42,9 +42,14 @@ class AvgPool1d(_AvgPool):
     """Mean of each window, as torch.nn.AvgPool1d; padding counts as 0.
 
     out(i) = sum of x over W(i) / n, where W(i) is the window at output position i and n is its number of elements.
-    Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -71,9 +76,14 @@ class AvgPool2d(_DivisorAvgPool):
     """Mean of each window, as torch.nn.AvgPool2d; padding counts as 0.
 
     out(i) = sum of x over W(i) / n, where W(i) is the window at output position i and n is its number of elements.
-    Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN. A negative `divisor_override` changes their sign.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -101,9 +111,14 @@ class AvgPool3d(_DivisorAvgPool):
     """Mean of each window, as torch.nn.AvgPool3d; padding counts as 0.
 
     out(i) = sum of x over W(i) / n, where W(i) is the window at output position i and n is its number of elements.
-    Floating-point input keeps its dtype; integer input gives float32.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN. A negative `divisor_override` changes their sign.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

@@ -18,12 +18,14 @@ class _BilinearPool(SampleSpec[Values]):
     is. Published programs add a small constant below the square root, for the sake of its gradient, and some average
     over the positions, which makes no difference to the normalized vector.
 
-    The products are added in float64, and their sums must be in the range of the result's dtype. A NaN gives NaN in its
-    channel's row and column, and everywhere with `l2_normalize`. Sums beyond the range of the dtype that they are
-    computed in, float64 for float64 and else float32, give NaN. Floating-point input keeps its dtype; integer input
-    gives float32.
-
     Shape: (C, *) or (N, C, *) to (C * C,) or (N, C * C).
+
+    Range: the products are added in float64. Without `l2_normalize`, a sum beyond the range of the result's dtype
+    becomes infinite. For float64, the sums and the squares of them must be in its range. Floating-point input keeps its
+    dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the row and the column of its channel, and with `l2_normalize` in the whole vector. An
+    infinity gives infinities there; with `l2_normalize` NaN, and 0 elsewhere.
 
     Args:
         signed_sqrt: replace each value v by sign(v) * sqrt(abs(v)). Default: True.
@@ -78,14 +80,16 @@ class _CompactBilinearPool(SampleSpec[Values]):
     sketches of each position's channels, summed over the positions. Then `signed_sqrt` and `l2_normalize` follow as for
     BilinearPool. The hashes depend on `seed` and the channel alone, so that every sample has the same projection, in
     every batch and on every device. The scalar product of two results without `signed_sqrt` and `l2_normalize`
-    estimates that of the matrices B.
-
-    The products are added in float64, and their sums must be in the range of the result's dtype. A NaN gives NaN where
-    its channel has a part, and everywhere with `l2_normalize`. Sums beyond the range of the dtype that they are
-    computed in, float64 for float64 and else float32, give NaN. Floating-point input keeps its dtype; integer input
-    gives float32. The work grows with C^2.
+    estimates that of the matrices B. The work grows with C^2.
 
     Shape: (C, *) or (N, C, *) to (output_dim,) or (N, output_dim).
+
+    Range: the products are added in float64. Without `l2_normalize`, a sum beyond the range of the result's dtype
+    becomes infinite. For float64, the sums and the squares of them must be in its range. Floating-point input keeps its
+    dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the values of which its channel is a part, and with `l2_normalize` in the whole vector. An
+    infinity gives infinities or NaN there; with `l2_normalize` NaN, and 0 elsewhere.
 
     Args:
         output_dim: length of the vector, 1 to 2^20. Default: 8192.

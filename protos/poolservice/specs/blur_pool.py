@@ -52,13 +52,15 @@ class _BlurPool(_FilterSpec):
         out(i) = sum of w(k) * x(i * stride + k - floor((K - 1) / 2)) for k from 0 to K - 1
 
     with the product of the weights of all dimensions in 2-D and 3-D, as in the author's code. For an even K, the filter
-    reaches one value further to the right than to the left. kornia's BlurPool2D equals padding_mode="zeros"; before
-    version 0.9, it added one value less on the right if K is even. timm's BlurPool2d is the same for an odd K and a
-    stride of 1 or 2; otherwise its first window begins further to the left. The result is a weighted mean, so it
-    overflows nowhere. A NaN gives NaN where the filter reaches it. Floating-point input keeps its dtype; integer input
-    gives float32.
+    reaches one value further to the right than to the left. kornia's BlurPool2D equals padding_mode="zeros" if K is
+    odd; if K is even, it adds one value less on the right.
 
     Shape: (C, *) or (N, C, *) to the same with each dimension of size L in * replaced by ceil(L / stride).
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN where it has a weight. An infinity gives the same infinity, and infinities of both signs give
+    NaN.
 
     Args:
         kernel_size: size of the filter in elements, 1 to 7: one int for all spatial dimensions, or one per dimension. 1
@@ -107,11 +109,15 @@ class _MaxBlurPool(_FilterSpec):
 
         out = BlurPool(kernel_size, stride, padding_mode) of m, where m(i) = max of x(i) to x(i + max_pool_size - 1)
 
-    m has no padding, as in the author's networks and in kornia's MaxBlurPool2D. A NaN gives NaN where a window that
-    holds it is in reach of the filter. Floating-point input keeps its dtype; integer input gives float32.
+    m has no padding, as in the author's networks and in kornia's MaxBlurPool2D.
 
     Shape: (C, *) or (N, C, *) to the same with each dimension of size L in * replaced by
     ceil((L - max_pool_size + 1) / stride).
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN where the filter reaches a window that holds it. An infinity gives the same infinity, unless
+    the maximum leaves it out.
 
     Args:
         kernel_size: size of the filter in elements, 1 to 7: one int for all spatial dimensions, or one per dimension.

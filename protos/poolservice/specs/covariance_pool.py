@@ -20,18 +20,21 @@ class _CovariancePool(SampleSpec[Values]):
         Y = Y * T
         Z = T * Z
 
-    so that Y converges to the square root of A. The result is the upper triangle of sqrt(trace(S)) * Y, row by row with
-    the diagonal, as a vector. Large eigenvalues converge first: one of l times the trace takes about
+    so that Y converges to the square root of A. out = the upper triangle of sqrt(trace(S)) * Y, row by row with the
+    diagonal, as a vector. Large eigenvalues converge first: one of l times the trace takes about
     log(1 / sqrt(l)) / log(1.5) iterations. More iterations than 8 are computed in float64, because they amplify the
     rounding errors of eigenvalues near 0.
 
-    If all covariances are 0, so is the result. A NaN or infinity gives NaN everywhere, and with iterations=0 in the
-    covariances of its channel. The squares of the values must be in the range of float32, or for float64 of that dtype.
-    Rounding errors are relative to the largest values of the result. Sums beyond the range of the dtype that they are
-    computed in, float64 for float64 and else float32, give NaN. Floating-point input keeps its dtype; integer input
-    gives float32. The work grows with C^3.
+    If all covariances are 0, so is the result. The work grows with C^3.
 
     Shape: (C, *) or (N, C, *) to (D,) or (N, D), where D = C * (C + 1) / 2.
+
+    Range: the squares of the values and their sums must be in the range of float32, or for float64 of that dtype; else
+    the result is infinite or NaN. Rounding errors are relative to the largest values of the result. Floating-point
+    input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the whole vector of its sample, and with iterations=0 in the covariances of its channel. So
+    does an infinity.
 
     Args:
         iterations: number of iterations, 0 to 30. 0 gives the covariances themselves. Default: 5.

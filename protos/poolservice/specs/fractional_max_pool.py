@@ -21,21 +21,26 @@ _MAX_INPUT_SIZE = 2**24
 class _FractionalMaxPool(SampleSpec[R_co]):
     """Maximum of windows at random distances, whose mean gives the output size, as torch.nn.FractionalMaxPool2d and 3d.
 
-    In a spatial dimension of L input elements, S output elements, window size k and random number u of the channel and
-    the dimension, the window at output position i starts at floor((i + u) * a) - floor(u * a), where
-    a = (L - k) / (S - 1), and the last one at L - k. The numbers u come from `random_samples`, with which the result is
-    exactly torch's, or follow from `seed` and the channel alone, so that every sample has the same windows in every
-    batch. As in torch, the starts are computed in the dtype of the values: float64 for float64, int32 and int64, else
-    float32. A NaN in the window gives NaN. The result has the input's dtype and is exactly a value of the input.
+    out(i) = max of x over W(i), where W(i) is the window at output position i. In a spatial dimension of L input
+    elements, S output elements, window size k and random number u of the channel and the dimension, W(i) starts at
+    floor((i + u) * a) - floor(u * a), where a = (L - k) / (S - 1), and the last one at L - k. The numbers u come from
+    `random_samples`, with which the result is exactly torch's, or follow from `seed` and the channel alone, so that
+    every sample has the same windows in every batch. As in torch, the starts are computed in the dtype of the values:
+    float64 for float64, int32 and int64, else float32.
 
     Shape: (C, *) or (N, C, *) to (..., *out), where each dimension of *out is `output_size`, or
     floor(`output_ratio` * L). No dimension of * may exceed 2^24.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension. At
             most L - S + 1. Required.
         output_size: S, at least 1: one int, or one per dimension. Either it or `output_ratio` is required.
         output_ratio: S as a share of the input's size, above 0 and below 1: one float, or one per dimension.
+            Either it or `output_size` is required.
         return_indices: also return the position of each maximum in its input channel, as a flat index over the spatial
             dimensions in row-major order: int64, of the result's shape. Default: False.
         random_samples: the numbers u, at least 0 and below 1, as floats of shape (C, spatial_dims), or

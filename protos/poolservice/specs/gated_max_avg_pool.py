@@ -16,11 +16,14 @@ class _GatedMaxAvgPool(WindowSpec[Values]):
 
     out(i) = g * max of x over W(i) + (1 - g) * mean of x over W(i), with the gate g = sigmoid(sum of weight * x over
     W(i)), where W(i) is the window at output position i. As in `MixedPool2d`, the mean includes the padded zeros and
-    the maximum does not. A NaN in the window gives NaN. An infinity gives NaN where the formula does. Sums beyond the
-    range of the dtype that they are computed in, float64 for float64 and else float32, give NaN. Floating-point input
-    keeps its dtype; integer input gives float32.
+    the maximum does not.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity gives an infinity or NaN, as the formula does.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

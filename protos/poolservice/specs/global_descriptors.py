@@ -21,10 +21,13 @@ class _MAC(_ChannelDescriptor):
     """Maximum of each channel, as a unit vector (Razavian et al., 2014).
 
     out = v / |v|, where v_c is the maximum of channel c and |v| the Euclidean norm. The largest value of v is divided
-    out first, so nothing overflows. A zero vector stays zero. A NaN or an infinity in v gives NaN in the whole vector.
-    Floating-point input keeps its dtype; integer input gives float32.
+    out first. A zero vector stays zero.
 
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity among the maxima.
 
     Source: Razavian, Sullivan, Carlsson and Maki, "Visual Instance Retrieval with Deep Convolutional Networks", 2014;
     Tolias, Sicre and Jegou, "Particular object retrieval with integral max-pooling of CNN activations", 2016.
@@ -60,11 +63,14 @@ class _SPoC(_ChannelDescriptor):
     of the distance from the center to the nearest edge: a sixth of the smallest spatial size. The center lies in the
     middle between the first and the last position. The PCA whitening that follows in the paper is not included.
 
-    A zero vector stays zero. A NaN or an infinity in the sample, or a sum beyond the range of the dtype, gives NaN in
-    the whole vector. Sums beyond the range of the dtype that they are computed in, float64 for float64 and else
-    float32, give NaN. Floating-point input keeps its dtype; integer input gives float32.
+    A zero vector stays zero.
 
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, gives NaN
+    in the whole vector. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity.
 
     Args:
         center_prior: weight the positions with the Gaussian. Default: False.
@@ -114,11 +120,14 @@ class _CroW(_ChannelDescriptor):
     whitening that follows in the paper is not included.
 
     The definition is for values of 0 or more, such as the output of ReLU. A negative S_i gives NaN, unless the powers
-    of it are defined. A NaN or an infinity in the sample gives NaN in the whole vector. A zero vector stays zero. Sums
-    beyond the range of the dtype that they are computed in, float64 for float64 and else float32, give NaN.
-    Floating-point input keeps its dtype; integer input gives float32.
+    of it are defined. A zero vector stays zero.
 
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
+
+    Range: the sums of the powers of S_i must be in the range of float32, or for float64 of that dtype; else the vector
+    is NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity.
 
     Args:
         alpha: the power of the norm, above 0, at most 1000. It scales all weights of positions alike, so the Euclidean

@@ -27,9 +27,13 @@ class _GlobalMinPool(GlobalSpec):
 class GlobalMaxPool1d(_GlobalMaxPool):
     """Maximum of each channel.
 
-    out = max of x over the channel. A NaN in the channel gives NaN. The result has the input's dtype.
+    out = max of x over the channel.
 
     Shape: (C, L) or (N, C, L) to (..., 1).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
 
     Source: Oquab et al., "Is object localization for free? Weakly-supervised learning with convolutional neural
     networks", 2015.
@@ -42,9 +46,13 @@ class GlobalMaxPool1d(_GlobalMaxPool):
 class GlobalMaxPool2d(_GlobalMaxPool):
     """Maximum of each channel.
 
-    out = max of x over the channel. A NaN in the channel gives NaN. The result has the input's dtype.
+    out = max of x over the channel.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., 1, 1).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
 
     Source: Oquab et al., "Is object localization for free? Weakly-supervised learning with convolutional neural
     networks", 2015.
@@ -57,9 +65,13 @@ class GlobalMaxPool2d(_GlobalMaxPool):
 class GlobalMaxPool3d(_GlobalMaxPool):
     """Maximum of each channel.
 
-    out = max of x over the channel. A NaN in the channel gives NaN. The result has the input's dtype.
+    out = max of x over the channel.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., 1, 1, 1).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
 
     Source: Oquab et al., "Is object localization for free? Weakly-supervised learning with convolutional neural
     networks", 2015.
@@ -72,9 +84,14 @@ class GlobalMaxPool3d(_GlobalMaxPool):
 class GlobalAvgPool1d(_GlobalAvgPool):
     """Mean of each channel (Lin, Chen and Yan, 2013).
 
-    out = mean of x over the channel. Floating-point input keeps its dtype; integer input gives float32.
+    out = mean of x over the channel.
 
     Shape: (C, L) or (N, C, L) to (..., 1).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN for its channel. An infinity gives the same infinity, and infinities of both signs give NaN.
 
     Source: Lin, Chen and Yan, "Network In Network", 2013.
     """
@@ -86,9 +103,14 @@ class GlobalAvgPool1d(_GlobalAvgPool):
 class GlobalAvgPool2d(_GlobalAvgPool):
     """Mean of each channel (Lin, Chen and Yan, 2013).
 
-    out = mean of x over the channel. Floating-point input keeps its dtype; integer input gives float32.
+    out = mean of x over the channel.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., 1, 1).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN for its channel. An infinity gives the same infinity, and infinities of both signs give NaN.
 
     Source: Lin, Chen and Yan, "Network In Network", 2013.
     """
@@ -100,9 +122,14 @@ class GlobalAvgPool2d(_GlobalAvgPool):
 class GlobalAvgPool3d(_GlobalAvgPool):
     """Mean of each channel (Lin, Chen and Yan, 2013).
 
-    out = mean of x over the channel. Floating-point input keeps its dtype; integer input gives float32.
+    out = mean of x over the channel.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., 1, 1, 1).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN for its channel. An infinity gives the same infinity, and infinities of both signs give NaN.
 
     Source: Lin, Chen and Yan, "Network In Network", 2013.
     """
@@ -114,10 +141,15 @@ class GlobalAvgPool3d(_GlobalAvgPool):
 class GlobalMinPool1d(_GlobalMinPool):
     """Minimum of each channel.
 
-    out = min of x over the channel = -GlobalMaxPool1d(-x). A NaN in the channel gives NaN. The result has the input's
-    dtype.
+    out = min of x over the channel = -GlobalMaxPool1d(-x).
 
     Shape: (C, L) or (N, C, L) to (..., 1).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+
+    Source: erosion by the whole plane; Serra, "Image Analysis and Mathematical Morphology", 1982.
     """
 
     spatial_dims = 1
@@ -127,10 +159,15 @@ class GlobalMinPool1d(_GlobalMinPool):
 class GlobalMinPool2d(_GlobalMinPool):
     """Minimum of each channel.
 
-    out = min of x over the channel = -GlobalMaxPool2d(-x). A NaN in the channel gives NaN. The result has the input's
-    dtype.
+    out = min of x over the channel = -GlobalMaxPool2d(-x).
 
     Shape: (C, H, W) or (N, C, H, W) to (..., 1, 1).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+
+    Source: erosion by the whole plane; Serra, "Image Analysis and Mathematical Morphology", 1982.
     """
 
     spatial_dims = 2
@@ -140,10 +177,15 @@ class GlobalMinPool2d(_GlobalMinPool):
 class GlobalMinPool3d(_GlobalMinPool):
     """Minimum of each channel.
 
-    out = min of x over the channel = -GlobalMaxPool3d(-x). A NaN in the channel gives NaN. The result has the input's
-    dtype.
+    out = min of x over the channel = -GlobalMaxPool3d(-x).
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., 1, 1, 1).
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+
+    Source: erosion by the whole plane; Serra, "Image Analysis and Mathematical Morphology", 1982.
     """
 
     spatial_dims = 3

@@ -39,14 +39,20 @@ class LPPool1d(_LPPool):
     """Power sum of each window, as torch.nn.LPPool1d.
 
     out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
-    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
-    input keeps its dtype; integer input gives float32.
+    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
-    LpPool, or for p = inf the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN.
-    A partly filled last window has the norm of its values; torch's sum is its mean times the window size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
+    the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is its mean times the window
+    size.
 
     Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+
+    Range: sums of the powers beyond the range of the dtype that they are computed in, float64 for float64 and else
+    float32, become infinite; with `absolute`, only norms beyond it do. Floating-point input keeps its dtype; integer
+    input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. For a positive p, an infinity gives inf, or for p = 1 without
+    `absolute` itself. With `absolute`, either can change the rounding of the sample's other results.
 
     Args:
         norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at
@@ -74,14 +80,20 @@ class LPPool2d(_LPPool):
     """Power sum of each window, as torch.nn.LPPool2d.
 
     out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
-    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
-    input keeps its dtype; integer input gives float32.
+    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
-    LpPool, or for p = inf the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN.
-    A partly filled last window has the norm of its values; torch's sum is its mean times the window size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
+    the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is its mean times the window
+    size.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: sums of the powers beyond the range of the dtype that they are computed in, float64 for float64 and else
+    float32, become infinite; with `absolute`, only norms beyond it do. Floating-point input keeps its dtype; integer
+    input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. For a positive p, an infinity gives inf, or for p = 1 without
+    `absolute` itself. With `absolute`, either can change the rounding of the sample's other results.
 
     Args:
         norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at
@@ -109,14 +121,20 @@ class LPPool3d(_LPPool):
     """Power sum of each window, as torch.nn.LPPool3d.
 
     out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
-    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN. Floating-point
-    input keeps its dtype; integer input gives float32.
+    divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
-    LpPool, or for p = inf the maximum of |x|. It overflows only if the norm itself does. A NaN in the window gives NaN.
-    A partly filled last window has the norm of its values; torch's sum is its mean times the window size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
+    the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is its mean times the window
+    size.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: sums of the powers beyond the range of the dtype that they are computed in, float64 for float64 and else
+    float32, become infinite; with `absolute`, only norms beyond it do. Floating-point input keeps its dtype; integer
+    input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. For a positive p, an infinity gives inf, or for p = 1 without
+    `absolute` itself. With `absolute`, either can change the rounding of the sample's other results.
 
     Args:
         norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at

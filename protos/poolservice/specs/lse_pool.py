@@ -16,12 +16,16 @@ class _LSEPool(WindowOrPlaneSpec[Values]):
     """Logarithm of the mean of exponentials of each window (Pinheiro and Collobert, 2015).
 
     out(i) = log(mean of exp(r * x) over W(i)) / r, where W(i) is the window at output position i. A small r approaches
-    the mean, a large r the maximum. The largest value of the window is subtracted from the exponents, so nothing
-    overflows. A NaN in the window gives NaN; without one, inf gives inf. Floating-point input keeps its dtype; integer
-    input gives float32. LSE-LBA (Yao et al., 2018) is this operator with r = r0 + exp(beta).
+    the mean, a large r the maximum. The largest value of the window is subtracted from the exponents. LSE-LBA (Yao et
+    al., 2018) is this operator with r = r0 + exp(beta).
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
+    change the rounding of the sample's other results.
 
     Args:
         r: the sharpness, 0.001 to 1e6: one number, or one for each channel. Default: 1.0.
@@ -77,11 +81,15 @@ class _LsePlus(WindowOrPlaneSpec[Values]):
 
     out(i) = m + log(mean of exp(r * (x - m)) over W(i)) / r, where W(i) is the window at output position i and m is its
     maximum. This is the layer of that name in timm; there, the window is always the whole plane. It has the values of
-    LSEPool, whose formula without m overflows if it is computed as it is written, and another default of r. A NaN in
-    the window gives NaN; without one, inf gives inf. Floating-point input keeps its dtype; integer input gives float32.
+    LSEPool, whose formula without m overflows if it is computed as it is written, and another default of r.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
+    change the rounding of the sample's other results.
 
     Args:
         r: the sharpness, 0.001 to 1e6: one number, or one for each channel. Default: 10.0.

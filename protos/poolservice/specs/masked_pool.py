@@ -61,13 +61,17 @@ class _MaskedAvgPool(MaskedSpec):
     """Mean of the values of each window, weighted by a mask, or of the first values of sequences.
 
     out(i) = sum of w * x over W(i) / sum of w over W(i), where W(i) is the window at output position i and w is the
-    mask. A window without a weight above 0 gives 0. A value of weight 0 does not count, not even if it is NaN; any
-    other NaN in the window gives NaN. The weights are divided by the largest of them first, so that their scale does
-    not matter. A sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32,
-    becomes infinite. Floating-point input keeps its dtype; integer input gives float32.
+    mask. A window without a weight above 0 gives 0. The weights are divided by the largest of them first, so that their
+    scale does not matter.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN of weight 0 does not count; any other gives NaN in the windows that hold it. An infinity gives the same
+    infinity, and infinities of both signs give NaN.
 
     Args:
         mask: the weights, at least 0, of any type: (*), the same for each sample, or (N, *), for each of N samples its
@@ -121,11 +125,15 @@ class _MaskedMaxPool(MaskedSpec):
     """Maximum of the values of each window whose weight in a mask is above 0, or of the first values of sequences.
 
     out(i) = max of x over those positions of W(i) where w > 0, where W(i) is the window at output position i and w is
-    the mask. A window without any gives 0. A value of weight 0 does not count, not even if it is NaN; any other NaN in
-    the window gives NaN. The result has the input's dtype.
+    the mask. A window without any gives 0.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: each value of the result is a value of the input, or 0. The result has the input's dtype.
+
+    NaN: a NaN of weight 0 does not count; any other gives NaN in the windows that hold it. An infinity is a value as
+    any other.
 
     Args:
         mask: the weights, at least 0, of any type: (*), the same for each sample, or (N, *), for each of N samples its
@@ -180,13 +188,16 @@ class _MaskedGemPool(MaskedSpec):
     """Generalized mean of the values of each window, weighted by a mask, or of the first values of sequences.
 
     out(i) = (sum of w * max(x, eps)^p over W(i) / sum of w over W(i))^(1/p), where W(i) is the window at output
-    position i and w is the mask. The values are divided by the largest of the window before the power, so nothing
-    overflows for a large p. A window without a weight above 0 gives 0. A value of weight 0 does not count, not even if
-    it is NaN; any other NaN in the window gives NaN. The weights are divided by the largest of them first, so that
-    their scale does not matter. Floating-point input keeps its dtype; integer input gives float32.
+    position i and w is the mask. The values are divided by the largest of the window before the power. A window without
+    a weight above 0 gives 0. The weights are divided by the largest of them first, so that their scale does not matter.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN of weight 0 does not count; any other gives NaN in the windows that hold it. inf gives inf, and -inf
+    counts as any low value does. Either can change the rounding of the sample's other results.
 
     Args:
         mask: the weights, at least 0, of any type: (*), the same for each sample, or (N, *), for each of N samples its

@@ -28,10 +28,13 @@ class _MaxPool(WindowSpec[R_co]):
 class MaxPool1d(_MaxPool[R_co]):
     """Maximum of each window, as torch.nn.MaxPool1d; padding counts as -infinity.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i. A NaN in the window gives NaN. The
-    result has the input's dtype.
+    out(i) = max of x over W(i), where W(i) is the window at output position i.
 
     Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -94,10 +97,13 @@ class MaxPool1d(_MaxPool[R_co]):
 class MaxPool2d(_MaxPool[R_co]):
     """Maximum of each window, as torch.nn.MaxPool2d; padding counts as -infinity.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i. A NaN in the window gives NaN. The
-    result has the input's dtype.
+    out(i) = max of x over W(i), where W(i) is the window at output position i.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -160,10 +166,13 @@ class MaxPool2d(_MaxPool[R_co]):
 class MaxPool3d(_MaxPool[R_co]):
     """Maximum of each window, as torch.nn.MaxPool3d; padding counts as -infinity.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i. A NaN in the window gives NaN. The
-    result has the input's dtype.
+    out(i) = max of x over W(i), where W(i) is the window at output position i.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

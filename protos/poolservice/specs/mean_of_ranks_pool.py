@@ -15,13 +15,15 @@ from poolservice.specs.windows import Window, WindowOrPlaneSpec
 class _TopKAvgPool(WindowOrPlaneSpec[Values]):
     """Mean of the k largest values of each window: k = 1 is the maximum, k = all the mean (Durand et al., 2016).
 
-    out(i) = sum of the `k` largest values of W(i) / k, where W(i) is the window at output position i. A NaN in the
-    window gives NaN. A sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32,
-    becomes infinite. Floating-point input keeps its dtype; integer input gives float32. The sum must not exceed the
-    dtype's range.
+    out(i) = sum of the `k` largest values of W(i) / k, where W(i) is the window at output position i.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity among the values that count gives the same infinity.
 
     Args:
         k: the number of values, from 1 to the number of values of a window. In a partly filled window with fewer
@@ -92,14 +94,17 @@ class TopKAvgPool3d(_TopKAvgPool):
 class _TrimmedMeanPool(WindowOrPlaneSpec[Values]):
     """Mean of each window without its smallest and largest values, as scipy.stats.trim_mean.
 
-    Of the n values of the window W(i) at output position i, the g smallest and the g largest are cut off, and out(i) is
-    the mean of the others. g is floor(`proportiontocut` * n), or `cut`. A NaN in the window gives NaN. A sum beyond the
-    range of the dtype that it is computed in, float64 for float64 and else float32, becomes infinite. Floating-point
-    input keeps its dtype; integer input gives float32. The sum of the values that remain must not exceed the dtype's
-    range.
+    out(i) = mean of the n - 2 * g values of W(i) that remain when its g smallest and its g largest are cut off, where
+    W(i) is the window at output position i and n is the number of its values. g is floor(`proportiontocut` * n), or
+    `cut`.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity among the values that count gives the same infinity.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -111,9 +116,10 @@ class _TrimmedMeanPool(WindowOrPlaneSpec[Values]):
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
         proportiontocut: the share of a window's values that is cut off at each end, from 0 to less than 0.5. Of a
-            partly filled window, it is the share of the values that it has.
+            partly filled window, it is the share of the values that it has. Either it or `cut` is required.
         cut: instead, the number of values that are cut off at each end, from 0 to less than half of the values of a
-            window. Of a partly filled window with too few values, the middle one or the middle two remain.
+            window. Of a partly filled window with too few values, the middle one or the middle two remain. Either it or
+            `proportiontocut` is required.
 
     Raises:
         InvalidRequest: a parameter is invalid, or not exactly one of `proportiontocut` and `cut` is given; `field` is

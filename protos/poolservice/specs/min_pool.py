@@ -29,9 +29,13 @@ class MinPool1d(_MinPool[R_co]):
     """Minimum of each window; padding counts as +infinity.
 
     out(i) = min of x over W(i) = -MaxPool1d(-x)(i), where W(i) is the window at output position i. torch has no such
-    layer. A NaN in the window gives NaN. The result has the input's dtype.
+    layer.
 
     Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -95,9 +99,13 @@ class MinPool2d(_MinPool[R_co]):
     """Minimum of each window; padding counts as +infinity.
 
     out(i) = min of x over W(i) = -MaxPool2d(-x)(i), where W(i) is the window at output position i. torch has no such
-    layer. A NaN in the window gives NaN. The result has the input's dtype.
+    layer.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -161,9 +169,13 @@ class MinPool3d(_MinPool[R_co]):
     """Minimum of each window; padding counts as +infinity.
 
     out(i) = min of x over W(i) = -MaxPool3d(-x)(i), where W(i) is the window at output position i. torch has no such
-    layer. A NaN in the window gives NaN. The result has the input's dtype.
+    layer.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

@@ -15,10 +15,15 @@ from poolservice.specs.windows import WindowSpec
 class _MixedPool(WindowSpec[Values]):
     """Weighted sum of the maximum and the mean of each window (Lee, Gallagher and Tu, 2016).
 
-    out(i) = alpha * MaxPool(x)(i) + (1 - alpha) * AvgPool(x)(i). A NaN in the window gives NaN. Floating-point input
-    keeps its dtype; integer input gives float32.
+    out(i) = alpha * MaxPool(x)(i) + (1 - alpha) * AvgPool(x)(i).
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity gives the same infinity, or NaN where the formula
+    multiplies it by 0.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

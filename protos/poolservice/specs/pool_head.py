@@ -34,11 +34,13 @@ class _PoolHead(SampleSpec[Values]):
     - gated_attention: sum over p of softmax(w . (tanh(V x(p)) * sigmoid(U x(p)))) * x(p) (Ilse et al., 2018).
     - pca_whitening: (x - mean) . components / sqrt(variance), of one vector x.
 
-    The values are computed in float32. A NaN in a sample gives NaN in some or all values of its result. Floating-point
-    input keeps its dtype; integer input gives float32.
-
     Shape: (C, H, W) or (N, C, H, W) to (D,) or (N, D), with the C and D of the head, and its H and W if they are
     fixed. In a `Sequential`, a pca_whitening may follow a layer that gives vectors (D,), and otherwise takes (C, 1, 1).
+
+    Range: the values are computed in float32 and must be in its range, with their powers and sums. Floating-point input
+    keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in some or all values of its sample's result. An infinity may do so.
 
     Args:
         name: the name of the head in `server_info`: "NAME", or "BACKBONE/NAME" of a head in a backbone's folder.

@@ -18,11 +18,16 @@ class _GeMPool(WindowOrPlaneSpec[Values]):
     """Generalized mean of each window, over its values of at least eps (Radenović, Tolias and Chum, 2018).
 
     out(i) = (mean of max(x, eps)^p over W(i))^(1/p), where W(i) is the window at output position i. p = 1 gives the
-    mean; a large p approaches the maximum. Nothing overflows or is lost to underflow, whatever p and the values. A NaN
-    in the window gives NaN. Floating-point input keeps its dtype; integer input gives float32.
+    mean; a large p approaches the maximum.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
+    integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
+    change the rounding of the sample's other results.
 
     Args:
         p: the power, 0.05 to 1e6: one number, or one for each channel. Default: 3.0.
@@ -81,11 +86,16 @@ class _GGeMPool(WindowOrPlaneSpec[Values]):
 
     out(i) = (mean of max(x, eps)^p over W(i))^(1/p), where W(i) is the window at output position i and p is the power
     of the channel's group. The channels form as many groups as `p` has numbers: the first group has the first channels,
-    and all groups have the same number of them. Nothing overflows or is lost to underflow, whatever p and the values. A
-    NaN in the window gives NaN. Floating-point input keeps its dtype; integer input gives float32.
+    and all groups have the same number of them.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1. C is a multiple of the number of groups.
+
+    Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
+    integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
+    change the rounding of the sample's other results.
 
     Args:
         p: the power of each group, 0.05 to 1e6. Required.
@@ -152,12 +162,16 @@ class _PowerAvgPool(WindowOrPlaneSpec[Values]):
     """Power mean of the magnitudes in each window (Estrach, Szlam and LeCun, 2014).
 
     out(i) = (mean of |x|^p over W(i))^(1/p), where W(i) is the window at output position i: the norm of the window,
-    divided by n^(1/p) for n values. p = 1 gives the mean of the magnitudes, p = 2 the root mean square. Nothing
-    overflows or is lost to underflow, whatever p and the values. A NaN in the window gives NaN. Floating-point input
-    keeps its dtype; integer input gives float32.
+    divided by n^(1/p) for n values. p = 1 gives the mean of the magnitudes, p = 2 the root mean square.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
+    integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity of either sign gives inf. Either can change the
+    rounding of the sample's other results.
 
     Args:
         p: the power, 0.05 to 1e6: one number, or one for each channel. Default: 2.0.

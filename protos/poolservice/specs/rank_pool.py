@@ -16,11 +16,15 @@ class _MedianPool(WindowOrPlaneSpec[Values]):
     """Median of each window: of an even number of values the lower of the two middle ones, as torch.median.
 
     out(i) = the value of rank floor((n + 1) / 2), counted from the smallest, of the n values of W(i), where W(i) is the
-    window at output position i. A NaN in the window gives NaN. The result has the input's dtype and is exactly a value
-    of the input; 0.0 equals -0.0, and a zero may have either sign.
+    window at output position i.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype. 0.0 equals -0.0, and a
+    zero may have either sign.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -28,8 +32,7 @@ class _MedianPool(WindowOrPlaneSpec[Values]):
         stride: distance between windows in elements, at least 1: one int, or one per dimension. Default:
             `kernel_size`.
         padding: elements added on both sides, 0 to half of `kernel_size`: one int, or one per dimension. They belong to
-            no window, so a window
-            at the edge has fewer values, and its median is theirs. Default: 0.
+            no window, so a window at the edge has fewer values, and its median is theirs. Default: 0.
         ceil_mode: round the output size up instead of down, so that a last, partly filled window counts. Default:
             False.
 
@@ -70,11 +73,15 @@ class _RankPool(WindowOrPlaneSpec[Values]):
     """Value of a given rank in each window, as torch.kthvalue: rank 1 is the minimum.
 
     out(i) = the `rank`-th smallest value of W(i), or with `largest` the `rank`-th largest, where W(i) is the window at
-    output position i. A NaN in the window gives NaN. The result has the input's dtype and is exactly a value of the
-    input; 0.0 equals -0.0, and a zero may have either sign.
+    output position i.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype. 0.0 equals -0.0, and a
+    zero may have either sign.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         rank: the rank, from 1 to the number of values of a window. A partly filled window with fewer values gives its

@@ -96,10 +96,14 @@ class _RoIAlign(_Boxes):
     A box, multiplied by `spatial_scale`, is divided into bins, and a bin has a grid of points, the centers of its equal
     parts. out = sum over the points of the bilinear interpolation there / the number of points. A point outside -1 to H
     or -1 to W counts as 0; between 0 and -1, and above H - 1 or W - 1, the border continues. Positions are computed in
-    float64. A value without weight does not count, not even if it is NaN. Floating-point input keeps its dtype; integer
-    input gives float32.
+    float64.
 
     Shape: (C, H, W) to (K, C, *output_size), or (N, C, H, W) to (N, K, C, *output_size), for K boxes.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN where it has a weight. An infinity gives the same infinity, and infinities of both signs give
+    NaN.
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
@@ -139,13 +143,15 @@ class RoIAlign2d(_RoIAlign):
 class _RoIPool(_Boxes):
     """Maximum of each bin of boxes of a feature map, rounded to whole pixels, as torchvision.ops.roi_pool.
 
-    A box, multiplied by `spatial_scale` and rounded, half away from 0, has h = max(y2 - y1 + 1, 1) rows. Bin i of s
-    has the rows y1 + floor(i * h / s) to before y1 + ceil((i + 1) * h / s), as far as they are in the feature map;
-    columns are alike. Boxes are scaled in float64 and divided exactly. torchvision computes in the dtype of the values,
-    so that its last bin can have a row too many, as for h = 57 and s = 7 in float32. out = max of x over the bin; an
-    empty bin gives 0. A NaN in the bin gives NaN, which torchvision ignores. The result has the input's dtype.
+    A box, multiplied by `spatial_scale` and rounded, half away from 0, has h = max(y2 - y1 + 1, 1) rows. Bin i of s has
+    the rows y1 + floor(i * h / s) to before y1 + ceil((i + 1) * h / s), as far as they are in the feature map; columns
+    are alike. out = max of x over the bin; an empty bin gives 0.
 
     Shape: (C, H, W) to (K, C, *output_size), or (N, C, H, W) to (N, K, C, *output_size), for K boxes.
+
+    Range: each value of the result is a value of the input, or 0. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the bins that hold it, where torchvision ignores it. An infinity is a value as any other.
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
@@ -175,13 +181,17 @@ class RoIPool2d(_RoIPool):
 class _PSRoIAlign(_BoxesOfChannels):
     """RoIAlign in which each bin has channels of its own, as torchvision.ops.ps_roi_align.
 
-    Bin (i, j) of channel c of the result pools channel (c * bins_h + i) * bins_w + j of the input, as RoIAlign2d does
-    with `aligned`. A box without height or width gives 0 if its points are adaptive, where torchvision gives NaN. A
-    value without weight does not count, not even if it is NaN. Floating-point input keeps its dtype; integer input
-    gives float32.
+    out[k, c, i, j] = RoIAlign2d(x)[k, (c * bins_h + i) * bins_w + j, i, j] with `aligned`: bin (i, j) of box k and
+    channel c of the result pools a channel of its own. A box without height or width gives 0 if its points are
+    adaptive, where torchvision gives NaN.
 
     Shape: (C, H, W) to (K, C / bins, *output_size), or (N, C, H, W) to (N, K, C / bins, *output_size), for K boxes,
     where bins is the product of `output_size`.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN where it has a weight. An infinity gives the same infinity, and infinities of both signs give
+    NaN.
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),
@@ -219,14 +229,17 @@ class _PSRoIPool(_BoxesOfChannels):
 
     A box, multiplied by `spatial_scale` and rounded, half away from 0, has h = max(y2 - y1, 1) rows. Bin i of s has the
     rows y1 + floor(i * h / s) to before y1 + ceil((i + 1) * h / s), each limited to 0 to H - 1, so that, as in
-    torchvision, no bin has the last row or column. Boxes are scaled in float64 and divided exactly. torchvision
-    computes in the dtype of the values, so that its last bin can have a row too many, as for h = 57 and s = 7 in
-    float32. Bin (i, j) of channel c of the result is the mean over its pixels of channel (c * bins_h + i) * bins_w + j
-    of the input; an empty bin gives 0. A NaN in the bin gives NaN. Floating-point input keeps its dtype; integer input
-    gives float32.
+    torchvision, no bin has the last row or column. out[k, c, i, j] = mean of channel (c * bins_h + i) * bins_w + j over
+    bin (i, j) of box k; an empty bin gives 0.
 
     Shape: (C, H, W) to (K, C / bins, *output_size), or (N, C, H, W) to (N, K, C / bins, *output_size), for K boxes,
     where bins is the product of `output_size`.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the bins that hold it. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),

@@ -38,11 +38,13 @@ class RMAC2d(SampleSpec[Values]):
     computed in float64, as in the authors' code; cirtorch's float32 gives other regions for a few sizes, such as 5 by
     9.
 
-    A zero vector stays zero, and each vector's largest value is divided out first, so nothing overflows. A NaN or an
-    infinity among the maxima gives NaN in the whole vector. Floating-point input keeps its dtype; integer input gives
-    float32.
+    A zero vector stays zero, and each vector's largest value is divided out first.
 
     Shape: (C, H, W) or (N, C, H, W) to (C,) or (N, C).
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity among the maxima.
 
     Args:
         levels: the number of scales, 1 to 16. Default: 3.

@@ -14,17 +14,20 @@ from poolservice.specs.validation import is_list
 class _S3Pool(SampleSpec[Values]):
     """Maximum of windows with stride 1, of which randomly chosen rows and columns remain (Zhai et al., 2017).
 
-    The first step is a maximum pooling with stride 1 and without padding. Then, along each spatial dimension, its
-    positions are divided into cells of `grid_size`, and `grid_size / stride` different positions of each cell are drawn
-    and kept in their order. The last cell extends to the end. All channels and samples keep the same positions, which
-    depend on `seed` and the sizes alone. A NaN in a window gives NaN. The result has the input's dtype and is exactly a
-    value of the input.
+    out(i) = max of x over the window at the i-th position that is kept. The first step is a maximum pooling with stride
+    1 and without padding. Then, along each spatial dimension, its positions are divided into cells of `grid_size`, and
+    `grid_size / stride` different positions of each cell are drawn and kept in their order. The last cell extends to
+    the end. All channels and samples keep the same positions, which depend on `seed` and the sizes alone.
 
     As in the authors' code, a size that is no multiple of `grid_size` is rounded down for the result, and there are
     `kernel_size` - 1 fewer maxima than values, which the last cell lacks.
 
     Shape: (C, *) or (N, C, *) to (..., *out), where each spatial dimension of size L becomes
     floor(L / grid_size) * grid_size / stride.
+
+    Range: each value of the result is a value of the input. The result has the input's dtype.
+
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

@@ -17,11 +17,14 @@ class SCDA2d(SampleSpec[Values]):
     followed by its maximum over S, and |v| is the Euclidean norm.
 
     Of components of the same size, the one with the first position counts, column by column, as in the authors' code.
-    If no position is above the mean, S is the whole plane. A zero vector stays zero. A NaN or an infinity in the sample
-    gives NaN in the whole vector. Sums beyond the range of the dtype that they are computed in, float64 for float64 and
-    else float32, give NaN. Floating-point input keeps its dtype; integer input gives float32.
+    If no position is above the mean, S is the whole plane. A zero vector stays zero.
 
     Shape: (C, H, W) or (N, C, H, W) to (2 C,) or (N, 2 C).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, gives NaN
+    in the whole vector. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity.
 
     Args:
         connectivity: the number of neighbors to which a position is connected: 8, with the diagonal ones, or 4.

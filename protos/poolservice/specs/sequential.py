@@ -21,6 +21,10 @@ class _Sequential(PoolSpec[Values]):
 
     Shape: (C, *) or (N, C, *) to the shape of the last layer's result.
 
+    Range: as that of each layer. The result of one layer is rounded to its dtype before the next.
+
+    NaN: a NaN has the effect of the first layer; the next ones see the result.
+
     Args:
         layers: 1 to 16 specs of the same number of dimensions. None may be a Sequential or have `return_indices`, and
             only the last one may give a vector, or one before a pool head that takes vectors. Required.

@@ -15,11 +15,16 @@ from poolservice.specs.validation import integer, is_list
 class _SpatialPyramidPool(SampleSpec[Values]):
     """Maximum or mean of each tile of several grids, as one vector (He et al., 2014).
 
-    For each level L, the input is divided into L tiles along each spatial dimension, as by AdaptiveMaxPool. The result
-    is, level by level, the values of all tiles, channel by channel. A NaN in a tile gives NaN. Floating-point input
-    keeps its dtype; integer input gives float32.
+    out(i) = max of x over tile i, or its mean. For each level L, the input is divided into L tiles along each spatial
+    dimension, as by AdaptiveMaxPool. The result is, level by level, the values of all tiles, channel by channel.
 
     Shape: (C, *) or (N, C, *) to (D,) or (N, D), where D = C * sum of L^dims over the levels.
+
+    Range: with "avg", a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32,
+    becomes infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, unless the maximum leaves it
+    out.
 
     Args:
         levels: the number of tiles along each dimension, each 1 to 64, at most 16 levels. Default: (1, 2, 4).

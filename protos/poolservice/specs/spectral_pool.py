@@ -24,16 +24,18 @@ class _SpectralPool(SampleSpec[Values]):
     recovering one half of it from the other. For one dimension, and for odd sizes, both give the same result. With
     norm="mean", scipy.signal.resample gives it for odd sizes, too; for an even S, its w(S/2) and w(-S/2) are 1.
 
-    Each value depends on the whole plane, as do rounding errors: they are relative to its largest values. The sums of
-    the transform must be in the range of the dtype. A NaN or infinity gives NaN in its plane, along the dimensions that
-    shrink. Sums beyond the range of the dtype that they are computed in, float64 for float64 and else float32, give
-    NaN. Floating-point input keeps its dtype; integer input gives float32.
+    Each value depends on the whole plane, as do rounding errors: they are relative to its largest values.
 
     Shape: (C, *) or (N, C, *) to the same with `output_size` in place of *.
 
+    Range: a sum of the transform beyond the range of the dtype that it is computed in, float64 for float64 and else
+    float32, becomes infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in its plane, along the dimensions that shrink. An infinity gives infinities or NaN there.
+
     Args:
         output_size: output size in elements, 1 to the input's size: one int for all spatial dimensions, or one per
-            dimension. None keeps the input's size.
+            dimension. None keeps the input's size. Required.
         norm: "ortho" for unitary transforms, as in the paper, which multiply the mean of the plane by sqrt(L / S) in
             each dimension; or "mean" to keep it, so that the result looks like the input. Default: "ortho".
 

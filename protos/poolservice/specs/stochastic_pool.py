@@ -18,12 +18,16 @@ class _StochasticPool(WindowOrPlaneSpec[Values]):
     result is the same in every batch and on every device. The probabilities are rounded to multiples of 2^-32 of that
     of the largest value.
 
-    The paper pools the output of a ReLU, so negative values count as 0. A window without a positive value gives 0. One
-    with an infinity gives infinity, and one with a NaN gives NaN. The values are divided by the largest one first, so
-    nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    The paper pools the output of a ReLU, so negative values count as 0. A window without a positive value gives 0. The
+    values are divided by the largest one first.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
+
+    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. With
+    "weighted", either can change the rounding of the sample's other results.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

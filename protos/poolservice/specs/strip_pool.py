@@ -16,11 +16,15 @@ class StripPool2d(SampleSpec[Values]):
 
     out_ij = (mean of x_ik over all k) + (mean of x_kj over all k). This is the module of the paper without its learned
     convolutions: both strips are expanded to the size of the input and added. `CoordinatePool2d` gives the strips
-    themselves. A NaN gives NaN in its row and its column. A sum beyond the range of the dtype that it is computed in,
-    float64 for float64 and else float32, becomes infinite. Floating-point input keeps its dtype; integer input gives
-    float32.
+    themselves.
 
     Shape: (C, H, W) or (N, C, H, W) to the same shape.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in its row and its column. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Source: Hou, Zhang, Cheng and Feng, "Strip Pooling: Rethinking Spatial Pooling for Scene Parsing", 2020.
     """
@@ -38,11 +42,15 @@ class CoordinatePool2d(SampleSpec[Values]):
     """Means of the rows, followed by the means of the columns (Hou, Zhou and Feng, 2021).
 
     out_i = mean of x_ik over all k for i < H, and out_(H + j) = mean of x_kj over all k. This is the input of the first
-    convolution of coordinate attention. A NaN gives NaN for its row and its column. A sum beyond the range of the dtype
-    that it is computed in, float64 for float64 and else float32, becomes infinite. Floating-point input keeps its
-    dtype; integer input gives float32.
+    convolution of coordinate attention.
 
     Shape: (C, H, W) or (N, C, H, W) to (C, H + W, 1) or (N, C, H + W, 1).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in its row and its column. An infinity gives the same infinity, and infinities of both signs
+    give NaN.
 
     Source: Hou, Zhou and Feng, "Coordinate Attention for Efficient Mobile Network Design", 2021.
     """
@@ -61,11 +69,14 @@ class CornerPool2d(SampleSpec[Values]):
 
     With "top", out_ij = max of x_kj over k >= i: a corner at the top of an object looks down. "bottom" takes k <= i,
     "left" takes the maximum of x_ik over k >= j, and "right" over k <= j. "top_left" is the sum of "top" and "left",
-    and the other corners are sums in the same way. The learned convolutions of the paper are not included. A NaN gives
-    NaN wherever it is in the maximum. A sum beyond the range of the dtype that it is computed in, float64 for float64
-    and else float32, becomes infinite. Floating-point input keeps its dtype; integer input gives float32.
+    and the other corners are sums in the same way. The learned convolutions of the paper are not included.
 
     Shape: (C, H, W) or (N, C, H, W) to the same shape.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN wherever it is in the maximum. An infinity is a value as any other.
 
     Args:
         mode: "top", "bottom", "left", "right", "top_left", "top_right", "bottom_left" or "bottom_right". Default:

@@ -75,10 +75,14 @@ class _MaxUnpool(_Unpool):
     """Each value at the position from which MaxPool took it, and 0 elsewhere, as torch.nn.MaxUnpool.
 
     out[c, indices[c, i]] = x[c, i] for each value i of channel c; of several values for one position the last one
-    counts, on every device. NaN is a value as any other. The result has the input's dtype.
+    counts, on every device.
 
     Shape: (C, *) or (N, C, *) to (..., *out). Each dimension of *out is (size - 1) * stride - 2 * padding +
     kernel_size, unless `output_size` is given.
+
+    Range: each value of the result is a value of the input, or 0. The result has the input's dtype.
+
+    NaN: a NaN is a value as any other. So is an infinity.
 
     Args:
         indices: the flat position of each value in its plane of the result, as MaxPool returns it with
@@ -154,11 +158,15 @@ class _AvgUnpool(_Unpool):
 
     out(j) = sum of x(i) / n(i) over the windows W(i) that hold position j, where n(i) is the number of positions of
     W(i) in the result, as of an AvgPool with ``count_include_pad=False``. Without overlaps and padding, each window of
-    the result has the mean x(i) / n. A position in no window gets 0. A NaN spreads over its window. Floating-point
-    input keeps its dtype; integer input gives float32.
+    the result has the mean x(i) / n. A position in no window gets 0.
 
     Shape: (C, *) or (N, C, *) to (..., *out). Each dimension of *out is (size - 1) * stride - 2 * padding +
     kernel_size, unless `output_size` is given.
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN in its window. An infinity gives the same infinity, and infinities of both signs give NaN.
 
     Args:
         kernel_size: window size of the AvgPool in elements, at least 1: one int for all spatial dimensions, or one per

@@ -17,17 +17,22 @@ _MAX_LEVELS = 31
 class _WaveletPool(SampleSpec[Values]):
     """Approximation (LL) of a Haar wavelet transform of one or several levels (Williams and Li, 2018).
 
-    A level replaces each two values along each dimension by ``(x(2i) + x(2i + 1)) / sqrt(2)``. In 2-D, each value of a
-    level is half the sum of four values. A plane of odd size is extended by its last value, as by PyWavelets in its
-    mode "symmetric". The result is the approximation of the last level: that of ``pywt.wavedecn(x, "haar",
-    level=levels)``. The pooling of the paper decomposes two levels and reconstructs the first from the second, which
-    gives the approximation of the first one: levels=1.
+    A level is out(i) = (x(2i) + x(2i + 1)) / sqrt(2) along each dimension. In 2-D, each value of a level is half the
+    sum of four values. A plane of odd size is extended by its last value, as by PyWavelets in its mode "symmetric". The
+    result is the approximation of the last level: that of ``pywt.wavedecn(x, "haar", level=levels)``. The pooling of
+    the paper decomposes two levels and reconstructs the first from the second, which gives the approximation of the
+    first one: levels=1.
 
     With norm="mean", each level averages: ``(x(2i) + x(2i + 1)) / 2``. The values then stay in the range of the input.
-    With "ortho" they grow by a factor of sqrt(2) per level and dimension, and overflow if they exceed the dtype's
-    range. A NaN gives NaN where it has a weight. Floating-point input keeps its dtype; integer input gives float32.
+    With "ortho" they grow by a factor of sqrt(2) per level and dimension.
 
     Shape: (C, *) or (N, C, *) to the same with each dimension of size L in * replaced by ceil(L / 2^levels).
+
+    Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
+    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+
+    NaN: a NaN gives NaN where it has a weight. An infinity gives the same infinity, and infinities of both signs give
+    NaN.
 
     Args:
         levels: number of levels, 1 to 31. The last one must find more than one value in each dimension. Default: 1.
