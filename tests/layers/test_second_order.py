@@ -155,6 +155,15 @@ def test_bilinear_pools_of_zeros_are_zeros(spec: PoolSpec) -> None:
     assert not pool_of(spec, np.zeros((3, 4, 4), np.float32)).any()
 
 
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
+@pytest.mark.parametrize("signed_sqrt", [True, False])
+def test_a_normalized_bilinear_pool_is_the_same_at_any_scale(scale: float, signed_sqrt: bool) -> None:
+    sample = values_of(Random(2), (5, 6, 7))
+    for spec in (BilinearPool2d(signed_sqrt), CompactBilinearPool2d(16, signed_sqrt=signed_sqrt)):
+        # The products are beyond the range of float32, or below it.
+        np.testing.assert_allclose(pool_of(spec, sample * np.float32(scale)), pool_of(spec, sample), 1e-6)
+
+
 @pytest.mark.parametrize("spec", [CovariancePool2d(), BilinearPool2d(), CompactBilinearPool2d(64)])
 def test_a_nan_gives_nan_everywhere_in_its_vector_and_in_no_other(spec: PoolSpec) -> None:
     samples = np.stack([values_of(Random(1), (5, 4, 4))] * 2)

@@ -109,12 +109,11 @@ def _parts(vectors: torch.Tensor) -> Sequence[torch.Tensor]:
 
 
 def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.Tensor:
-    result = vectors.to(dtype)
-    if spec.signed_sqrt:
-        result = result.abs().sqrt_().copysign_(result)
+    """Return vectors of float64, which this function changes, in another dtype, as the spec normalizes them."""
     if spec.l2_normalize:
-        # The squares of the signed square roots are the absolute values.
+        # The squares of the signed square roots are the absolute values. Dividing before the conversion to float32
+        # keeps sums beyond its range and below it.
         norm = torch.linalg.vector_norm(vectors, 1 if spec.signed_sqrt else 2, dim=1, keepdim=True)
-        norm = norm.sqrt() if spec.signed_sqrt else norm
-        result = result / torch.where(norm == 0, 1, norm).to(dtype)
-    return result
+        vectors.div_(torch.where(norm == 0, 1, norm))
+    result = vectors.to(dtype)
+    return result.abs().sqrt_().copysign_(result) if spec.signed_sqrt else result
