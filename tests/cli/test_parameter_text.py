@@ -78,12 +78,15 @@ def test_a_parameter_is_parsed_by_its_type(text: str, parameters: dict[str, obje
         ("crow2d:alpha=x", "alpha takes a number; got 'x'"),
         ("pool_head", "pool_head2d needs name: write --op pool_head2d:name=NAME"),
         ("ordinal2d", "ordinal2d needs weights: write --op ordinal2d:weights=FILE.npy"),
-        ("roi_align:boxes=2,output_size=nonex2", "output_size takes a size, 3, or one for each dimension, 3x2"),
+        ("roi_align:output_size=nonex2,boxes=boxes.npy", "output_size takes a size, 3, or one for each dimension, 3x2"),
+        ("roi_align:boxes=2", "boxes takes the name of a .npy file; got '2': No such file or directory"),
+        ("masked_avg1d:lengths=x", "lengths takes a whole number, or the name of a .npy file; got 'x'"),
+        ("trimmed_mean2d", "trimmed_mean2d needs proportiontocut: write --op trimmed_mean2d:proportiontocut=2"),
         ("max2d:kernel_size=2+gapp2d", "there is no operator 'gapp2d'; did you mean gap2d?"),
         ("max2d:kernel_size=2+gap3d", "--op gap3d pools 3-D inputs and --op max2d:kernel_size=2 pools 2-D inputs"),
         ("max2d:kernel_size=2+", "kernel_size takes a size"),
         ("max2d:kernel_size=2,return_indices=true+gap2d", "layers[0].return_indices: a sequence has no indices"),
-        ("+".join(["gap2d"] * 17), "layers: must be 1 to 16 specs"),
+        ("+".join(["gap2d"] * 17), "has 17 layers; at most 16 can be applied one after the other"),
     ],
 )
 def test_a_wrong_text_is_refused_in_one_sentence(text: str, words: str) -> None:

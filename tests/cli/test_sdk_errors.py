@@ -49,3 +49,22 @@ def test_a_refused_request_has_its_request_id_whatever_is_wrong(field: str) -> N
         raise wrong
     text = describe(caught.value) if isinstance(caught.value, InvalidRequest) else str(caught.value)
     assert text.endswith(": must be 2 (request id job-7)")
+
+
+@pytest.mark.parametrize(
+    ("texts", "flags", "field", "source"),
+    [
+        # The grid of S3Pool follows from the kernel, for which there is a flag.
+        (["s32d"], {"kernel_size": "20"}, "specs[0].grid_size", "--op s32d: grid_size"),
+        (["s32d"], {"kernel_size": "20"}, "specs[0].kernel_size", "--kernel-size of s32d"),
+        (["gap2d", "max2d:kernel_size=2+gem2d:p=2"], {}, "specs[1].layers[1].p", "--op gem2d:p=2: p"),
+        (["max2d+gem2d"], {"kernel_size": "9"}, "specs[0].layers[1].kernel_size", "--kernel-size of gem2d"),
+        (["mac2d+gem2d"], {}, "specs[0].layers[1]", "--op gem2d"),
+    ],
+)
+def test_an_error_about_a_parameter_names_where_it_was_written(
+    texts: list[str], flags: dict[str, str], field: str, source: str
+) -> None:
+    with pytest.raises(CommandError) as caught, translated_errors(parse(texts, flags), "x.npy"):
+        raise InvalidRequest("must be 2", field=field)
+    assert str(caught.value) == f"{source}: must be 2"

@@ -100,7 +100,7 @@ def test_concurrent_asyncio_calls_with_equal_tensors_are_not_stacked_wrongly(ser
         (MaxUnpool2d(np.full((3, 8, 9), 288), 2), "indices", "must be from 0 to 287"),
         (
             Sequential([MaxPool2d(2), MaskedAvgPool2d(np.ones((8, 9)))]),
-            "sequential.layers[1].masked_avg_pool.mask",
+            "layers[1].mask",
             "must have the spatial shape of the input, [4, 4]; got [8, 9]",
         ),
     ],

@@ -124,6 +124,25 @@ def test_an_unknown_argument_names_the_layer(layer: type[PoolSpec]) -> None:
         layer(nothing=1)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "advice"),
+    [
+        (
+            "MaxPool2d",
+            {"kernal_size": 2},
+            "unexpected keyword argument 'kernal_size'; did you mean kernel_size?",
+        ),
+        ("GeMPool2d", {"foo": 2}, "; GeMPool2d takes p, kernel_size, stride, padding, ceil_mode, eps"),
+        ("RankPool2d", {}, "missing 1 required positional argument: 'rank'; RankPool2d takes rank, kernel_size"),
+        ("GlobalAvgPool2d", {"p": 2}, "; GlobalAvgPool2d takes no parameters"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_advice(name: str, arguments: dict[str, Any], advice: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(advice)) as error:
+        layer_named(name)(**arguments)
+    assert str(error.value).startswith(f"{name}.__init__() ")
+
+
 @given(spec=any_spec())
 def test_a_spec_survives_the_conversion_to_a_message_and_back(spec: PoolSpec) -> None:
     message = pb.PoolSpec.FromString(to_message(spec).SerializeToString())
@@ -254,7 +273,7 @@ RULES: dict[str, tuple[Callable[[], object], str]] = {
     "filter of size 8": (lambda: specs.MaxBlurPool1d(8), "kernel_size: must be from 1 to 7; got 8"),
     "too many layers": (
         lambda: specs.Sequential2d([specs.MaxPool2d(1)] * 17),
-        "layers: must be 1 to 16 specs such as MaxPool2d(2); got 17 of them",
+        "layers: must be a list of 1 to 16 specs such as [MaxPool2d(2), GeMPool2d()]; got 17 of them",
     ),
     "power 0": (lambda: specs.LPPool1d(0, 2), "norm_type: must be finite and other than 0"),
     "power is infinity": (

@@ -229,7 +229,11 @@ def test_mixed_pool_takes_a_last_window_that_is_partly_filled() -> None:
         (lambda: PoolFormerPool2d(4), "kernel_size", "must be odd, so that each window has a center; got 4"),
         (lambda: PoolFormerPool2d((3, 0)), "kernel_size", "must be from 1"),
         (lambda: AdaptiveCatAvgMaxPool2d(0), "output_size", "must be from 1"),
-        (lambda: GatedMaxAvgPool2d(2, [1.0, 2.0]), "weight", "must have 2 or 3 dimensions; got shape (2,)"),
+        (
+            lambda: GatedMaxAvgPool2d(2, [1.0, 2.0]),
+            "weight",
+            "dimensions, (2, 2) or (C, 2, 2); got shape (2,)",
+        ),
         (lambda: GatedMaxAvgPool2d(2, np.ones((2, 3))), "weight", "must have the shape of the window, (2, 2)"),
         (lambda: GatedMaxAvgPool2d(1, [[math.nan]]), "weight", "must be finite"),
         (

@@ -141,7 +141,7 @@ def test_the_masked_generalized_mean_overflows_nowhere() -> None:
         (lambda: MaskedAvgPool2d(lengths=2), "lengths", "is for sequences"),
         (lambda: MaskedAvgPool1d([1], lengths=2), "lengths", "is instead of a mask"),
         (lambda: MaskedAvgPool1d(lengths=-1), "lengths", "must be at least 0; got -1"),
-        (lambda: MaskedAvgPool1d(lengths=2.5), "lengths", "must have numbers of type integer"),
+        (lambda: MaskedAvgPool1d(lengths=2.5), "lengths", "must have integers; got an array of float64"),
         (lambda: MaskedAvgPool1d([0.5, -1]), "mask", "must have no weight below 0; got -1.0"),
         (lambda: MaskedAvgPool1d([0.5, math.inf]), "mask", "must be finite"),
         (lambda: MaskedGemPool1d([1], p=0.5), "p", "must be from 1"),

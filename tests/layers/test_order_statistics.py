@@ -273,8 +273,12 @@ def test_a_network_passes_nan_on_to_every_rank(size: int) -> None:
         (lambda: RankPool2d(1, 2, largest=1), "largest", "must be True or False"),  # type: ignore[arg-type]
         (lambda: TopKAvgPool2d(0), "k", "must be from 1"),
         (lambda: TopKAvgPool2d(5, 2), "k", "must be at most 4"),
-        (lambda: TrimmedMeanPool2d(2), "proportiontocut", "must be given, or else cut"),
-        (lambda: TrimmedMeanPool2d(2, proportiontocut=0.1, cut=1), "proportiontocut", "and not both"),
+        (lambda: TrimmedMeanPool2d(2), "proportiontocut", "is required, unless cut is given"),
+        (
+            lambda: TrimmedMeanPool2d(2, proportiontocut=0.1, cut=1),
+            "proportiontocut",
+            "goes without cut; leave one of",
+        ),
         (lambda: TrimmedMeanPool2d(2, proportiontocut=0.5), "proportiontocut", "must be less than 0.5"),
         (lambda: TrimmedMeanPool2d(2, proportiontocut=-0.1), "proportiontocut", "must be from 0"),
         (lambda: TrimmedMeanPool2d(2, cut=2), "cut", "must be at most 1"),

@@ -315,7 +315,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: AdaPool1d(2, beta_map=[0.5, 2]),
         "beta_map: must have numbers from 0 to 1; got 0.5 to 2",
     ),
-    "beta map of words": (lambda: AdaPool1d(2, beta_map="x"), "beta_map: must be a tensor"),
+    "beta map of words": (lambda: AdaPool1d(2, beta_map="x"), "beta_map: must be an array, a tensor"),
     "beta map of two dimensions": (lambda: AdaPool1d(2, beta_map=[[0.5]]), "beta_map: must have 1 dimensions"),
     "both betas": (lambda: AdaPool1d(2, beta=0.1, beta_map=[0.5]), "beta: goes without beta_map"),
     "powers for other channels": (

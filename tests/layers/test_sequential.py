@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from poolservice_client import (
     AdaptiveAvgPool2d,
@@ -60,14 +61,14 @@ def test_a_sequence_pools_images_and_stands_beside_other_specs(client: PoolClien
         (
             [MaxPool2d(2), MaxPool2d(9)],
             (3, 12, 10),
-            "specs[0].sequential.layers[1].max_pool.kernel_size",
+            "specs[0].layers[1].kernel_size",
             "no window fits: a kernel_size of 9 is larger than the input, 6 with a padding of 0 on either side; the "
             "input of this layer has the shape [3, 6, 5]",
         ),
         (
             [SpatialPyramidPool2d(), MaxPool2d(2)],
             (3, 12, 10),
-            "specs[0].sequential.layers[1]",
+            "specs[0].layers[1]",
             "takes a feature map of 2 spatial dimensions, but the layer before it gives [63]",
         ),
         ([MaxPool2d(2)], (12, 10), "x.shape", "MaxPool2d takes 3 dimensions (C, height, width) or 4"),
@@ -85,14 +86,17 @@ def test_a_layer_that_does_not_take_the_result_before_it_is_refused(
 @pytest.mark.parametrize(
     ("layers", "field", "reason"),
     [
-        ([], "layers", "must be 1 to 16 specs"),
-        ([MaxPool2d(2)] * 17, "layers", "must be 1 to 16 specs"),
+        ([], "layers", "must be a list of 1 to 16 specs"),
+        ([MaxPool2d(2)] * 17, "layers", "must be a list of 1 to 16 specs"),
         (["max2d"], "layers[0]", "must be a spec such as MaxPool2d(2); got 'max2d'"),
-        ([Sequential([MaxPool2d(2)])], "layers[0]", "must be a spec such as MaxPool2d(2); got Sequential2d("),
+        ([Sequential([MaxPool2d(2)])], "layers[0]", "is a sequence itself; write its layers in the list"),
+        ([MaxPool2d], "layers[0]", "got the class MaxPool2d; write MaxPool2d(...)"),
+        ([nn.MaxPool2d(2)], "layers[0]", "of torch.nn.modules.pooling"),
+        (MaxPool2d(2), "layers", "such as [MaxPool2d(2), GeMPool2d()]; got MaxPool2d(kernel_size=2)"),
         ([MaxPool2d(2), AvgPool1d(2)], "layers[1]", "must pool 2 dimensions; AvgPool1d pools 1"),
         ([MaxPool2d(2, return_indices=True)], "layers[0].return_indices", "a sequence has no indices; leave it out"),
     ],
-    ids=["none", "many", "word", "nested", "dimensions", "indices"],
+    ids=["none", "many", "word", "nested", "class", "module", "no list", "dimensions", "indices"],
 )
 def test_wrong_layers_are_refused_in_words(layers: list[Any], field: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(reason)) as refused:
@@ -102,5 +106,8 @@ def test_wrong_layers_are_refused_in_words(layers: list[Any], field: str, reason
 
 def test_the_function_chooses_the_number_of_dimensions_of_its_first_layer() -> None:
     assert Sequential([MaxPool2d(2)]) == Sequential2d([MaxPool2d(2)])
-    with pytest.raises(InvalidRequest, match="must be 1 to 16 specs"):
+    with pytest.raises(InvalidRequest, match="must be a list of 1 to 16 specs"):
         Sequential([])
+    # As torch.nn.Sequential takes them.
+    with pytest.raises(InvalidRequest, match=r"must be a list of 1 to 16 specs .*; got 2 arguments"):
+        Sequential(MaxPool2d(2), SoftPool2d(2))  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def test_avg_unpool_keeps_the_sum_of_the_values() -> None:
 @pytest.mark.parametrize(
     ("make", "field", "reason"),
     [
-        (lambda: MaxUnpool1d([[0.0]], 2), "indices", "must have numbers of type integer; got float64"),
+        (lambda: MaxUnpool1d([[0.0]], 2), "indices", "must have integers; got an array of float64"),
         (lambda: MaxUnpool1d([[0]], 2, padding=2), "padding", "must be at most half the kernel"),
         (lambda: output_shape(MaxUnpool1d([[0]], 2), (2, 3)), "indices", "must have the shape of a sample, [2, 3]"),
         (lambda: output_shape(MaxUnpool1d([[0, 4]], 2), (1, 2)), "indices", "must be from 0 to 3"),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import LAYERS, PoolSpec, Sequential
+from poolservice.specs.sequential import MAX_LAYERS
 from poolservice_client._cli.exit_errors import UsageError
 from poolservice_client._cli.operator_names import SEQUENTIAL, layer_of, name_of, unknown_operator
 from poolservice_client._cli.parameter_text import example_of, parameters_of, value_of
@@ -30,13 +31,15 @@ class Operator(NamedTuple):
         name: the preferred name.
         spec: the spec that is sent; None for the output of a backbone, without any pooling.
         text: the operator as the user wrote it, with its own parameters.
-        own_parameters: the names of those parameters.
+        flags: the names of the parameters that were given as flags.
+        layers: the operators that are applied one after the other, if there are several.
     """
 
     name: str
     spec: PoolSpec | None
     text: str
-    own_parameters: frozenset[str]
+    flags: frozenset[str]
+    layers: tuple["Operator", ...] = ()
 
     @property
     def layer(self) -> str:
@@ -57,7 +60,7 @@ class Operator(NamedTuple):
         """Return where the user wrote a parameter, with the operator or as a flag; None stands for the operator."""
         if parameter is None:
             return f"--op {self.text}"
-        return _source(self.name, self.text, parameter, own=parameter in self.own_parameters)
+        return _source(self.name, self.text, parameter, is_flag=parameter in self.flags)
 
 
 def specs_of(operators: Sequence[Operator]) -> list[PoolSpec]:
@@ -115,11 +118,15 @@ def _layers(text: str) -> list[str]:
 def _sequence(text: str, operators: Sequence[Operator]) -> Operator:
     if len(operators) == 1:
         return operators[0]
+    if len(operators) > MAX_LAYERS:
+        raise UsageError(
+            f"--op {text}: has {len(operators)} layers; at most {MAX_LAYERS} can be applied one after the other"
+        )
     try:
         spec = Sequential(specs_of(operators))
     except InvalidRequest as error:
         raise UsageError(f"--op {text}: {error}") from None
-    return Operator("_".join(operator.name for operator in operators), spec, text, frozenset())
+    return Operator("_".join(operator.name for operator in operators), spec, text, frozenset(), tuple(operators))
 
 
 def _check_dimensions(texts: Sequence[str], layers: Sequence[type[PoolSpec]]) -> None:
@@ -140,21 +147,29 @@ def _operator(
 ) -> Operator:
     name = name_of(layer)
     shared = {parameter: value for parameter, value in given.items() if parameter in parameters_of(layer)}
+    given_as_flags = frozenset(shared.keys() - own.keys())
     parameters: dict[str, object] = {**shared, **own}
     for parameter, required in parameters_of(layer).items():
         if required and parameter not in parameters:
-            example = example_of(layer, parameter)
-            flag = f"give {_flag_of(parameter)} {example}, or " if parameter in flags else ""
-            raise UsageError(f"{name} needs {parameter}: {flag}write --op {name}:{parameter}={example}")
+            raise _missing(layer, parameter, flags)
     try:
-        return Operator(name, layer(**parameters), text, frozenset(own))
+        return Operator(name, layer(**parameters), text, given_as_flags)
     except InvalidRequest as error:
-        source = _source(name, text, error.field, own=error.field not in shared)
+        if error.reason.startswith("is required"):
+            # One of several parameters is: the constructor says which.
+            raise _missing(layer, error.field, flags) from None
+        source = _source(name, text, error.field, is_flag=error.field in given_as_flags)
         raise UsageError(f"{source}: {error.reason}") from None
 
 
-def _source(name: str, text: str, parameter: str, *, own: bool) -> str:
-    return f"--op {text}: {parameter}" if own else f"{_flag_of(parameter)} of {name}"
+def _missing(layer: type[PoolSpec], parameter: str, flags: Collection[str]) -> UsageError:
+    name, example = name_of(layer), example_of(layer, parameter)
+    flag = f"give {_flag_of(parameter)} {example}, or " if parameter in flags else ""
+    return UsageError(f"{name} needs {parameter}: {flag}write --op {name}:{parameter}={example}")
+
+
+def _source(name: str, text: str, parameter: str, *, is_flag: bool) -> str:
+    return f"{_flag_of(parameter)} of {name}" if is_flag else f"--op {text}: {parameter}"
 
 
 def _flag_of(parameter: str) -> str:

@@ -41,7 +41,7 @@ def value_of(layer: type[PoolSpec], name: str, text: str, source: str) -> object
     try:
         return parser.parse(text.strip())
     except (InvalidRequest, OSError) as error:
-        reason = error.reason if isinstance(error, InvalidRequest) else error
+        reason = error.reason if isinstance(error, InvalidRequest) else error.strerror or error
         raise UsageError(f"{source} takes {parser.description}; got {text!r}: {reason}") from None
     except ValueError:
         raise UsageError(f"{source} takes {parser.description}; got {text!r}") from None
@@ -75,12 +75,16 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(one) for one in text.lower().split("x"))
 
 
-def _tensor(text: str) -> object:
-    """Return the array of a .npy file, or a single number that is written itself."""
+def _number_or_tensor(text: str) -> object:
+    """Return a single number that is written itself, or the array of a .npy file."""
     try:
         return int(text)
     except ValueError:
-        pass
+        return _tensor(text)
+
+
+def _tensor(text: str) -> object:
+    """Return the array of a .npy file."""
     try:
         data = files.read(text)
     except IsADirectoryError:
@@ -102,6 +106,8 @@ def _boolean(text: str) -> bool:
 _OUTPUT_SIZE = _Parser(
     _output_size, "a size, 10, or one for each dimension, 10xnone, where none keeps the input's", "2"
 )
+# One length for all samples is a number rather than a tensor.
+_LENGTHS = _Parser(_number_or_tensor, "a whole number, or the name of a .npy file", "5")
 _SIZE = _Parser(_size, "a size, 3, or one for each dimension, 3x2", "2")
 # By the start of the annotation or a type in it. The first that fits counts.
 _PARSERS: Mapping[str, _Parser] = MappingProxyType(
@@ -111,7 +117,7 @@ _PARSERS: Mapping[str, _Parser] = MappingProxyType(
         ),
         "Sequence[float]": _Parser(_numbers, "numbers, 0.5x0.25x0.25", "0.5x0.25x0.25"),
         "Sequence[int]": _Parser(_whole_numbers, "whole numbers, 1x2x4", "1x2x4"),
-        "Any": _Parser(_tensor, "the name of a .npy file, or a whole number", "FILE.npy"),
+        "Any": _Parser(_tensor, "the name of a .npy file", "FILE.npy"),
         "bool": _Parser(_boolean, "true or false", "true"),
         "int": _Parser(int, "a whole number", "2"),
         "float": _Parser(float, "a number", "2"),
@@ -122,6 +128,8 @@ _PARSERS: Mapping[str, _Parser] = MappingProxyType(
 
 def _parser(layer: type[PoolSpec], name: str) -> _Parser:
     annotation = inspect.formatannotation(next(field.type for field in fields(layer) if field.name == name))
+    if name == "lengths":
+        return _LENGTHS
     if name in SIZES:
         return _OUTPUT_SIZE if name == "output_size" and "int | None" in annotation else _SIZE
     return next(parser for types, parser in _PARSERS.items() if types in annotation)

@@ -36,7 +36,7 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
         "classes": "--class",
     }
 )
-_SPEC_FIELD = re.compile(r"specs\[(\d+)\](?:\.(\w+))?")
+_SPEC_FIELD = re.compile(r"specs\[(\d+)\](?:\.layers\[(\d+)\])?(?:\.(\w+))?")
 # Phrases of the SDK's messages about keywords that the command names differently or does not have.
 _REPLACEMENTS = (
     ('. Where the network itself is encrypted, send metadata=[("authorization", "Bearer ...")] instead', ""),
@@ -113,9 +113,12 @@ def translated_errors(operators: Sequence[Operator], input_name: str, output: ob
         if is_usage_error(error):
             raise
         if spec_field := _SPEC_FIELD.fullmatch(error.field):
+            number, layer, parameter = spec_field.groups()
+            operator = operators[int(number)]
+            if layer is not None:
+                operator = operator.layers[int(layer)]
             # The number of dimensions is a part of the operator's name.
-            parameter = None if spec_field[2] == "spatial_dims" else spec_field[2]
-            source = operators[int(spec_field[1])].source_of(parameter)
+            source = operator.source_of(None if parameter == "spatial_dims" else parameter)
             raise CommandError(f"{source}: {reason(error)}") from None
         if error.field.partition(".")[0] == "x":
             raise CommandError(f"{input_name}: {reason(error)}") from None

@@ -28,6 +28,8 @@ _PARAMETERS: Mapping[str, str] = MappingProxyType(
 )
 # specs[0].max_pool.kernel_size becomes specs[0].kernel_size: the caller's spec already names the operator.
 _SPEC_FIELD = re.compile(r"(specs\[\d+\])\.\w+\.(\w+)")
+# Likewise specs[0].sequential.layers[1].max_pool.kernel_size becomes specs[0].layers[1].kernel_size.
+_LAYER_FIELD = re.compile(r"(specs\[\d+\])\.sequential\.(layers\[\d+\])(?:\.\w+(\.\w+))?")
 # Names of enum values in the descriptions of errors about the output.
 _OUTPUT_NAMES = (("FEATURE_VECTOR", "features"), ("TENSOR", "tensor"), ("IMAGE", "an image"), ("FLOAT16", "float16"))
 
@@ -45,6 +47,8 @@ def parameter_name(field: str) -> str:
     """Return the SDK's name of a PoolRequest's field: specs[1].kernel_size for specs[1].max_pool.kernel_size."""
     if match := _SPEC_FIELD.fullmatch(field):
         return f"{match[1]}.{match[2]}"
+    if match := _LAYER_FIELD.fullmatch(field):
+        return f"{match[1]}.{match[2]}{match[3] or ''}"
     for path, name in _PARAMETERS.items():
         if field == path or field.startswith((f"{path}.", f"{path}[")):
             # tensor.shape[1] becomes x.shape[1]; other subfields have no name in Python.

@@ -5,6 +5,7 @@ The constructors reject parameters that are wrong for every input, with the same
 
 from poolservice.specs import layers
 from poolservice.specs.base import SIZES, AdaptiveSpec, GlobalSpec, PoolSpec, SampleSpec
+from poolservice.specs.constructors import explain_errors
 from poolservice.specs.layers import *  # noqa: F403 - `layers` has the one list that the SDK and the specs export
 from poolservice.specs.messages import LAYERS, OPERATORS, from_message, to_message
 from poolservice.specs.tensor_parameter import MAX_PARAMETER_BYTES, TensorParameter
@@ -27,3 +28,6 @@ __all__ = [
     "to_message",
 ]
 __all__ += layers.__all__
+
+for _layer in LAYERS.values():
+    explain_errors(_layer)

@@ -172,7 +172,7 @@ class _AdaPool(WindowOrPlaneSpec[Values]):
         super().__post_init__()
         self._set_real("beta", 0.0, 1.0, per_channel=True)
         if self.beta_map is not None:
-            self._set_tensor("beta_map", kind="float", dims={self.spatial_dims})
+            self._set_tensor("beta_map", kind="float", shapes="one for each of the result", dims={self.spatial_dims})
             array = self.beta_map.array
             if array.size and not (array.min() >= 0 and array.max() <= 1):
                 raise InvalidRequest(

@@ -5,13 +5,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from types import FunctionType
 from typing import ClassVar, Generic, Self, cast
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.result_types import R_co, Values
 from poolservice.specs.tensor_parameter import TensorParameter
-from poolservice.specs.validation import MAX_SIZE, flag, integer, is_list, per_dimension, real, reals, shown
+from poolservice.specs.validation import MAX_SIZE, bound, flag, integer, is_list, per_dimension, real, reals, shown
 
 #: A size: one int for all spatial dimensions, or one per dimension.
 Size = int | Sequence[int]
@@ -55,7 +54,6 @@ class PoolSpec(Generic[R_co]):
         is_documented = not documentation.startswith(f"{operator.__name__}(")
         if "spatial_dims" in vars(cls) and "operator" in vars(operator) and is_documented:
             cls.__doc__ = documentation
-            _name_constructor(cls, operator)
 
     def __repr__(self) -> str:
         """Return the constructor call, without defaults, and with one int where all dimensions have the same."""
@@ -165,10 +163,15 @@ class PoolSpec(Generic[R_co]):
         A spec with several numbers takes samples, because planes do not say which channel they are.
         """
         given = getattr(self, name)
-        values = reals(name, given) if per_channel and is_list(given) else (real(name, given),)
-        for value in values:
+        if per_channel and is_list(given):
+            values = reals(name, given)
+        else:
+            takes = "a number, or a list or tuple of one number for each channel" if per_channel else "a number"
+            values = (real(name, given, takes=takes),)
+        for index, value in enumerate(values):
             if not low <= value <= high:
-                raise InvalidRequest(f"must be from {low:g} to {high:g}; got {value:g}", field=name)
+                place = f" at index {index}" if is_list(given) else ""
+                raise InvalidRequest(f"must be from {bound(low)} to {bound(high)}; got {value:g}{place}", field=name)
         self._set(name, values if len(values) > 1 else values[0])
         if len(values) > 1:
             self._set("takes_samples", True)
@@ -179,18 +182,21 @@ class PoolSpec(Generic[R_co]):
             raise InvalidRequest(f"must be one of {', '.join(choices)}; got {shown(value)}", field=name)
 
     def _set_tensor(
-        self, name: str, *, kind: str, dims: Collection[int] = (), dims_of_sample: int | None = None
+        self, name: str, *, kind: str, shapes: str, dims: Collection[int] = (), dims_of_sample: int | None = None
     ) -> None:
         """Check a parameter that is a tensor.
 
         Args:
             name: its name.
             kind: "float", "integer" or "number", which is either.
+            shapes: its possible shapes, for errors.
             dims: its possible numbers of dimensions.
             dims_of_sample: instead of `dims`, of a tensor that may have a row for each sample: the number of dimensions
                 of a row.
         """
-        tensor = TensorParameter.of(name, getattr(self, name), kind=kind, dims=dims, dims_of_sample=dims_of_sample)
+        tensor = TensorParameter.of(
+            name, getattr(self, name), kind=kind, shapes=shapes, dims=dims, dims_of_sample=dims_of_sample
+        )
         self._set(name, tensor)
         self._count_parameter_bytes()
 
@@ -251,17 +257,6 @@ class GlobalSpec(PoolSpec[Values]):
     Shape: (C, *) or (N, C, *), where * stands for `spatial_dims` dimensions. The output has the same N and C, and 1 in
     place of each spatial dimension, as from torch.nn.AdaptiveAvgPool2d(1). As a feature vector it is (C,) or (N, C).
     """
-
-
-def _name_constructor(layer: type, operator: type) -> None:
-    """Give a layer its operator's constructor under its own name, which Python's errors of missing arguments have."""
-    inherited = vars(operator)["__init__"]
-    own = FunctionType(
-        inherited.__code__, inherited.__globals__, "__init__", inherited.__defaults__, inherited.__closure__
-    )
-    own.__kwdefaults__, own.__annotations__ = inherited.__kwdefaults__, inherited.__annotations__
-    own.__qualname__ = f"{layer.__qualname__}.__init__"
-    setattr(layer, "__init__", own)  # noqa: B010 - an assignment to __init__ is an error for type checkers
 
 
 def _compact(name: str, value: object) -> object:

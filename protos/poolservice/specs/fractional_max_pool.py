@@ -12,6 +12,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs.base import SampleSpec, Size
 from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIndices
 from poolservice.specs.tensor_parameter import TensorLike
+from poolservice.specs.validation import is_list, real, reals, shown
 
 # torch computes the windows in float32, which holds integers up to this one.
 _MAX_INPUT_SIZE = 2**24
@@ -67,7 +68,9 @@ class _FractionalMaxPool(SampleSpec[R_co]):
     def __post_init__(self) -> None:
         self._set_sizes("kernel_size", minimum=1)
         if (self.output_size is None) == (self.output_ratio is None):
-            raise InvalidRequest("must be given, or else output_ratio, and not both", field="output_size")
+            if self.output_size is None:
+                raise InvalidRequest("is required, unless output_ratio is given", field="output_size")
+            raise InvalidRequest("goes without output_ratio; leave one of them out", field="output_size")
         if self.output_size is not None:
             self._set_sizes("output_size", minimum=1)
         else:
@@ -109,26 +112,24 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         return tuple(int(size * ratio) for size, ratio in zip(spatial, ratios, strict=True))
 
     def _set_ratios(self) -> None:
-        self._set_real("output_ratio", 0, 1, per_channel=True)
         given = self.output_ratio
-        ratios = tuple(given) if isinstance(given, tuple) else (cast(float, given),) * self.spatial_dims
-        if len(ratios) != self.spatial_dims or not all(0 < ratio < 1 for ratio in ratios):
-            raise InvalidRequest(
-                f"must be above 0 and below 1, one value or {self.spatial_dims} values; got {given}",
-                field="output_ratio",
-            )
-        self._set("output_ratio", ratios)
+        takes = f"a number above 0 and below 1, or {self.spatial_dims} of them"
+        ratios = reals("output_ratio", given) if is_list(given) else (real("output_ratio", given, takes=takes),)
+        if len(ratios) not in (1, self.spatial_dims) or not all(0 < ratio < 1 for ratio in ratios):
+            raise InvalidRequest(f"must be {takes}; got {shown(given)}", field="output_ratio")
+        self._set("output_ratio", ratios * self.spatial_dims if len(ratios) == 1 else ratios)
 
     def _set_random_samples(self) -> None:
-        self._set_tensor("random_samples", kind="float", dims_of_sample=2)
+        shapes = f"(C, {self.spatial_dims}) or (N, C, {self.spatial_dims})"
+        self._set_tensor("random_samples", kind="float", shapes=shapes, dims_of_sample=2)
         array = self.random_samples.array
         if array.shape[-1] != self.spatial_dims:
+            raise InvalidRequest(f"must have the shape {shapes}; got {array.shape}", field="random_samples")
+        lowest, highest = self.random_samples.extremes
+        if not (lowest >= 0 and highest < 1):
             raise InvalidRequest(
-                f"must have the shape (C, {self.spatial_dims}) or (N, C, {self.spatial_dims}); got {array.shape}",
-                field="random_samples",
+                f"must be at least 0 and below 1; got {lowest:g} to {highest:g}", field="random_samples"
             )
-        if not ((array >= 0) & (array < 1)).all():
-            raise InvalidRequest("must be at least 0 and below 1", field="random_samples")
 
 
 @dataclass(frozen=True, repr=False)

@@ -56,9 +56,10 @@ class _GatedMaxAvgPool(WindowSpec[Values]):
     def __post_init__(self) -> None:
         super().__post_init__()
         dims = self.spatial_dims
-        self._set_tensor("weight", kind="float", dims=(dims, dims + 1))
-        shape = self._weight.array.shape
         kernel_size = self.window.kernel_size
+        shapes = f"{kernel_size} or (C, {', '.join(map(str, kernel_size))})"
+        self._set_tensor("weight", kind="float", shapes=shapes, dims=(dims, dims + 1))
+        shape = self._weight.array.shape
         if shape[-dims:] != kernel_size:
             raise InvalidRequest(
                 f"must have the shape of the window, {kernel_size}, with or without a dimension of channels before; "

@@ -6,6 +6,7 @@ from typing import ClassVar
 from poolservice.errors import InvalidRequest
 from poolservice.specs.base import SampleSpec
 from poolservice.specs.result_types import Values
+from poolservice.specs.validation import real
 
 
 class _ChannelDescriptor(SampleSpec[Values]):
@@ -147,9 +148,10 @@ class _CroW(_ChannelDescriptor):
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
-            self._set_real(name, 0, 1000)
-            if getattr(self, name) == 0:
-                raise InvalidRequest("must be above 0; got 0", field=name)
+            power = real(name, getattr(self, name))
+            if not 0 < power <= 1000:
+                raise InvalidRequest(f"must be above 0, and at most 1000; got {power:g}", field=name)
+            self._set(name, power)
 
 
 class CroW1d(_CroW):

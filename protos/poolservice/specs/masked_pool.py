@@ -26,7 +26,7 @@ class MaskedSpec(WindowOrPlaneSpec[Values]):
                 raise InvalidRequest("is for sequences, which have one dimension; give a mask", field="lengths")
             if self.mask is not None:
                 raise InvalidRequest("is instead of a mask; leave one of them out", field="lengths")
-            self._set_tensor("lengths", kind="integer", dims_of_sample=0)
+            self._set_tensor("lengths", kind="integer", shapes="an int or (N,)", dims_of_sample=0)
             lowest, _ = cast(TensorParameter, self.lengths).extremes
             if lowest < 0:
                 raise InvalidRequest(f"must be at least 0; got {lowest}", field="lengths")
@@ -34,7 +34,7 @@ class MaskedSpec(WindowOrPlaneSpec[Values]):
         if self.mask is None:
             also = ", or lengths" if self.spatial_dims == 1 else ""
             raise InvalidRequest(f"is required: the weight of each value{also}", field="mask")
-        self._set_tensor("mask", kind="number", dims_of_sample=self.spatial_dims)
+        self._set_tensor("mask", kind="number", shapes="(*) or (N, *)", dims_of_sample=self.spatial_dims)
         lowest, _ = cast(TensorParameter, self.mask).extremes
         if lowest < 0:
             raise InvalidRequest(f"must have no weight below 0; got {lowest}", field="mask")

@@ -139,7 +139,9 @@ class _TrimmedMeanPool(WindowOrPlaneSpec[Values]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.proportiontocut is None) == (self.cut is None):
-            raise InvalidRequest("must be given, or else cut, and not both", field="proportiontocut")
+            if self.cut is None:
+                raise InvalidRequest("is required, unless cut is given", field="proportiontocut")
+            raise InvalidRequest("goes without cut; leave one of them out", field="proportiontocut")
         if self.cut is not None:
             self._set_integer("cut", 0, MAX_SIZE)
             if self.kernel_size is not None:

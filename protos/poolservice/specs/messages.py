@@ -137,7 +137,9 @@ def _tensor(name: str, message: pool_pb2.Tensor) -> TensorParameter:
         raise InvalidRequest(f"must have at most {_MAX_DIMENSIONS} dimensions; got {len(shape)}", field=f"{name}.shape")
     # Without the empty dimensions, because numpy refuses such a shape even if it has no values.
     if math.prod(max(size, 1) for size in shape) > MAX_PARAMETER_BYTES:
-        raise InvalidRequest(f"may have {MAX_PARAMETER_BYTES} bytes; got shape {list(shape)}", field=f"{name}.shape")
+        raise InvalidRequest(
+            f"may have at most {MAX_PARAMETER_BYTES} bytes; got shape {list(shape)}", field=f"{name}.shape"
+        )
     data = message.data
     nbytes = math.prod(shape) * dtype.itemsize
     if len(data) != nbytes:

@@ -57,7 +57,7 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set_tensor("weights", kind="float", dims=(1, 2))
+        self._set_tensor("weights", kind="float", shapes="(K,) or (C, K)", dims=(1, 2))
         if self.weights.array.ndim == 2:
             self._set("takes_samples", True)
         if self.kernel_size is not None:

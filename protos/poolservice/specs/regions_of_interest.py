@@ -28,7 +28,7 @@ class _Boxes(SampleSpec[Values]):
     spatial_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        self._set_tensor("boxes", kind="float", dims_of_sample=2)
+        self._set_tensor("boxes", kind="float", shapes="(K, 4) or (N, K, 4)", dims_of_sample=2)
         boxes = cast(TensorParameter, self.boxes)
         if boxes.array.shape[-1] != 4:
             number = ", without the number of an image" if boxes.array.shape[-1] == 5 else ""
@@ -38,7 +38,9 @@ class _Boxes(SampleSpec[Values]):
                 field="boxes",
             )
         if boxes.array.size > 4 * MAX_BOXES:
-            raise InvalidRequest(f"may have {MAX_BOXES} boxes in all; got {boxes.array.size // 4}", field="boxes")
+            raise InvalidRequest(
+                f"may have at most {MAX_BOXES} boxes in all; got {boxes.array.size // 4}", field="boxes"
+            )
         self._set_sizes("output_size", minimum=1)
         if max(self.bins) > MAX_BINS:
             raise InvalidRequest(f"must be at most {MAX_BINS}; got {max(self.bins)}", field="output_size")
@@ -46,7 +48,8 @@ class _Boxes(SampleSpec[Values]):
         lowest, highest = boxes.extremes
         if max(-float(lowest), float(highest)) * self.spatial_scale > MAX_COORDINATE:
             raise InvalidRequest(
-                f"must lie within +-{MAX_COORDINATE:.0f} if multiplied by the spatial_scale, {self.spatial_scale:g}",
+                f"must lie within +-{MAX_COORDINATE:.0f} if multiplied by the spatial_scale, {self.spatial_scale:g}; "
+                f"got {lowest:g} to {highest:g}",
                 field="boxes",
             )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Never
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs.base import PoolSpec
@@ -11,6 +11,7 @@ from poolservice.specs.validation import is_list, shown
 
 #: The limit of the layers of a sequence.
 MAX_LAYERS = 16
+_TAKES = f"must be a list of 1 to {MAX_LAYERS} specs such as [MaxPool2d(2), GeMPool2d()]"
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,12 +41,14 @@ class _Sequential(PoolSpec[Values]):
 
     def __post_init__(self) -> None:
         if not is_list(self.layers) or not 1 <= len(self.layers) <= MAX_LAYERS:
-            got = f"{len(self.layers)} of them" if is_list(self.layers) else shown(self.layers)
-            raise InvalidRequest(f"must be 1 to {MAX_LAYERS} specs such as MaxPool2d(2); got {got}", field="layers")
+            got = f"{len(self.layers)} of them" if is_list(self.layers) else _described(self.layers)
+            raise InvalidRequest(f"{_TAKES}; got {got}", field="layers")
         for number, layer in enumerate(self.layers):
             field = f"layers[{number}]"
-            if isinstance(layer, _Sequential) or not isinstance(layer, PoolSpec):
-                raise InvalidRequest(f"must be a spec such as MaxPool2d(2); got {shown(layer)}", field=field)
+            if isinstance(layer, _Sequential):
+                raise InvalidRequest("is a sequence itself; write its layers in the list", field=field)
+            if not isinstance(layer, PoolSpec):
+                raise InvalidRequest(f"must be a spec such as MaxPool2d(2); got {_described(layer)}", field=field)
             if layer.spatial_dims != self.spatial_dims:
                 raise InvalidRequest(
                     f"must pool {self.spatial_dims} dimensions; {type(layer).__name__} pools {layer.spatial_dims}",
@@ -78,13 +81,24 @@ class Sequential3d(_Sequential):
 _BY_DIMENSIONS = {1: Sequential1d, 2: Sequential2d, 3: Sequential3d}
 
 
-def Sequential(layers: Sequence[PoolSpec]) -> PoolSpec[Values]:  # noqa: N802 - as torch.nn.Sequential
+def Sequential(layers: Sequence[PoolSpec], *others: Never) -> PoolSpec[Values]:  # noqa: N802 - as torch.nn.Sequential
     """Return the spec that applies `layers` one after the other: Sequential1d, 2d or 3d, as its first layer requires.
 
     Raises:
         InvalidRequest: as by `Sequential2d`.
     """
-    first = layers[0] if is_list(layers) and layers else None
-    if not isinstance(first, PoolSpec):
-        raise InvalidRequest(f"must be 1 to {MAX_LAYERS} specs such as MaxPool2d(2)", field="layers")
-    return _BY_DIMENSIONS[first.spatial_dims](layers)
+    if others:
+        raise InvalidRequest(f"{_TAKES}; got {1 + len(others)} arguments", field="layers")
+    # Without a layer, or with something else in its place, any of the three raises the error.
+    given: Sequence[object] = layers if is_list(layers) else ()
+    first = next((layer for layer in given if isinstance(layer, PoolSpec)), None)
+    return _BY_DIMENSIONS[first.spatial_dims if first is not None else 2](layers)
+
+
+def _described(value: object) -> str:
+    """Return a value for the error that it is not a spec."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}; write {value.__name__}(...)"
+    module = type(value).__module__
+    text = " ".join(shown(value).split())
+    return text if isinstance(value, PoolSpec) or module == "builtins" else f"{text} of {module}"

@@ -8,7 +8,7 @@ from typing import ClassVar
 from poolservice.errors import InvalidRequest
 from poolservice.specs.base import SampleSpec
 from poolservice.specs.result_types import Values
-from poolservice.specs.validation import integer, is_list
+from poolservice.specs.validation import integer, is_list, shown
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,10 +43,12 @@ class _SpatialPyramidPool(SampleSpec[Values]):
 
     def __post_init__(self) -> None:
         if not is_list(self.levels) or not 1 <= len(self.levels) <= 16:
-            raise InvalidRequest(f"must be 1 to 16 ints; got {self.levels!r}", field="levels")
+            raise InvalidRequest(
+                f"must be a list of 1 to 16 ints, such as (1, 2, 4); got {shown(self.levels)}", field="levels"
+            )
         levels = tuple(integer("levels", level) for level in self.levels)
         if not all(1 <= level <= 64 for level in levels):
-            raise InvalidRequest(f"must be from 1 to 64; got {self.levels!r}", field="levels")
+            raise InvalidRequest(f"must be from 1 to 64 each; got {shown(self.levels)}", field="levels")
         self._set("levels", levels)
         self._set_choice("mode", ("max", "avg"))
 

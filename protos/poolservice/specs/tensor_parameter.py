@@ -1,6 +1,7 @@
 """Tensors as parameters of specs: boxes, masks, lengths, indices, weights."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,11 @@ from poolservice.specs.validation import shown
 
 #: The limit of a tensor that is a parameter, in bytes.
 MAX_PARAMETER_BYTES = 8 * 2**20
+
+# What arrays hold that have no numbers, or none of one component, by numpy's letter for the kind.
+_NO_NUMBERS: Mapping[str, str] = MappingProxyType(
+    {"U": "strings", "S": "bytes", "O": "other Python objects", "c": "complex numbers"}
+)
 
 #: What a parameter that is a tensor may be given as: an array or tensor of any library, or nested lists of numbers.
 TensorLike: TypeAlias = Any
@@ -35,7 +41,14 @@ class TensorParameter:
 
     @classmethod
     def of(
-        cls, name: str, value: object, *, kind: str, dims: Collection[int] = (), dims_of_sample: int | None = None
+        cls,
+        name: str,
+        value: object,
+        *,
+        kind: str,
+        shapes: str,
+        dims: Collection[int] = (),
+        dims_of_sample: int | None = None,
     ) -> "TensorParameter":
         """Return the parameter that was given as `value`.
 
@@ -43,6 +56,7 @@ class TensorParameter:
             name: the parameter's name, for errors.
             value: an array or tensor of any library, nested lists of numbers, or a TensorParameter.
             kind: "float", which converts integers, "integer", or "number", which is either.
+            shapes: the possible shapes, for errors.
             dims: the possible numbers of dimensions.
             dims_of_sample: instead of `dims`, of a tensor that may have a row for each sample: the number of dimensions
                 of a row.
@@ -57,15 +71,16 @@ class TensorParameter:
             array = array.astype(np.uint8)
         is_float = array.dtype.kind not in "iu"
         if kind != "number" and is_float != (kind == "float"):
-            raise InvalidRequest(f"must have numbers of type {kind}; got {array.dtype}", field=name)
+            raise InvalidRequest(f"must have {kind}s; got an array of {array.dtype}", field=name)
         if array.nbytes > MAX_PARAMETER_BYTES:
-            raise InvalidRequest(f"may have {MAX_PARAMETER_BYTES} bytes; got {array.nbytes}", field=name)
+            raise InvalidRequest(f"may have at most {MAX_PARAMETER_BYTES} bytes; got {array.nbytes}", field=name)
         possible = dims if dims_of_sample is None else (dims_of_sample, dims_of_sample + 1)
         if array.ndim not in possible:
             allowed = " or ".join(map(str, sorted(possible)))
-            raise InvalidRequest(f"must have {allowed} dimensions; got shape {array.shape}", field=name)
-        if is_float and not np.isfinite(array).all():
-            raise InvalidRequest("must be finite; it has NaN or infinity", field=name)
+            raise InvalidRequest(f"must have {allowed} dimensions, {shapes}; got shape {array.shape}", field=name)
+        if is_float and not (finite := np.isfinite(array)).all():
+            place = [int(index) for index in np.unravel_index(int(np.argmin(finite)), array.shape)]
+            raise InvalidRequest(f"must be finite; it has {float(array[tuple(place)])} at {place}", field=name)
         has_rows = dims_of_sample is not None and array.ndim > dims_of_sample
         if has_rows and not array.size:
             raise InvalidRequest(f"must have values for each sample; got shape {array.shape}", field=name)
@@ -121,7 +136,7 @@ def _restored(array: "np.ndarray[Any, Any]", has_rows: bool) -> TensorParameter:
 
 def _array(name: str, value: object) -> "np.ndarray[Any, Any]":
     if value is None or isinstance(value, str | bytes):
-        raise InvalidRequest(f"must be a tensor, or nested lists of numbers; got {shown(value)}", field=name)
+        raise InvalidRequest(f"must be an array, a tensor, or nested lists of numbers; got {shown(value)}", field=name)
     try:
         # Tensors of torch on a GPU or with gradients have `detach` and `cpu`; numpy calls `__array__` of the others.
         detached = value.detach().cpu() if hasattr(value, "detach") else value
@@ -134,4 +149,5 @@ def _array(name: str, value: object) -> "np.ndarray[Any, Any]":
         raise InvalidRequest(f"is not a tensor: {error}", field=name) from None
     if array.dtype.kind == "b" or array.dtype.newbyteorder("<") in NUMPY_DTYPES.values():
         return np.array(array, array.dtype.newbyteorder("<"))
-    raise InvalidRequest(f"must have numbers; got an array of {array.dtype}", field=name)
+    got = _NO_NUMBERS.get(array.dtype.kind, array.dtype.name)
+    raise InvalidRequest(f"must have numbers of a type such as float32 or int64; got {got}", field=name)

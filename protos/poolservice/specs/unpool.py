@@ -112,7 +112,7 @@ class _MaxUnpool(_Unpool):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set_tensor("indices", kind="integer", dims_of_sample=self.spatial_dims + 1)
+        self._set_tensor("indices", kind="integer", shapes="(C, *) or (N, C, *)", dims_of_sample=self.spatial_dims + 1)
 
     def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
         """Check that there is an index for each value, and that it lies in the result."""

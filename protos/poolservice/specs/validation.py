@@ -1,5 +1,6 @@
 """Checks and conversions of single parameters, shared by the specs and the SDK."""
 
+import math
 import operator as operators
 import reprlib
 from collections.abc import Sequence
@@ -72,18 +73,19 @@ def integer(name: str, value: object, *, takes: str = "an int") -> int:
         raise InvalidRequest(f"must be {takes}; got {shown(value)}", field=name) from None
 
 
-def real(name: str, value: object) -> float:
+def real(name: str, value: object, *, takes: str = "a number", place: str = "") -> float:
     """Return `value` as a float. numpy's numbers are accepted; bools and strings are not.
 
     Raises:
-        InvalidRequest: `value` is not a number, or too large for a float.
+        InvalidRequest: `value` is not a number, or too large for a float; the error says what the parameter `takes`,
+            and at which `place` the value is.
     """
     try:
         if isinstance(value, str | bytes | bytearray | bool):
             raise TypeError
         return float(cast(Any, value))
     except (TypeError, ValueError, OverflowError):
-        raise InvalidRequest(f"must be a number; got {shown(value)}", field=name) from None
+        raise InvalidRequest(f"must be {takes}; got {shown(value)}{place}", field=name) from None
 
 
 def reals(name: str, values: Sequence[object]) -> tuple[float, ...]:
@@ -94,7 +96,15 @@ def reals(name: str, values: Sequence[object]) -> tuple[float, ...]:
     """
     if not len(values):
         raise InvalidRequest("must have at least one number; got none", field=name)
-    return tuple(real(name, value) for value in values)
+    return tuple(
+        real(name, value, takes="a list of numbers", place=f" at index {index}") for index, value in enumerate(values)
+    )
+
+
+def bound(value: float) -> str:
+    """Return a bound for an error message: 0.05, 1e+06, 2^-20."""
+    fraction, exponent = math.frexp(value)
+    return f"2^{exponent - 1}" if fraction == 0.5 and abs(exponent) > 10 else f"{value:g}"
 
 
 def flag(name: str, value: object) -> bool:
