@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
+from tests.layers.classic_examples import ALL, layer_of
 from tests.layers.test_docstrings import sections_of, sentences_of
 from tests.layers.test_every_layer import pooled, values_of
-from tests.layers.test_not_a_number import ALL, each_of, layer_of
+from tests.layers.test_not_a_number import each_of
 
 from poolservice.specs import PoolSpec
 
