@@ -52,8 +52,9 @@ class _BlurPool(_FilterSpec):
         out(i) = sum of w(k) * x(i * stride + k - floor((K - 1) / 2)) for k from 0 to K - 1
 
     with the product of the weights of all dimensions in 2-D and 3-D, as in the author's code. For an even K, the filter
-    reaches one value further to the right than to the left. kornia's BlurPool2D equals padding_mode="zeros" if K is
-    odd; if K is even, it adds one value less on the right.
+    reaches one value further to the right than to the left. kornia's BlurPool2D equals padding_mode="zeros"; before
+    version 0.9, it added one value less on the right if K is even. timm's BlurPool2d is the same for an odd K and a
+    stride of 1 or 2; otherwise its first window begins further to the left.
 
     Shape: (C, *) or (N, C, *) to the same with each dimension of size L in * replaced by ceil(L / stride).
 

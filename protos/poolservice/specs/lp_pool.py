@@ -41,9 +41,9 @@ class LPPool1d(_LPPool):
     out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
-    the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is its mean times the window
-    size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
+    LpPool, or for p = inf the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is
+    its mean times the window size.
 
     Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
 
@@ -82,9 +82,9 @@ class LPPool2d(_LPPool):
     out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
-    the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is its mean times the window
-    size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
+    LpPool, or for p = inf the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is
+    its mean times the window size.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
 
@@ -123,9 +123,9 @@ class LPPool3d(_LPPool):
     out(i) = (sum of x^p over W(i))^(1/p), where W(i) is the window at output position i. As in torch, the sum is not
     divided by the window size, and x^p keeps its sign, so that an odd p on negative input can give NaN.
 
-    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, or for p = inf
-    the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is its mean times the window
-    size.
+    With `absolute`, which torch lacks, out(i) = (sum of |x|^p over W(i))^(1/p): the norm of the window, as ONNX's
+    LpPool, or for p = inf the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is
+    its mean times the window size.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
 

@@ -148,7 +148,9 @@ class _RoIPool(_Boxes):
 
     A box, multiplied by `spatial_scale` and rounded, half away from 0, has h = max(y2 - y1 + 1, 1) rows. Bin i of s has
     the rows y1 + floor(i * h / s) to before y1 + ceil((i + 1) * h / s), as far as they are in the feature map; columns
-    are alike. out = max of x over the bin; an empty bin gives 0.
+    are alike. Boxes are scaled in float64 and divided exactly. torchvision computes in the dtype of the values, so that
+    its last bin can have a row too many, as for h = 57 and s = 7 in float32. out = max of x over the bin; an empty bin
+    gives 0.
 
     Shape: (C, H, W) to (K, C, *output_size), or (N, C, H, W) to (N, K, C, *output_size), for K boxes.
 
@@ -232,8 +234,10 @@ class _PSRoIPool(_BoxesOfChannels):
 
     A box, multiplied by `spatial_scale` and rounded, half away from 0, has h = max(y2 - y1, 1) rows. Bin i of s has the
     rows y1 + floor(i * h / s) to before y1 + ceil((i + 1) * h / s), each limited to 0 to H - 1, so that, as in
-    torchvision, no bin has the last row or column. out[k, c, i, j] = mean of channel (c * bins_h + i) * bins_w + j over
-    bin (i, j) of box k; an empty bin gives 0.
+    torchvision, no bin has the last row or column. Boxes are scaled in float64 and divided exactly. torchvision
+    computes in the dtype of the values, so that its last bin can have a row too many, as for h = 57 and s = 7 in
+    float32. out[k, c, i, j] = mean of channel (c * bins_h + i) * bins_w + j over bin (i, j) of box k; an empty bin
+    gives 0.
 
     Shape: (C, H, W) to (K, C / bins, *output_size), or (N, C, H, W) to (N, K, C / bins, *output_size), for K boxes,
     where bins is the product of `output_size`.
