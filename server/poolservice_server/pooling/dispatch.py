@@ -102,17 +102,24 @@ def pool(planes: torch.Tensor, spec: PoolSpec, channels: int = 1) -> TensorResul
 
 
 def _pool_computed(planes: torch.Tensor, spec: PoolSpec, channels: int) -> TensorResult:
-    values = planes.to(_computed_in(planes.dtype, keeps_dtype=spec.keeps_dtype))
+    # Dtypes are compared first, because a conversion takes a microsecond even if it changes nothing.
+    computed = _computed_in(planes.dtype, keeps_dtype=spec.keeps_dtype)
+    values = planes if planes.dtype is computed else planes.to(computed)
     if spec.takes_samples:
         values = values.reshape(-1, channels, *planes.shape[1:])
     values = values.contiguous()
-    # The samples of several payloads, each of which has as many as the parameters have rows.
-    payloads = (values,) if spec.samples is None else values.split(spec.samples)
-    results = [FUNCTIONS[spec.operator](payload, spec) for payload in payloads]
-    pairs = [result if isinstance(result, tuple) else (result, None) for result in results]
-    pooled, indices = pairs[0] if len(pairs) == 1 else _joined(pairs)
-    keeps_dtype = spec.keeps_dtype or planes.is_floating_point()
-    return pooled.to(planes.dtype if keeps_dtype else torch.float32).contiguous(), indices
+    if spec.samples in (None, len(values)):
+        pooled, indices = _applied(values, spec)
+    else:
+        # The samples of several payloads, each of which has as many as the parameters have rows.
+        pooled, indices = _joined([_applied(payload, spec) for payload in values.split(spec.samples)])
+    returned = planes.dtype if spec.keeps_dtype or planes.is_floating_point() else torch.float32
+    return (pooled if pooled.dtype is returned else pooled.to(returned)).contiguous(), indices
+
+
+def _applied(values: torch.Tensor, spec: PoolSpec) -> TensorResult:
+    result = FUNCTIONS[spec.operator](values, spec)
+    return result if isinstance(result, tuple) else (result, None)
 
 
 def _joined(results: list[TensorResult]) -> TensorResult:

@@ -174,6 +174,8 @@ def _function_of_samples(spec: PoolSpec, channels: int, spatial: tuple[int, ...]
         size = max(1, min(channels, SAMPLE_GROUP_BYTES // (4 * math.prod(spatial))))
 
     def run(planes: np.ndarray, stop: Stop) -> SpecResult:
+        if rows is None and len(planes) == size == channels:
+            return _run_in_torch(planes, spec, channels)
         pieces: list[SpecResult] = []
         for number, sample in enumerate(range(0, len(planes), channels)):
             own = spec if rows is None else spec.of_samples(slice(number % rows, number % rows + 1))
