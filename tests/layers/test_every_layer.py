@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 import torch
 from tests.layers.examples import EXAMPLES
-from tests.layers.head_folders import POOL_HEADS
+from tests.layers.head_folders import HEADS, POOL_HEADS
 
-from poolservice.specs import LAYERS, PoolSpec
+from poolservice.specs import (
+    LAYERS,
+    BilinearPool2d,
+    CroW2d,
+    MaskedAvgPool2d,
+    MaskedGemPool2d,
+    PoolHead2d,
+    PoolSpec,
+    SCDA2d,
+    SPoC2d,
+)
 from poolservice_server.operator_shapes import output_shape, result_dtype
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import run_on_arrays, run_on_tensors
@@ -71,6 +81,31 @@ def test_a_gpu_would_compute_the_same_from_the_whole_batch(spec: PoolSpec, shape
     # The other specs of the request pool the same tensor.
     np.testing.assert_array_equal(samples, before)
     np.testing.assert_allclose(values.reshape(output_shape(spec, samples.shape)), pooled(spec, samples), 2e-5, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPoC2d(center_prior=True),
+        CroW2d(),
+        SCDA2d(),
+        BilinearPool2d(),
+        MaskedAvgPool2d(np.arange(31 * 33).reshape(31, 33) % 3),
+        MaskedGemPool2d(np.arange(31 * 33).reshape(31, 33) % 3),
+        POOL_HEADS.resolve(PoolHead2d("netvlad")),
+    ],
+    ids=lambda spec: type(spec).__name__,
+)
+def test_the_bits_of_products_do_not_depend_on_where_a_payload_lies(spec: PoolSpec) -> None:
+    channels = HEADS["netvlad"].sample[0] if isinstance(spec, PoolHead2d) else 64
+    values = np.abs(values_of((1, channels, 31, 33)))
+    memory = np.empty(values.size + 16, np.float32)
+    results = set()
+    for offset in range(16):
+        moved = memory[offset : offset + values.size].reshape(values.shape)
+        moved[:] = values
+        results.add(pooled(spec, moved).tobytes())
+    assert len(results) == 1
 
 
 @each_example

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from poolservice_server.pooling.torch_operators.alignment import aligned
+
 
 def mac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Maximum of each channel, as a unit vector: (N, C, *spatial) to (N, C).
@@ -30,7 +32,7 @@ def spoc(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     for size in spatial:
         distances = torch.arange(size, dtype=samples.dtype, device=samples.device) - (size - 1) / 2
         prior = torch.outer(prior, torch.exp(-0.5 * (distances / deviation) ** 2)).flatten()
-    return unit(values @ prior)
+    return unit(aligned(values) @ prior)
 
 
 def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -40,7 +42,7 @@ def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         Kalantidis, Mellina and Osindero, "Cross-dimensional Weighting for Aggregated Deep Convolutional Features",
         2016.
     """
-    values = samples.flatten(2)
+    values = aligned(samples).flatten(2)
     sums = values.sum(1)
     # Scaled to a largest sum of 1, whose powers do not overflow.
     sums = sums / _or_one(sums.abs().amax(1, keepdim=True))

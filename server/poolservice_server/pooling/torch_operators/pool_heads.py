@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from poolservice_server.pooling.interop import to_tensor
+from poolservice_server.pooling.torch_operators.alignment import aligned
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -31,7 +32,7 @@ def pool_head(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         The publications of the kinds, see `FUNCTIONS`.
     """
     weights = _weights_on(samples.device, spec.head)
-    return FUNCTIONS[spec.head.kind](weights, spec.head.parameters, samples.to(torch.float32))
+    return FUNCTIONS[spec.head.kind](weights, spec.head.parameters, aligned(samples.to(torch.float32)))
 
 
 def _weights_on(device: torch.device, head: Any) -> Weights:
