@@ -114,6 +114,20 @@ def test_a_bilinear_pool_is_the_sum_of_outer_products(dims: int, signed_sqrt: bo
 
 
 @FLAGS
+@pytest.mark.parametrize(
+    ("shape", "scale"), [((30, 9, 9), 1e-15), ((30, 9, 9), 1.0), ((30, 9, 9), 1e16), ((2, 400, 500), 1)]
+)
+def test_a_bilinear_pool_of_positive_values_is_precise(
+    shape: tuple[int, ...], scale: float, signed_sqrt: bool, l2_normalize: bool
+) -> None:
+    flags = {"signed_sqrt": signed_sqrt, "l2_normalize": l2_normalize}
+    sample = np.maximum(values_of(Random(str(shape)), shape), 0) * np.float32(scale)
+    vectors = sample.reshape(len(sample), -1).astype(np.float64)
+    got = pool_of(BilinearPool2d(**flags), sample)
+    np.testing.assert_allclose(got, normalized((vectors @ vectors.T).flatten(), **flags), rtol=1e-5)
+
+
+@FLAGS
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_a_compact_bilinear_pool_is_a_convolution_of_count_sketches(
     dims: int, signed_sqrt: bool, l2_normalize: bool

@@ -7,10 +7,13 @@ import torch
 
 from poolservice_server import kernel_thresholds as thresholds
 from poolservice_server.pooling.torch_operators import random_numbers
+from poolservice_server.pooling.torch_operators.alignment import aligned
 
 # The matrix of outer products is computed in up to so many blocks of rows, each with this many rows at least.
 _MAX_BLOCKS = 4
 _LEAST_BLOCK = 48
+# Between these magnitudes of the largest value, no sum of products overflows, and none that vanishes matters.
+_LEAST_PEAK, _LARGEST_PEAK = 1e-10, 1e15
 
 
 def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -41,7 +44,9 @@ def bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", 2015.
     """
-    return _normalized(_outer_products(samples.flatten(2)).flatten(1), samples.dtype, spec)
+    vectors = samples.flatten(2)
+    products = _sums_of_positive_products(vectors) if _is_positive(vectors) else _outer_products(vectors)
+    return _normalized(products.flatten(1), samples.dtype, spec)
 
 
 def compact_bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -81,6 +86,26 @@ def _square_root(matrix: torch.Tensor, iterations: int) -> torch.Tensor:
     return root.mul_(trace.sqrt())
 
 
+def _is_positive(vectors: torch.Tensor) -> bool:
+    """Return True if no value is negative, so that no digits cancel, and float32 holds the sums of products.
+
+    Only on a CPU, because a GPU would have to wait for the answer.
+    """
+    if not vectors.is_cpu or vectors.dtype != torch.float32:
+        return False
+    lowest, highest = torch.aminmax(vectors)
+    return lowest.item() >= 0 and _LEAST_PEAK <= highest.item() <= _LARGEST_PEAK
+
+
+def _sums_of_positive_products(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the sum over the positions of the outer products of vectors (N, C, M) in float64, each part in float32."""
+    first, *others = _parts(aligned(vectors))
+    products = (first @ first.mT).double()
+    for part in others:
+        products.add_(part @ part.mT)
+    return products
+
+
 def _outer_products(vectors: torch.Tensor, mean: torch.Tensor | None = None) -> torch.Tensor:
     """Return the sum over the positions of the outer products of vectors (N, C, M), less their mean, in float64.
 
@@ -111,9 +136,8 @@ def _parts(vectors: torch.Tensor) -> Sequence[torch.Tensor]:
 def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.Tensor:
     """Return vectors of float64, which this function changes, in another dtype, as the spec normalizes them."""
     if spec.l2_normalize:
-        # The squares of the signed square roots are the absolute values. Dividing before the conversion to float32
-        # keeps sums beyond its range and below it.
-        norm = torch.linalg.vector_norm(vectors, 1 if spec.signed_sqrt else 2, dim=1, keepdim=True)
-        vectors.div_(torch.where(norm == 0, 1, norm))
-    result = vectors.to(dtype)
-    return result.abs().sqrt_().copysign_(result) if spec.signed_sqrt else result
+        # The squares of the signed square roots are the absolute values.
+        squares = vectors.abs() if spec.signed_sqrt else vectors.square()
+        norm = squares.sum(1, keepdim=True).sqrt_()
+        result = result / torch.where(norm == 0, 1, norm).to(dtype)
+    return result
