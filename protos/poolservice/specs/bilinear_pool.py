@@ -18,7 +18,7 @@ class _BilinearPool(SampleSpec[Values]):
     is. Published programs add a small constant below the square root, for the sake of its gradient, and some average
     over the positions, which makes no difference to the normalized vector.
 
-    The products are added in float64, or in float32 if no value of the sample is negative, so that no digits cancel. Their
+    The products are added in float64, or in float32 if no value of the sample is negative and no digits cancel. Their
     sums must be in the range of the result's dtype. A NaN gives NaN in its channel's row and column, and everywhere
     with `l2_normalize`. Sums beyond the range of the dtype that they are computed in, float64 for float64 and else
     float32, give NaN. Floating-point input keeps its dtype; integer input gives float32.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from poolservice_server.pooling.torch_operators.alignment import aligned
 from poolservice_server.pooling.torch_operators.windows import Windows
 
 # Within these limits, sums of powers of float32 are exact enough without dividing the values by the maximum first.
@@ -14,6 +15,8 @@ _LEAST_SUM, _LARGEST_SUM = 1e-30, 1e30
 
 def masked_avg_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Mean of each window, weighted by a mask: y = (sum of w * x) / (sum of w)."""
+    if spec.kernel_size is None:
+        return _mean_of_planes(samples, spec)
     weights = _weights(samples, spec)
     windows = Windows(samples.flatten(0, 1), spec)
     weight = _window_sum(windows, weights)
@@ -46,10 +49,16 @@ def masked_gem_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018.
     """
+    powers = samples.clamp_min(spec.eps).pow_(spec.p)
+    if spec.kernel_size is None:
+        means = _weighted_sums(powers, _shares(samples, spec))
+        least, largest = (extreme.item() for extreme in torch.aminmax(means))
+        if largest < _LARGEST_SUM and least > _LEAST_SUM:
+            return means.pow_(1 / spec.p)
     weights = _weights(samples, spec)
     windows = Windows(samples.flatten(0, 1), spec)
     weight = _window_sum(windows, weights)
-    total = _window_sum(windows, samples.clamp_min(spec.eps).pow_(spec.p).mul_(weights))
+    total = _window_sum(windows, powers.mul_(weights))
     least, largest = (extreme.item() for extreme in torch.aminmax(total))
     if largest < _LARGEST_SUM:
         if least > _LEAST_SUM:
@@ -73,20 +82,47 @@ def lowest(dtype: torch.dtype) -> float:
 
 def _weights(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Return the weights, at most 1, of the positions of all samples or of each: (1 or N, 1, *spatial)."""
-    dims = spec.spatial_dims
+    return _for_samples(_rows_of_weights(samples, spec), samples)
+
+
+def _shares(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Return the weights divided by their sum, which is at least 1 unless all are 0: (1 or N, 1, *spatial)."""
+    weights = _rows_of_weights(samples, spec)
+    return _for_samples(weights / np.maximum(weights.sum(1, keepdims=True), 1), samples)
+
+
+def _rows_of_weights(samples: torch.Tensor, spec: Any) -> np.ndarray:
     if spec.lengths is not None:
-        weights = np.arange(samples.shape[2]) < spec.lengths.array.reshape(-1, 1)
-    else:
-        mask = spec.mask.array.reshape(-1, *samples.shape[2:])
-        weights = mask / np.maximum(mask.max(tuple(range(1, dims + 1)), keepdims=True), np.finfo(np.float64).tiny)
-    is_double = samples.dtype == torch.float64
-    tensor = torch.from_numpy(weights.astype(np.float64 if is_double else np.float32))
-    return tensor.to(samples.device).unsqueeze(1)
+        lengths: np.ndarray = spec.lengths.array.reshape(-1, 1)
+        return np.arange(samples.shape[2]) < lengths
+    mask: np.ndarray = spec.mask.array.reshape(-1, math.prod(samples.shape[2:]))
+    return mask / np.maximum(mask.max(1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def _for_samples(rows: np.ndarray, samples: torch.Tensor) -> torch.Tensor:
+    tensor = torch.from_numpy(rows.astype(np.float64 if samples.dtype == torch.float64 else np.float32))
+    return tensor.to(samples.device).view(-1, 1, *samples.shape[2:])
 
 
 def _window_sum(windows: Windows, values: torch.Tensor) -> torch.Tensor:
     """Return the sum over each window of values (1 or N, 1 or C, *spatial): (1 or N, 1 or C, *out)."""
     return _of_samples(windows.total(values.flatten(0, 1)), values)
+
+
+def _mean_of_planes(samples: torch.Tensor, spec: Any) -> torch.Tensor:
+    """Return the weighted mean of each plane, (N, C, 1, ...)."""
+    shares = _shares(samples, spec)
+    means = _weighted_sums(aligned(samples), shares)
+    if not math.isfinite(means.sum().item()) and not bool(torch.isfinite(means).all()):
+        # A NaN or an infinity of weight 0 does not count.
+        means = _weighted_sums(samples.masked_fill(shares == 0, 0), shares)
+    return means
+
+
+def _weighted_sums(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of each plane of aligned values (N, C, *spatial), in one pass: (N, C, 1, ...)."""
+    sums = values.flatten(2) @ weights.flatten(2).mT
+    return sums.view(*values.shape[:2], *(1,) * (values.ndim - 2))
 
 
 def _window_max(values: torch.Tensor, spec: Any) -> torch.Tensor:

@@ -14,9 +14,9 @@ from poolservice_server.pooling.torch_operators.window_pieces import WindowPiece
 # A network sorts windows of at most so many values, if there are so many windows that its many calls pay off.
 _MAX_NETWORK = 32
 _MIN_NETWORK_WINDOWS = 2048
-# From so many values on, selecting is faster than sorting. torch's topk is faster still if it selects few of them.
+# From so many values on, selecting is faster than sorting. torch's topk is faster than both if it selects few of them.
 _MIN_SELECTION = 512
-_MIN_TOPK_RATIO = 64
+_MIN_TOPK, _MIN_TOPK_RATIO = 128, 64
 
 #: Returns the first and the last rank to average, from 0 for the smallest value, of a window of so many values.
 _Ranks = Callable[[int], tuple[int, int]]
@@ -112,7 +112,7 @@ def _mean_of_bounds(
     ((low, high),) = bounds.values()
     values = gathered(view)
     size = values.shape[-1]
-    if size >= _MIN_SELECTION and high == size - 1 and (size - low) * _MIN_TOPK_RATIO <= size:
+    if size >= _MIN_TOPK and high == size - 1 and (size - low) * _MIN_TOPK_RATIO <= size:
         # topk counts NaN as the largest value.
         return values.topk(size - low, -1, sorted=False).values.mean(-1)
     if size >= _MIN_SELECTION and values.is_cpu:

@@ -41,11 +41,11 @@ def avg_unpool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Each value spread evenly over its window: (N, C, *spatial) to (N, C, *out).
 
     This is the gradient of the mean of each window. Windows are products of intervals, so the values are spread along
-    one dimension after the other.
+    one dimension after the other, the last one first, because its strided copies are the slowest.
     """
     out = spec.spatial_shape(tuple(samples.shape[2:]))
     values = samples
-    for number, (kernel, stride, padding) in enumerate(zip(*spec.window, strict=True)):
+    for number, (kernel, stride, padding) in reversed(list(enumerate(zip(*spec.window, strict=True)))):
         values = _spread(values, number - len(out), kernel, stride, padding, out[number])
     return values
 
@@ -60,6 +60,9 @@ def _spread(values: torch.Tensor, axis: int, kernel: int, stride: int, padding: 
     shape[axis] = max((count - 1) * stride + kernel, size + padding)
     rest: Any = (slice(None),) * (-1 - axis)
     if kernel == stride and shape[axis] == count * kernel:
+        if axis == -1 and kernel == 2:
+            # The fastest way to write each value twice: a complex number consists of two adjacent ones.
+            return torch.view_as_real(torch.complex(shares, shares)).flatten(-2).narrow(axis, padding, size)
         spread = values.new_empty(shape)
         for place in range(kernel):
             spread[(..., slice(place, None, stride), *rest)] = shares
