@@ -12,6 +12,10 @@ from poolservice_server.pooling.torch_operators.windows import Windows
 # Up to these magnitudes of exponents, and of values, no sum of exponentials overflows, and none underflows.
 _LARGEST_EXPONENT = {torch.float32: 40.0, torch.float64: 400.0}
 _LARGEST_VALUE = 1e9
+# torch's softmax adds more values with too large an error.
+_MAX_SOFTMAX_VALUES = 2**16
+# From this logarithm of a mean of exponentials on, its rounding errors are small enough.
+_LEAST_LOGARITHM = 0.05
 # With a factor of 0, the exponentials of padding would not be 0.
 _LEAST_FACTOR = 1e-37
 
@@ -65,11 +69,9 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
     windows = Windows(planes, spec)
     largest = largest_magnitude(planes)
     if largest <= _LARGEST_VALUE and largest * _extent(alpha)[1] <= _LARGEST_EXPONENT[planes.dtype]:
-        spread = 2 * largest * _extent(alpha)[1] + math.log(planes[0].numel())
-        if windows.is_plane and spread <= -math.log(torch.finfo(planes.dtype).tiny):
-            # No weight is below the least normal number. torch's softmax is faster than its exponential function.
-            exponents = planes if isinstance(alpha, float) and alpha == 1 else planes * alpha
-            return windows.total(exponents.flatten(1).softmax(1).mul_(planes.flatten(1)))
+        if windows.is_plane and _has_softmax(planes, largest * _extent(alpha)[1]):
+            weights = _times(planes, alpha).flatten(1).softmax(1)
+            return windows.total(weights.mul_(planes.flatten(1)))
         exponentials = _exponentials(planes, alpha)
         weights = windows.total(exponentials)
         return windows.total(exponentials.mul_(planes)).div_(weights)
@@ -88,11 +90,15 @@ def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     largest = largest_magnitude(planes)
     least_r, largest_r = _extent(r)
     limit = _LARGEST_EXPONENT[planes.dtype]
-    if largest * least_r > 1:
-        return _log_of_large_mean(windows, planes, r, moderate=largest * largest_r <= limit)
-    # exp(r * x) - 1 keeps the digits of small values, for which exp(r * x) is close to 1.
     moderate = largest * largest_r <= limit
-    exponents = planes if isinstance(r, float) and r == 1 else planes * r
+    if windows.is_plane and _has_softmax(planes, largest * largest_r):
+        logarithms = _log_of_softmax(_times(planes, r).flatten(1)).view(-1, *(1,) * windows.dims)
+        if largest * least_r > 1 or logarithms.abs().amin().item() >= _LEAST_LOGARITHM:
+            return logarithms.div_(r)
+    elif largest * least_r > 1:
+        return _log_of_large_mean(windows, planes, r, moderate=moderate)
+    # exp(r * x) - 1 keeps the digits of small values, for which exp(r * x) is close to 1.
+    exponents = _times(planes, r)
     minus_one = exponents.expm1() if moderate else exponents.clamp(-limit, limit).expm1_()
     means = windows.total(minus_one).div_(windows.divisor)
     lowest, highest = torch.aminmax(means)
@@ -111,10 +117,31 @@ def _log_of_large_mean(windows: Windows, planes: torch.Tensor, r: PerPlane, *, m
     return weights.div_(windows.divisor).log_().div_(r).add_(maximum)
 
 
+def _has_softmax(planes: torch.Tensor, largest: float) -> bool:
+    """Return True if torch's softmax suits planes, which is faster than its exponential function.
+
+    That is, no weight is below the least normal number. `largest` is the exponents' largest magnitude.
+    """
+    count = planes[0].numel()
+    spread = 2 * largest + math.log(count)
+    return count <= _MAX_SOFTMAX_VALUES and spread <= -math.log(torch.finfo(planes.dtype).tiny)
+
+
+def _log_of_softmax(exponents: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the mean of the exponentials in each row, (P,)."""
+    # A softmax is exp(x) / sum of exp, so the first one gives the sum.
+    first = exponents.softmax(1)[:, 0].mul(exponents.shape[1]).log_()
+    return first.neg_().add_(exponents[:, 0])
+
+
 def _exponentials(planes: torch.Tensor, factor: PerPlane) -> torch.Tensor:
     if isinstance(factor, float) and factor == 1:
         return planes.exp()
     return (planes * factor).exp_()
+
+
+def _times(planes: torch.Tensor, factor: PerPlane) -> torch.Tensor:
+    return planes if isinstance(factor, float) and factor == 1 else planes * factor
 
 
 def _extent(factor: PerPlane) -> tuple[float, float]:
