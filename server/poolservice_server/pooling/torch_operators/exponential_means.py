@@ -69,7 +69,7 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
     windows = Windows(planes, spec)
     largest = largest_magnitude(planes)
     if largest <= _LARGEST_VALUE and largest * _extent(alpha)[1] <= _LARGEST_EXPONENT[planes.dtype]:
-        if windows.is_plane and _has_softmax(planes, largest * _extent(alpha)[1]):
+        if windows.is_plane and has_softmax(planes, largest * _extent(alpha)[1]):
             weights = _times(planes, alpha).flatten(1).softmax(1)
             return windows.total(weights.mul_(planes.flatten(1)))
         exponentials = _exponentials(planes, alpha)
@@ -91,7 +91,7 @@ def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     least_r, largest_r = _extent(r)
     limit = _LARGEST_EXPONENT[planes.dtype]
     moderate = largest * largest_r <= limit
-    if windows.is_plane and _has_softmax(planes, largest * largest_r):
+    if windows.is_plane and has_softmax(planes, largest * largest_r):
         logarithms = _log_of_softmax(_times(planes, r).flatten(1)).view(-1, *(1,) * windows.dims)
         if largest * least_r > 1 or logarithms.abs().amin().item() >= _LEAST_LOGARITHM:
             return logarithms.div_(r)
@@ -117,7 +117,7 @@ def _log_of_large_mean(windows: Windows, planes: torch.Tensor, r: PerPlane, *, m
     return weights.div_(windows.divisor).log_().div_(r).add_(maximum)
 
 
-def _has_softmax(planes: torch.Tensor, largest: float) -> bool:
+def has_softmax(planes: torch.Tensor, largest: float) -> bool:
     """Return True if torch's softmax suits planes, which is faster than its exponential function.
 
     That is, no weight is below the least normal number. `largest` is the exponents' largest magnitude.

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from poolservice_server.pooling.torch_operators.channel_parameters import with_numbers
-from poolservice_server.pooling.torch_operators.exponential_means import em_pool
+from poolservice_server.pooling.torch_operators.exponential_means import em_pool, has_softmax
 from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane
 from poolservice_server.pooling.torch_operators.windows import Windows
 
@@ -24,6 +24,9 @@ def edscw_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
     windows = Windows(scaled, spec)
     mean = windows.total(scaled).div_(windows.divisor)
     half_inverse = mean.abs_().clamp_(min=torch.finfo(planes.dtype).tiny).reciprocal_().mul_(0.5)
+    if windows.is_plane and has_softmax(planes, 1.0):
+        weights = _similarities(scaled, half_inverse).flatten(1).softmax(1)
+        return windows.total(weights.mul_(scaled.flatten(1))).mul_(scale)
     sums, weights = windows.weighted_sums(_exponentials, half_inverse)
     return sums.div_(weights).mul_(scale)
 
@@ -46,6 +49,11 @@ def _blend(planes: torch.Tensor, spec: Any, beta: PerPlane) -> torch.Tensor:
 
 def _exponentials(values: torch.Tensor, half_inverse: torch.Tensor) -> torch.Tensor:
     """Return exp(d) for values of windows with this half of the inverse of |a|; 1 for a value of 0."""
+    return _similarities(values, half_inverse).exp_()
+
+
+def _similarities(values: torch.Tensor, half_inverse: torch.Tensor) -> torch.Tensor:
+    """Return d for values of windows with this half of the inverse of |a|; 0 for a value of 0."""
     # With h = |x| / |a| / 2, d is 1 / (h + 0.25 / h), where no square overflows.
     half_ratio = values.abs().mul_(half_inverse)
-    return half_ratio.add_(half_ratio.reciprocal(), alpha=0.25).reciprocal_().exp_()
+    return half_ratio.add_(half_ratio.reciprocal(), alpha=0.25).reciprocal_()
