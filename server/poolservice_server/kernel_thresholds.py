@@ -123,6 +123,12 @@ BLUR_MIN_VISITS = 200_000
 #: eigenvalues near 0 grow by a factor of 1.5 in each iteration, so more of them are computed in float64.
 SQUARE_ROOT_FLOAT32_ITERATIONS = 8
 
+# --- Parameters with several numbers: torch_operators/channel_parameters.py ---
+
+#: Numbers of a parameter up to which the channels of each are pooled by themselves. A single exponent such as 2 is a
+#: product, and takes a fraction of the time of one exponent per value.
+PARAMETER_GROUPS = 4
+
 # --- Bounds on the memory of a call, and on the time until a call notices that nobody waits for it ---
 
 #: Bytes of planes and of their results that are pooled at a time: windows, whose kernels pass over the planes several

@@ -20,7 +20,7 @@ from poolservice_server.operator_costs import (
     tensor_operators,
     window_means,
 )
-from poolservice_server.operator_costs.cost import Cost, Sample, per_value, per_visit
+from poolservice_server.operator_costs.cost import Cost, Sample, per_value
 
 
 def _head_cost(spec: Any, sample: Sample) -> tuple[float, float]:
@@ -89,13 +89,13 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "spectral_pool": Operator(filters.spectral),
         # Regions of the plane.
         "spatial_pyramid_pool": Operator(regions.spatial_pyramid),
-        "mac": Operator(regions.per_sample(30_000, 0.15)),
+        "mac": Operator(regions.per_sample(10_000, 0.1)),
         "rmac": Operator(regions.region_grid),
-        "spoc": Operator(regions.per_sample(30_000, 0.15)),
+        "spoc": Operator(regions.per_sample(10_000, 0.1)),
         "crow": Operator(regions.per_sample(80_000, 0.8, 1.0)),
         "scda": Operator(regions.largest_region),
-        "strip_pool": Operator(regions.per_sample(20_000, 0.5)),
-        "coordinate_pool": Operator(regions.per_sample(20_000, 0.4)),
+        "strip_pool": Operator(regions.per_sample(10_000, 0.3)),
+        "coordinate_pool": Operator(regions.per_sample(10_000, 0.25)),
         "corner_pool": Operator(regions.corner),
         "pool_former_pool": Operator(regions.box_means),
         "adaptive_avg_max_pool": Operator(regions.tiles),
@@ -111,8 +111,8 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "ps_roi_align": Operator(tensor_operators.box_bins),
         "ps_roi_pool": Operator(tensor_operators.box_bins),
         "masked_avg_pool": Operator(tensor_operators.masked_mean),
-        "masked_max_pool": Operator(per_visit(3, 1.2)),
-        "masked_gem_pool": Operator(per_visit(3.5, 1.5)),
+        "masked_max_pool": Operator(tensor_operators.masked_maximum),
+        "masked_gem_pool": Operator(tensor_operators.masked_power_mean),
         "max_unpool": Operator(per_value(0.5, 1)),
         "avg_unpool": Operator(tensor_operators.average_unpooling),
         # With learned weights.

@@ -11,7 +11,7 @@ from poolservice_server.operator_costs.order_statistics import per_sorted_value
 def stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of StochasticPool."""
     if spec.mode == "weighted":
-        steps, floats = per_sorted_value(lambda _spec, _size: 2.0, whole=2.0, others=1.2)(spec, sample)
+        steps, floats = per_sorted_value(_weighted, whole=2.0, others=1.2)(spec, sample)
         window = spec.window_in(sample.spatial)
         # The sums of windows go dimension by dimension, and leave this much of the first one.
         left = 0.0 if window.kernel_size == sample.spatial else sample.values / window.stride[0]
@@ -34,3 +34,7 @@ def fractional_max(spec: Any, sample: Sample) -> tuple[float, float]:
     # The indices, which torch always returns, count as results if the spec returns them.
     floats = 1.3 if spec.return_indices else 3.3
     return sample.results * (10 + 1.5 * math.prod(spec.kernel_size)), floats * sample.results
+
+
+def _weighted(spec: Any, _size: int) -> float:
+    return 1.0 if spec.kernel_size is None else 2.0

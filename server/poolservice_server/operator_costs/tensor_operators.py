@@ -1,12 +1,11 @@
 """The costs of the operators with boxes, masks and indices, without torch; see `cost.Cost`."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from poolservice_server.kernel_thresholds import BOX_GATHERED, BOX_PIXELS, BOX_POINTS, BOX_VALUES
-from poolservice_server.operator_costs.cost import Sample
+from poolservice_server.operator_costs.cost import Sample, per_visit
 
 # For a pixel of a bin: finding it, and adding it or comparing it in each channel. For a point of a box, and a box. For
 # a value of the sample, which is copied, and one of the result. For a call into torch.
@@ -46,22 +45,32 @@ def box_bins(spec: Any, sample: Sample) -> tuple[float, float]:
 def average_unpooling(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of spreading values along one dimension after the other."""
     steps = 0.0
-    spread = sample.channels
-    rest = math.prod(sample.spatial)
-    for kernel, size, out in zip(spec.window[0], sample.spatial, spec.spatial_shape(sample.spatial), strict=True):
+    spread = sample.values
+    dimensions = zip(spec.window[0], sample.spatial, spec.spatial_shape(sample.spatial), strict=True)
+    for kernel, size, out in reversed(list(dimensions)):
         # The values of the windows, in as many calls as are fewer: positions of a window, or windows.
-        steps += 1.2 * spread * rest * kernel + _CALL * min(kernel, size)
-        rest //= size
-        spread *= out
-    return steps + 1.5 * sample.results, float(sample.values + sample.results)
+        steps += 0.5 * spread * kernel + _CALL * min(kernel, size)
+        spread = spread // size * out
+    return steps, float(sample.values + sample.results)
 
 
 def masked_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the mean of masked windows, or of whole planes."""
-    # Sums along one dimension after the other: the product with the mask, its padding, and the sums along the first.
     window = spec.window_in(sample.spatial)
-    steps = 1.5 * sample.values + 0.5 * sum(window.kernel_size) * sample.results
     if spec.kernel_size is None:
-        return steps, sample.values + sample.results
+        return 0.5 * sample.values, sample.values + sample.results
+    # Sums along one dimension after the other: the product with the mask, its padding, and the sums along the first.
+    steps = 1.5 * sample.values + 0.5 * sum(window.kernel_size) * sample.results
     copies = 1 + any(window.padding) + 1 / window.stride[0]
     return steps, copies * sample.values + sample.results
+
+
+def masked_maximum(spec: Any, sample: Sample) -> tuple[float, float]:
+    """Return the cost of the maximum of masked windows, or of whole planes."""
+    return per_visit(2 if spec.kernel_size is None else 3, 1.2)(spec, sample)
+
+
+def masked_power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
+    """Return the cost of the generalized mean of masked windows, or of whole planes."""
+    # Between the formula for values whose powers stay in range, and the one for others.
+    return per_visit(1.6 if spec.kernel_size is None else 3.5, 1.5)(spec, sample)

@@ -8,12 +8,19 @@ import math
 from typing import Any, NamedTuple
 
 from poolservice.specs import WindowSpec
-from poolservice_server.kernel_thresholds import SAMPLE_GROUP_BYTES, WINDOW_MAX_GATHERED, WINDOW_MAX_VISITS
+from poolservice_server.kernel_thresholds import (
+    PARAMETER_GROUPS,
+    SAMPLE_GROUP_BYTES,
+    WINDOW_MAX_GATHERED,
+    WINDOW_MAX_VISITS,
+)
 from poolservice_server.operator_costs.cost import Sample
 from poolservice_server.operator_shapes import window_grid
 
 # The steps of the calls for one position of a window, along one dimension or in all of them.
 _CALLS, _CALLS_OF_VISIT = 1e4, 2e4
+# The part of the steps that whole planes take, of which torch has fast sums and softmaxes.
+_PLANE = 0.4
 
 
 class _Formula(NamedTuple):
@@ -53,7 +60,12 @@ def log_mean_exp(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
 def power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the steps and floats of a power mean, or of a norm."""
     p = spec.norm_type if spec.operator == "lp_pool" else spec.p
-    value, root = (0.4 if p in (1, 2, 3) else 3.0), (0.5 if p in (1, 2) else 3.0)
+    numbers = p if isinstance(p, tuple) else (p,)
+    # Few exponents are those of groups of channels; see `torch_operators.channel_parameters`.
+    is_product = len(numbers) <= PARAMETER_GROUPS and all(number in (1, 2, 3) for number in numbers)
+    value, root = (0.4 if is_product else 3.0), 3.0
+    if p in (1, 2):
+        value, root = 0.2, 0.5
     in_range = _Formula(value, 0.2, root, floats=2, pooled=1, padded=1.1, plane=2)
     return _between(spec, sample, in_range, _Formula(value + 2, 2.5, 4, floats=1.2, pooled=7, padded=1.5, plane=3))
 
@@ -95,7 +107,8 @@ def _between(spec: WindowSpec, sample: Sample, *formulas: _Formula) -> tuple[flo
     padded = _is_padded(spec, sample)
     steps, floats = 1.0, 1.0
     for one in formulas:
-        steps *= one.value * sample.values + one.visit * visits + one.result * sample.results
+        of_one = one.value * sample.values + one.visit * visits + one.result * sample.results
+        steps *= of_one * (_PLANE if is_plane else 1)
         in_windows = (one.floats + one.padded * padded) * sample.values + one.pooled * left
         floats *= one.plane * sample.values if is_plane else in_windows
     calls = 0 if is_plane else sum(window.kernel_size) * _groups(sample)

@@ -4,14 +4,11 @@ from collections.abc import Callable
 
 import torch
 
+from poolservice_server.kernel_thresholds import PARAMETER_GROUPS
 from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane
 
 #: A parameter of a spec: a number for all channels, or one for each.
 Numbers = float | tuple[float, ...]
-
-# Up to so many numbers, the channels of each are pooled by themselves. A single exponent such as 2 is a product, and
-# takes a fraction of the time of one exponent per value.
-_MAX_GROUPS = 4
 
 
 def with_numbers(
@@ -27,7 +24,7 @@ def with_numbers(
     if isinstance(numbers, float):
         return pool(values, numbers)
     samples, channels = values.shape[:2]
-    if len(numbers) <= _MAX_GROUPS:
+    if len(numbers) <= PARAMETER_GROUPS:
         groups = values.unflatten(1, (len(numbers), -1)).unbind(1)
         results = [pool(group.flatten(0, 1), number) for group, number in zip(groups, numbers, strict=True)]
         return torch.cat([result.view(samples, -1, *result.shape[1:]) for result in results], 1)

@@ -5,12 +5,19 @@ from collections.abc import Sequence
 from math import comb
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from poolservice_server import kernel_thresholds as thresholds
 
 _PADDING = {"reflect": "reflect", "replicate": "replicate", "zeros": "constant"}
+
+# The weights of each kernel size. float32 holds them and their products exactly.
+_WEIGHTS = {
+    size: np.array([comb(size - 1, place) / 2 ** (size - 1) for place in range(size)], np.float32)
+    for size in range(1, 8)
+}
 
 
 def blur_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -75,8 +82,8 @@ def _blurred(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         and channels >= thresholds.BLUR_MIN_CHANNELS
         and math.prod(samples.shape[1:]) * max(kernel) >= thresholds.BLUR_MIN_VISITS
     ):
-        rows, columns = ([comb(size - 1, place) / 2 ** (size - 1) for place in range(size)] for size in kernel)
-        weight = torch.tensor([[row * column for column in columns] for row in rows]).expand(channels, 1, *kernel)
+        rows, columns = (_WEIGHTS[size] for size in kernel)
+        weight = torch.from_numpy(np.outer(rows, columns)).expand(channels, 1, *kernel)
         return F.conv2d(_padded(samples, kernel, stride, mode), weight, stride=stride, groups=channels)
     filtered = _filtered(samples.flatten(0, 1), kernel, stride, mode)
     return filtered.view(*samples.shape[:2], *filtered.shape[1:])
