@@ -23,6 +23,11 @@ def per_sample(fixed: float, steps: float, floats: float = 0.0) -> Cost:
     return cost
 
 
+def channel_sums(spec: Any, sample: Sample) -> tuple[float, float]:
+    """Return the cost of spoc. The center prior is a product, for which values are copied if they are not aligned."""
+    return per_sample(10_000, 0.1, 1.0 if spec.center_prior else 0.0)(spec, sample)
+
+
 def region_grid(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of rmac: the channels become the last dimension, and each scale has maxima of all rows."""
     levels = spec.levels

@@ -11,7 +11,7 @@ from poolservice_server.operator_costs.order_statistics import per_sorted_value
 def stochastic(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of StochasticPool."""
     if spec.mode == "weighted":
-        steps, floats = per_sorted_value(_weighted, whole=2.0, others=1.2)(spec, sample)
+        steps, floats = per_sorted_value(_weighted, whole=0.8, others=1.2)(spec, sample)
         window = spec.window_in(sample.spatial)
         # The sums of windows go dimension by dimension, and leave this much of the first one.
         left = 0.0 if window.kernel_size == sample.spatial else sample.values / window.stride[0]

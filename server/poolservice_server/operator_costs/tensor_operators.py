@@ -1,5 +1,6 @@
 """The costs of the operators with boxes, masks and indices, without torch; see `cost.Cost`."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,14 @@ def average_unpooling(spec: Any, sample: Sample) -> tuple[float, float]:
 
 def masked_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the mean of masked windows, or of whole planes."""
-    window = spec.window_in(sample.spatial)
+    window, positions = spec.window_in(sample.spatial), math.prod(sample.spatial)
     if spec.kernel_size is None:
-        return 0.5 * sample.values, sample.values + sample.results
+        # The mask becomes float64, then float32. The values are copied if they are not aligned.
+        return 0.5 * sample.values, max(3 * positions, positions + sample.values)
     # Sums along one dimension after the other: the product with the mask, its padding, and the sums along the first.
     steps = 1.5 * sample.values + 0.5 * sum(window.kernel_size) * sample.results
     copies = 1 + any(window.padding) + 1 / window.stride[0]
-    return steps, copies * sample.values + sample.results
+    return steps, copies * sample.values + positions + sample.results
 
 
 def masked_maximum(spec: Any, sample: Sample) -> tuple[float, float]:
@@ -73,4 +75,5 @@ def masked_maximum(spec: Any, sample: Sample) -> tuple[float, float]:
 def masked_power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the generalized mean of masked windows, or of whole planes."""
     # Between the formula for values whose powers stay in range, and the one for others.
-    return per_visit(1.6 if spec.kernel_size is None else 3.5, 1.5)(spec, sample)
+    steps, floats = per_visit(1.6 if spec.kernel_size is None else 3.5, 1.7)(spec, sample)
+    return steps, floats + 2.5 * math.prod(sample.spatial)

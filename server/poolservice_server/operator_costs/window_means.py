@@ -66,8 +66,8 @@ def power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     value, root = (0.4 if is_product else 3.0), 3.0
     if p in (1, 2):
         value, root = 0.2, 0.5
-    in_range = _Formula(value, 0.2, root, floats=2, pooled=1, padded=1.1, plane=2)
-    return _between(spec, sample, in_range, _Formula(value + 2, 2.5, 4, floats=1.2, pooled=7, padded=1.5, plane=3))
+    in_range = _Formula(value, 0.2, root, floats=1, pooled=1, padded=2, plane=1)
+    return _between(spec, sample, in_range, _Formula(value + 2, 2.5, 4, floats=0.1, pooled=5, padded=4.5, plane=2))
 
 
 def similarity_mean(spec: WindowSpec, sample: Sample) -> tuple[float, float]:
@@ -112,7 +112,14 @@ def _between(spec: WindowSpec, sample: Sample, *formulas: _Formula) -> tuple[flo
         in_windows = (one.floats + one.padded * padded) * sample.values + one.pooled * left
         floats *= one.plane * sample.values if is_plane else in_windows
     calls = 0 if is_plane else sum(window.kernel_size) * _groups(sample)
-    return math.sqrt(steps) + _CALLS * calls, math.sqrt(floats)
+    return math.sqrt(steps) + _CALLS * calls, math.sqrt(floats) / _parts(spec)
+
+
+def _parts(spec: Any) -> int:
+    """Return in how many parts a sample is pooled because a parameter has a few numbers."""
+    counts = (len(numbers) for name in ("p", "alpha", "r") if isinstance(numbers := getattr(spec, name, None), tuple))
+    count = next(counts, 1)
+    return count if count <= PARAMETER_GROUPS else 1
 
 
 def _is_padded(spec: WindowSpec, sample: Sample) -> bool:

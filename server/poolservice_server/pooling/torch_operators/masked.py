@@ -59,6 +59,7 @@ def masked_gem_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     windows = Windows(samples.flatten(0, 1), spec)
     weight = _window_sum(windows, weights)
     total = _window_sum(windows, powers.mul_(weights))
+    del powers
     least, largest = (extreme.item() for extreme in torch.aminmax(total))
     if largest < _LARGEST_SUM:
         if least > _LEAST_SUM:
@@ -88,15 +89,18 @@ def _weights(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 def _shares(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Return the weights divided by their sum, which is at least 1 unless all are 0: (1 or N, 1, *spatial)."""
     weights = _rows_of_weights(samples, spec)
-    return _for_samples(weights / np.maximum(weights.sum(1, keepdims=True), 1), samples)
+    weights /= np.maximum(weights.sum(1, keepdims=True), 1)
+    return _for_samples(weights, samples)
 
 
 def _rows_of_weights(samples: torch.Tensor, spec: Any) -> np.ndarray:
+    """Return the weights, at most 1, as a new float64 array (1 or N, positions)."""
     if spec.lengths is not None:
         lengths: np.ndarray = spec.lengths.array.reshape(-1, 1)
-        return np.arange(samples.shape[2]) < lengths
+        return (np.arange(samples.shape[2]) < lengths).astype(np.float64)
     mask: np.ndarray = spec.mask.array.reshape(-1, math.prod(samples.shape[2:]))
-    return mask / np.maximum(mask.max(1, keepdims=True), np.finfo(np.float64).tiny)
+    weights: np.ndarray = mask / np.maximum(mask.max(1, keepdims=True), np.finfo(np.float64).tiny)
+    return weights
 
 
 def _for_samples(rows: np.ndarray, samples: torch.Tensor) -> torch.Tensor:

@@ -99,10 +99,10 @@ def _is_positive(vectors: torch.Tensor) -> bool:
 
 def _sums_of_positive_products(vectors: torch.Tensor) -> torch.Tensor:
     """Return the sum over the positions of the outer products of vectors (N, C, M) in float64, each part in float32."""
-    first, *others = _parts(aligned(vectors))
-    products = (first @ first.mT).double()
-    for part in others:
-        products.add_(part @ part.mT)
+    products = vectors.new_zeros(len(vectors), *2 * vectors.shape[1:2], dtype=torch.float64)
+    for part in _parts(vectors):
+        contiguous = aligned(part.contiguous())
+        products.add_(contiguous @ contiguous.mT)
     return products
 
 
