@@ -113,7 +113,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "masked_avg_pool": Operator(tensor_operators.masked_mean),
         "masked_max_pool": Operator(tensor_operators.masked_maximum),
         "masked_gem_pool": Operator(tensor_operators.masked_power_mean),
-        "max_unpool": Operator(per_value(0.5, 1)),
+        "max_unpool": Operator(per_value(0.2, 1)),
         "avg_unpool": Operator(tensor_operators.average_unpooling),
         # With learned weights.
         "pool_head": Operator(_head_cost),
