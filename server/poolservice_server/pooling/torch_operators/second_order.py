@@ -1,6 +1,7 @@
 """Operators that pool the products of channels: covariances and bilinear pooling."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -99,11 +100,8 @@ def _is_positive(vectors: torch.Tensor) -> bool:
 
 def _sums_of_positive_products(vectors: torch.Tensor) -> torch.Tensor:
     """Return the sum over the positions of the outer products of vectors (N, C, M) in float64, each part in float32."""
-    products = vectors.new_zeros(len(vectors), *2 * vectors.shape[1:2], dtype=torch.float64)
-    for part in _parts(vectors):
-        contiguous = aligned(part.contiguous())
-        products.add_(contiguous @ contiguous.mT)
-    return products
+    parts = (aligned(part.contiguous()) for part in _parts(vectors))
+    return reduce(torch.Tensor.add_, ((part @ part.mT).double() for part in parts))
 
 
 def _outer_products(vectors: torch.Tensor, mean: torch.Tensor | None = None) -> torch.Tensor:
