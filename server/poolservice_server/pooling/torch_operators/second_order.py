@@ -134,8 +134,11 @@ def _parts(vectors: torch.Tensor) -> Sequence[torch.Tensor]:
 def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.Tensor:
     """Return vectors of float64, which this function changes, in another dtype, as the spec normalizes them."""
     if spec.l2_normalize:
-        # The squares of the signed square roots are the absolute values.
-        squares = vectors.abs() if spec.signed_sqrt else vectors.square()
-        norm = squares.sum(1, keepdim=True).sqrt_()
-        result = result / torch.where(norm == 0, 1, norm).to(dtype)
-    return result
+        # The squares of the signed square roots are the absolute values. Dividing before the conversion to float32
+        # keeps sums beyond its range and below it.
+        norm = (vectors.abs() if spec.signed_sqrt else vectors.square()).sum(1, keepdim=True)
+        if not spec.signed_sqrt:
+            norm.sqrt_()
+        vectors.div_(torch.where(norm == 0, 1, norm))
+    result = vectors.to(dtype)
+    return result.abs().sqrt_().copysign_(result) if spec.signed_sqrt else result
