@@ -18,19 +18,15 @@ class _BilinearPool(SampleSpec[Values]):
     is. Published programs add a small constant below the square root, for the sake of its gradient, and some average
     over the positions, which makes no difference to the normalized vector.
 
-    The products are added in float64, or in float32 if no value of the sample is negative and no digits cancel. Their
-    sums must be in the range of the result's dtype. A NaN gives NaN in its channel's row and column, and everywhere
-    with `l2_normalize`. Sums beyond the range of the dtype that they are computed in, float64 for float64 and else
-    float32, give NaN. Floating-point input keeps its dtype; integer input gives float32.
-
     Shape: (C, *) or (N, C, *) to (C * C,) or (N, C * C).
 
-    Range: the products are added in float64. Without `l2_normalize`, a sum beyond the range of the result's dtype
-    becomes infinite. For float64, the sums and the squares of them must be in its range. Floating-point input keeps its
-    dtype; integer input gives float32.
+    Range: the products are added in float64, or in float32 if no value of the sample is negative and no digits cancel.
+    Without `l2_normalize`, a sum beyond the range of the result's dtype becomes infinite. For float64, the sums and the
+    squares of them must be in its range. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the row and the column of its channel, and with `l2_normalize` in the whole vector. An
-    infinity gives infinities there; with `l2_normalize` NaN, and 0 elsewhere.
+    infinity gives infinities there; with `l2_normalize` NaN, and 0 elsewhere. Either can change the rounding of the
+    sample's other results.
 
     Args:
         signed_sqrt: replace each value v by sign(v) * sqrt(abs(v)). Default: True.
