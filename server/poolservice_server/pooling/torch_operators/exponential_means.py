@@ -18,6 +18,8 @@ _MAX_SOFTMAX_VALUES = 2**16
 _LEAST_LOGARITHM = 0.05
 # With a factor of 0, the exponentials of padding would not be 0.
 _LEAST_FACTOR = 1e-37
+# From this largest exponent of a plane on, the logarithm's rounding error is small beside the result.
+_LEAST_LOGARITHM = 0.1
 
 
 def soft_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -68,18 +70,21 @@ def lse_plus(values: torch.Tensor, spec: Any) -> torch.Tensor:
 def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Tensor:
     windows = Windows(planes, spec)
     largest = largest_magnitude(planes)
-    if largest <= _LARGEST_VALUE and largest * _extent(alpha)[1] <= _LARGEST_EXPONENT[planes.dtype]:
-        if windows.is_plane and has_softmax(planes, largest * _extent(alpha)[1]):
-            weights = _times(planes, alpha).flatten(1).softmax(1)
-            return windows.total(weights.mul_(planes.flatten(1)))
+    if largest <= _LARGEST_VALUE and largest * _largest(alpha) <= _LARGEST_EXPONENT[planes.dtype]:
+        spread = 2 * largest * _largest(alpha) + math.log(planes[0].numel())
+        if windows.is_plane and spread <= -math.log(torch.finfo(planes.dtype).tiny):
+            # No weight is below the least normal number. torch's softmax is faster than its exponential function.
+            exponents = planes if isinstance(alpha, float) and alpha == 1 else planes * alpha
+            return windows.total(exponents.flatten(1).softmax(1).mul_(planes.flatten(1)))
         exponentials = _exponentials(planes, alpha)
         weights = windows.total(exponentials)
         return windows.total(exponentials.mul_(planes)).div_(weights)
+    # With a factor of 0, all values have the same weight, however large they are.
     if isinstance(alpha, torch.Tensor):
-        keys = torch.where(alpha < 0, -planes, planes)
+        keys = torch.where(alpha == 0, 0.0, torch.where(alpha < 0, -planes, planes))
         factor: PerPlane = alpha.abs().clamp_(min=_LEAST_FACTOR)
     else:
-        keys = -planes if alpha < 0 else planes
+        keys = torch.zeros_like(planes) if alpha == 0 else -planes if alpha < 0 else planes
         factor = max(abs(alpha), _LEAST_FACTOR)
     _, (weights, sums) = exponential_sums(windows, keys, factor, planes / windows.scale)
     return sums.div_(weights).mul_(windows.scale)
@@ -87,18 +92,15 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
 
 def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     windows = Windows(planes, spec)
-    largest = largest_magnitude(planes)
-    least_r, largest_r = _extent(r)
+    flat = planes.flatten(1)
+    magnitudes = torch.maximum(flat.amax(1), -flat.amin(1)) * (r if isinstance(r, float) else r.flatten())
     limit = _LARGEST_EXPONENT[planes.dtype]
-    moderate = largest * largest_r <= limit
-    if windows.is_plane and has_softmax(planes, largest * largest_r):
-        logarithms = _log_of_softmax(_times(planes, r).flatten(1)).view(-1, *(1,) * windows.dims)
-        if largest * least_r > 1 or logarithms.abs().amin().item() >= _LEAST_LOGARITHM:
-            return logarithms.div_(r)
-    elif largest * least_r > 1:
+    moderate = magnitudes.max().item() <= limit
+    # A plane of zeros has a result without an error.
+    if torch.where(magnitudes == 0, torch.inf, magnitudes).min().item() > _LEAST_LOGARITHM:
         return _log_of_large_mean(windows, planes, r, moderate=moderate)
     # exp(r * x) - 1 keeps the digits of small values, for which exp(r * x) is close to 1.
-    exponents = _times(planes, r)
+    exponents = planes if isinstance(r, float) and r == 1 else planes * r
     minus_one = exponents.expm1() if moderate else exponents.clamp(-limit, limit).expm1_()
     means = windows.total(minus_one).div_(windows.divisor)
     lowest, highest = torch.aminmax(means)
@@ -140,13 +142,6 @@ def _exponentials(planes: torch.Tensor, factor: PerPlane) -> torch.Tensor:
     return (planes * factor).exp_()
 
 
-def _times(planes: torch.Tensor, factor: PerPlane) -> torch.Tensor:
-    return planes if isinstance(factor, float) and factor == 1 else planes * factor
-
-
-def _extent(factor: PerPlane) -> tuple[float, float]:
-    """Return the least and the largest magnitude of a factor."""
-    if isinstance(factor, float):
-        return abs(factor), abs(factor)
-    lowest, highest = torch.aminmax(factor.abs())
-    return float(lowest), float(highest)
+def _largest(factor: PerPlane) -> float:
+    """Return the largest magnitude of a factor."""
+    return abs(factor) if isinstance(factor, float) else factor.abs().max().item()
