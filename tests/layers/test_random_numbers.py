@@ -24,6 +24,11 @@ def mix(word: int) -> int:
     return splitmix64((word - 0x9E3779B97F4A7C15) % 2**64, 1)[0]
 
 
+def words(seed: int, count: int, stream: int = 0) -> list[int]:
+    """Return the hashes of the first positions, as unsigned integers."""
+    return splitmix64(mix((mix(seed) + stream * 0x9E3779B97F4A7C15) % 2**64), count)
+
+
 def test_the_reference_gives_the_published_numbers() -> None:
     assert splitmix64(1234567, 2) == [6457827717110365317, 3203168211198807973]
 
@@ -31,11 +36,21 @@ def test_the_reference_gives_the_published_numbers() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, 2**64 - 1])
 @pytest.mark.parametrize("stream", [0, 3])
 def test_hashes_are_those_of_splitmix64(seed: int, stream: int) -> None:
-    start = mix((mix(seed) + stream * 0x9E3779B97F4A7C15) % 2**64)
-
     numbers = hashed(seed, torch.arange(50), stream).numpy().view(np.uint64)
 
-    assert numbers.tolist() == splitmix64(start, 50)
+    assert numbers.tolist() == words(seed, 50, stream)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 24), (torch.float64, 53)])
+def test_uniform_numbers_are_the_upper_bits_of_the_hashes_and_integers_the_upper_63(
+    dtype: torch.dtype, bits: int
+) -> None:
+    hashes = words(5, 2000, stream=2)
+
+    fractions = uniform(5, torch.arange(2000), dtype, stream=2)
+
+    assert fractions.tolist() == [(word >> 64 - bits) / 2**bits for word in hashes]
+    assert integers(5, torch.arange(2000), 1000, stream=2).tolist() == [(word >> 1) % 1000 for word in hashes]
 
 
 def test_a_number_depends_on_its_position_and_not_on_its_neighbours() -> None:

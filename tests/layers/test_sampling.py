@@ -3,14 +3,18 @@
 import math
 from collections.abc import Callable
 from itertools import product
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.layers.drawn_specs import drawn_sizes
+from tests.layers.test_random_numbers import words
 
 from poolservice.errors import InvalidRequest
 from poolservice.specs import (
+    LAYERS,
     FractionalMaxPool2d,
     FractionalMaxPool3d,
     PoolSpec,
@@ -264,6 +268,7 @@ def test_wrong_parameters_are_refused_in_words(make: Callable[[], PoolSpec], fie
         (FractionalMaxPool2d(2, 6), "output_size", "must give a size from 1 to 5"),
         (FractionalMaxPool2d(7, 1), "kernel_size", "must give a size from 1 to 0"),
         (FractionalMaxPool2d(2, output_ratio=0.1), "output_ratio", "it gives 0"),
+        (FractionalMaxPool2d(6, output_ratio=0.1), "output_ratio", "from 1 to 1 for windows of 6 in an input of 6"),
         (FractionalMaxPool2d(2, 2, random_samples=[[0.5, 0.5]] * 3), "random_samples", "each of the 2 channels"),
     ],
 )
@@ -272,6 +277,16 @@ def test_parameters_that_do_not_suit_the_planes_are_refused(spec: PoolSpec, fiel
         output_shape(spec, (2, 6, 6))
     assert error.value.field == field
     assert reason in error.value.reason
+
+
+def test_fractional_pooling_of_three_dimensions_leaves_out_a_window_as_in_torch() -> None:
+    for kernel, out, field in ((2, 3, "output_size"), (4, 1, "kernel_size")):
+        with pytest.raises(RuntimeError, match="too large relative to input"):
+            torch.nn.FractionalMaxPool3d(kernel, out)(torch.zeros(1, 4, 4, 4))
+        with pytest.raises(InvalidRequest, match=f"from 1 to {4 - kernel} for windows of {kernel}") as error:
+            output_shape(FractionalMaxPool3d(kernel, out), (1, 4, 4, 4))
+        assert error.value.field == field
+    assert output_shape(FractionalMaxPool3d(2, 2), (1, 4, 4, 4)) == (1, 2, 2, 2)
 
 
 def test_fractional_pooling_refuses_sizes_that_float32_does_not_hold() -> None:
@@ -302,3 +317,80 @@ def test_s3_pool_can_choose_every_position_of_the_longer_last_cell() -> None:
     sample = np.arange(7, dtype=np.float32)[None]
     chosen = {value for seed in range(40) for value in pooled(S3Pool1d(1, 2, 4, seed=seed), sample).ravel().tolist()}
     assert chosen == set(range(7))
+
+
+CASES = range(40)
+# By operator and number of dimensions. The tests call layers with all sorts of parameters.
+LAYER_OF: Any = LAYERS
+
+
+@pytest.mark.parametrize("seed", CASES)
+def test_a_drawn_value_is_the_one_that_the_hash_of_its_position_decides(seed: int) -> None:
+    random = Random(seed)
+    draw = drawn_sizes(random, 1 + seed % 3)
+    spec = LAYER_OF["stochastic_pool", draw.dims](mode="sampled", seed=random.getrandbits(63), **draw.window)
+    sample = random_sample(draw.channels, *draw.spatial, seed=seed)
+    got = pooled(spec, sample)
+    hashes = words(spec.seed, got.size)
+    for (position, values), word in zip(window_values(spec, sample).items(), hashes, strict=True):
+        values = values.reshape(-1).astype(np.float32)
+        # The quotient is that of float32. In a window of zeros, all values have the same weight.
+        shares = values / values.max() if values.any() else np.ones_like(values)
+        sums = np.cumsum([int(share * 2.0**32) for share in shares])
+        number = (word >> 11) / 2**53 * float(sums[-1])
+        assert got[position] == values[int((sums <= number).sum())], position
+
+
+def kept_positions(seed: int, axis: int, size: int, kernel: int, stride: int, grid: int) -> list[int]:
+    """Return the positions with the lowest hashes of each cell, as signed integers."""
+    count = size - kernel + 1
+    hashes = [word - 2**64 if word >= 2**63 else word for word in words(seed, count, stream=axis)]
+    starts = range(0, size // grid * grid, grid)
+    cells = [range(start, count if start == starts[-1] else start + grid) for start in starts]
+    lowest = [sorted(cell, key=lambda place: hashes[place] >> 1)[: grid // stride] for cell in cells]
+    return [place for places in lowest for place in sorted(places)]
+
+
+@pytest.mark.parametrize("seed", CASES)
+def test_s3_pool_keeps_the_rows_and_columns_with_the_lowest_hashes(seed: int) -> None:
+    random = Random(seed)
+    dims = 1 + seed % 3
+    kernel, stride = ([random.randint(1, most) for _ in range(dims)] for most in (3, 2))
+    grid = [step * random.randint(size, 4) for step, size in zip(stride, kernel, strict=True)]
+    spatial = [
+        random.choice([size for size in range(g, 3 * g) if size % g + g - k + 1 >= g // step])
+        for k, step, g in zip(kernel, stride, grid, strict=True)
+    ]
+    spec = LAYER_OF["s3_pool", dims](kernel, stride, grid, seed=random.getrandbits(63))
+    sample = random_sample(2, *spatial, seed=seed)
+    kept = [
+        kept_positions(spec.seed, axis, *sizes)
+        for axis, sizes in enumerate(zip(spatial, kernel, stride, grid, strict=True))
+    ]
+    windows = np.lib.stride_tricks.sliding_window_view(sample, kernel, tuple(range(1, 1 + dims)))
+    maxima = windows.max(tuple(range(1 + dims, 1 + 2 * dims)))
+    np.testing.assert_array_equal(pooled(spec, sample), maxima[np.ix_(range(2), *kept)])
+
+
+@pytest.mark.parametrize("seed", CASES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fractional_pooling_with_drawn_parameters_is_exactly_that_of_torch(seed: int, dtype: Any) -> None:
+    random = Random(seed)
+    dims = 2 + seed % 2
+    spatial = [random.randint(4, 40 if dims == 2 else 12) for _ in range(dims)]
+    kernel = [random.randint(1, 3) for _ in spatial]
+    # With three dimensions, torch refuses as many windows as fit.
+    out = tuple(random.randint(1, size - k + 3 - dims) for size, k in zip(spatial, kernel, strict=True))
+    sample = random_sample(3, *spatial, seed=seed).astype(dtype)
+    # Of float32 for each dtype, channel by channel.
+    numbers = torch.tensor([(word >> 40) / 2**24 for word in words(seed, 3 * dims)], dtype=torch.float32)
+    numbers = numbers.view(1, 3, dims).to(torch.from_numpy(sample).dtype)
+    module = TORCH[dims](kernel, output_size=out, return_indices=True, _random_samples=numbers)
+    values, indices = module(torch.from_numpy(sample)[None])
+    given: list[dict[str, Any]] = [{"seed": seed}, {"random_samples": numbers}]
+    for parameters in given:
+        spec = LAYER[dims](kernel, out, return_indices=True, **parameters)
+        result = run_on_arrays(PoolStage.of((spec,), 3), sample)[0]
+        np.testing.assert_array_equal(result.values.reshape(values.shape), values)
+        assert result.indices is not None
+        np.testing.assert_array_equal(result.indices.reshape(values.shape), indices)

@@ -38,7 +38,7 @@ class _FractionalMaxPool(SampleSpec[R_co]):
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension. At
-            most L - S + 1. Required.
+            most L - S + 1, and in 3-D, as in torch, L - S. Required.
         output_size: S, at least 1: one int, or one per dimension. Either it or `output_ratio` is required.
         output_ratio: S as a share of the input's size, above 0 and below 1: one float, or one per dimension.
             Either it or `output_size` is required.
@@ -96,11 +96,13 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         out = self.output_in(spatial)
         field = "output_ratio" if self.output_size is None else "output_size"
         for size, kernel, count in zip(spatial, cast(Sequence[int], self.kernel_size), out, strict=True):
-            if not 1 <= count <= size - kernel + 1:
+            # torch refuses as many windows as fit, if there are three dimensions.
+            most = size - kernel + (1 if self.spatial_dims == 2 else 0)
+            if not 1 <= count <= most:
                 raise InvalidRequest(
-                    f"must give a size from 1 to {size - kernel + 1}, the number of windows of {kernel} in an input of "
-                    f"{size}; it gives {count}",
-                    field=field if kernel <= size else "kernel_size",
+                    f"must give a size from 1 to {most} for windows of {kernel} in an input of {size}; it gives "
+                    f"{count}",
+                    field=field if most > 0 else "kernel_size",
                 )
         return (channels, *out)
 
