@@ -251,6 +251,8 @@ def test_mixed_pool_takes_a_last_window_that_is_partly_filled() -> None:
             "alpha",
             "must be one number; alpha_per_channel takes one for each channel; got (0.1, 0.2)",
         ),
+        (lambda: MixedPool2d(2, alpha=-0.5), "alpha", "must be from 0 (the mean) to 1"),
+        (lambda: MixedPool2d(2, alpha_per_channel=(0.1, -0.5)), "alpha_per_channel", "must be from 0 (the mean) to 1"),
         (lambda: MixedPool2d(2, alpha_per_channel=()), "alpha_per_channel", "must have at least one number"),
         (lambda: MixedPool2d(2, alpha_per_channel=(0.1, 2)), "alpha_per_channel", "must be from 0 (the mean) to 1"),
         (lambda: MixedPool2d(2, alpha=0.1, alpha_per_channel=(0.1,)), "alpha_per_channel", "takes the place of alpha"),

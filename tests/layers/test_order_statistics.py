@@ -281,6 +281,8 @@ def test_a_network_passes_nan_on_to_every_rank(size: int) -> None:
         ),
         (lambda: TrimmedMeanPool2d(2, proportiontocut=0.5), "proportiontocut", "must be less than 0.5"),
         (lambda: TrimmedMeanPool2d(2, proportiontocut=-0.1), "proportiontocut", "must be from 0"),
+        (lambda: TrimmedMeanPool2d(2, proportiontocut=0.55), "proportiontocut", "must be from 0 to 0.5"),
+        (lambda: TrimmedMeanPool2d(2, cut=-1), "cut", "must be from 0"),
         (lambda: TrimmedMeanPool2d(2, cut=2), "cut", "must be at most 1"),
         (lambda: OrdinalPool2d([1, 2, 3], 2), "weights", "must have 4 weights"),
         (lambda: OrdinalPool2d(1.0, 2), "weights", "must have 1 or 2 dimensions"),

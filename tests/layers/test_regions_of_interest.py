@@ -144,6 +144,18 @@ def test_a_point_of_roi_align_counts_up_to_one_line_beyond_the_last() -> None:
         assert pooled(spec, plane).item() == expected
 
 
+@pytest.mark.parametrize("layer", [RoIPool2d, PSRoIPool2d])
+def test_coordinates_of_boxes_are_rounded_half_away_from_0(layer: Any) -> None:
+    sample = np.random.default_rng(2).standard_normal((1, 4, 9, 9)).astype(np.float32)
+    for half, whole, other in (
+        ([2.5, 2.5, 4.5, 4.5], [3, 3, 5, 5], [2, 2, 4, 4]),
+        ([-2.5, -2.5, 4, 4], [-3, -3, 4, 4], [-2, -2, 4, 4]),
+    ):
+        got = pooled(layer([half], 2), sample)
+        np.testing.assert_array_equal(got, pooled(layer([whole], 2), sample))
+        assert (got != pooled(layer([other], 2), sample)).any()
+
+
 def test_nan_matters_only_where_it_has_weight() -> None:
     plane = np.ones((1, 1, 8, 8), np.float32)
     plane[0, 0, 6, 6] = np.nan
@@ -177,6 +189,9 @@ def test_no_boxes_give_an_empty_result() -> None:
         (lambda: RoIAlign2d(BOX, (2, 2000)), "output_size", "must be at most 1024"),
         (lambda: RoIAlign2d(BOX, 2, 0.0), "spatial_scale", "must be from"),
         (lambda: RoIAlign2d(BOX, 2, math.nan), "spatial_scale", "must be from"),
+        (lambda: RoIAlign2d(BOX, 2, 2.0**21), "spatial_scale", "must be from"),
+        (lambda: RoIAlign2d(BOX, 2, 2.0**-21), "spatial_scale", "must be from"),
+        (lambda: RoIAlign2d([[-(2.0**24) - 2, 0, 1, 1]], 2), "boxes", "must lie within +-16777216"),
         (lambda: RoIAlign2d(BOX, 2, sampling_ratio=129), "sampling_ratio", "must be from"),
         (lambda: RoIAlign2d(BOX, 2, aligned=1), "aligned", "must be True or False"),  # type: ignore[arg-type]
         (lambda: output_shape(PSRoIPool2d(BOX, 2), (6, 8, 8)), "output_size", "must divide the number of channels"),

@@ -51,8 +51,18 @@ def test_each_sample_has_its_own_row_of_a_parameter(spec: Any, shape: tuple[int,
     samples = np.random.default_rng(2).standard_normal((3, *shape)).astype(np.float32)
     together = pooled(spec, samples)
     for number in range(3):
-        alone = pooled(spec.of_samples(slice(number, number + 1)), samples[number : number + 1])
+        own = spec.of_samples(slice(number, number + 1))
+        assert own.parameter_bytes * 3 == spec.parameter_bytes
+        alone = pooled(own, samples[number : number + 1])
         assert alone.tobytes() == together[number : number + 1].tobytes()
+
+
+@per_sample
+def test_some_of_the_samples_keep_their_rows(spec: Any, shape: tuple[int, ...]) -> None:
+    samples = np.random.default_rng(2).standard_normal((3, *shape)).astype(np.float32)
+    last = spec.of_samples(slice(1, 3))
+    assert last.samples == 2
+    assert pooled(last, samples[1:]).tobytes() == pooled(spec, samples)[1:].tobytes()
 
 
 @per_sample

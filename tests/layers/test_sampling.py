@@ -243,14 +243,14 @@ def test_fractional_pooling_of_integers_is_exact() -> None:
         (lambda: FractionalMaxPool2d(2), "output_size", "is required, unless output_ratio is given"),
         (lambda: FractionalMaxPool2d(2, 3, 0.5), "output_size", "goes without output_ratio; leave one of them out"),
         (lambda: FractionalMaxPool2d(2, 0), "output_size", "must be from 1"),
-        (lambda: FractionalMaxPool2d(2, output_ratio=1.0), "output_ratio", "must be a number above 0 and below 1"),
-        (
-            lambda: FractionalMaxPool2d(2, output_ratio=(0.5,) * 3),
-            "output_ratio",
-            "or 2 of them; got (0.5, 0.5, 0.5)",
-        ),
+        (lambda: FractionalMaxPool2d(2, output_ratio=1.0), "output_ratio", "must be above 0 and below 1"),
+        (lambda: FractionalMaxPool2d(2, output_ratio=0.0), "output_ratio", "must be above 0 and below 1"),
+        (lambda: FractionalMaxPool2d(2, output_ratio=(0.5,) * 3), "output_ratio", "one value or 2 values"),
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5] * 3]), "random_samples", "must have the shape"),
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5, 1.0]]), "random_samples", "must be at least 0"),
+        (lambda: FractionalMaxPool2d(2, 3, random_samples=[[-0.1, 0.5]]), "random_samples", "must be at least 0"),
+        (lambda: FractionalMaxPool2d(2, 3, return_indices=1), "return_indices", "must be True or False"),  # type: ignore[arg-type]
+        (lambda: FractionalMaxPool2d(2, 3, seed=-1), "seed", "must be from 0"),
     ],
 )
 def test_wrong_parameters_are_refused_in_words(make: Callable[[], PoolSpec], field: str, reason: str) -> None:
@@ -265,6 +265,7 @@ def test_wrong_parameters_are_refused_in_words(make: Callable[[], PoolSpec], fie
     [
         (S3Pool2d(2, 2, 8), "grid_size", "must be at most the size of the input, 6"),
         (S3Pool2d(6, 1, 3), "kernel_size", "leaves 0 positions of the last cell"),
+        (S3Pool2d(2, 1, 3), "kernel_size", "leaves 2 positions of the last cell"),
         (FractionalMaxPool2d(2, 6), "output_size", "must give a size from 1 to 5"),
         (FractionalMaxPool2d(7, 1), "kernel_size", "must give a size from 1 to 0"),
         (FractionalMaxPool2d(2, output_ratio=0.1), "output_ratio", "it gives 0"),

@@ -194,6 +194,7 @@ def test_a_nan_gives_nan_everywhere_in_its_vector_and_in_no_other(spec: PoolSpec
         ("BilinearPool2d", {"signed_sqrt": 1}, "signed_sqrt", "must be True or False"),
         ("BilinearPool2d", {"l2_normalize": 1}, "l2_normalize", "must be True or False"),
         ("CompactBilinearPool2d", {"output_dim": 0}, "output_dim", "must be from 1 to 1048576; got 0"),
+        ("CompactBilinearPool2d", {"signed_sqrt": 1}, "signed_sqrt", "must be True or False"),
         ("CompactBilinearPool2d", {"seed": -1}, "seed", "must be from 0 to"),
     ],
 )
