@@ -115,7 +115,7 @@ def _clip(weights: Weights, sample: np.ndarray) -> Any:
     return _apply(weights, "c_proj", _attention(query[0], keys, values, 3))
 
 
-def _siglip(weights: Weights, sample: np.ndarray, *, tanh: bool = True) -> Any:
+def _siglip(weights: Weights, sample: np.ndarray, *, tanh: bool = True, eps: float = 1e-6) -> Any:
     rows, channels = _rows(sample), len(sample)
     in_weight, in_bias = weights["attention.in_proj_weight"], weights["attention.in_proj_bias"]
     query = in_weight[:channels] @ weights["probe"][0, 0] + in_bias[:channels]
@@ -123,7 +123,7 @@ def _siglip(weights: Weights, sample: np.ndarray, *, tanh: bool = True) -> Any:
     values = rows @ in_weight[2 * channels :].T + in_bias[2 * channels :]
     result = _apply(weights, "attention.out_proj", _attention(query, keys, values, 2))
     hidden = _apply(
-        weights, "mlp.fc1", _layer_norm(result, weights["layernorm.weight"], weights["layernorm.bias"], 1e-6)
+        weights, "mlp.fc1", _layer_norm(result, weights["layernorm.weight"], weights["layernorm.bias"], eps)
     )
     if tanh:
         cube = 0.044715 * hidden**3
@@ -133,9 +133,11 @@ def _siglip(weights: Weights, sample: np.ndarray, *, tanh: bool = True) -> Any:
     return result + _apply(weights, "mlp.fc2", activated)
 
 
-def _simpool(weights: Weights, sample: np.ndarray, *, heads: int = 1, gamma: float | None = None) -> Any:
+def _simpool(
+    weights: Weights, sample: np.ndarray, *, heads: int = 1, gamma: float | None = None, eps: float = 1e-6
+) -> Any:
     rows = _rows(sample)
-    normalized = _layer_norm(rows, weights["norm_patches.weight"], weights["norm_patches.bias"], 1e-6)
+    normalized = _layer_norm(rows, weights["norm_patches.weight"], weights["norm_patches.bias"], eps)
     query = weights["wq.weight"] @ rows.mean(0) + weights.get("wq.bias", 0)
     keys = normalized @ weights["wk.weight"].T + weights.get("wk.bias", 0)
     if gamma is None:
@@ -159,11 +161,11 @@ def _netvlad(weights: Weights, sample: np.ndarray, *, normalize: bool = True) ->
     return _norm(_norm(np.stack(sums)).ravel())
 
 
-def _mixvpr(weights: Weights, sample: np.ndarray) -> Any:
+def _mixvpr(weights: Weights, sample: np.ndarray, *, eps: float = 1e-5) -> Any:
     x = sample.reshape(len(sample), -1)
     for number in range(2):
         mixer = f"mix.{number}.mix"
-        hidden = _layer_norm(x, weights[f"{mixer}.0.weight"], weights[f"{mixer}.0.bias"], 1e-5)
+        hidden = _layer_norm(x, weights[f"{mixer}.0.weight"], weights[f"{mixer}.0.bias"], eps)
         x = x + _apply(weights, f"{mixer}.3", np.maximum(_apply(weights, f"{mixer}.1", hidden), 0))
     x = _apply(weights, "channel_proj", x.T).T
     return _norm(_apply(weights, "row_proj", x).ravel())
@@ -209,6 +211,21 @@ _SIGLIP = {
     **_linear("mlp.fc2", 8, 20),
 }
 _SIMPOOL = {"norm_patches.weight": (8,), "norm_patches.bias": (8,), "wq.weight": (8, 8), "wk.weight": (8, 8)}
+_GRID = {"height": 3, "width": 4, "mix_depth": 2}
+_MIXVPR = {
+    **{
+        key: shape
+        for number in range(2)
+        for key, shape in {
+            f"mix.{number}.mix.0.weight": (12,),
+            f"mix.{number}.mix.0.bias": (12,),
+            **_linear(f"mix.{number}.mix.1", 18, 12),
+            **_linear(f"mix.{number}.mix.3", 12, 18),
+        }.items()
+    },
+    **_linear("channel_proj", 5, 7),
+    **_linear("row_proj", 2, 12),
+}
 _SALAD = {
     **_linear("cluster_features.0", 9, 6, 1, 1),
     **_linear("cluster_features.3", 5, 9, 1, 1),
@@ -265,26 +282,7 @@ HEADS: Mapping[str, HeadExample] = {
         (6, 4, 3),
         lambda weights, sample: _netvlad(weights, sample, normalize=False),
     ),
-    "mixvpr": HeadExample(
-        "mixvpr",
-        {"height": 3, "width": 4, "mix_depth": 2},
-        {
-            **{
-                key: shape
-                for number in range(2)
-                for key, shape in {
-                    f"mix.{number}.mix.0.weight": (12,),
-                    f"mix.{number}.mix.0.bias": (12,),
-                    **_linear(f"mix.{number}.mix.1", 18, 12),
-                    **_linear(f"mix.{number}.mix.3", 12, 18),
-                }.items()
-            },
-            **_linear("channel_proj", 5, 7),
-            **_linear("row_proj", 2, 12),
-        },
-        (7, 3, 4),
-        _mixvpr,
-    ),
+    "mixvpr": HeadExample("mixvpr", _GRID, _MIXVPR, (7, 3, 4), _mixvpr),
     "salad": HeadExample(
         "salad",
         {"token": "first"},
@@ -313,6 +311,23 @@ HEADS: Mapping[str, HeadExample] = {
         _PCA,
         (9, 1, 1),
         lambda weights, sample: _pca(weights, sample, normalize=True),
+    ),
+}
+
+#: Heads with a large epsilon. SimPool's exponent is small, so that what is added before the power makes a difference.
+SMOOTH_HEADS: Mapping[str, HeadExample] = {
+    "siglip": HEADS["siglip"]._replace(
+        parameters={"num_heads": 2, "layer_norm_eps": 0.25},
+        reference=lambda weights, sample: _siglip(weights, sample, eps=0.25),
+    ),
+    "simpool": HEADS["simpool"]._replace(
+        parameters={"gamma": 0.25, "layer_norm_eps": 0.25},
+        shapes={**_SIMPOOL, "beta": (1,)},
+        reference=lambda weights, sample: _simpool(weights, sample, gamma=0.25, eps=0.25),
+    ),
+    "mixvpr": HEADS["mixvpr"]._replace(
+        parameters={**_GRID, "layer_norm_eps": 0.25},
+        reference=lambda weights, sample: _mixvpr(weights, sample, eps=0.25),
     ),
 }
 

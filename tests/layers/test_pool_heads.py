@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 from tests.backbones.models import tiny_backbone
-from tests.layers.head_folders import HEADS, PCA_OF_15, POOL_HEADS, HeadExample
+from tests.layers.head_folders import HEADS, PCA_OF_15, POOL_HEADS, SMOOTH_HEADS, HeadExample
 
 from poolservice.specs import LAYERS
 from poolservice_client import (
@@ -118,6 +118,15 @@ def test_values_of_any_size_agree_with_the_definition(name: str, gain: float, fo
     np.testing.assert_allclose(got, reference, 1e-4, 2e-5 * np.abs(reference).max())
 
 
+@pytest.mark.parametrize("name", SMOOTH_HEADS)
+def test_the_epsilon_of_a_head_is_that_of_its_parameters(name: str) -> None:
+    example = SMOOTH_HEADS[name]
+    spec = PoolHeads({name: example.load()}).resolve(PoolHead2d(name))
+    samples = samples_of(example)
+    got = run_on_arrays(PoolStage.of((spec,), example.sample[0]), samples.reshape(-1, *example.sample[1:]))[0].values
+    np.testing.assert_allclose(got, expected(example, samples), 1e-5, 2e-6)
+
+
 def test_the_server_lists_its_heads_and_why_some_do_not_serve(client: PoolClient) -> None:
     heads = {head.name: head for head in client.server_info().heads}
     assert heads.keys() == {*HEADS, "pca-of-15", "tampered", "a b", "tiny/vlad"}
@@ -168,6 +177,7 @@ REFUSALS: list[tuple[PoolSpec, tuple[int, ...], str]] = [
     (PoolHead2d("clip"), (12, 4, 5), "takes feature maps of 4 x 4, because it has weights for each position"),
     (PoolHead2d("mixvpr"), (7, 4, 3), "takes feature maps of 3 x 4, because it has weights for each position"),
     (PoolHead2d("salad-local"), (6, 2, 2), "takes at least 5 positions"),
+    (PoolHead2d("salad"), (6, 1, 5), "takes at least 6 positions"),
     (PoolHead2d("pca"), (9, 2, 1), "takes one vector per sample: pool the map before it"),
     (Sequential([SpatialPyramidPool2d((1,)), PoolHead2d("netvlad")]), (6, 4, 3), "the layer before it gives a vector"),
     (Sequential([PoolHead2d("pca"), GlobalAvgPool2d()]), (9, 1, 1), "takes a feature map of 2 spatial dimensions"),
@@ -190,8 +200,10 @@ def test_an_error_names_the_field_of_the_head(client: PoolClient) -> None:
         client.pool(np.zeros((6, 4, 3), np.float32), Sequential([GlobalAvgPool2d(), PoolHead2d("none")]))
     assert alone.value.field.endswith("name")
     assert "layers[1]" in in_sequence.value.field
-    with pytest.raises(InvalidRequest, match="name of a head of the server"):
-        PoolHead2d("")
+    for name in ("", "a" * 130):
+        with pytest.raises(InvalidRequest, match="name of a head of the server"):
+            PoolHead2d(name)
+    assert len(PoolHead2d("a" * 129).name) == 129
 
 
 def test_a_server_without_heads_says_how_to_get_some(server_address: str) -> None:
@@ -293,6 +305,34 @@ def test_a_file_that_is_no_safetensors_or_too_large_is_refused(tmp_path: Path, m
     monkeypatch.setattr("poolservice_server.pool_heads.folder.MAX_BYTES", 100)
     with pytest.raises(BrokenFile, match=r"head.safetensors may have 100 bytes; it has "):
         read_head(example.write(tmp_path / "large"), "large")
+
+
+def test_a_head_without_values_is_refused(tmp_path: Path) -> None:
+    without_clusters = {name: weight[:0] for name, weight in HEADS["netvlad"].weights().items()}
+    with pytest.raises(BrokenFile, match=r"must have conv\.weight of shape \(K, C, 1, 1\)"):
+        read_head(HEADS["netvlad"].write(tmp_path / "netvlad", without_clusters), "netvlad")
+    weights = HEADS["clip"].weights()
+    without_positions = {**weights, "positional_embedding": weights["positional_embedding"][:1]}
+    with pytest.raises(BrokenFile, match=r"must have 1 \+ side \* side positions"):
+        read_head(HEADS["clip"].write(tmp_path / "clip", without_positions), "clip")
+
+
+def test_weights_beyond_the_range_of_float32_are_refused(tmp_path: Path) -> None:
+    weights = {name: weight.astype(np.float64) for name, weight in HEADS["netvlad"].weights().items()}
+    weights["centroids"][2, 3] = 1e39
+    with pytest.raises(BrokenFile, match="too large for float32 in centroids"):
+        read_head(HEADS["netvlad"].write(tmp_path / "netvlad", weights), "netvlad")
+
+
+def test_heads_are_equal_if_kind_parameters_and_weights_are(tmp_path: Path) -> None:
+    example = HEADS["simpool"]
+    same, other_name = (read_head(example.write(tmp_path / name), name) for name in ("a", "b"))
+    other_weights = read_head(example.write(tmp_path / "c", example.weights(2)), "a")
+    other_parameters = read_head(example.write(tmp_path / "d", parameters={"num_heads": 2}), "a")
+    assert same == other_name
+    assert len({same, other_name, other_weights, other_parameters}) == 3
+    assert same != other_weights
+    assert same != other_parameters
 
 
 def test_variances_must_be_positive(tmp_path: Path) -> None:
