@@ -249,7 +249,7 @@ def test_fractional_pooling_of_integers_is_exact() -> None:
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5] * 3]), "random_samples", "must have the shape"),
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5, 1.0]]), "random_samples", "must be at least 0"),
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[-0.1, 0.5]]), "random_samples", "must be at least 0"),
-        (lambda: FractionalMaxPool2d(2, 3, return_indices=1), "return_indices", "must be True or False"),  # type: ignore[arg-type]
+        (lambda: FractionalMaxPool2d(2, 3, return_indices=1), "return_indices", "must be True or False"),  # type: ignore[call-overload]
         (lambda: FractionalMaxPool2d(2, 3, seed=-1), "seed", "must be from 0"),
     ],
 )

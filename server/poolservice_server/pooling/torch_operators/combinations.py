@@ -67,7 +67,7 @@ def gated_max_avg_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     masks = torch.from_numpy(spec.weight.array.astype(np.float64)).to(samples.device, samples.dtype)
     masks = masks.reshape(-1, math.prod(spec.window.kernel_size))
     masks = masks.expand(len(planes), -1) if len(masks) == 1 else masks.repeat(len(samples), 1)
-    logits, sums = windows.convolved(masks), windows.convolved(torch.ones_like(masks))
+    logits, sums = windows.convolved(masks), windows.total(planes)
     gate = torch.sigmoid(logits)
     divisors = torch.from_numpy(mean_divisors(spec.window, tuple(planes.shape[1:]), True))
     mean = sums / divisors.to(samples.device, samples.dtype)

@@ -15,6 +15,9 @@ from poolservice.specs.regions_of_interest import ADAPTIVE
 from poolservice_server.kernel_thresholds import BOX_GATHERED, BOX_PIXELS, BOX_POINTS, BOX_VALUES
 from poolservice_server.pooling.torch_operators.masked import lowest
 
+# The pixels of a bin are added one after the other, so the error grows with their number.
+_MAX_ADDED = 1024
+
 
 class _Lines(NamedTuple):
     """The rows, or the columns, of each bin of each box.
@@ -152,12 +155,15 @@ def _bags(
 
 def _weighted_sum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) -> torch.Tensor:
     """Return the weighted sum of the pixels of each bin, (bins, C)."""
-    return F.embedding_bag(
-        torch.from_numpy(pixels).to(table.device),
-        table,
-        mode="sum",
-        per_sample_weights=torch.from_numpy(weights).to(table.device, table.dtype),
-    )
+    sums = [
+        F.embedding_bag(part, table, mode="sum", per_sample_weights=weights_of_part)
+        for part, weights_of_part in zip(
+            torch.from_numpy(pixels).to(table.device).split(_MAX_ADDED, 1),
+            torch.from_numpy(weights).to(table.device, table.dtype).split(_MAX_ADDED, 1),
+            strict=True,
+        )
+    ]
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
 
 def _maximum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) -> torch.Tensor:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from poolservice_server.pooling.torch_operators.channel_parameters import with_numbers
-from poolservice_server.pooling.torch_operators.exponential_means import em_pool, has_softmax
-from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane
+from poolservice_server.pooling.torch_operators.exponential_means import em_pool
+from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, largest_magnitude
 from poolservice_server.pooling.torch_operators.windows import Windows
 
 
@@ -18,9 +18,11 @@ def edscw_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
     """
-    # The coefficient does not change with a factor. With this one, nothing below is close to overflow.
+    # The coefficient does not change with a factor. Large values are divided by this one, so that nothing below is
+    # close to overflow. Tiny values are not, because their means would become too small for all of their digits.
     scale = 16 * Windows(planes, spec).scale
-    scaled = planes / scale
+    scale = 1.0 if largest_magnitude(planes) <= torch.finfo(planes.dtype).max / scale else scale
+    scaled = planes if scale == 1 else planes / scale
     windows = Windows(scaled, spec)
     mean = windows.total(scaled).div_(windows.divisor)
     half_inverse = mean.abs_().clamp_(min=torch.finfo(planes.dtype).tiny).reciprocal_().mul_(0.5)

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from poolservice_server.pooling.torch_operators.alignment import aligned
-from poolservice_server.pooling.torch_operators.global_descriptors import unit
+from poolservice_server.pooling.torch_operators.global_descriptors import unit, weighted_sums
 
 _MAXIMUM: Mapping[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 _MEAN: Mapping[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+# torch's kernel adds the values of a tile one after the other. Its error grows with their number.
+_MAX_ADDED = 512
 
 
 def spatial_pyramid_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -54,8 +56,8 @@ def scda(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     selected = _largest_component(above, diagonal=spec.connectivity == 8)
     selected |= ~selected.any(2, keepdim=True).any(1, keepdim=True)
     chosen = selected.flatten(1).to(samples.dtype)
-    values = aligned(samples).flatten(2)
-    mean = (values @ chosen.unsqueeze(2)).squeeze(2) / chosen.sum(1, keepdim=True)
+    values = samples.flatten(2)
+    mean = weighted_sums(values, chosen) / chosen.sum(1, keepdim=True)
     maximum = (values + torch.where(chosen > 0, 0.0, -math.inf).to(samples.dtype).unsqueeze(1)).amax(2)
     return unit(torch.cat((mean, maximum), 1))
 
@@ -74,8 +76,21 @@ def tile_means(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
     dims = len(sizes)
     if set(sizes) == {1}:
         return values.flatten(-dims).mean(-1).view(*values.shape[:-dims], *sizes)
+    spatial = values.shape[-dims:]
+    if math.prod(size // tiles for size, tiles in zip(spatial, sizes, strict=True)) > _MAX_ADDED:
+        return _means_of_large_tiles(values, sizes)
     means: torch.Tensor = _MEAN[dims](values, sizes)
     return means
+
+
+def _means_of_large_tiles(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+    spatial = values.shape[-len(sizes) :]
+    means = []
+    for tile in product(*map(range, sizes)):
+        bounds = zip(tile, sizes, spatial, strict=True)
+        place: Any = (..., *(slice(i * size // tiles, -(-(i + 1) * size // tiles)) for i, tiles, size in bounds))
+        means.append(values[place].flatten(-len(sizes)).mean(-1))
+    return torch.stack(means, -1).view(*values.shape[: -len(sizes)], *sizes)
 
 
 def _largest_component(mask: torch.Tensor, *, diagonal: bool) -> torch.Tensor:
