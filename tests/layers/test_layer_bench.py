@@ -1,6 +1,8 @@
 """The second command of `make bench-kernels` measures layers, and knows an expression and an estimate for each."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,13 @@ import torch
 
 from layer_cases import Case, cases
 from poolservice.specs.messages import OPERATORS
+from poolservice_server.operator_shapes import output_shape
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import run_on_arrays
+from poolservice_server.stage_cost import stage_cost
 
 COMMAND = Path(__file__).parents[1] / "bench" / "layers.py"
+LAYERS_PAGE = Path(__file__).parents[2] / "server" / "LAYERS.md"
 SHAPE = (4, 8, 8)
 CASES = list(cases(SHAPE[0], SHAPE[1:]))
 # Random numbers decide what these operators return, and torch draws others.
@@ -53,3 +58,33 @@ def test_the_expression_of_torch_computes_what_the_layer_does(case: Case) -> Non
         assert expected.size == values.size
     else:
         np.testing.assert_allclose(values.reshape(-1), expected.reshape(-1), 1e-3, 1e-5)
+
+
+def documented_costs() -> dict[tuple[str, str], float]:
+    """Return the costs in copies of LAYERS.md by layer, without the number of dimensions, and by label."""
+    costs = {}
+    for layer, cost in re.findall(r"^\| `(\w+?)(?:\dd/?)+` \|[^|]*\|[^|]*\| ([^|]*) \|", LAYERS_PAGE.read_text(), re.M):
+        for copies, label in re.findall(r"(\d+)(?: \(([^)]*)\))?", cost):
+            costs[layer, label] = float(copies)
+    return costs
+
+
+def test_the_estimate_of_every_layer_is_near_its_documented_cost() -> None:
+    costs, shape, copy = documented_costs(), (64, 56, 56), 20_000
+    for case in cases(shape[0], shape[1:]):
+        layer = type(case.spec).__name__.removesuffix("2d")
+        documented = costs.get((layer, case.label)) or costs[layer, ""]
+        steps, _ = stage_cost(PoolStage.of((case.spec,), shape[0]), shape, np.dtype(np.float32))
+        # The cost is a guide to the order of magnitude, and is rounded to whole copies.
+        assert (documented - 2) / 5 <= steps / copy <= (documented + 2) * 5, f"{layer} {case.label}"
+
+
+# The covariances of more channels than positions are larger than the sample.
+@pytest.mark.parametrize(("shape", "most"), [((64, 56, 56), 6), ((256, 14, 14), 8)])
+def test_no_layer_needs_more_memory_than_a_few_samples_with_their_results(
+    shape: tuple[int, int, int], most: int
+) -> None:
+    for case in cases(shape[0], shape[1:]):
+        _, nbytes = stage_cost(PoolStage.of((case.spec,), shape[0]), shape, np.dtype(np.float32))
+        values = math.prod(shape) + math.prod(output_shape(case.spec, shape))
+        assert nbytes <= most * 4 * values, case.spec
