@@ -129,6 +129,20 @@ def test_spoc_is_the_sum_of_each_channel(dims: int, center_prior: bool) -> None:
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
+def test_spoc_of_values_that_cancel_is_precise_relative_to_their_magnitudes(dims: int) -> None:
+    for seed in CASES:
+        sample = random_sample(seed, dims)
+        sample -= sample.mean(tuple(range(1, dims + 1)), keepdims=True)
+        sums, magnitudes = (
+            [math.fsum(map(float, channel.reshape(-1))) for channel in values] for values in (sample, abs(sample))
+        )
+        got = one(LAYER["spoc", dims](), sample)
+        if any(sums):
+            allowed = 1e-6 * math.hypot(*magnitudes) / math.hypot(*sums)
+            assert np.abs(got - of_length_1(sums)).max() <= allowed
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
 def test_crow_weighs_positions_and_channels(dims: int) -> None:
     for seed in CASES:
         sample = random_sample(seed, dims, positive=True).astype(np.float64)
