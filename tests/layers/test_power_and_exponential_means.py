@@ -239,6 +239,22 @@ def test_small_values_keep_their_digits_beside_a_channel_of_large_ones(kernel_si
         np.testing.assert_allclose(pooled(spec, samples), reference, 2e-6)
 
 
+def test_the_logarithm_of_a_mean_keeps_its_digits_close_to_zero() -> None:
+    for scale in (1e-6, 0.05, 0.1, 0.2, 1.0):
+        samples = np.random.default_rng(6).uniform(0, 1, (1, 3, 40, 40)).astype(np.float32)
+        samples[0, 1] *= scale
+        for spec in (LSEPool2d(1.0), LSEPool2d((1.0, 0.3, 0.01))):
+            reference = expected(spec, samples, REFERENCES["lse_pool"])
+            np.testing.assert_allclose(pooled(spec, samples), reference, 1e-5)
+
+
+@pytest.mark.parametrize("spec", [SoftPool1d(), LSEPool1d(1.0)])
+def test_means_of_four_million_values_are_precise(spec: PoolSpec) -> None:
+    samples = np.random.default_rng(0).random((1, 1, 2**22), dtype=np.float32)
+    reference = expected(spec, samples, REFERENCES[spec.operator])
+    np.testing.assert_allclose(pooled(spec, samples), reference, 1e-5)
+
+
 def test_soft_pool_of_large_values_is_their_maximum() -> None:
     samples = np.array([[[[1e4, -1e4], [-1e4, 9e3]]]], np.float32)
     assert pooled(SoftPool2d(), samples).item() == 1e4

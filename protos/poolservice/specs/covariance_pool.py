@@ -25,18 +25,14 @@ class _CovariancePool(SampleSpec[Values]):
     log(1 / sqrt(l)) / log(1.5) iterations. More iterations than 8 are computed in float64, because they amplify the
     rounding errors of eigenvalues near 0.
 
-    If all covariances are 0, so is the result. A NaN or infinity gives NaN everywhere, and with iterations=0 in the
-    covariances of its channel. The squares of the values must be in the range of float32, or for float64 of that dtype.
-    Rounding errors are relative to the largest values of the result, or to the mean of a channel whose values are
-    nearly equal: it is rounded before it is subtracted. Sums beyond the range of the dtype that they are computed in,
-    float64 for float64 and else float32, give NaN. Floating-point input keeps its dtype; integer input gives float32.
-    The work grows with C^3.
+    If all covariances are 0, so is the result. The work grows with C^3.
 
     Shape: (C, *) or (N, C, *) to (D,) or (N, D), where D = C * (C + 1) / 2.
 
     Range: the squares of the values and their sums must be in the range of float32, or for float64 of that dtype; else
-    the result is infinite or NaN. Rounding errors are relative to the largest values of the result. Floating-point
-    input keeps its dtype; integer input gives float32.
+    the result is infinite or NaN. Rounding errors are relative to the largest values of the result, or to the mean of a
+    channel whose values are nearly equal: it is rounded before it is subtracted. Floating-point input keeps its dtype;
+    integer input gives float32.
 
     NaN: a NaN gives NaN in the whole vector of its sample, and with iterations=0 in the covariances of its channel. So
     does an infinity.

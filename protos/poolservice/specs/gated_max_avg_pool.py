@@ -16,15 +16,14 @@ class _GatedMaxAvgPool(WindowSpec[Values]):
 
     out(i) = g * max of x over W(i) + (1 - g) * mean of x over W(i), with the gate g = sigmoid(sum of weight * x over
     W(i)), where W(i) is the window at output position i. As in `MixedPool2d`, the mean includes the padded zeros and
-    the maximum does not. A NaN in the window gives NaN. An infinity gives NaN where the formula does. Sums beyond the
-    range of the dtype that they are computed in, float64 for float64 and else float32, give NaN. A gate is as precise
-    as its sum: if large terms of it cancel, the rounding errors of about 1e-7 times the sum of their magnitudes change
-    the gate. Floating-point input keeps its dtype; integer input gives float32.
+    the maximum does not.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
-    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+    infinite or NaN. A gate is as precise as its sum: if large terms of it cancel, the rounding errors of about 1e-7
+    times the sum of their magnitudes change the gate. Floating-point input keeps its dtype; integer input gives
+    float32.
 
     NaN: a NaN gives NaN in the windows that hold it. An infinity gives an infinity or NaN, as the formula does.
 

@@ -64,16 +64,14 @@ class _SPoC(_ChannelDescriptor):
     of the distance from the center to the nearest edge: a sixth of the smallest spatial size. The center lies in the
     middle between the first and the last position. The PCA whitening that follows in the paper is not included.
 
-    A zero vector stays zero. A NaN or an infinity in the sample, or a sum beyond the range of the dtype, gives NaN in
-    the whole vector. Sums beyond the range of the dtype that they are computed in, float64 for float64 and else
-    float32, give NaN. Where values of both signs cancel, v consists of rounding errors in part, and so does its
-    direction: errors are relative to the sums of the magnitudes. Floating-point input keeps its dtype; integer input
-    gives float32.
+    A zero vector stays zero.
 
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, gives NaN
-    in the whole vector. Floating-point input keeps its dtype; integer input gives float32.
+    in the whole vector. Where values of both signs cancel, v consists of rounding errors in part, and so does its
+    direction: errors are relative to the sums of the magnitudes. Floating-point input keeps its dtype; integer input
+    gives float32.
 
     NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity.
 

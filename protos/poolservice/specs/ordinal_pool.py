@@ -18,15 +18,14 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
     out(i) = sum of w[r] * x[r] for r from 1 to K, where x[1] >= x[2] >= ... are the values of the window W(i) at output
     position i. Weights (1, 0, 0, ...) give the maximum, and equal weights of sum 1 the mean. The weights are used as
     they are; the authors train weights that are not negative and of sum 1. A weight of 0 leaves its value out, even if
-    it is infinite. A NaN in the window gives NaN. Rounding errors are relative to the largest term, because terms of
-    both signs may cancel. A sum beyond the range of the dtype that it is computed in, float64 for float64 and else
-    float32, becomes infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+    it is infinite.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
-    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+    infinite or NaN. Rounding errors are relative to the largest term, because terms of both signs may cancel.
+    Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. An infinity gives an infinity, unless its weight is 0.
 

@@ -14,15 +14,13 @@ class _PoolFormerPool(WindowSpec[Values]):
     """Mean of the window around each position, minus the value there: PoolFormer's token mixer (Yu et al., 2022).
 
     out(i) = mean of x over W(i) - x(i), where W(i) is the window with its center at i, without what lies outside of the
-    plane: AvgPool2d(kernel_size, 1, kernel_size // 2, count_include_pad=False)(x) - x. A NaN in the window gives NaN. A
-    sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes infinite.
-    Where the mean is close to the value, the digits cancel: rounding errors are relative to the largest values of the
-    plane, not to the result. Floating-point input keeps its dtype; integer input gives float32.
+    plane: AvgPool2d(kernel_size, 1, kernel_size // 2, count_include_pad=False)(x) - x.
 
     Shape: (C, *) or (N, C, *) to the same shape.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
-    infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
+    infinite or NaN. Where the mean is close to the value, the digits cancel: rounding errors are relative to the
+    largest values of the plane, not to the result. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. An infinity gives the same infinity, and NaN at its own position.
 

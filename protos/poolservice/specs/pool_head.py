@@ -34,15 +34,12 @@ class _PoolHead(SampleSpec[Values]):
     - gated_attention: sum over p of softmax(w . (tanh(V x(p)) * sigmoid(U x(p)))) * x(p) (Ilse et al., 2018).
     - pca_whitening: (x - mean) . components / sqrt(variance), of one vector x.
 
-    The values are computed in float32. A softmax magnifies the rounding errors of its scores by their size, so heads
-    are less precise for values that are much larger than those that they were trained with. A NaN in a sample gives NaN
-    in some or all values of its result. Floating-point input keeps its dtype; integer input gives float32.
-
     Shape: (C, H, W) or (N, C, H, W) to (D,) or (N, D), with the C and D of the head, and its H and W if they are
     fixed. In a `Sequential`, a pca_whitening may follow a layer that gives vectors (D,), and otherwise takes (C, 1, 1).
 
-    Range: the values are computed in float32 and must be in its range, with their powers and sums. Floating-point input
-    keeps its dtype; integer input gives float32.
+    Range: the values are computed in float32 and must be in its range, with their powers and sums. A softmax magnifies
+    the rounding errors of its scores by their size, so heads are less precise for values that are much larger than
+    those that they were trained with. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in some or all values of its sample's result. An infinity may do so.
 

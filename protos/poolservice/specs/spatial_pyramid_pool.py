@@ -15,10 +15,8 @@ from poolservice.specs.validation import integer, is_list, shown
 class _SpatialPyramidPool(SampleSpec[Values]):
     """Maximum or mean of each tile of several grids, as one vector (He et al., 2014).
 
-    For each level L, the input is divided into L tiles along each spatial dimension, as by AdaptiveMaxPool. The result
-    is, level by level, the values of all tiles, channel by channel. A NaN in a tile gives NaN. A sum beyond the range
-    of the dtype that it is computed in, float64 for float64 and else float32, becomes infinite. Floating-point input
-    keeps its dtype; integer input gives float32.
+    out(i) = max of x over tile i, or its mean. For each level L, the input is divided into L tiles along each spatial
+    dimension, as by AdaptiveMaxPool. The result is, level by level, the values of all tiles, channel by channel.
 
     Shape: (C, *) or (N, C, *) to (D,) or (N, D), where D = C * sum of L^dims over the levels.
 

@@ -18,8 +18,6 @@ _MAX_SOFTMAX_VALUES = 2**16
 _LEAST_LOGARITHM = 0.05
 # With a factor of 0, the exponentials of padding would not be 0.
 _LEAST_FACTOR = 1e-37
-# From this largest exponent of a plane on, the logarithm's rounding error is small beside the result.
-_LEAST_LOGARITHM = 0.1
 
 
 def soft_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -71,11 +69,9 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
     windows = Windows(planes, spec)
     largest = largest_magnitude(planes)
     if largest <= _LARGEST_VALUE and largest * _largest(alpha) <= _LARGEST_EXPONENT[planes.dtype]:
-        spread = 2 * largest * _largest(alpha) + math.log(planes[0].numel())
-        if windows.is_plane and spread <= -math.log(torch.finfo(planes.dtype).tiny):
-            # No weight is below the least normal number. torch's softmax is faster than its exponential function.
-            exponents = planes if isinstance(alpha, float) and alpha == 1 else planes * alpha
-            return windows.total(exponents.flatten(1).softmax(1).mul_(planes.flatten(1)))
+        if windows.is_plane and has_softmax(planes, largest * _largest(alpha)):
+            weights = _times(planes, alpha).flatten(1).softmax(1)
+            return windows.total(weights.mul_(planes.flatten(1)))
         exponentials = _exponentials(planes, alpha)
         weights = windows.total(exponentials)
         return windows.total(exponentials.mul_(planes)).div_(weights)
@@ -93,14 +89,20 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
 def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     windows = Windows(planes, spec)
     flat = planes.flatten(1)
+    # The largest magnitude of the exponents in each plane.
     magnitudes = torch.maximum(flat.amax(1), -flat.amin(1)) * (r if isinstance(r, float) else r.flatten())
     limit = _LARGEST_EXPONENT[planes.dtype]
-    moderate = magnitudes.max().item() <= limit
-    # A plane of zeros has a result without an error.
-    if torch.where(magnitudes == 0, torch.inf, magnitudes).min().item() > _LEAST_LOGARITHM:
-        return _log_of_large_mean(windows, planes, r, moderate=moderate)
+    largest = magnitudes.max().item()
+    if windows.is_plane and has_softmax(planes, largest):
+        # A plane of zeros has the result 0, without an error.
+        logarithms = _log_of_softmax(_times(planes, r).flatten(1)).masked_fill_(magnitudes == 0, 0.0)
+        if torch.where(magnitudes == 0, torch.inf, logarithms.abs()).min().item() >= _LEAST_LOGARITHM:
+            return logarithms.view(-1, *(1,) * windows.dims).div_(r)
+    elif torch.where(magnitudes == 0, torch.inf, magnitudes).min().item() >= _LEAST_LOGARITHM * windows.size:
+        return _log_of_large_mean(windows, planes, r, moderate=largest <= limit)
     # exp(r * x) - 1 keeps the digits of small values, for which exp(r * x) is close to 1.
-    exponents = planes if isinstance(r, float) and r == 1 else planes * r
+    moderate = largest <= limit
+    exponents = _times(planes, r)
     minus_one = exponents.expm1() if moderate else exponents.clamp(-limit, limit).expm1_()
     means = windows.total(minus_one).div_(windows.divisor)
     lowest, highest = torch.aminmax(means)
@@ -140,6 +142,10 @@ def _exponentials(planes: torch.Tensor, factor: PerPlane) -> torch.Tensor:
     if isinstance(factor, float) and factor == 1:
         return planes.exp()
     return (planes * factor).exp_()
+
+
+def _times(planes: torch.Tensor, factor: PerPlane) -> torch.Tensor:
+    return planes if isinstance(factor, float) and factor == 1 else planes * factor
 
 
 def _largest(factor: PerPlane) -> float:

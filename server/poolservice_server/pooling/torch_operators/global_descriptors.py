@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 
+from poolservice_server.pooling.torch_operators.alignment import aligned
+
+# A product of matrices adds the values one after the other in few sums, so the error grows with their number.
 _MAX_ADDED = 4096
 
 
@@ -32,7 +35,7 @@ def spoc(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     for size in spatial:
         distances = torch.arange(size, dtype=samples.dtype, device=samples.device) - (size - 1) / 2
         prior = torch.outer(prior, torch.exp(-0.5 * (distances / deviation) ** 2)).flatten()
-    return unit(weighted_sums(values, prior.expand(len(values), -1)))
+    return unit(weighted_sums(aligned(values), prior.expand(len(values), -1)))
 
 
 def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -55,10 +58,9 @@ def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 
 
 def weighted_sums(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the sum over the positions of values (N, C, M) times their weights (N, M): (N, C)."""
+    """Return the sum over the positions of aligned values (N, C, M) times their weights (N, M): (N, C)."""
     if values.shape[2] <= _MAX_ADDED:
         return (values @ weights.unsqueeze(2)).squeeze(2)
-    # A product of matrices adds the values one after the other in few sums, so the error grows with their number.
     parts = zip(values.split(_MAX_ADDED, 2), weights.unsqueeze(2).split(_MAX_ADDED, 1), strict=True)
     return torch.stack([(part @ weight).squeeze(2) for part, weight in parts]).sum(0)
 

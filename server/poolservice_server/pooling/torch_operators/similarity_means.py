@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from poolservice_server.pooling.torch_operators.channel_parameters import with_numbers
-from poolservice_server.pooling.torch_operators.exponential_means import em_pool
+from poolservice_server.pooling.torch_operators.exponential_means import em_pool, has_softmax
 from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, largest_magnitude
 from poolservice_server.pooling.torch_operators.windows import Windows
 

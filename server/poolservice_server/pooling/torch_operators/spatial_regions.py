@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from poolservice_server.pooling.torch_operators.alignment import aligned
 from poolservice_server.pooling.torch_operators.global_descriptors import unit, weighted_sums
 
 _MAXIMUM: Mapping[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
@@ -56,7 +57,7 @@ def scda(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     selected = _largest_component(above, diagonal=spec.connectivity == 8)
     selected |= ~selected.any(2, keepdim=True).any(1, keepdim=True)
     chosen = selected.flatten(1).to(samples.dtype)
-    values = samples.flatten(2)
+    values = aligned(samples).flatten(2)
     mean = weighted_sums(values, chosen) / chosen.sum(1, keepdim=True)
     maximum = (values + torch.where(chosen > 0, 0.0, -math.inf).to(samples.dtype).unsqueeze(1)).amax(2)
     return unit(torch.cat((mean, maximum), 1))

@@ -45,6 +45,11 @@ class Windows:
         """The number of spatial dimensions."""
         return len(self._spatial)
 
+    @property
+    def size(self) -> int:
+        """The number of positions in a window, those in the padding included."""
+        return self._size
+
     def max(self) -> torch.Tensor:
         """Return the maximum of each window; NaN if it holds one."""
         if self._is_plane:
