@@ -102,7 +102,7 @@ def _over_windows(w: Windows, channels: int, spatial: tuple[int, int]) -> Iterat
     yield s.MaskedAvgPool2d(mask, kernel_size=k), lambda w, x: w.mean(x * m) / w.mean(m[None, None])
     yield s.MaskedMaxPool2d(mask, kernel_size=k), lambda w, x: w.maximum(x.masked_fill(m == 0, -math.inf))
     yield (
-        s.MaskedGemPool2d(mask, kernel_size=k),
+        s.MaskedGeMPool2d(mask, kernel_size=k),
         lambda w, x: (w.mean(x.clamp(min=1e-6).pow(3) * m) / w.mean(m[None, None])).pow(1 / 3),
     )
 

@@ -63,7 +63,8 @@ def test_the_expression_of_torch_computes_what_the_layer_does(case: Case) -> Non
 def documented_costs() -> dict[tuple[str, str], float]:
     """Return the costs in copies of LAYERS.md by layer, without the number of dimensions, and by label."""
     costs = {}
-    for layer, cost in re.findall(r"^\| `(\w+?)(?:\dd/?)+` \|[^|\n]*\|[^|\n]*\| ([^|\n]*) \|", LAYERS_PAGE.read_text(), re.M):
+    rows = re.findall(r"^\| `(\w+?)(?:\dd/?)+` \|[^|\n]*\|[^|\n]*\| ([^|\n]*) \|", LAYERS_PAGE.read_text(), re.M)
+    for layer, cost in rows:
         for copies, label in re.findall(r"(\d+)(?: \(([^)]*)\))?", cost):
             costs[layer, label] = float(copies)
     return costs

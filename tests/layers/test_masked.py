@@ -12,9 +12,9 @@ from poolservice.specs import (
     MaskedAvgPool1d,
     MaskedAvgPool2d,
     MaskedAvgPool3d,
-    MaskedGemPool1d,
-    MaskedGemPool2d,
-    MaskedGemPool3d,
+    MaskedGeMPool1d,
+    MaskedGeMPool2d,
+    MaskedGeMPool3d,
     MaskedMaxPool1d,
     MaskedMaxPool2d,
     MaskedMaxPool3d,
@@ -24,7 +24,7 @@ from poolservice_server.operator_shapes import output_shape, window_grid
 MASKED = {
     "avg": (MaskedAvgPool1d, MaskedAvgPool2d, MaskedAvgPool3d),
     "max": (MaskedMaxPool1d, MaskedMaxPool2d, MaskedMaxPool3d),
-    "gem": (MaskedGemPool1d, MaskedGemPool2d, MaskedGemPool3d),
+    "gem": (MaskedGeMPool1d, MaskedGeMPool2d, MaskedGeMPool3d),
 }
 SHAPES = {1: (2, 3, 23), 2: (2, 2, 11, 9), 3: (2, 1, 5, 4, 6)}
 
@@ -128,9 +128,9 @@ def test_the_masked_maximum_of_integers_is_exact() -> None:
 
 def test_the_masked_generalized_mean_overflows_nowhere() -> None:
     samples = np.array([[[1e30, 2e30, 3e38]]], np.float32)
-    np.testing.assert_allclose(pooled(MaskedGemPool1d([1, 1, 0], p=1e6), samples).item(), 2e30, 1e-5)
-    np.testing.assert_allclose(pooled(MaskedGemPool1d([1, 1, 0], p=3), samples).item(), 1e30 * 4.5 ** (1 / 3), 1e-5)
-    np.testing.assert_allclose(pooled(MaskedGemPool1d([1e-30, 0, 3e-30], p=1), samples).item(), 2.25e38, 1e-5)
+    np.testing.assert_allclose(pooled(MaskedGeMPool1d([1, 1, 0], p=1e6), samples).item(), 2e30, 1e-5)
+    np.testing.assert_allclose(pooled(MaskedGeMPool1d([1, 1, 0], p=3), samples).item(), 1e30 * 4.5 ** (1 / 3), 1e-5)
+    np.testing.assert_allclose(pooled(MaskedGeMPool1d([1e-30, 0, 3e-30], p=1), samples).item(), 2.25e38, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_the_masked_generalized_mean_overflows_nowhere() -> None:
         (lambda: MaskedAvgPool1d(lengths=2.5), "lengths", "must have integers; got an array of float64"),
         (lambda: MaskedAvgPool1d([0.5, -1]), "mask", "must have no weight below 0; got -1.0"),
         (lambda: MaskedAvgPool1d([0.5, math.inf]), "mask", "must be finite"),
-        (lambda: MaskedGemPool1d([1], p=0.5), "p", "must be from 1"),
-        (lambda: MaskedGemPool1d([1], p=math.nan), "p", "must be from 1"),
-        (lambda: MaskedGemPool1d([1], p=2e6), "p", "must be from 1 to 1e+06"),
-        (lambda: MaskedGemPool1d([1], eps=2e30), "eps", "must be from 0 to 1e+30"),
-        (lambda: MaskedGemPool1d([1], eps=-0.5), "eps", "must be from 0 to 1e+30"),
+        (lambda: MaskedGeMPool1d([1], p=0.5), "p", "must be from 1"),
+        (lambda: MaskedGeMPool1d([1], p=math.nan), "p", "must be from 1"),
+        (lambda: MaskedGeMPool1d([1], p=2e6), "p", "must be from 1 to 1e+06"),
+        (lambda: MaskedGeMPool1d([1], eps=2e30), "eps", "must be from 0 to 1e+30"),
+        (lambda: MaskedGeMPool1d([1], eps=-0.5), "eps", "must be from 0 to 1e+30"),
         (lambda: MaskedMaxPool1d([1], stride=2), "stride", "goes with a kernel_size"),
         (lambda: output_shape(MaskedAvgPool1d(lengths=10), (2, 9)), "lengths", "at most the input's length, 9; got 10"),
         (lambda: output_shape(MaskedAvgPool2d([[1, 2]]), (2, 2, 1)), "mask", "the spatial shape of the input, [2, 1]"),

@@ -12,7 +12,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs import (
     MaskedAvgPool1d,
     MaskedAvgPool2d,
-    MaskedGemPool3d,
+    MaskedGeMPool3d,
     MaskedMaxPool2d,
     MaxPool2d,
     MaxUnpool1d,
@@ -38,7 +38,7 @@ def per_sample_specs() -> Iterator[tuple[Any, tuple[int, ...]]]:
     yield PSRoIPool2d(boxes, 2), (8, 7, 8)
     yield MaskedAvgPool1d(lengths=[3, 0, 9]), (2, 9)
     yield MaskedMaxPool2d(generator.integers(0, 2, (3, 7, 8)), 2), (2, 7, 8)
-    yield MaskedGemPool3d(generator.uniform(0, 1, (3, 3, 4, 5))), (2, 3, 4, 5)
+    yield MaskedGeMPool3d(generator.uniform(0, 1, (3, 3, 4, 5))), (2, 3, 4, 5)
     yield MaxUnpool1d(generator.integers(0, 8, (3, 2, 4)), 2), (2, 4)
     yield Sequential([MaxPool2d(2), MaskedAvgPool2d(generator.integers(0, 2, (3, 3, 4)))]), (2, 7, 8)
 

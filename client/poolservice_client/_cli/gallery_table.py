@@ -234,7 +234,7 @@ GALLERY: Mapping[str, Entry] = MappingProxyType(
         "ps_roi_pool": _entry(TENSORS, lambda s: layers.PSRoIPool2d(s.boxes(), s.bins())),
         "masked_avg_pool": _entry(TENSORS, lambda s: layers.MaskedAvgPool2d(s.ellipse(), s.kernel)),
         "masked_max_pool": _entry(TENSORS, lambda s: layers.MaskedMaxPool2d(s.ellipse(), s.kernel)),
-        "masked_gem_pool": _entry(TENSORS, lambda s: layers.MaskedGemPool2d(s.ellipse(), kernel_size=s.kernel)),
+        "masked_gem_pool": _entry(TENSORS, lambda s: layers.MaskedGeMPool2d(s.ellipse(), kernel_size=s.kernel)),
         "max_unpool": _entry(TENSORS, _max_unpooling),
         "avg_unpool": _entry(TENSORS, _avg_unpooling),
         "pool_head": _entry(HEADS),

@@ -1,4 +1,4 @@
-"""MaskedAvgPool, MaskedMaxPool and MaskedGemPool over 1 to 3 dimensions: windows of which only some values count."""
+"""MaskedAvgPool, MaskedMaxPool and MaskedGeMPool over 1 to 3 dimensions: windows of which only some values count."""
 
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -184,7 +184,7 @@ class MaskedMaxPool3d(_MaskedMaxPool):
 
 
 @dataclass(frozen=True, repr=False)
-class _MaskedGemPool(MaskedSpec):
+class _MaskedGeMPool(MaskedSpec):
     """Generalized mean of the values of each window, weighted by a mask, or of the first values of sequences.
 
     out(i) = (sum of w * max(x, eps)^p over W(i) / sum of w over W(i))^(1/p), where W(i) is the window at output
@@ -237,19 +237,19 @@ class _MaskedGemPool(MaskedSpec):
         self._set_real("eps", 0.0, 1e30)
 
 
-class MaskedGemPool1d(_MaskedGemPool):
+class MaskedGeMPool1d(_MaskedGeMPool):
     """Generalized mean of the values of each window, weighted by a mask, over one dimension."""
 
     spatial_dims = 1
 
 
-class MaskedGemPool2d(_MaskedGemPool):
+class MaskedGeMPool2d(_MaskedGeMPool):
     """Generalized mean of the values of each window, weighted by a mask, over two dimensions."""
 
     spatial_dims = 2
 
 
-class MaskedGemPool3d(_MaskedGemPool):
+class MaskedGeMPool3d(_MaskedGeMPool):
     """Generalized mean of the values of each window, weighted by a mask, over three dimensions."""
 
     spatial_dims = 3
