@@ -230,13 +230,16 @@ image-client: engine ## build the container image of the poolservice command; fl
 	@$(call IMAGE_SBOM,$(CLIENT_IMAGE),sbom-image-client)
 .PHONY: image-client
 
+# Apart from .venv, because podman-compose has a licence that the audit of .venv does not allow.
+COMPOSE_VENV := .venv-compose
+
 image-test: $(VENV)/installed image image-client ## build both images, run the compose file's services, call them, upgrade them under load
-	[[ $(ENGINE) != podman ]] || $(BIN)/pip install --quiet podman-compose
-	PATH="$(abspath $(BIN)):$$PATH" POOLSERVICE_TEST_ENGINE=$(ENGINE) POOLSERVICE_IMAGE=$(IMAGE) \
+	[[ $(ENGINE) != podman ]] || { $(PYTHON) -m venv $(COMPOSE_VENV) && $(COMPOSE_VENV)/bin/pip install --quiet podman-compose; }
+	PATH="$(abspath $(BIN)):$(abspath $(COMPOSE_VENV))/bin:$$PATH" POOLSERVICE_TEST_ENGINE=$(ENGINE) POOLSERVICE_IMAGE=$(IMAGE) \
 	  POOLSERVICE_CLIENT_IMAGE=$(CLIENT_IMAGE) $(BIN)/pytest -m image
 .PHONY: image-test
 
 clean: ## remove everything that the targets created: environments, caches, builds
-	rm -rf $(VENV) $(PROTO_VENV) $(RAY_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage tests/node/node_modules
+	rm -rf $(VENV) $(PROTO_VENV) $(RAY_VENV) $(COMPOSE_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage tests/node/node_modules
 	find protos client server tests -name __pycache__ -type d -prune -exec rm -rf {} +
 .PHONY: clean

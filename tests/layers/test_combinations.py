@@ -138,6 +138,13 @@ def test_average_and_maximum_of_tiles_are_averaged_or_concatenated(dims: int) ->
         close(one(LAYER["adaptive_cat_avg_max_pool", dims](wanted), sample), np.concatenate((mean, maximum)))
 
 
+@pytest.mark.parametrize("size", [0, (0, 3), (None, 0)])
+def test_no_tiles_give_no_values(size: Any) -> None:
+    sample = random_sample(1, 2)
+    shape = (len(sample), *torch.nn.AdaptiveAvgPool2d(size)(torch.from_numpy(sample)).shape[1:])
+    assert one(LAYER["adaptive_avg_max_pool", 2](size), sample).shape == shape
+
+
 def test_averaged_and_concatenated_global_pools_follow_timm() -> None:
     sample = np.array([[[1, 2], [3, 6]], [[0, -4], [8, 0]]], np.float32)
     assert one(LAYER["adaptive_avg_max_pool", 2](), sample).reshape(-1).tolist() == [4.5, 4.5]
@@ -236,6 +243,11 @@ def test_mixed_pool_takes_a_last_window_that_is_partly_filled() -> None:
         ),
         (lambda: GatedMaxAvgPool2d(2, np.ones((2, 3))), "weight", "must have the shape of the window, (2, 2)"),
         (lambda: GatedMaxAvgPool2d(1, [[math.nan]]), "weight", "must be finite"),
+        (
+            lambda: GatedMaxAvgPool2d(1, [[-1e39]]),
+            "weight",
+            "must be from -3.403e+38 to 3.403e+38, the range of float32",
+        ),
         (
             lambda: output_shape(GatedMaxAvgPool2d(1, np.ones((2, 1, 1))), (3, 4, 4)),
             "weight",

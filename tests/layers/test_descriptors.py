@@ -246,6 +246,19 @@ def test_a_spatial_pyramid_lists_its_tiles_level_by_level(dims: int, mode: str) 
         close(one(LAYER["spatial_pyramid_pool", dims]((1, 2, 5), mode), sample), expected)
 
 
+@pytest.mark.parametrize("alpha", [1e-300, 0.5, 1000.0])
+def test_the_alpha_of_crow_scales_the_vector_and_cancels(alpha: float) -> None:
+    sample = random_sample(8, 2, positive=True)
+    close(one(CroW2d(alpha), sample), one(CroW2d(), sample))
+
+
+def test_crow_with_a_small_beta_counts_the_strongest_position_alone() -> None:
+    sample = np.random.default_rng(9).random((4, 5, 6), np.float32)
+    strongest = sample.reshape(4, -1)[:, sample.sum(0).argmax()].astype(np.float64)
+    # Every value is above 0, so the channels have the same weight.
+    close(one(CroW2d(beta=1e-5), sample), strongest / np.linalg.norm(strongest))
+
+
 @pytest.mark.parametrize("spec", [MAC2d(), RMAC2d(), SPoC2d(), SPoC2d(True), CroW2d(), SCDA2d()], ids=repr)
 @pytest.mark.parametrize("scale", [1e-30, 1e33])
 def test_a_descriptor_does_not_depend_on_the_scale_of_its_input(spec: PoolSpec, scale: float) -> None:

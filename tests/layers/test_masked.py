@@ -120,6 +120,14 @@ def test_the_scale_of_a_mask_does_not_matter_even_if_it_differs_by_sample() -> N
     assert pooled(MaskedAvgPool1d([[1e-60, 3e-60, 0, 0], [1e60, 3e60, 0, 0]]), samples).ravel().tolist() == [0.75, 4.75]
 
 
+@pytest.mark.parametrize("weight", [1e-308, 1e-310, 1e-320])
+def test_a_mask_below_the_least_normal_number_is_a_mask(weight: float) -> None:
+    samples = np.array([[[1, 5, 9, 9]]], np.float32)
+    for layer in (MaskedAvgPool1d, MaskedGeMPool1d):
+        expected = pooled(layer([1, 1, 0, 0]), samples)
+        assert pooled(layer([weight, weight, 0, 0]), samples) == expected
+
+
 def test_the_masked_maximum_of_integers_is_exact() -> None:
     samples = np.array([[[-(2**63), 2**62 + 1, 2**63 - 1]]])
     assert pooled(MaskedMaxPool1d([1, 1, 0]), samples).item() == 2**62 + 1

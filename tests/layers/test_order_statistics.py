@@ -287,6 +287,7 @@ def test_a_network_passes_nan_on_to_every_rank(size: int) -> None:
         (lambda: OrdinalPool2d([1, 2, 3], 2), "weights", "must have 4 weights"),
         (lambda: OrdinalPool2d(1.0, 2), "weights", "must have 1 or 2 dimensions"),
         (lambda: OrdinalPool2d([1, np.nan, 2, 3], 2), "weights", "must be finite"),
+        (lambda: OrdinalPool2d([1, 1e39, 2, 3], 2), "weights", "the range of float32; it has 1e+39 at [1]"),
         (lambda: MedianPool2d(3, padding=2), "padding", "must be at most half"),
         (lambda: MedianPool2d(stride=2), "stride", "goes with a kernel_size"),
     ],

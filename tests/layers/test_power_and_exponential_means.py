@@ -316,6 +316,13 @@ def test_the_norm_of_infinite_power_is_the_largest_magnitude() -> None:
     np.testing.assert_array_equal(got, F.max_pool2d(torch.from_numpy(samples).abs(), 2))
 
 
+@pytest.mark.parametrize(("norm_type", "norm"), [(1e37, 3.0), (1e39, 3.0), (-1e37, 0.5), (-1e39, 0.5)])
+def test_a_norm_of_huge_power_is_the_largest_or_the_smallest_magnitude(norm_type: float, norm: float) -> None:
+    for dtype in (np.float32, np.float64):
+        samples = np.array([[[0.5, -3.0]]], dtype)
+        assert pooled(LPPool1d(norm_type, 2, absolute=True), samples).item() == pytest.approx(norm, 1e-6)
+
+
 @pytest.mark.parametrize("norm_type", [-3.0, 0.5, 1000.0])
 def test_a_norm_overflows_only_if_its_value_does(norm_type: float) -> None:
     samples = np.array([[[3e38, 1e30, 1e-30, 2e-30, 0.5, -0.25]]], np.float32)

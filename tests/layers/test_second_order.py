@@ -76,6 +76,14 @@ def test_a_covariance_pool_of_values_with_a_large_mean_loses_no_precision() -> N
     assert_close(pool_of(CovariancePool2d(), sample), upper_triangle(newton_schulz(covariances(sample), 5)))
 
 
+@pytest.mark.parametrize("iterations", [0, 5])
+def test_a_covariance_pool_of_a_large_plane_is_precise(iterations: int) -> None:
+    sample = np.abs(np.random.default_rng(5).standard_normal((3, 512, 600), np.float32)) ** 3
+    matrix = covariances(sample)
+    expected = upper_triangle(newton_schulz(matrix, iterations) if iterations else matrix)
+    assert_close(pool_of(CovariancePool2d(iterations), sample), expected)
+
+
 def test_constant_channels_have_a_covariance_pool_of_zeros() -> None:
     assert not pool_of(CovariancePool2d(), np.full((3, 4, 4), 7, np.float32)).any()
 

@@ -127,8 +127,8 @@ class _CroW(_ChannelDescriptor):
 
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
 
-    Range: the sums of the powers of S_i must be in the range of float32, or for float64 of that dtype; else the vector
-    is NaN. Floating-point input keeps its dtype; integer input gives float32.
+    Range: the sums S_i must be in the range of float32, or for float64 of that dtype; else the vector is NaN.
+    Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity.
 

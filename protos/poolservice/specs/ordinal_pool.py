@@ -16,8 +16,8 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
     """Weighted sum of the sorted values of each window (Kumar, 2018; Deliège et al., 2021).
 
     out(i) = sum of w[r] * x[r] for r from 1 to K, where x[1] >= x[2] >= ... are the values of the window W(i) at output
-    position i. Weights (1, 0, 0, ...) give the maximum, and equal weights of sum 1 the mean. The weights are used as
-    they are; the authors train weights that are not negative and of sum 1. A weight of 0 leaves its value out, even if
+    position i. Weights (1, 0, 0, ...) give the maximum, and equal weights of sum 1 the mean. The weights are not
+    normalized; the authors train weights that are not negative and of sum 1. A weight of 0 leaves its value out, even if
     it is infinite.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each

@@ -62,7 +62,8 @@ class TensorParameter:
                 of a row.
 
         Raises:
-            InvalidRequest: it has another kind, another number of dimensions, too many bytes, or a NaN or an infinity.
+            InvalidRequest: it has another kind, another number of dimensions, too many bytes, a NaN or an infinity, or
+                for the kind "float" a number beyond the range of float32.
         """
         array = value.array if isinstance(value, TensorParameter) else _array(name, value)
         if array.dtype.kind in "iub" and kind == "float":
@@ -78,9 +79,8 @@ class TensorParameter:
         if array.ndim not in possible:
             allowed = " or ".join(map(str, sorted(possible)))
             raise InvalidRequest(f"must have {allowed} dimensions, {shapes}; got shape {array.shape}", field=name)
-        if is_float and not (finite := np.isfinite(array)).all():
-            place = [int(index) for index in np.unravel_index(int(np.argmin(finite)), array.shape)]
-            raise InvalidRequest(f"must be finite; it has {float(array[tuple(place)])} at {place}", field=name)
+        if is_float:
+            _check_range(name, array, float(np.finfo(np.float32 if kind == "float" else array.dtype).max))
         has_rows = dims_of_sample is not None and array.ndim > dims_of_sample
         if has_rows and not array.size:
             raise InvalidRequest(f"must have values for each sample; got shape {array.shape}", field=name)
@@ -132,6 +132,16 @@ class TensorParameter:
 
 def _restored(array: "np.ndarray[Any, Any]", has_rows: bool) -> TensorParameter:
     return TensorParameter(array, has_rows=has_rows)
+
+
+def _check_range(name: str, array: "np.ndarray[Any, Any]", limit: float) -> None:
+    """Check that no number of a floating-point array is NaN, infinite, or of a larger magnitude than the limit."""
+    within = np.abs(array) <= limit
+    if not within.all():
+        place = [int(index) for index in np.unravel_index(int(np.argmin(within)), array.shape)]
+        number = float(array[tuple(place)])
+        allowed = f"be from -{limit:.4g} to {limit:.4g}, the range of float32" if np.isfinite(number) else "be finite"
+        raise InvalidRequest(f"must {allowed}; it has {number} at {place}", field=name)
 
 
 def _array(name: str, value: object) -> "np.ndarray[Any, Any]":

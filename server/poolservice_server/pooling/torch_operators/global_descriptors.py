@@ -47,10 +47,11 @@ def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """
     values = aligned(samples).flatten(2)
     sums = values.sum(1)
-    # Scaled to a largest sum of 1, whose powers do not overflow.
+    # Scaled to a largest sum of 1, whose powers do not overflow. To divide by the norm would scale the vector, which
+    # becomes a unit vector, and could make the powers vanish. So the norm only decides where the definition gives NaN.
     sums = sums / _or_one(sums.abs().amax(1, keepdim=True))
     norm = sums.pow(spec.alpha).sum(1, keepdim=True).pow(1 / spec.alpha)
-    of_positions = (sums / _or_one(norm)).pow(1 / spec.beta)
+    of_positions = sums.pow(1 / spec.beta).masked_fill_(norm.isnan(), math.nan)
     # Ones of the dtype are added several times as fast as booleans.
     filled = torch.ne(values, 0, out=torch.empty_like(values)).mean(2)
     of_channels = torch.where(filled > 0, torch.log(filled.sum(1, keepdim=True) / filled), 0.0)

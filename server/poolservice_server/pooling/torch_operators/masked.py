@@ -99,7 +99,8 @@ def _rows_of_weights(samples: torch.Tensor, spec: Any) -> np.ndarray:
         lengths: np.ndarray = spec.lengths.array.reshape(-1, 1)
         return (np.arange(samples.shape[2]) < lengths).astype(np.float64)
     mask: np.ndarray = spec.mask.array.reshape(-1, math.prod(samples.shape[2:]))
-    weights: np.ndarray = mask / np.maximum(mask.max(1, keepdims=True), np.finfo(np.float64).tiny)
+    largest = mask.max(1, keepdims=True)
+    weights: np.ndarray = mask / np.where(largest == 0, 1, largest)
     return weights
 
 

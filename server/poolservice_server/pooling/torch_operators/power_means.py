@@ -13,6 +13,8 @@ from poolservice_server.pooling.torch_operators.windows import Windows
 SUMS_IN_RANGE = {torch.float32: (1e-30, 1e38), torch.float64: (1e-290, 1e308)}
 # Longer planes are squared and summed in two passes, because vector_norm adds so many values with too large an error.
 _MAX_NORM_VALUES = 2**16
+# From here on, a norm is the maximum of the magnitudes in every float type, and of a negative p the minimum.
+_LARGEST_NORM = 1e38
 
 #: Makes new planes without negative values.
 _Magnitudes = Callable[[torch.Tensor], torch.Tensor]
@@ -46,9 +48,11 @@ def power_avg_pool(values: torch.Tensor, spec: Any) -> torch.Tensor:
 
 
 def norm(planes: torch.Tensor, spec: Any) -> torch.Tensor:
-    """Norm of each window: y = (sum of |x|^p)^(1 / p), or the maximum of |x| if p is infinite."""
-    if spec.norm_type == torch.inf:
+    """Norm of each window: y = (sum of |x|^p)^(1 / p), or the maximum or minimum of |x| if p or -p is very large."""
+    if spec.norm_type > _LARGEST_NORM:
         return Windows(planes.abs(), spec).max()
+    if spec.norm_type < -_LARGEST_NORM:
+        return Windows(planes.abs(), spec).min()
     return _root_of_sum(Windows(planes, spec), planes, spec.norm_type, 1, torch.abs)
 
 

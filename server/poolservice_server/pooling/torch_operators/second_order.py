@@ -13,6 +13,8 @@ from poolservice_server.pooling.torch_operators.alignment import aligned
 # The matrix of outer products is computed in up to so many blocks of rows, each with this many rows at least.
 _MAX_BLOCKS = 4
 _LEAST_BLOCK = 48
+# A product of matrices adds the values one after the other in few sums, so the error grows with their number.
+_MAX_ADDED = 4096
 # Between these magnitudes of the largest value, no sum of products overflows, and none that vanishes matters.
 _LEAST_PEAK, _LARGEST_PEAK = 1e-10, 1e15
 
@@ -31,7 +33,7 @@ def covariance_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         matrix = _outer_products(vectors, mean).div_(vectors.shape[2])
     else:
         centered = vectors - vectors.mean(2, keepdim=True)
-        matrix = (centered @ centered.mT).div_(vectors.shape[2])
+        matrix = _sums_of_products(centered).div_(vectors.shape[2]).to(samples.dtype)
         del centered
     if spec.iterations:
         matrix = _square_root(matrix, spec.iterations)
@@ -46,7 +48,7 @@ def bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", 2015.
     """
     vectors = samples.flatten(2)
-    products = _sums_of_positive_products(vectors) if _is_positive(vectors) else _outer_products(vectors)
+    products = _sums_of_products(vectors) if _is_positive(vectors) else _outer_products(vectors)
     return _normalized(products.flatten(1), samples.dtype, spec)
 
 
@@ -98,9 +100,12 @@ def _is_positive(vectors: torch.Tensor) -> bool:
     return lowest.item() >= 0 and _LEAST_PEAK <= highest.item() <= _LARGEST_PEAK
 
 
-def _sums_of_positive_products(vectors: torch.Tensor) -> torch.Tensor:
-    """Return the sum over the positions of the outer products of vectors (N, C, M) in float64, each part in float32."""
-    parts = (aligned(part.contiguous()) for part in _parts(vectors))
+def _sums_of_products(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the sum over the positions of the outer products of vectors (N, C, M), each part in their dtype.
+
+    The parts are added in float64.
+    """
+    parts = (aligned(part.contiguous()) for part in vectors.split(_MAX_ADDED, 2))
     return reduce(torch.Tensor.add_, ((part @ part.mT).double() for part in parts))
 
 

@@ -78,7 +78,7 @@ def tile_means(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
     if set(sizes) == {1}:
         return values.flatten(-dims).mean(-1).view(*values.shape[:-dims], *sizes)
     spatial = values.shape[-dims:]
-    if math.prod(size // tiles for size, tiles in zip(spatial, sizes, strict=True)) > _MAX_ADDED:
+    if all(sizes) and math.prod(size // tiles for size, tiles in zip(spatial, sizes, strict=True)) > _MAX_ADDED:
         return _means_of_large_tiles(values, sizes)
     means: torch.Tensor = _MEAN[dims](values, sizes)
     return means
