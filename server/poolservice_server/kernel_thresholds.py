@@ -123,6 +123,18 @@ BLUR_MIN_VISITS = 200_000
 #: eigenvalues near 0 grow by a factor of 1.5 in each iteration, so more of them are computed in float64.
 SQUARE_ROOT_FLOAT32_ITERATIONS = 8
 
+# --- Precision of sums: torch_operators/. tests/layers/test_accuracy.py, marked long, shows the effect ---
+
+#: Values that a kernel of torch adds in one sum. It adds them one after the other, or in few partial sums, so its error
+#: grows with their number; longer sums are added in parts. Of a product of matrices, of a tile of adaptive_avg_pool,
+#: and of a bag of embedding_bag.
+PRODUCT_MAX_ADDED = 4096
+TILE_MAX_ADDED = 512
+BAG_MAX_ADDED = 1024
+
+#: Values of a plane up to which torch's softmax, which adds them, is exact enough.
+SOFTMAX_MAX_ADDED = 2**16
+
 # --- Parameters with several numbers: torch_operators/channel_parameters.py ---
 
 #: Numbers of a parameter up to which the channels of each are pooled by themselves. A single exponent such as 2 is a

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from poolservice_server.kernel_thresholds import SOFTMAX_MAX_ADDED
 from poolservice_server.pooling.torch_operators.channel_parameters import with_numbers
 from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, exponential_sums, largest_magnitude
 from poolservice_server.pooling.torch_operators.windows import Windows
@@ -12,8 +13,6 @@ from poolservice_server.pooling.torch_operators.windows import Windows
 # Up to these magnitudes of exponents, and of values, no sum of exponentials overflows, and none underflows.
 _LARGEST_EXPONENT = {torch.float32: 40.0, torch.float64: 400.0}
 _LARGEST_VALUE = 1e9
-# torch's softmax adds more values with too large an error.
-_MAX_SOFTMAX_VALUES = 2**16
 # From this logarithm of a mean of exponentials on, its rounding errors are small enough.
 _LEAST_LOGARITHM = 0.05
 # With a factor of 0, the exponentials of padding would not be 0.
@@ -128,7 +127,7 @@ def has_softmax(planes: torch.Tensor, largest: float) -> bool:
     """
     count = planes[0].numel()
     spread = 2 * largest + math.log(count)
-    return count <= _MAX_SOFTMAX_VALUES and spread <= -math.log(torch.finfo(planes.dtype).tiny)
+    return count <= SOFTMAX_MAX_ADDED and spread <= -math.log(torch.finfo(planes.dtype).tiny)
 
 
 def _log_of_softmax(exponents: torch.Tensor) -> torch.Tensor:

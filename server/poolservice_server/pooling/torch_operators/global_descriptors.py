@@ -5,10 +5,8 @@ from typing import Any
 
 import torch
 
+from poolservice_server.kernel_thresholds import PRODUCT_MAX_ADDED
 from poolservice_server.pooling.torch_operators.alignment import aligned
-
-# A product of matrices adds the values one after the other in few sums, so the error grows with their number.
-_MAX_ADDED = 4096
 
 
 def mac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -60,9 +58,9 @@ def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 
 def weighted_sums(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the sum over the positions of aligned values (N, C, M) times their weights (N, M): (N, C)."""
-    if values.shape[2] <= _MAX_ADDED:
+    if values.shape[2] <= PRODUCT_MAX_ADDED:
         return (values @ weights.unsqueeze(2)).squeeze(2)
-    parts = zip(values.split(_MAX_ADDED, 2), weights.unsqueeze(2).split(_MAX_ADDED, 1), strict=True)
+    parts = zip(values.split(PRODUCT_MAX_ADDED, 2), weights.unsqueeze(2).split(PRODUCT_MAX_ADDED, 1), strict=True)
     return torch.stack([(part @ weight).squeeze(2) for part, weight in parts]).sum(0)
 
 

@@ -12,11 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from poolservice.specs.regions_of_interest import ADAPTIVE
-from poolservice_server.kernel_thresholds import BOX_GATHERED, BOX_PIXELS, BOX_POINTS, BOX_VALUES
+from poolservice_server.kernel_thresholds import BAG_MAX_ADDED, BOX_GATHERED, BOX_PIXELS, BOX_POINTS, BOX_VALUES
 from poolservice_server.pooling.torch_operators.masked import lowest
-
-# The pixels of a bin are added one after the other, so the error grows with their number.
-_MAX_ADDED = 1024
 
 
 class _Lines(NamedTuple):
@@ -158,8 +155,8 @@ def _weighted_sum(table: torch.Tensor, pixels: np.ndarray, weights: np.ndarray) 
     sums = [
         F.embedding_bag(part, table, mode="sum", per_sample_weights=weights_of_part)
         for part, weights_of_part in zip(
-            torch.from_numpy(pixels).to(table.device).split(_MAX_ADDED, 1),
-            torch.from_numpy(weights).to(table.device, table.dtype).split(_MAX_ADDED, 1),
+            torch.from_numpy(pixels).to(table.device).split(BAG_MAX_ADDED, 1),
+            torch.from_numpy(weights).to(table.device, table.dtype).split(BAG_MAX_ADDED, 1),
             strict=True,
         )
     ]

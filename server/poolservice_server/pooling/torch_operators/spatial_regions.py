@@ -8,13 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from poolservice_server.kernel_thresholds import TILE_MAX_ADDED
 from poolservice_server.pooling.torch_operators.alignment import aligned
 from poolservice_server.pooling.torch_operators.global_descriptors import unit, weighted_sums
 
 _MAXIMUM: Mapping[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 _MEAN: Mapping[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
-# torch's kernel adds the values of a tile one after the other. Its error grows with their number.
-_MAX_ADDED = 512
 
 
 def spatial_pyramid_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -78,7 +77,7 @@ def tile_means(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
     if set(sizes) == {1}:
         return values.flatten(-dims).mean(-1).view(*values.shape[:-dims], *sizes)
     spatial = values.shape[-dims:]
-    if all(sizes) and math.prod(size // tiles for size, tiles in zip(spatial, sizes, strict=True)) > _MAX_ADDED:
+    if all(sizes) and math.prod(size // tiles for size, tiles in zip(spatial, sizes, strict=True)) > TILE_MAX_ADDED:
         return _means_of_large_tiles(values, sizes)
     means: torch.Tensor = _MEAN[dims](values, sizes)
     return means
