@@ -1,7 +1,7 @@
-"""What holds for every layer on generated shapes, dtypes and parameters.
+"""Properties of every layer on generated shapes, dtypes and parameters.
 
-The result has the estimated size and dtype, the same bits in any batch, and the values of a float64 reference. What
-layers draw at random is compared in `test_sampling.py`.
+The result has the estimated size and dtype, the same bits in any batch, and the values of a float64 reference. The
+layers that draw at random are compared in `test_sampling.py` and `test_fractional_max_pool.py`.
 """
 
 from random import Random
