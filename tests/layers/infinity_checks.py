@@ -1,4 +1,4 @@
-"""What an infinity gives, by the sentences of the docstrings: checks of the results that it reaches.
+"""Checks of the results that an infinity reaches, by the sentences of the docstrings.
 
 Each gets the spec, the infinity, the results that it reaches, and those of the largest value in its place.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tests.layers.nan_reaches import Array, bits
 
-#: The largest magnitude of a test: an infinity replaces it.
+#: The largest magnitude that tests use. It leaves room for rounding below the largest float32.
 LARGEST = np.float32(3e38)
 
 
@@ -74,12 +74,12 @@ def infinite_or_normalized(spec: Any, value: float, got: Array, largest: Array) 
 
 INFINITIES: dict[str, Callable[[Any, float, Array, Array], None]] = {
     "An infinity gives the same infinity, and infinities of both signs give NaN.": the_same,
-    "An infinity is a value as any other.": as_a_value,
+    "An infinity is a value like any other.": as_a_value,
     "So is an infinity.": as_a_value,
     "So does an infinity.": not_a_number,
     "So does an infinity among the maxima.": not_a_number_if_largest,
     "An infinity of either sign gives inf.": positive,
-    "inf gives inf, and -inf counts as any low value does.": positive_or_low,
+    "inf gives inf, and -inf counts like any other low value.": positive_or_low,
     "For a positive p, an infinity gives inf, or for p = 1 without `absolute` itself.": power_sum,
     "An infinity gives the same infinity, unless the maximum leaves it out.": the_same_or_left_out,
     "An infinity among the values that count gives the same infinity.": the_same_if_it_counts,

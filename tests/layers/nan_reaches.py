@@ -144,5 +144,5 @@ REACHES: dict[str, Callable[[Any, Array, Position], Array]] = {
     "a NaN gives NaN in its row and its column.": where_it_counts,
     "a NaN gives NaN wherever it is in the maximum.": where_it_counts,
     "a NaN gives NaN in its window.": where_it_counts,
-    "a NaN is a value as any other.": where_it_counts,
+    "a NaN is a value like any other.": where_it_counts,
 }

@@ -1,4 +1,4 @@
-"""What NaN and infinities do to the result of every layer: what the layer's docstring says, and nothing else.
+"""NaN and infinities change the result of every layer as the layer's docstring says, and change nothing else.
 
 The section NaN of a docstring consists of sentences of `nan_reaches` and `infinity_checks`. The first one says which
 results become NaN: those are compared with the definition of the windows, tiles and regions. All others must keep their
@@ -24,9 +24,8 @@ from poolservice_server.pooling import run_on_tensors
 
 Entry = TypeVar("Entry")
 
-
 #: The layers whose docstring leaves open which results a NaN reaches: other layers and learned weights decide it.
-OF_LAYERS = "a NaN has the effect of the first layer; the next ones see the result."
+OF_LAYERS = "the first layer decides what a NaN does; each next layer gets the result of the one before."
 OF_WEIGHTS = "a NaN gives NaN in some or all values of its sample's result. An infinity may do so."
 
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 from tests.layers.classic_examples import ALL, layer_of
+from tests.layers.infinity_checks import LARGEST
 from tests.layers.test_docstrings import sections_of, sentences_of
 from tests.layers.test_every_layer import pooled, values_of
 from tests.layers.test_not_a_number import each_of
 
 from poolservice.specs import PoolSpec
 
-LARGEST = np.float32(3e38)
 NOTHING_OVERFLOWS = "nothing overflows"
 VALUES_OF_THE_INPUT = "each value of the result is a value of the input"
 #: How large values may be where their sums, or the sums of their powers, must be in the range of float32.

@@ -16,8 +16,8 @@ class _EMPool(WindowOrPlaneSpec[Values]):
     """Exponential maximum of each window: the mean weighted by the softmax of its values (Stergiou and Poppe, 2021).
 
     out(i) = sum of x * exp(x) over W(i) / sum of exp(x) over W(i), where W(i) is the window at output position i. These
-    are SoftPool's weights and values: the paper on AdaPool uses SoftPool under this name. The largest value of the
-    window is subtracted from the exponents, where the authors' code clips what overflowed.
+    are SoftPool's weights and values: the paper on AdaPool uses SoftPool under this name. If exponents are large, the
+    largest one of the window is subtracted from them; the authors' code replaces what overflowed instead.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.

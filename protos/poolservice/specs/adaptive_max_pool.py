@@ -28,7 +28,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool[R_co]):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value as any other.
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value like any other.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
@@ -73,7 +73,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool[R_co]):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value as any other.
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value like any other.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None
@@ -118,7 +118,7 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool[R_co]):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value as any other.
+    NaN: a NaN gives NaN in the tiles that hold it. An infinity is a value like any other.
 
     Args:
         output_size: output size in elements, 0 or more: one int for all spatial dimensions, or one per dimension. None

@@ -15,12 +15,13 @@ class _AlphaSoftmaxPool(WindowOrPlaneSpec[Values]):
 
     out(i) = sum of x * exp(alpha * x) over W(i) / sum of exp(alpha * x) over W(i), where W(i) is the window at output
     position i. alpha = 0 gives the mean, 1 gives SoftPool; a large alpha approaches the maximum, a large negative one
-    the minimum. The largest exponent of the window is subtracted from the others.
+    the minimum.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
+    Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. So does an infinity. Either can change the rounding of the
     sample's other results.

@@ -20,9 +20,10 @@ class _BilinearPool(SampleSpec[Values]):
 
     Shape: (C, *) or (N, C, *) to (C * C,) or (N, C * C).
 
-    Range: the products are added in float64, or in float32 if no value of the sample is negative and no digits cancel.
-    Without `l2_normalize`, a sum beyond the range of the result's dtype becomes infinite. For float64, the sums and the
-    squares of them must be in its range. Floating-point input keeps its dtype; integer input gives float32.
+    Range: the products are added in float64. On a CPU, float32 may add parts of them if no value of the sample is
+    negative, because no digits cancel then. Without `l2_normalize`, a sum beyond the range of the result's dtype
+    becomes infinite. For float64, the sums and their squares must be in its range. Floating-point input keeps its
+    dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the row and the column of its channel, and with `l2_normalize` in the whole vector. An
     infinity gives infinities there; with `l2_normalize` NaN, and 0 elsewhere. Either can change the rounding of the
@@ -86,7 +87,7 @@ class _CompactBilinearPool(SampleSpec[Values]):
     Shape: (C, *) or (N, C, *) to (output_dim,) or (N, output_dim).
 
     Range: the products are added in float64. Without `l2_normalize`, a sum beyond the range of the result's dtype
-    becomes infinite. For float64, the sums and the squares of them must be in its range. Floating-point input keeps its
+    becomes infinite. For float64, the sums and their squares must be in its range. Floating-point input keeps its
     dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the values of which its channel is a part, and with `l2_normalize` in the whole vector. An

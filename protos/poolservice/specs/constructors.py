@@ -1,4 +1,4 @@
-"""The constructors of the layers, whose errors name the layer and say which arguments it takes."""
+"""Constructors of layers whose errors name the layer and the arguments that it takes."""
 
 import difflib
 import functools
@@ -11,7 +11,7 @@ from poolservice.specs.base import PoolSpec
 
 
 def explain_errors(layer: type[PoolSpec]) -> None:
-    """Give a layer a constructor that raises TypeError with the layer's name, and with what the layer takes."""
+    """Give a layer a constructor whose TypeErrors name the layer, and suggest or list its parameters."""
     construct = _named(layer)
     parameters = [field.name for field in fields(layer)]
 
@@ -29,7 +29,10 @@ def explain_errors(layer: type[PoolSpec]) -> None:
 
 
 def _named(layer: type[PoolSpec]) -> FunctionType:
-    """Return the layer's constructor under its own name, which Python's errors have: most have that of a base class."""
+    """Return a copy of the layer's constructor with the layer's name, which Python's errors show.
+
+    Most layers inherit their constructor, which has the name of a base class.
+    """
     inherited: Any = layer.__init__
     own = FunctionType(
         inherited.__code__, inherited.__globals__, "__init__", inherited.__defaults__, inherited.__closure__

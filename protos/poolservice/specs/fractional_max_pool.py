@@ -34,7 +34,7 @@ class _FractionalMaxPool(SampleSpec[R_co]):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value like any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension. At

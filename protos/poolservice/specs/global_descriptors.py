@@ -69,9 +69,8 @@ class _SPoC(_ChannelDescriptor):
     Shape: (C, *) or (N, C, *) to (C,) or (N, C).
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, gives NaN
-    in the whole vector. Where values of both signs cancel, v consists of rounding errors in part, and so does its
-    direction: errors are relative to the sums of the magnitudes. Floating-point input keeps its dtype; integer input
-    gives float32.
+    in the whole vector. Where values of both signs cancel, the direction is less precise: the rounding errors of v are
+    relative to the sums of the magnitudes. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the whole vector of its sample. So does an infinity.
 

@@ -33,7 +33,7 @@ class GlobalMaxPool1d(_GlobalMaxPool):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+    NaN: a NaN gives NaN for its channel. An infinity is a value like any other.
 
     Source: Oquab et al., "Is object localization for free? Weakly-supervised learning with convolutional neural
     networks", 2015.
@@ -52,7 +52,7 @@ class GlobalMaxPool2d(_GlobalMaxPool):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+    NaN: a NaN gives NaN for its channel. An infinity is a value like any other.
 
     Source: Oquab et al., "Is object localization for free? Weakly-supervised learning with convolutional neural
     networks", 2015.
@@ -71,7 +71,7 @@ class GlobalMaxPool3d(_GlobalMaxPool):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+    NaN: a NaN gives NaN for its channel. An infinity is a value like any other.
 
     Source: Oquab et al., "Is object localization for free? Weakly-supervised learning with convolutional neural
     networks", 2015.
@@ -147,7 +147,7 @@ class GlobalMinPool1d(_GlobalMinPool):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+    NaN: a NaN gives NaN for its channel. An infinity is a value like any other.
 
     Source: erosion by the whole plane; Serra, "Image Analysis and Mathematical Morphology", 1982.
     """
@@ -165,7 +165,7 @@ class GlobalMinPool2d(_GlobalMinPool):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+    NaN: a NaN gives NaN for its channel. An infinity is a value like any other.
 
     Source: erosion by the whole plane; Serra, "Image Analysis and Mathematical Morphology", 1982.
     """
@@ -183,7 +183,7 @@ class GlobalMinPool3d(_GlobalMinPool):
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
-    NaN: a NaN gives NaN for its channel. An infinity is a value as any other.
+    NaN: a NaN gives NaN for its channel. An infinity is a value like any other.
 
     Source: erosion by the whole plane; Serra, "Image Analysis and Mathematical Morphology", 1982.
     """

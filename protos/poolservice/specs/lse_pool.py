@@ -16,16 +16,16 @@ class _LSEPool(WindowOrPlaneSpec[Values]):
     """Logarithm of the mean of exponentials of each window (Pinheiro and Collobert, 2015).
 
     out(i) = log(mean of exp(r * x) over W(i)) / r, where W(i) is the window at output position i. A small r approaches
-    the mean, a large r the maximum. The largest value of the window is subtracted from the exponents. LSE-LBA (Yao et
-    al., 2018) is this operator with r = r0 + exp(beta).
+    the mean, a large r the maximum. LSE-LBA (Yao et al., 2018) is this operator with r = r0 + exp(beta).
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
+    Floating-point input keeps its dtype; integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
-    change the rounding of the sample's other results.
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts like any other low value. Either
+    can change the rounding of the sample's other results.
 
     Args:
         r: the sharpness, 0.001 to 1e6: one number, or one for each channel. Default: 1.0.
@@ -86,10 +86,11 @@ class _LsePlus(WindowOrPlaneSpec[Values]):
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
+    Floating-point input keeps its dtype; integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
-    change the rounding of the sample's other results.
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts like any other low value. Either
+    can change the rounding of the sample's other results.
 
     Args:
         r: the sharpness, 0.001 to 1e6: one number, or one for each channel. Default: 10.0.

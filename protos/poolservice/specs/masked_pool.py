@@ -132,7 +132,7 @@ class _MaskedMaxPool(MaskedSpec):
 
     Range: each value of the result is a value of the input, or 0. The result has the input's dtype.
 
-    NaN: a NaN of weight 0 does not count; any other gives NaN in the windows that hold it. An infinity is a value as
+    NaN: a NaN of weight 0 does not count; any other gives NaN in the windows that hold it. An infinity is a value like
     any other.
 
     Args:
@@ -197,7 +197,7 @@ class _MaskedGeMPool(MaskedSpec):
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN of weight 0 does not count; any other gives NaN in the windows that hold it. inf gives inf, and -inf
-    counts as any low value does. Either can change the rounding of the sample's other results.
+    counts like any other low value. Either can change the rounding of the sample's other results.
 
     Args:
         mask: the weights, at least 0, of any type: (*), the same for each sample, or (N, *), for each of N samples its

@@ -26,8 +26,8 @@ class _GeMPool(WindowOrPlaneSpec[Values]):
     Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
     integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
-    change the rounding of the sample's other results.
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts like any other low value. Either
+    can change the rounding of the sample's other results.
 
     Args:
         p: the power, 0.05 to 1e6: one number, or one for each channel. Default: 3.0.
@@ -94,8 +94,8 @@ class _GGeMPool(WindowOrPlaneSpec[Values]):
     Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
     integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. Either can
-    change the rounding of the sample's other results.
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts like any other low value. Either
+    can change the rounding of the sample's other results.
 
     Args:
         p: the power of each group, 0.05 to 1e6. Required.

@@ -24,7 +24,7 @@ class _MedianPool(WindowOrPlaneSpec[Values]):
     Range: each value of the result is a value of the input. The result has the input's dtype. 0.0 equals -0.0, and a
     zero may have either sign.
 
-    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value like any other.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.
@@ -81,7 +81,7 @@ class _RankPool(WindowOrPlaneSpec[Values]):
     Range: each value of the result is a value of the input. The result has the input's dtype. 0.0 equals -0.0, and a
     zero may have either sign.
 
-    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value as any other.
+    NaN: a NaN gives NaN in the windows that hold it. An infinity is a value like any other.
 
     Args:
         rank: the rank, from 1 to the number of values of a window. A partly filled window with fewer values gives its

@@ -156,7 +156,7 @@ class _RoIPool(_Boxes):
 
     Range: each value of the result is a value of the input, or 0. The result has the input's dtype.
 
-    NaN: a NaN gives NaN in the bins that hold it, where torchvision ignores it. An infinity is a value as any other.
+    NaN: a NaN gives NaN in the bins that hold it, where torchvision ignores it. An infinity is a value like any other.
 
     Args:
         boxes: x1, y1, x2, y2 of each box in the coordinates of the input before `spatial_scale`, of type float: (K, 4),

@@ -24,7 +24,7 @@ class _Sequential(PoolSpec[Values]):
 
     Range: as that of each layer. The result of one layer is rounded to its dtype before the next.
 
-    NaN: a NaN has the effect of the first layer; the next ones see the result.
+    NaN: the first layer decides what a NaN does; each next layer gets the result of the one before.
 
     Args:
         layers: 1 to 16 specs of the same number of dimensions. None may be a Sequential or have `return_indices`, and

@@ -12,13 +12,13 @@ from poolservice.specs.windows import WindowOrPlaneSpec
 class _SoftPool(WindowOrPlaneSpec[Values]):
     """Mean of each window weighted by the softmax of its values (Stergiou, Poppe and Kalliatakis, 2021).
 
-    out(i) = sum of x * exp(x) over W(i) / sum of exp(x) over W(i), where W(i) is the window at output position i. The
-    largest value of the window is subtracted from the exponents.
+    out(i) = sum of x * exp(x) over W(i) / sum of exp(x) over W(i), where W(i) is the window at output position i.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
+    Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. So does an infinity. Either can change the rounding of the
     sample's other results.

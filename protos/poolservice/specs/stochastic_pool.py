@@ -26,7 +26,7 @@ class _StochasticPool(WindowOrPlaneSpec[Values]):
 
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts as any low value does. With
+    NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts like any other low value. With
     "weighted", either can change the rounding of the sample's other results.
 
     Args:

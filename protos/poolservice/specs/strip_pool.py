@@ -76,7 +76,7 @@ class CornerPool2d(SampleSpec[Values]):
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
 
-    NaN: a NaN gives NaN wherever it is in the maximum. An infinity is a value as any other.
+    NaN: a NaN gives NaN wherever it is in the maximum. An infinity is a value like any other.
 
     Args:
         mode: "top", "bottom", "left", "right", "top_left", "top_right", "bottom_left" or "bottom_right". Default:

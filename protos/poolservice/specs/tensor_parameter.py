@@ -13,8 +13,8 @@ from poolservice.specs.validation import shown
 #: The limit of a tensor that is a parameter, in bytes.
 MAX_PARAMETER_BYTES = 8 * 2**20
 
-# What arrays hold that have no numbers, or none of one component, by numpy's letter for the kind.
-_NO_NUMBERS: Mapping[str, str] = MappingProxyType(
+# What arrays hold that are no parameters, by numpy's letter for the kind.
+_REFUSED_KINDS: Mapping[str, str] = MappingProxyType(
     {"U": "strings", "S": "bytes", "O": "other Python objects", "c": "complex numbers"}
 )
 
@@ -159,5 +159,5 @@ def _array(name: str, value: object) -> "np.ndarray[Any, Any]":
         raise InvalidRequest(f"is not a tensor: {error}", field=name) from None
     if array.dtype.kind == "b" or array.dtype.newbyteorder("<") in NUMPY_DTYPES.values():
         return np.array(array, array.dtype.newbyteorder("<"))
-    got = _NO_NUMBERS.get(array.dtype.kind, array.dtype.name)
+    got = _REFUSED_KINDS.get(array.dtype.kind, array.dtype.name)
     raise InvalidRequest(f"must have numbers of a type such as float32 or int64; got {got}", field=name)

@@ -82,7 +82,7 @@ class _MaxUnpool(_Unpool):
 
     Range: each value of the result is a value of the input, or 0. The result has the input's dtype.
 
-    NaN: a NaN is a value as any other. So is an infinity.
+    NaN: a NaN is a value like any other. So is an infinity.
 
     Args:
         indices: the flat position of each value in its plane of the result, as MaxPool returns it with
