@@ -137,8 +137,8 @@ SOFTMAX_MAX_ADDED = 2**16
 
 # --- Parameters with several numbers: torch_operators/channel_parameters.py ---
 
-#: Numbers of a parameter up to which the channels of each are pooled by themselves. A single exponent such as 2 is a
-#: product, and takes a fraction of the time of one exponent per value.
+#: Numbers of a parameter up to which the channels of each number are pooled in a call of their own. A power with a
+#: single exponent such as 2 is a product, and takes a fraction of the time of a power with one exponent per channel.
 PARAMETER_GROUPS = 4
 
 # --- Bounds on the memory of a call, and on the time until a call notices that nobody waits for it ---

@@ -25,8 +25,8 @@ class SignalSocket:
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         for number in numbers:
             signal.signal(number, _ignore)
-        # The interpreter restores the default actions before it ends: a late signal would then kill a process that has
-        # stopped, and change its exit status.
+        # The interpreter restores the default actions before it ends, except of ignored signals. A late signal would
+        # then kill a server that has stopped, and change its exit status.
         atexit.register(_ignore_from_now_on, numbers)
 
     def fileno(self) -> int:

@@ -32,7 +32,7 @@ class Operator(NamedTuple):
         spec: the spec that is sent; None for the output of a backbone, without any pooling.
         text: the operator as the user wrote it, with its own parameters.
         flags: the names of the parameters that were given as flags.
-        layers: the operators that are applied one after the other, if there are several.
+        layers: the operators of a sequence; empty if it is not one.
     """
 
     name: str
@@ -156,7 +156,7 @@ def _operator(
         return Operator(name, layer(**parameters), text, given_as_flags)
     except InvalidRequest as error:
         if error.reason.startswith("is required"):
-            # One of several parameters is: the constructor says which.
+            # One of two parameters is required, as for TrimmedMeanPool; the error names one of them.
             raise _missing(layer, error.field, flags) from None
         source = _source(name, text, error.field, is_flag=error.field in given_as_flags)
         raise UsageError(f"{source}: {error.reason}") from None

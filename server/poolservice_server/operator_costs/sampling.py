@@ -37,4 +37,5 @@ def fractional_max(spec: Any, sample: Sample) -> tuple[float, float]:
 
 
 def _weighted(spec: Any, _size: int) -> float:
+    """Return the steps for each value of each window."""
     return 1.0 if spec.kernel_size is None else 2.0

@@ -74,6 +74,6 @@ def masked_maximum(spec: Any, sample: Sample) -> tuple[float, float]:
 
 def masked_power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the generalized mean of masked windows, or of whole planes."""
-    # Between the formula for values whose powers stay in range, and the one for others.
+    # The estimate is between the formula for values whose powers stay in range and the one for others.
     steps, floats = per_visit(1.6 if spec.kernel_size is None else 3.5, 1.7)(spec, sample)
     return steps, floats + 2.5 * math.prod(sample.spatial)

@@ -19,7 +19,7 @@ from poolservice_server.operator_shapes import window_grid
 
 # The steps of the calls for one position of a window, along one dimension or in all of them.
 _CALLS, _CALLS_OF_VISIT = 1e4, 2e4
-# The part of the steps that whole planes take, of which torch has fast sums and softmaxes.
+# Whole planes take this part of the steps, because torch's sums and softmax of them are fast.
 _PLANE = 0.4
 
 
@@ -61,7 +61,7 @@ def power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the steps and floats of a power mean, or of a norm."""
     p = spec.norm_type if spec.operator == "lp_pool" else spec.p
     numbers = p if isinstance(p, tuple) else (p,)
-    # Few exponents are those of groups of channels; see `torch_operators.channel_parameters`.
+    # Few exponents are applied to their channels one by one; see `torch_operators.channel_parameters`.
     is_product = len(numbers) <= PARAMETER_GROUPS and all(number in (1, 2, 3) for number in numbers)
     value, root = (0.4 if is_product else 3.0), 3.0
     if p in (1, 2):

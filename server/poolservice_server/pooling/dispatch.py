@@ -102,7 +102,7 @@ def pool(planes: torch.Tensor, spec: PoolSpec, channels: int = 1) -> TensorResul
 
 
 def _pool_computed(planes: torch.Tensor, spec: PoolSpec, channels: int) -> TensorResult:
-    # Dtypes are compared first, because a conversion takes a microsecond even if it changes nothing.
+    # `to` takes a microsecond even if the dtype is the same.
     computed = _computed_in(planes.dtype, keeps_dtype=spec.keeps_dtype)
     values = planes if planes.dtype is computed else planes.to(computed)
     if spec.takes_samples:

@@ -1,4 +1,4 @@
-"""Addresses at which the bits of a product of matrices do not depend on where a payload lies in its message."""
+"""Copies of unaligned values: the bits of a product of matrices must not depend on the address of a payload."""
 
 import torch
 
@@ -7,7 +7,7 @@ _ALIGNMENT = 64
 
 
 def aligned(values: torch.Tensor) -> torch.Tensor:
-    """Return contiguous values, copied if they do not lie as torch's own memory does.
+    """Return contiguous values, copied if their address is not a multiple of the alignment of torch's own memory.
 
     On a CPU, products of matrices add in an order that depends on the alignment of their operands.
     """

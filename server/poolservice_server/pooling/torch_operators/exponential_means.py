@@ -68,7 +68,7 @@ def _softmax_mean(planes: torch.Tensor, spec: Any, alpha: PerPlane) -> torch.Ten
     windows = Windows(planes, spec)
     largest = largest_magnitude(planes)
     if largest <= _LARGEST_VALUE and largest * _largest(alpha) <= _LARGEST_EXPONENT[planes.dtype]:
-        if windows.is_plane and has_softmax(planes, largest * _largest(alpha)):
+        if windows.is_plane and suits_softmax(planes, largest * _largest(alpha)):
             weights = _times(planes, alpha).flatten(1).softmax(1)
             return windows.total(weights.mul_(planes.flatten(1)))
         exponentials = _exponentials(planes, alpha)
@@ -92,7 +92,7 @@ def _log_of_mean(planes: torch.Tensor, spec: Any, r: PerPlane) -> torch.Tensor:
     magnitudes = torch.maximum(flat.amax(1), -flat.amin(1)) * (r if isinstance(r, float) else r.flatten())
     limit = _LARGEST_EXPONENT[planes.dtype]
     largest = magnitudes.max().item()
-    if windows.is_plane and has_softmax(planes, largest):
+    if windows.is_plane and suits_softmax(planes, largest):
         # A plane of zeros has the result 0, without an error.
         logarithms = _log_of_softmax(_times(planes, r).flatten(1)).masked_fill_(magnitudes == 0, 0.0)
         if torch.where(magnitudes == 0, torch.inf, logarithms.abs()).min().item() >= _LEAST_LOGARITHM:
@@ -120,10 +120,10 @@ def _log_of_large_mean(windows: Windows, planes: torch.Tensor, r: PerPlane, *, m
     return weights.div_(windows.divisor).log_().div_(r).add_(maximum)
 
 
-def has_softmax(planes: torch.Tensor, largest: float) -> bool:
-    """Return True if torch's softmax suits planes, which is faster than its exponential function.
+def suits_softmax(planes: torch.Tensor, largest: float) -> bool:
+    """Return True if torch's softmax of planes is exact: no weight is below the least normal number.
 
-    That is, no weight is below the least normal number. `largest` is the exponents' largest magnitude.
+    torch's softmax is faster than its exponential function. `largest` is the largest magnitude of the exponents.
     """
     count = planes[0].numel()
     spread = 2 * largest + math.log(count)
@@ -132,7 +132,7 @@ def has_softmax(planes: torch.Tensor, largest: float) -> bool:
 
 def _log_of_softmax(exponents: torch.Tensor) -> torch.Tensor:
     """Return the logarithm of the mean of the exponentials in each row, (P,)."""
-    # A softmax is exp(x) / sum of exp, so the first one gives the sum.
+    # The softmax of the first value is exp(x) / (sum of exp), and gives the sum.
     first = exponents.softmax(1)[:, 0].mul(exponents.shape[1]).log_()
     return first.neg_().add_(exponents[:, 0])
 

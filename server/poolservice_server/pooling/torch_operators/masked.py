@@ -125,7 +125,7 @@ def _mean_of_planes(samples: torch.Tensor, spec: Any) -> torch.Tensor:
 
 
 def _weighted_sums(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted sum of each plane of aligned values (N, C, *spatial), in one pass: (N, C, 1, ...)."""
+    """Return the sum of each plane of aligned values (N, C, *spatial) times their weights: (N, C, 1, ...)."""
     sums = values.flatten(2) @ weights.flatten(2).mT
     return sums.view(*values.shape[:2], *(1,) * (values.ndim - 2))
 

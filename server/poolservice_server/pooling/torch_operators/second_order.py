@@ -48,7 +48,7 @@ def bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", 2015.
     """
     vectors = samples.flatten(2)
-    products = _sums_of_products(vectors) if _is_positive(vectors) else _outer_products(vectors)
+    products = _sums_of_products(vectors) if _adds_in_float32(vectors) else _outer_products(vectors)
     return _normalized(products.flatten(1), samples.dtype, spec)
 
 
@@ -89,10 +89,10 @@ def _square_root(matrix: torch.Tensor, iterations: int) -> torch.Tensor:
     return root.mul_(trace.sqrt())
 
 
-def _is_positive(vectors: torch.Tensor) -> bool:
+def _adds_in_float32(vectors: torch.Tensor) -> bool:
     """Return True if no value is negative, so that no digits cancel, and float32 holds the sums of products.
 
-    Only on a CPU, because a GPU would have to wait for the answer.
+    Return False on a GPU, because the call would have to wait for it.
     """
     if not vectors.is_cpu or vectors.dtype != torch.float32:
         return False
@@ -137,7 +137,7 @@ def _parts(vectors: torch.Tensor) -> Sequence[torch.Tensor]:
 
 
 def _normalized(vectors: torch.Tensor, dtype: torch.dtype, spec: Any) -> torch.Tensor:
-    """Return vectors of float64, which this function changes, in another dtype, as the spec normalizes them."""
+    """Return vectors of float64, normalized as the spec says, in another dtype. The vectors are changed in place."""
     if spec.l2_normalize:
         # The squares of the signed square roots are the absolute values. Dividing before the conversion to float32
         # keeps sums beyond its range and below it.

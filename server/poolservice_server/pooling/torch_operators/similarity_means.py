@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from poolservice_server.pooling.torch_operators.channel_parameters import with_numbers
-from poolservice_server.pooling.torch_operators.exponential_means import em_pool, has_softmax
+from poolservice_server.pooling.torch_operators.exponential_means import em_pool, suits_softmax
 from poolservice_server.pooling.torch_operators.exponential_sums import PerPlane, largest_magnitude
 from poolservice_server.pooling.torch_operators.windows import Windows
 
@@ -18,15 +18,15 @@ def edscw_pool(planes: torch.Tensor, spec: Any) -> torch.Tensor:
     Source:
         Stergiou and Poppe, "AdaPool: Exponential Adaptive Pooling for Information-Retaining Downsampling", 2021.
     """
-    # The coefficient does not change with a factor. Large values are divided by this one, so that nothing below is
-    # close to overflow. Tiny values are not, because their means would become too small for all of their digits.
+    # The coefficient does not change if all values are divided by the same number. Large values are divided by `scale`,
+    # so that nothing below is close to overflow. Tiny values are not, because their means would lose digits.
     scale = 16 * Windows(planes, spec).scale
     scale = 1.0 if largest_magnitude(planes) <= torch.finfo(planes.dtype).max / scale else scale
     scaled = planes if scale == 1 else planes / scale
     windows = Windows(scaled, spec)
     mean = windows.total(scaled).div_(windows.divisor)
     half_inverse = mean.abs_().clamp_(min=torch.finfo(planes.dtype).tiny).reciprocal_().mul_(0.5)
-    if windows.is_plane and has_softmax(planes, 1.0):
+    if windows.is_plane and suits_softmax(planes, 1.0):
         weights = _similarities(scaled, half_inverse).flatten(1).softmax(1)
         return windows.total(weights.mul_(scaled.flatten(1))).mul_(scale)
     sums, weights = windows.weighted_sums(_exponentials, half_inverse)

@@ -84,6 +84,7 @@ def tile_means(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
 
 
 def _means_of_large_tiles(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+    """Return the means of tiles one by one: torch's mean adds pairwise, and its error grows slowly with the size."""
     spatial = values.shape[-len(sizes) :]
     means = []
     for tile in product(*map(range, sizes)):

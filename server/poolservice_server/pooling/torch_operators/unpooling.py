@@ -41,7 +41,8 @@ def avg_unpool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Each value spread evenly over its window: (N, C, *spatial) to (N, C, *out).
 
     This is the gradient of the mean of each window. Windows are products of intervals, so the values are spread along
-    one dimension after the other, the last one first, because its strided copies are the slowest.
+    one dimension after the other. The last dimension comes first, while there are few values, because its strided
+    copies are the slowest.
     """
     out = spec.spatial_shape(tuple(samples.shape[2:]))
     values = samples
