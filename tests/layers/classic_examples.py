@@ -1,4 +1,4 @@
-"""Specs of the classic layers, which `examples.py` leaves out, and those of all layers."""
+"""Specs of the classic layers, which `examples.py` leaves out, and the list of the specs of all layers."""
 
 from tests.layers.examples import EXAMPLES
 from tests.layers.head_folders import POOL_HEADS
@@ -74,7 +74,7 @@ CLASSIC: list[tuple[PoolSpec, tuple[int, ...]]] = [
     (MixedPool2d(2, alpha_per_channel=(0.0, 1.0)), (2, 9, 10)),
     (MixedPool3d(2), (2, 4, 5, 6)),
 ]
-#: Those of all layers; pool heads with their weights.
+#: The specs of all layers; pool heads have their weights.
 ALL = CLASSIC + [(POOL_HEADS.resolve(spec), shape) for spec, shape in EXAMPLES]
 
 

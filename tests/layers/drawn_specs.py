@@ -19,7 +19,7 @@ class Draw:
     """Random sizes of a sample and of windows in it, and random parameters that suit them.
 
     Attributes:
-        random: what is drawn from.
+        random: the source of all random numbers.
         dims: the number of spatial dimensions.
         channels: C.
         spatial: the spatial shape.

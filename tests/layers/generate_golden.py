@@ -1,4 +1,4 @@
-"""Write golden.npz: what other libraries give for the layers and samples in `golden_cases.py`.
+"""Write golden.npz: the results of other libraries for the layers and samples in `golden_cases.py`.
 
     python tests/layers/generate_golden.py CLONES
 
@@ -72,9 +72,9 @@ COMMITS: Mapping[str, str] = {
     "serizba/salad": "e5930053a63c734c2ccbe05aac0aa3ce913edf7f",
 }
 
-#: Returns what a library gives for a spec and samples (N, C, *), as a tensor or an array.
+#: Returns a library's result for a spec and samples (N, C, *), as a tensor or an array.
 Reference = Callable[[Any, torch.Tensor], Any]
-#: Returns what a library gives for a head, its weights and samples.
+#: Returns a library's result for a head, its weights and samples.
 HeadReference = Callable[[Head, Mapping[str, torch.Tensor], torch.Tensor], Any]
 
 _TORCH_PADDING = {"zeros": "constant"}

@@ -1,4 +1,4 @@
-"""Layers that other libraries have, too: their specs and their samples. `generate_golden.py` calls the libraries."""
+"""Specs and samples of layers that other libraries also have. `generate_golden.py` calls the libraries."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -360,7 +360,7 @@ def _numbered(*groups: Iterator[tuple[str, Case]]) -> dict[str, Case]:
     return cases
 
 
-#: The cases in which poolservice gives what the library gives. A name is that of the library's function, and a number.
+#: The cases in which poolservice agrees with the library. A name is that of the library's function, and a number.
 CASES: Mapping[str, Case] = _numbered(
     _box_cases(),
     _filter_cases(),
@@ -371,7 +371,7 @@ CASES: Mapping[str, Case] = _numbered(
     _head_cases(),
 )
 
-#: The cases in which it does not, by the reason. The names begin with that of the library's function, too.
+#: The cases in which it differs. A name is that of the library's function, and the reason.
 DIFFERENCES: Mapping[str, Case] = {
     "torchvision.ops.ps_roi_align: an empty box": Case(
         PSRoIAlign2d([[2.0, 2.0, 2.0, 2.0], [1.0, 1.0, 6.0, 5.0]], (2, 3)), (3, 12, 11, 13)

@@ -1,4 +1,4 @@
-"""What the docstring of every layer says: formula, shapes, range, NaN, parameters with defaults, errors, source."""
+"""The docstring of every layer has formula, shapes, range, NaN, parameters with defaults, errors, source."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""What holds for every layer beyond the classic ones: shapes, dtypes, batches, images, estimates."""
+"""Properties of every layer beyond the classic ones: shapes, dtypes, batches, images, estimates."""
 
 from random import Random
 from typing import Any

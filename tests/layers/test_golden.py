@@ -1,4 +1,4 @@
-"""The values of torchvision, timm, kornia and other libraries; see `generate_golden.py`."""
+"""Layers have the values of torchvision, timm, kornia and other libraries; see `generate_golden.py`."""
 
 import math
 from itertools import product
