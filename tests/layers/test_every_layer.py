@@ -13,6 +13,8 @@ from tests.layers.head_folders import HEADS, POOL_HEADS
 from poolservice.specs import (
     LAYERS,
     BilinearPool2d,
+    CompactBilinearPool2d,
+    CovariancePool2d,
     CroW2d,
     MaskedAvgPool2d,
     MaskedGeMPool2d,
@@ -90,16 +92,19 @@ def test_a_gpu_would_compute_the_same_from_the_whole_batch(spec: PoolSpec, shape
         CroW2d(),
         SCDA2d(),
         BilinearPool2d(),
+        CompactBilinearPool2d(64),
+        CovariancePool2d(9),
         MaskedAvgPool2d(np.arange(31 * 33).reshape(31, 33) % 3),
         MaskedGeMPool2d(np.arange(31 * 33).reshape(31, 33) % 3),
         POOL_HEADS.resolve(PoolHead2d("netvlad")),
     ],
     ids=lambda spec: type(spec).__name__,
 )
-def test_the_bits_of_products_do_not_depend_on_where_a_payload_lies(spec: PoolSpec) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_bits_of_products_do_not_depend_on_where_a_payload_lies(spec: PoolSpec, dtype: Any) -> None:
     channels = HEADS["netvlad"].sample[0] if isinstance(spec, PoolHead2d) else 64
-    values = np.abs(values_of((1, channels, 31, 33)))
-    memory = np.empty(values.size + 16, np.float32)
+    values = np.abs(values_of((1, channels, 31, 33), dtype))
+    memory = np.empty(values.size + 16, dtype)
     results = set()
     for offset in range(16):
         moved = memory[offset : offset + values.size].reshape(values.shape)

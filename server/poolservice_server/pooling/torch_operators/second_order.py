@@ -48,7 +48,7 @@ def bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
         Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", 2015.
     """
     vectors = samples.flatten(2)
-    products = _sums_of_products(vectors) if _adds_in_float32(vectors) else _outer_products(vectors)
+    products = _sums_of_products(vectors) if _adds_in_float32(vectors) else _outer_products(aligned(vectors))
     return _normalized(products.flatten(1), samples.dtype, spec)
 
 
@@ -63,7 +63,7 @@ def compact_bilinear_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     place1, place2 = (random_numbers.integers(spec.seed, channels, spec.output_dim, stream) for stream in (0, 1))
     sign1, sign2 = (2 * random_numbers.integers(spec.seed, channels, 2, stream) - 1 for stream in (2, 3))
     # The projection is linear, so it follows the sum over the positions, and no Fourier transform is necessary.
-    products = _outer_products(samples.flatten(2))
+    products = _outer_products(aligned(samples.flatten(2)))
     sketch = products.new_zeros(len(samples), 2 * spec.output_dim)
     step = max(1, thresholds.SKETCHED_AT_ONCE // len(channels))
     for rows, places, signs in zip(products.split(step, 1), place1.split(step), sign1.split(step), strict=True):
@@ -111,6 +111,8 @@ def _sums_of_products(vectors: torch.Tensor) -> torch.Tensor:
 
 def _outer_products(vectors: torch.Tensor, mean: torch.Tensor | None = None) -> torch.Tensor:
     """Return the sum over the positions of the outer products of vectors (N, C, M), less their mean, in float64.
+
+    Without a mean, the vectors are aligned.
 
     The square root that follows would magnify the rounding errors of float32 in small values.
     """
