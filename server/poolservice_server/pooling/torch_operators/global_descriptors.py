@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from poolservice_server.kernel_thresholds import PRODUCT_MAX_ADDED
 from poolservice_server.pooling.torch_operators.alignment import aligned
+from poolservice_server.pooling.torch_operators.weighted_sums import weighted_sums
 
 
 def mac(samples: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -54,14 +54,6 @@ def crow(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     filled = torch.ne(values, 0, out=torch.empty_like(values)).mean(2)
     of_channels = torch.where(filled > 0, torch.log(filled.sum(1, keepdim=True) / filled), 0.0)
     return unit(weighted_sums(values, of_positions) * of_channels)
-
-
-def weighted_sums(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the sum over the positions of aligned values (N, C, M) times their weights (N, M): (N, C)."""
-    if values.shape[2] <= PRODUCT_MAX_ADDED:
-        return (values @ weights.unsqueeze(2)).squeeze(2)
-    parts = zip(values.split(PRODUCT_MAX_ADDED, 2), weights.unsqueeze(2).split(PRODUCT_MAX_ADDED, 1), strict=True)
-    return torch.stack([(part @ weight).squeeze(2) for part, weight in parts]).sum(0)
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:

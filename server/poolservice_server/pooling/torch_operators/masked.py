@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from poolservice_server.pooling.torch_operators.alignment import aligned
+from poolservice_server.pooling.torch_operators.weighted_sums import weighted_sums
 from poolservice_server.pooling.torch_operators.windows import Windows
 
 # Within these limits, sums of powers of float32 are exact enough without dividing the values by the maximum first.
@@ -51,7 +52,7 @@ def masked_gem_pool(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """
     powers = samples.clamp_min(spec.eps).pow_(spec.p)
     if spec.kernel_size is None:
-        means = _weighted_sums(powers, _shares(samples, spec))
+        means = _sums_of_planes(powers, _shares(samples, spec))
         least, largest = (extreme.item() for extreme in torch.aminmax(means))
         if largest < _LARGEST_SUM and least > _LEAST_SUM:
             return means.pow_(1 / spec.p)
@@ -117,17 +118,17 @@ def _window_sum(windows: Windows, values: torch.Tensor) -> torch.Tensor:
 def _mean_of_planes(samples: torch.Tensor, spec: Any) -> torch.Tensor:
     """Return the weighted mean of each plane, (N, C, 1, ...)."""
     shares = _shares(samples, spec)
-    means = _weighted_sums(aligned(samples), shares)
+    means = _sums_of_planes(aligned(samples), shares)
     if not math.isfinite(means.sum().item()) and not bool(torch.isfinite(means).all()):
         # A NaN or an infinity of weight 0 does not count.
-        means = _weighted_sums(samples.masked_fill(shares == 0, 0), shares)
+        means = _sums_of_planes(samples.masked_fill(shares == 0, 0), shares)
     return means
 
 
-def _weighted_sums(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _sums_of_planes(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the sum of each plane of aligned values (N, C, *spatial) times their weights: (N, C, 1, ...)."""
-    sums = values.flatten(2) @ weights.flatten(2).mT
-    return sums.view(*values.shape[:2], *(1,) * (values.ndim - 2))
+    rows = weights.flatten(1).expand(len(values), -1)
+    return weighted_sums(values.flatten(2), rows).view(*values.shape[:2], *(1,) * (values.ndim - 2))
 
 
 def _window_max(values: torch.Tensor, spec: Any) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from poolservice_server.kernel_thresholds import TILE_MAX_ADDED
 from poolservice_server.pooling.torch_operators.alignment import aligned
-from poolservice_server.pooling.torch_operators.global_descriptors import unit, weighted_sums
+from poolservice_server.pooling.torch_operators.global_descriptors import unit
+from poolservice_server.pooling.torch_operators.weighted_sums import weighted_sums
 
 _MAXIMUM: Mapping[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 _MEAN: Mapping[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
