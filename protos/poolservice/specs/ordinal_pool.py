@@ -17,8 +17,8 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
 
     out(i) = sum of w[r] * x[r] for r from 1 to K, where x[1] >= x[2] >= ... are the values of the window W(i) at output
     position i. Weights (1, 0, 0, ...) give the maximum, and equal weights of sum 1 the mean. The weights are not
-    normalized; the authors train weights that are not negative and of sum 1. A weight of 0 leaves its value out, even if
-    it is infinite.
+    normalized; the authors train weights that are not negative and of sum 1. A weight of 0 leaves its value out, even
+    if it is infinite.
 
     Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
     dimension of *out is 1.

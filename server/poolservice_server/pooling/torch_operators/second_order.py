@@ -13,8 +13,6 @@ from poolservice_server.pooling.torch_operators.alignment import aligned
 # The matrix of outer products is computed in up to so many blocks of rows, each with this many rows at least.
 _MAX_BLOCKS = 4
 _LEAST_BLOCK = 48
-# A product of matrices adds the values one after the other in few sums, so the error grows with their number.
-_MAX_ADDED = 4096
 # Between these magnitudes of the largest value, no sum of products overflows, and none that vanishes matters.
 _LEAST_PEAK, _LARGEST_PEAK = 1e-10, 1e15
 
@@ -105,7 +103,7 @@ def _sums_of_products(vectors: torch.Tensor) -> torch.Tensor:
 
     The parts are added in float64.
     """
-    parts = (aligned(part.contiguous()) for part in vectors.split(_MAX_ADDED, 2))
+    parts = (aligned(part.contiguous()) for part in vectors.split(thresholds.PRODUCT_MAX_ADDED, 2))
     return reduce(torch.Tensor.add_, ((part @ part.mT).double() for part in parts))
 
 
