@@ -256,7 +256,7 @@ def test_mixed_pool_takes_a_last_window_that_is_partly_filled() -> None:
         (
             lambda: LAYER["mixed_pool", 2](2, alpha_per_channel=0.5),
             "alpha_per_channel",
-            "must be a sequence of numbers",
+            "must be a list or tuple of one number for each channel; got 0.5; alpha takes one number for all channels",
         ),
         (
             lambda: LAYER["mixed_pool", 2](2, alpha=(0.1, 0.2)),
@@ -265,13 +265,20 @@ def test_mixed_pool_takes_a_last_window_that_is_partly_filled() -> None:
         ),
         (lambda: MixedPool2d(2, alpha=-0.5), "alpha", "must be from 0 (the mean) to 1"),
         (lambda: MixedPool2d(2, alpha_per_channel=(0.1, -0.5)), "alpha_per_channel", "must be from 0 (the mean) to 1"),
+        (lambda: MixedPool2d(2, alpha_per_channel=[0.5, math.nan]), "alpha_per_channel", "got nan at index 1"),
+        (lambda: MixedPool2d(2, alpha=1.0000001), "alpha", "to 1 (the maximum); got 1.0000001"),
         (lambda: MixedPool2d(2, alpha_per_channel=()), "alpha_per_channel", "must have at least one number"),
         (lambda: MixedPool2d(2, alpha_per_channel=(0.1, 2)), "alpha_per_channel", "must be from 0 (the mean) to 1"),
         (lambda: MixedPool2d(2, alpha=0.1, alpha_per_channel=(0.1,)), "alpha_per_channel", "takes the place of alpha"),
         (
             lambda: output_shape(MixedPool2d(2, alpha_per_channel=(0.1, 0.2)), (3, 4, 4)),
             "alpha_per_channel",
-            "must be one number, or one for each channel; got 2 for 3 channels",
+            "must have one number for each channel; got 2 for 3 channels",
+        ),
+        (
+            lambda: output_shape(MixedPool2d(2, alpha_per_channel=[0.5]), (4, 4, 4)),
+            "alpha_per_channel",
+            "must have one number for each channel; got 1 for 4 channels",
         ),
     ],
 )

@@ -281,6 +281,7 @@ def test_a_descriptor_is_zero_for_zeros_and_nan_for_nan_or_infinity(spec: PoolSp
         (lambda: RMAC2d(0), "levels", "must be from 1 to 16; got 0"),
         (lambda: RMAC2d(17), "levels", "must be from 1 to 16; got 17"),
         (lambda: LAYER["spoc", 2](1), "center_prior", "must be True or False; got 1"),
+        (lambda: CroW2d(1000.0001), "alpha", "must be above 0, and at most 1000; got 1000.0001"),
         (lambda: CroW2d(0), "alpha", "must be above 0, and at most 1000; got 0"),
         (lambda: CroW2d(beta=-1), "beta", "must be above 0, and at most 1000; got -1"),
         (lambda: CroW2d(math.nan), "alpha", "must be above 0, and at most 1000; got nan"),

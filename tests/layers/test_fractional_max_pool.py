@@ -136,6 +136,12 @@ def test_fractional_pooling_with_drawn_parameters_is_exactly_that_of_torch(seed:
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5] * 3]), "random_samples", "must have the shape"),
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5, 1.0]]), "random_samples", "must be at least 0"),
         (lambda: FractionalMaxPool2d(2, 3, random_samples=[[-0.1, 0.5]]), "random_samples", "must be at least 0"),
+        (lambda: FractionalMaxPool2d(2, 3, random_samples=[[1, 1]]), "random_samples", "and below 1; got 1"),
+        (
+            lambda: FractionalMaxPool2d(2, 3, random_samples=[[0.5, 1.0000001]]),
+            "random_samples",
+            "and below 1; got 0.5 to 1.0000001",
+        ),
         (lambda: FractionalMaxPool2d(2, 3, return_indices=1), "return_indices", "must be True or False"),  # type: ignore[call-overload]
         (lambda: FractionalMaxPool2d(2, 3, seed=-1), "seed", "must be from 0"),
     ],
@@ -151,7 +157,8 @@ def test_wrong_parameters_are_refused_in_words(make: Callable[[], PoolSpec], fie
     ("spec", "field", "reason"),
     [
         (FractionalMaxPool2d(2, 6), "output_size", "must give a size from 1 to 5"),
-        (FractionalMaxPool2d(7, 1), "kernel_size", "must give a size from 1 to 0"),
+        (FractionalMaxPool2d(7, 1), "kernel_size", "must be at most the size of the input, 6; got 7"),
+        (FractionalMaxPool2d(16, output_ratio=0.5), "kernel_size", "must be at most the size of the input, 6; got 16"),
         (FractionalMaxPool2d(2, output_ratio=0.1), "output_ratio", "it gives 0"),
         (FractionalMaxPool2d(6, output_ratio=0.1), "output_ratio", "from 1 to 1 for windows of 6 in an input of 6"),
         (FractionalMaxPool2d(2, 2, random_samples=[[0.5, 0.5]] * 3), "random_samples", "each of the 2 channels"),
@@ -165,10 +172,13 @@ def test_parameters_that_do_not_suit_the_planes_are_refused(spec: PoolSpec, fiel
 
 
 def test_fractional_pooling_of_three_dimensions_leaves_out_a_window_as_in_torch() -> None:
-    for kernel, out, field in ((2, 3, "output_size"), (4, 1, "kernel_size")):
+    for kernel, out, field, reason in (
+        (2, 3, "output_size", "must give a size from 1 to 2 for windows of 2 in an input of 4; it gives 3"),
+        (4, 1, "kernel_size", "must be less than the size of the input, 4; got 4"),
+    ):
         with pytest.raises(RuntimeError, match="too large relative to input"):
             torch.nn.FractionalMaxPool3d(kernel, out)(torch.zeros(1, 4, 4, 4))
-        with pytest.raises(InvalidRequest, match=f"from 1 to {4 - kernel} for windows of {kernel}") as error:
+        with pytest.raises(InvalidRequest, match=reason) as error:
             output_shape(FractionalMaxPool3d(kernel, out), (1, 4, 4, 4))
         assert error.value.field == field
     assert output_shape(FractionalMaxPool3d(2, 2), (1, 4, 4, 4)) == (1, 2, 2, 2)

@@ -354,6 +354,11 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "one wrong power": (lambda: GGeMPool2d((2.0, -1.0)), "p: must be from 0.05 to 1e+06; got -1"),
     "a power below the least": (lambda: PowerAvgPool2d(0.04), "p: must be from 0.05 to 1e+06; got 0.04"),
     "a power above the largest": (lambda: PowerAvgPool2d(2e6), "p: must be from 0.05 to 1e+06; got 2e+06"),
+    "a power barely above the largest": (lambda: GeMPool2d(1000001), "p: must be from 0.05 to 1e+06; got 1000001"),
+    "a power barely below the least": (
+        lambda: GeMPool2d(0.04999999999),
+        "p: must be from 0.05 to 1e+06; got 0.04999999999",
+    ),
     "eps above the largest": (lambda: GGeMPool2d((2.0,), eps=2e30), "eps: must be from 0 to 1e+30; got 2e+30"),
     "a sharpness below the least": (lambda: LsePlus2d(5e-4), "r: must be from 0.001 to 1e+06; got 0.0005"),
     "a sharpness above the largest": (lambda: LsePlus2d(2e6), "r: must be from 0.001 to 1e+06; got 2e+06"),
@@ -370,12 +375,20 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: AdaPool1d(2, beta_map=[0.5, 2]),
         "beta_map: must have numbers from 0 to 1; got 0.5 to 2",
     ),
+    "a constant beta map": (
+        lambda: AdaPool1d(2, beta_map=[1.5, 1.5]),
+        "beta_map: must have numbers from 0 to 1; got 1.5",
+    ),
     "beta map of words": (lambda: AdaPool1d(2, beta_map="x"), "beta_map: must be an array, a tensor"),
     "beta map of two dimensions": (lambda: AdaPool1d(2, beta_map=[[0.5]]), "beta_map: must have 1 dimensions"),
     "both betas": (lambda: AdaPool1d(2, beta=0.1, beta_map=[0.5]), "beta: goes without beta_map"),
     "powers for other channels": (
         lambda: output_shape(GeMPool2d((1.0, 2.0)), (3, 4, 4)),
-        "p: must be one number, or one for each channel; got 2 for 3 channels",
+        "p: must have one number for each channel; got 2 for 3 channels",
+    ),
+    "powers for one channel": (
+        lambda: output_shape(GeMPool2d((1.0, 2.0)), (1, 4, 4)),
+        "p: must have one number for each channel; got 2 for 1 channel",
     ),
     "groups that do not fit": (
         lambda: output_shape(GGeMPool2d((1.0, 2.0)), (3, 4, 4)),

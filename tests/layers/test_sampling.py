@@ -175,8 +175,9 @@ def test_wrong_parameters_are_refused_in_words(make: Callable[[], PoolSpec], fie
     ("spec", "field", "reason"),
     [
         (S3Pool2d(2, 2, 8), "grid_size", "must be at most the size of the input, 6"),
-        (S3Pool2d(6, 1, 3), "kernel_size", "leaves 0 positions of the last cell"),
-        (S3Pool2d(2, 1, 3), "kernel_size", "leaves 2 positions of the last cell"),
+        (S3Pool2d(6, 1, 3), "kernel_size", "must be at most 1 for an input of 6 with a stride of 1 and a grid_size of"),
+        (S3Pool2d(99, 1), "kernel_size", "must be at most 1 for an input of 6 with a stride of 1 and a grid_size of 1"),
+        (S3Pool2d(2, 1, 3), "kernel_size", "too few positions in the last cell; got 2"),
     ],
 )
 def test_parameters_that_do_not_suit_the_planes_are_refused(spec: PoolSpec, field: str, reason: str) -> None:

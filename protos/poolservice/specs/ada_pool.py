@@ -8,6 +8,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
 from poolservice.specs.tensor_parameter import TensorLike, TensorParameter
+from poolservice.specs.validation import shown_range
 from poolservice.specs.windows import WindowOrPlaneSpec
 
 
@@ -175,9 +176,8 @@ class _AdaPool(WindowOrPlaneSpec[Values]):
             self._set_tensor("beta_map", kind="float", shapes="one for each of the result", dims={self.spatial_dims})
             array = self.beta_map.array
             if array.size and not (array.min() >= 0 and array.max() <= 1):
-                raise InvalidRequest(
-                    f"must have numbers from 0 to 1; got {array.min():g} to {array.max():g}", field="beta_map"
-                )
+                got = shown_range(array.min(), array.max())
+                raise InvalidRequest(f"must have numbers from 0 to 1; got {got}", field="beta_map")
             if self.beta != 0.5:
                 raise InvalidRequest("goes without beta_map, which takes its place", field="beta")
 

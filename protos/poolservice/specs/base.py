@@ -10,7 +10,18 @@ from typing import ClassVar, Generic, Self, cast
 from poolservice.errors import InvalidRequest
 from poolservice.specs.result_types import R_co, Values
 from poolservice.specs.tensor_parameter import TensorParameter
-from poolservice.specs.validation import MAX_SIZE, bound, flag, integer, is_list, per_dimension, real, reals, shown
+from poolservice.specs.validation import (
+    MAX_SIZE,
+    bound,
+    flag,
+    integer,
+    is_list,
+    per_dimension,
+    real,
+    reals,
+    shown,
+    shown_number,
+)
 
 #: A size: one int for all spatial dimensions, or one per dimension.
 Size = int | Sequence[int]
@@ -101,7 +112,8 @@ class PoolSpec(Generic[R_co]):
             channels = shape[-1 - self.spatial_dims]
             if isinstance(numbers, tuple) and len(numbers) != channels:
                 raise InvalidRequest(
-                    f"must be one number, or one for each channel; got {len(numbers)} for {channels} channels",
+                    f"must have one number for each channel; got {len(numbers)} for "
+                    f"{'1 channel' if channels == 1 else f'{channels} channels'}",
                     field=name,
                 )
         if self.parameter_bytes:
@@ -171,7 +183,9 @@ class PoolSpec(Generic[R_co]):
         for index, value in enumerate(values):
             if not low <= value <= high:
                 place = f" at index {index}" if is_list(given) else ""
-                raise InvalidRequest(f"must be from {bound(low)} to {bound(high)}; got {value:g}{place}", field=name)
+                raise InvalidRequest(
+                    f"must be from {bound(low)} to {bound(high)}; got {shown_number(value)}{place}", field=name
+                )
         self._set(name, values if len(values) > 1 else values[0])
         if len(values) > 1:
             self._set("takes_samples", True)

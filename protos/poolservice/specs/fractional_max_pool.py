@@ -12,7 +12,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs.base import SampleSpec, Size
 from poolservice.specs.result_types import R_co, ResultType, Values, ValuesAndIndices
 from poolservice.specs.tensor_parameter import TensorLike
-from poolservice.specs.validation import is_list, real, reals, shown
+from poolservice.specs.validation import is_list, real, reals, shown, shown_range
 
 # torch computes the windows in float32, which holds integers up to this one.
 _MAX_INPUT_SIZE = 2**24
@@ -98,11 +98,16 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         for size, kernel, count in zip(spatial, cast(Sequence[int], self.kernel_size), out, strict=True):
             # torch refuses as many windows as fit, if there are three dimensions.
             most = size - kernel + (1 if self.spatial_dims == 2 else 0)
+            if most < 1:
+                bound = "at most" if self.spatial_dims == 2 else "less than"
+                raise InvalidRequest(
+                    f"must be {bound} the size of the input, {size}; got {kernel}", field="kernel_size"
+                )
             if not 1 <= count <= most:
                 raise InvalidRequest(
                     f"must give a size from 1 to {most} for windows of {kernel} in an input of {size}; it gives "
                     f"{count}",
-                    field=field if most > 0 else "kernel_size",
+                    field=field,
                 )
         return (channels, *out)
 
@@ -130,7 +135,7 @@ class _FractionalMaxPool(SampleSpec[R_co]):
         lowest, highest = self.random_samples.extremes
         if not (lowest >= 0 and highest < 1):
             raise InvalidRequest(
-                f"must be at least 0 and below 1; got {lowest:g} to {highest:g}", field="random_samples"
+                f"must be at least 0 and below 1; got {shown_range(lowest, highest)}", field="random_samples"
             )
 
 

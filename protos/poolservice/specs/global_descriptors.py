@@ -6,7 +6,7 @@ from typing import ClassVar
 from poolservice.errors import InvalidRequest
 from poolservice.specs.base import SampleSpec
 from poolservice.specs.result_types import Values
-from poolservice.specs.validation import real
+from poolservice.specs.validation import real, shown_number
 
 
 class _ChannelDescriptor(SampleSpec[Values]):
@@ -151,7 +151,7 @@ class _CroW(_ChannelDescriptor):
         for name in ("alpha", "beta"):
             power = real(name, getattr(self, name))
             if not 0 < power <= 1000:
-                raise InvalidRequest(f"must be above 0, and at most 1000; got {power:g}", field=name)
+                raise InvalidRequest(f"must be above 0, and at most 1000; got {shown_number(power)}", field=name)
             self._set(name, power)
 
 

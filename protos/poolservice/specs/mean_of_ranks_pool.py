@@ -7,7 +7,7 @@ from typing import ClassVar
 from poolservice.errors import InvalidRequest
 from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
-from poolservice.specs.validation import MAX_SIZE
+from poolservice.specs.validation import MAX_SIZE, real, shown_number
 from poolservice.specs.windows import Window, WindowOrPlaneSpec
 
 
@@ -147,9 +147,13 @@ class _TrimmedMeanPool(WindowOrPlaneSpec[Values]):
             if self.kernel_size is not None:
                 self._check_cut(self.window)
             return
-        self._set_real("proportiontocut", 0, 0.5)
-        if self.proportiontocut == 0.5:
-            raise InvalidRequest("must be less than 0.5, which would leave nothing", field="proportiontocut")
+        share = real("proportiontocut", self.proportiontocut)
+        if not 0 <= share < 0.5:
+            raise InvalidRequest(
+                f"must be at least 0 and less than 0.5, which would leave nothing; got {shown_number(share)}",
+                field="proportiontocut",
+            )
+        self._set("proportiontocut", share)
 
     def window_in(self, spatial: tuple[int, ...]) -> Window:
         """Return the window for planes of a spatial shape.

@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 from poolservice.errors import InvalidRequest
 from poolservice.specs.base import Size
 from poolservice.specs.result_types import Values
-from poolservice.specs.validation import is_list, real, reals, shown
+from poolservice.specs.validation import is_list, real, reals, shown, shown_number
 from poolservice.specs.windows import WindowSpec
 
 
@@ -67,12 +67,13 @@ class _MixedPool(WindowSpec[Values]):
             return
         if not is_list(self.alpha_per_channel):
             raise InvalidRequest(
-                f"must be a sequence of numbers, one per channel; got {shown(self.alpha_per_channel)}",
+                f"must be a list or tuple of one number for each channel; got {shown(self.alpha_per_channel)}; alpha "
+                "takes one number for all channels",
                 field="alpha_per_channel",
             )
         values = reals("alpha_per_channel", self.alpha_per_channel)
-        for value in values:
-            _check_range("alpha_per_channel", value)
+        for index, value in enumerate(values):
+            _check_range("alpha_per_channel", value, place=f" at index {index}")
         self._set("alpha_per_channel", values)
         if self.alpha != 0.5:
             raise InvalidRequest("takes the place of alpha; leave one of them out", field="alpha_per_channel")
@@ -83,9 +84,11 @@ class _MixedPool(WindowSpec[Values]):
         return self.alpha if self.alpha_per_channel is None else cast(tuple[float, ...], self.alpha_per_channel)
 
 
-def _check_range(name: str, alpha: float) -> None:
+def _check_range(name: str, alpha: float, place: str = "") -> None:
     if not 0 <= alpha <= 1:
-        raise InvalidRequest(f"must be from 0 (the mean) to 1 (the maximum); got {alpha}", field=name)
+        raise InvalidRequest(
+            f"must be from 0 (the mean) to 1 (the maximum); got {shown_number(alpha)}{place}", field=name
+        )
 
 
 class MixedPool1d(_MixedPool):

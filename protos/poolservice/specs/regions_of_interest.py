@@ -7,6 +7,7 @@ from poolservice.errors import InvalidRequest
 from poolservice.specs.base import SampleSpec, Size
 from poolservice.specs.result_types import Values
 from poolservice.specs.tensor_parameter import TensorLike, TensorParameter
+from poolservice.specs.validation import shown_number, shown_range
 
 #: The limits of the number of boxes in a spec, of bins along a dimension, of the samples along a dimension of a bin,
 #: and of a coordinate in the feature map.
@@ -41,15 +42,13 @@ class _Boxes(SampleSpec[Values]):
             raise InvalidRequest(
                 f"may have at most {MAX_BOXES} boxes in all; got {boxes.array.size // 4}", field="boxes"
             )
-        self._set_sizes("output_size", minimum=1)
-        if max(self.bins) > MAX_BINS:
-            raise InvalidRequest(f"must be at most {MAX_BINS}; got {max(self.bins)}", field="output_size")
+        self._set_sizes("output_size", minimum=1, maximum=MAX_BINS)
         self._set_real("spatial_scale", 2.0**-20, 2.0**20)
         lowest, highest = boxes.extremes
         if max(-float(lowest), float(highest)) * self.spatial_scale > MAX_COORDINATE:
             raise InvalidRequest(
-                f"must lie within +-{MAX_COORDINATE:.0f} if multiplied by the spatial_scale, {self.spatial_scale:g}; "
-                f"got {lowest:g} to {highest:g}",
+                f"must lie within +-{MAX_COORDINATE:.0f} if multiplied by the spatial_scale, "
+                f"{shown_number(self.spatial_scale)}; got {shown_range(lowest, highest)}",
                 field="boxes",
             )
 

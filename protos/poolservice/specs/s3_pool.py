@@ -75,11 +75,12 @@ class _S3Pool(SampleSpec[Values]):
             cells, kept = size // grid, grid // stride
             if not cells:
                 raise InvalidRequest(f"must be at most the size of the input, {size}; got {grid}", field="grid_size")
-            last = size - kernel + 1 - (cells - 1) * grid
-            if last < kept:
+            # `kept` of the size - kernel + 1 maxima must be in the last cell.
+            largest = size + 1 - (cells - 1) * grid - kept
+            if kernel > largest:
                 raise InvalidRequest(
-                    f"leaves {max(last, 0)} positions of the last cell of {grid} elements, which must have {kept}, for "
-                    f"a size of {size}; got {kernel}",
+                    f"must be at most {largest} for an input of {size} with a stride of {stride} and a grid_size of "
+                    f"{grid}, because a larger window has too few positions in the last cell; got {kernel}",
                     field="kernel_size",
                 )
             out.append(cells * kept)

@@ -104,7 +104,22 @@ def reals(name: str, values: Sequence[object]) -> tuple[float, ...]:
 def bound(value: float) -> str:
     """Return a bound for an error message: 0.05, 1e+06, 2^-20."""
     fraction, exponent = math.frexp(value)
-    return f"2^{exponent - 1}" if fraction == 0.5 and abs(exponent) > 10 else f"{value:g}"
+    return f"2^{exponent - 1}" if fraction == 0.5 and abs(exponent) > 10 else shown_number(value)
+
+
+def shown_number(value: float) -> str:
+    """Return a number for an error message without rounding it: 2, 0.05, 1e+06, 1000001.
+
+    numpy's numbers have as many digits as their dtype needs.
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else str(value).removesuffix(".0")
+
+
+def shown_range(lowest: float, highest: float) -> str:
+    """Return the range of the values of a tensor for an error message: 0.5 to 2, or 2 if all are alike."""
+    low, high = shown_number(lowest), shown_number(highest)
+    return low if low == high else f"{low} to {high}"
 
 
 def flag(name: str, value: object) -> bool:
