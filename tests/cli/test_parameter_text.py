@@ -65,6 +65,9 @@ def test_a_parameter_is_parsed_by_its_type(text: str, parameters: dict[str, obje
     ("text", "words"),
     [
         ("gem2d:p=two", "--op gem2d:p=two: p takes a number, or several, 0.5x0.25x0.25; got 'two'"),
+        ("gem2d:p=[1,2]", "got '[1'; write several values with x between them, without brackets"),
+        ("max2d:kernel_size=(3,2)", "3x2; got '(3'; write several values with x between them, without brackets"),
+        ("rmac:levels=[2]", "levels takes a whole number; got '[2]'"),
         ("gem2d:p=1xx2", "p takes a number, or several"),
         ("gem2d:p=0", "--op gem2d:p=0: p: must be from"),
         ("ggem2d:p=", "p takes numbers, 0.5x0.25x0.25; got ''"),

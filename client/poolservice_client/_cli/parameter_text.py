@@ -19,11 +19,13 @@ class _Parser(NamedTuple):
         parse: returns the value of a text. Raises ValueError, OSError or InvalidRequest.
         description: describes the text, for errors.
         example: a text, for errors.
+        takes_several: whether the text may have several values.
     """
 
     parse: Callable[[str], object]
     description: str
     example: str
+    takes_several: bool = False
 
 
 def parameters_of(layer: type[PoolSpec]) -> dict[str, bool]:
@@ -44,7 +46,9 @@ def value_of(layer: type[PoolSpec], name: str, text: str, source: str) -> object
         reason = error.reason if isinstance(error, InvalidRequest) else error.strerror or error
         raise UsageError(f"{source} takes {parser.description}; got {text!r}: {reason}") from None
     except ValueError:
-        raise UsageError(f"{source} takes {parser.description}; got {text!r}") from None
+        has_brackets = parser.takes_several and text.strip().startswith(("[", "("))
+        hint = "; write several values with x between them, without brackets" if has_brackets else ""
+        raise UsageError(f"{source} takes {parser.description}; got {text!r}{hint}") from None
 
 
 def example_of(layer: type[PoolSpec], name: str) -> str:
@@ -104,19 +108,22 @@ def _boolean(text: str) -> bool:
 
 
 _OUTPUT_SIZE = _Parser(
-    _output_size, "a size, 10, or one for each dimension, 10xnone, where none keeps the input's", "2"
+    _output_size,
+    "a size, 10, or one for each dimension, 10xnone, where none keeps the input's",
+    "2",
+    takes_several=True,
 )
 # One length for all samples is a number rather than a tensor.
 _LENGTHS = _Parser(_number_or_tensor, "a whole number, or the name of a .npy file", "5")
-_SIZE = _Parser(_size, "a size, 3, or one for each dimension, 3x2", "2")
+_SIZE = _Parser(_size, "a size, 3, or one for each dimension, 3x2", "2", takes_several=True)
 # By the start of the annotation or a type in it. The first that fits counts.
 _PARSERS: Mapping[str, _Parser] = MappingProxyType(
     {
         "float | collections.abc.Sequence[float]": _Parser(
-            _number_or_numbers, "a number, or several, 0.5x0.25x0.25", "2"
+            _number_or_numbers, "a number, or several, 0.5x0.25x0.25", "2", takes_several=True
         ),
-        "Sequence[float]": _Parser(_numbers, "numbers, 0.5x0.25x0.25", "0.5x0.25x0.25"),
-        "Sequence[int]": _Parser(_whole_numbers, "whole numbers, 1x2x4", "1x2x4"),
+        "Sequence[float]": _Parser(_numbers, "numbers, 0.5x0.25x0.25", "0.5x0.25x0.25", takes_several=True),
+        "Sequence[int]": _Parser(_whole_numbers, "whole numbers, 1x2x4", "1x2x4", takes_several=True),
         "Any": _Parser(_tensor, "the name of a .npy file", "FILE.npy"),
         "bool": _Parser(_boolean, "true or false", "true"),
         "int": _Parser(int, "a whole number", "2"),
