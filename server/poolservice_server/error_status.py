@@ -46,11 +46,13 @@ class MessageTooLarge(Exception):
     """A request message or its response exceeds the server's limit."""
 
     def __init__(self, what: str, nbytes: int, limit: int, *, remedy: str) -> None:
-        super().__init__(
-            f"{what} of {nbytes} bytes is over this server's limit of {limit}; {remedy}, or start the server with a "
-            f"larger --max-message-bytes (POOLSERVICE_MAX_MESSAGE_BYTES, at most {LARGEST_MESSAGE_BYTES}) and the "
-            "client with a larger max_message_bytes"
+        advice = (
+            f"{remedy}; no setting allows it, because --max-message-bytes is at most {LARGEST_MESSAGE_BYTES}"
+            if nbytes > LARGEST_MESSAGE_BYTES
+            else f"{remedy}, or start the server with a larger --max-message-bytes (POOLSERVICE_MAX_MESSAGE_BYTES, at "
+            f"most {LARGEST_MESSAGE_BYTES}) and the client with a larger max_message_bytes"
         )
+        super().__init__(f"{what} of {nbytes} bytes is over this server's limit of {limit}; {advice}")
 
 
 class UnreadResponses(Exception):

@@ -272,6 +272,17 @@ def test_requests_that_differ_only_in_their_data_have_equal_heads() -> None:
     assert head(shape=[1, 2, 2], data=b"abcd") != head(shape=[1, 4, 1], data=b"abcd")
 
 
+@pytest.mark.parametrize(("count", "size"), [(1000, 18_000), (100_000, 65_538)])
+def test_too_many_specs_are_refused_with_the_limit_and_their_size(count: int, size: int) -> None:
+    spec = pb.PoolSpec(spatial_dims=2, max_pool=pb.MaxPool(kernel_size=[2], stride=[2], padding=[0], dilation=[1]))
+    message = pb.PoolRequest(specs=[spec]).SerializeToString() * count
+    assert len(message) == 18 * count
+    with pytest.raises(
+        InvalidRequest, match=f"must take at most 16384 bytes: the specs, .* it takes {size} or more; send fewer specs"
+    ):
+        codec.decode_request(message)
+
+
 @pytest.mark.parametrize("raw", [b"\x0a\x00" * 10_000, b"\x10\x00" * 10_000, b"\x1a\x02\x10\x00" * 5_000])
 def test_a_request_full_of_small_fields_is_rejected_before_it_is_parsed(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="everything but the payload's bytes must take at most 16384 bytes"):

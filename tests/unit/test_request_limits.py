@@ -12,6 +12,7 @@ from poolservice.v1 import pool_pb2 as pb
 from poolservice_server.batcher import Batcher, QueueFull
 from poolservice_server.core.plan import Plan, read_head
 from poolservice_server.core.service import Call, PoolService
+from poolservice_server.error_status import MessageTooLarge
 from poolservice_server.stop import Stop
 
 Serve = Callable[..., PoolService]
@@ -37,17 +38,23 @@ def serve() -> Serve:
     def run(_key: object, _payloads: list[Any], _stop: Stop) -> list[Any]:
         raise AssertionError("no request may run")
 
-    def serve(*, max_queue_bytes: int = 2**29, max_request_seconds: float = 10.0) -> PoolService:
+    def serve(
+        *,
+        max_queue_bytes: int = 2**29,
+        max_request_seconds: float = 10.0,
+        max_message_bytes: int = 2**30,
+        seconds_per_step: float = 1e-9,
+    ) -> PoolService:
         return PoolService(
             Batcher(run, max_queue_bytes=max_queue_bytes),
             ThreadPoolExecutor(1),
             pb.GetServerInfoResponse,
-            max_message_bytes=2**30,
+            max_message_bytes=max_message_bytes,
             max_image_pixels=2**20,
             max_queue_bytes=max_queue_bytes,
             max_unread_bytes=0,
             max_request_seconds=max_request_seconds,
-            seconds_per_step=1e-9,
+            seconds_per_step=seconds_per_step,
         )
 
     return serve
@@ -59,6 +66,31 @@ async def test_too_much_work_is_refused_with_the_estimate_the_limit_and_the_sett
         InvalidRequest, match=r"take about .* s .* more than the 1e-06 s .* larger --max-request-seconds"
     ):
         await service.pool(Call(adaptive(1000).SerializeToString()))
+
+
+async def test_long_estimates_are_written_out(serve: Serve) -> None:
+    service = serve(max_request_seconds=1e-9, seconds_per_step=1e-2)
+    with pytest.raises(InvalidRequest, match=r"take about \d{1,3}(,\d{3})+ s of computing, more than the 1e-09 s "):
+        await service.pool(Call(adaptive(1000).SerializeToString()))
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [
+        (
+            4_000,
+            r"start the server with a larger --max-message-bytes .* client with a larger max_message_bytes$",
+        ),
+        (10**6, r"no setting allows it, because --max-message-bytes is at most 1073741824$"),
+    ],
+)
+async def test_a_too_large_response_is_refused_with_the_setting_that_allows_it_if_any_does(
+    serve: Serve, size: int, advice: str
+) -> None:
+    service = serve(max_message_bytes=2**26)
+    with pytest.raises(MessageTooLarge, match=advice) as caught:
+        await service.pool(Call(adaptive(size).SerializeToString()))
+    assert str(caught.value).startswith(f"the response to this request of {size**2 * 8 + 65536} bytes is over ")
 
 
 async def test_a_request_that_needs_too_much_memory_is_refused_with_its_need_the_limit_and_the_setting(

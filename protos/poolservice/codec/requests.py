@@ -34,6 +34,8 @@ MAX_HEAD_BYTES = 16 * 1024
 #: The limit of the values of all tensors that are parameters of a request's specs. A single one may take all of it.
 MAX_PARAMETERS_BYTES = MAX_PARAMETER_BYTES
 _MAX_SPECS_BYTES = MAX_HEAD_BYTES + MAX_PARAMETERS_BYTES
+# The size of a head beyond its limit is counted up to this multiple of the limit, for the error.
+_MAX_COUNTED = 4
 
 _SPECS_TAG = field_tag(pool_pb2.PoolRequest, "specs")
 _OUTPUT_TAG = field_tag(pool_pb2.PoolRequest, "output")
@@ -298,7 +300,12 @@ def check_head(message: bytes | memoryview) -> None:
 def check_overhead(message: bytes | memoryview, payload_fields: PayloadFields, limit: int) -> None:
     """Raise InvalidRequest if more than `limit` bytes of a message are not payload bytes."""
     if count_overhead(message, payload_fields, limit) > limit:
-        raise InvalidRequest(f"everything but the payload's bytes must take at most {limit} bytes; it takes more")
+        # Counting on is bounded, because a hostile message may be full of small fields.
+        counted = count_overhead(message, payload_fields, _MAX_COUNTED * limit)
+        raise InvalidRequest(
+            f"everything but the payload's bytes must take at most {limit} bytes: the specs, their parameters other "
+            f"than tensors, and the options; it takes {counted} or more; send fewer specs, or shorter parameters"
+        )
 
 
 def _parse_request(message: bytes) -> pool_pb2.PoolRequest:

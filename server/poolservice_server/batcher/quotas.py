@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from poolservice_server.batcher.refusals import QuotaExceeded
+from poolservice_server.rounded_seconds import rounded_seconds
 
 _NO_LIMIT = float("inf")
 
@@ -99,7 +100,7 @@ class Callers:
             if holdings.nbytes + nbytes > quotas.max_bytes:
                 self._refuse(holdings, f"{holdings.nbytes + nbytes} bytes in flight", quotas.max_bytes, "bytes")
             if holdings.seconds + seconds > quotas.max_seconds:
-                work = f"{holdings.seconds + seconds:.3g} estimated seconds of work in flight"
+                work = f"{rounded_seconds(holdings.seconds + seconds)} estimated seconds of work in flight"
                 self._refuse(holdings, work, quotas.max_seconds, "seconds")
         if self._limits_rate:
             self._take_token(holdings)

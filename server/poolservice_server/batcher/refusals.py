@@ -1,5 +1,7 @@
 """The errors with which the batcher refuses or ends requests."""
 
+from poolservice_server.rounded_seconds import rounded_seconds
+
 
 class QueueFull(Exception):
     """The batcher holds as many requests or bytes as it may.
@@ -9,7 +11,7 @@ class QueueFull(Exception):
     """
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"the server's queue is full; retry in {retry_after:.3g} s")
+        super().__init__(f"the server's queue is full; retry in {rounded_seconds(retry_after)} s")
         self.retry_after = retry_after
 
 
@@ -29,7 +31,7 @@ class QuotaExceeded(Exception):
     def __init__(self, found: str, limit: str, quota: str, retry_after: float) -> None:
         super().__init__(
             f"this caller has {found}, and the server allows each caller {limit} (--caller-max-{quota}); "
-            f"retry in {retry_after:.3g} s"
+            f"retry in {rounded_seconds(retry_after)} s"
         )
         self.quota = quota
         self.retry_after = retry_after

@@ -4,6 +4,7 @@ from collections import Counter
 
 from poolservice.errors import InvalidRequest
 from poolservice_server.error_status import MessageTooLarge
+from poolservice_server.rounded_seconds import rounded_seconds
 from poolservice_server.stage_cost import Cost
 
 # Bytes of a response in addition to those of its results.
@@ -57,11 +58,12 @@ class RequestLimits:
             MessageTooLarge: its response would exceed the limit of a message.
             InvalidRequest: its work would exceed the limit of a request.
         """
-        if cost.response_bytes + _RESPONSE_OVERHEAD > self._max_message_bytes:
+        response_bytes = cost.response_bytes + _RESPONSE_OVERHEAD
+        if response_bytes > self._max_message_bytes:
             self._refusals["message_bytes"] += 1
             raise MessageTooLarge(
                 "the response to this request",
-                cost.response_bytes,
+                response_bytes,
                 self._max_message_bytes,
                 remedy="ask for less (a smaller output_size, a larger stride, fewer specs)",
             )
@@ -69,9 +71,9 @@ class RequestLimits:
         if seconds > self._max_request_seconds:
             self._refusals["request_seconds"] += 1
             raise InvalidRequest(
-                f"the request would take about {seconds:.3g} s of computing, more than the "
-                f"{self._max_request_seconds:g} s that this server allows for one request; a larger stride, a smaller "
-                "kernel_size or output_size, fewer specs or a smaller payload take less, or start the server with a "
-                "larger --max-request-seconds (POOLSERVICE_MAX_REQUEST_SECONDS)"
+                f"the request would take about {rounded_seconds(seconds)} s of computing, more than the "
+                f"{self._max_request_seconds:,.15g} s that this server allows for one request; a larger stride, a "
+                "smaller kernel_size or output_size, fewer specs or a smaller payload take less, or start the server "
+                "with a larger --max-request-seconds (POOLSERVICE_MAX_REQUEST_SECONDS)"
             )
         return seconds
