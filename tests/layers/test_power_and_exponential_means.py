@@ -351,6 +351,14 @@ def test_a_sample_has_the_bits_of_its_norm_whatever_its_batch() -> None:
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "power 0": (lambda: GeMPool2d(0.0), "p: must be from 0.05 to 1e+06; got 0"),
     "no power": (lambda: GeMPool2d(()), "p: must have at least one number; got none"),
+    "powers of words": (
+        lambda: GeMPool2d("x"),  # type: ignore[arg-type]
+        "p: must be a number, or a list or tuple of one number for each channel; got 'x'",
+    ),
+    "powers of groups of words": (
+        lambda: GGeMPool2d("x"),  # type: ignore[arg-type]
+        "p: must be a number, or a list or tuple of one number for each group of channels; got 'x'",
+    ),
     "one wrong power": (lambda: GGeMPool2d((2.0, -1.0)), "p: must be from 0.05 to 1e+06; got -1"),
     "a power below the least": (lambda: PowerAvgPool2d(0.04), "p: must be from 0.05 to 1e+06; got 0.04"),
     "a power above the largest": (lambda: PowerAvgPool2d(2e6), "p: must be from 0.05 to 1e+06; got 2e+06"),

@@ -168,9 +168,17 @@ class PoolSpec(Generic[R_co]):
         self._set_integer("seed", 0, MAX_SEED)
 
     def _set_real(
-        self, name: str, low: float = -math.inf, high: float = math.inf, *, per_channel: bool = False
+        self,
+        name: str,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        per_channel: bool = False,
+        owner: str = "channel",
     ) -> None:
         """Check that a parameter is a number from `low` to `high`, or with `per_channel` also a sequence of them.
+
+        `owner` says in errors what each number of a sequence is for.
 
         A spec with several numbers takes samples, because planes do not say which channel they are.
         """
@@ -178,7 +186,7 @@ class PoolSpec(Generic[R_co]):
         if per_channel and is_list(given):
             values = reals(name, given)
         else:
-            takes = "a number, or a list or tuple of one number for each channel" if per_channel else "a number"
+            takes = f"a number, or a list or tuple of one number for each {owner}" if per_channel else "a number"
             values = (real(name, given, takes=takes),)
         for index, value in enumerate(values):
             if not low <= value <= high:

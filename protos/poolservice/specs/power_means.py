@@ -125,7 +125,7 @@ class _GGeMPool(WindowOrPlaneSpec[Values]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set_real("p", _LEAST_POWER, _LARGEST_POWER, per_channel=True)
+        self._set_real("p", _LEAST_POWER, _LARGEST_POWER, per_channel=True, owner="group of channels")
         self._set_real("eps", 0.0, 1e30)
 
     def check_shape(self, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
