@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import pydoc
 import re
 
 import pytest
@@ -99,3 +100,9 @@ def test_a_docstring_names_a_source(layer: type[PoolSpec]) -> None:
     assert re.search(r", (19|20)\d\d\b|\b(torch|timm)\.|the publications above", source)
     if dataclasses.fields(layer):
         assert sentences_of(sections_of(layer)["Raises"]).startswith("InvalidRequest: a parameter is invalid")
+
+
+@each_layer
+def test_help_finds_the_classes_that_a_docstring_names(layer: type[PoolSpec]) -> None:
+    for name in re.findall(r"`([\w.]*Spec)`", docstring_of(layer)):
+        assert inspect.isclass(pydoc.locate(name)), name

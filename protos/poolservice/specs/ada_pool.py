@@ -20,8 +20,8 @@ class _EMPool(WindowOrPlaneSpec[Values]):
     are SoftPool's weights and values: the paper on AdaPool uses SoftPool under this name. If exponents are large, the
     largest one of the window is subtracted from them; the authors' code replaces what overflowed instead.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 
@@ -78,8 +78,8 @@ class _EDSCWPool(WindowOrPlaneSpec[Values]):
     authors' code, the coefficient has no sign. It is 0 if x and a are 0, where the authors' code divides by 0 and
     returns 0; this changes no result, because the result is 0 if a is.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 
@@ -133,8 +133,8 @@ class _AdaPool(WindowOrPlaneSpec[Values]):
     out(i) = beta * edscw(i) + (1 - beta) * em(i), where edscw and em are the results of EDSCWPool and EMPool. The
     authors train a beta for each output position: `beta_map`.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 

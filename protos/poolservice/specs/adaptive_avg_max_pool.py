@@ -11,7 +11,7 @@ from poolservice.specs.result_types import Values
 class _AdaptiveAvgMaxPool(AdaptiveSpec[Values]):
     """Mean of the maximum and the mean of each of output_size windows that tile the input, as in timm.
 
-    out(i) = (AdaptiveAvgPool(x)(i) + AdaptiveMaxPool(x)(i)) / 2; see `AdaptiveSpec` for the windows.
+    out(i) = (AdaptiveAvgPool(x)(i) + AdaptiveMaxPool(x)(i)) / 2; see `poolservice.specs.AdaptiveSpec` for the windows.
 
     Shape: (C, *) or (N, C, *) to (..., *output_size).
 
@@ -57,8 +57,8 @@ class AdaptiveAvgMaxPool3d(_AdaptiveAvgMaxPool):
 class _AdaptiveCatAvgMaxPool(SampleSpec[Values]):
     """Means of output_size windows that tile the input, and then their maxima, as twice as many channels, as in timm.
 
-    out(c) = AdaptiveAvgPool(x)(c) and out(C + c) = AdaptiveMaxPool(x)(c) for each channel c; see `AdaptiveSpec` for the
-    windows.
+    out(c) = AdaptiveAvgPool(x)(c) and out(C + c) = AdaptiveMaxPool(x)(c) for each channel c; see
+    `poolservice.specs.AdaptiveSpec` for the windows.
 
     Shape: (C, *) or (N, C, *) to (2 C, *output_size) or (N, 2 C, *output_size).
 

@@ -16,7 +16,7 @@ class _AdaptiveAvgPool(AdaptiveSpec[Values]):
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """Mean of each of output_size windows that tile the input, as torch.nn.AdaptiveAvgPool1d.
 
-    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
+    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `poolservice.specs.AdaptiveSpec`.
 
     Shape: (C, L) or (N, C, L) to (..., output_size).
 
@@ -44,7 +44,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """Mean of each of output_size windows that tile the input, as torch.nn.AdaptiveAvgPool2d.
 
-    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
+    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `poolservice.specs.AdaptiveSpec`.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., *output_size).
 
@@ -72,7 +72,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """Mean of each of output_size windows that tile the input, as torch.nn.AdaptiveAvgPool3d.
 
-    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
+    out(i) = mean of x over W(i), where W(i) is the window at output position i; see `poolservice.specs.AdaptiveSpec`.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., *output_size).
 

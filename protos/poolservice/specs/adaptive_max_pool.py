@@ -22,7 +22,7 @@ class _AdaptiveMaxPool(AdaptiveSpec[R_co]):
 class AdaptiveMaxPool1d(_AdaptiveMaxPool[R_co]):
     """Maximum of each of output_size windows that tile the input, as torch.nn.AdaptiveMaxPool1d.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
+    out(i) = max of x over W(i), where W(i) is the window at output position i; see `poolservice.specs.AdaptiveSpec`.
 
     Shape: (C, L) or (N, C, L) to (..., output_size).
 
@@ -67,7 +67,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool[R_co]):
 class AdaptiveMaxPool2d(_AdaptiveMaxPool[R_co]):
     """Maximum of each of output_size windows that tile the input, as torch.nn.AdaptiveMaxPool2d.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
+    out(i) = max of x over W(i), where W(i) is the window at output position i; see `poolservice.specs.AdaptiveSpec`.
 
     Shape: (C, H, W) or (N, C, H, W) to (..., *output_size).
 
@@ -112,7 +112,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool[R_co]):
 class AdaptiveMaxPool3d(_AdaptiveMaxPool[R_co]):
     """Maximum of each of output_size windows that tile the input, as torch.nn.AdaptiveMaxPool3d.
 
-    out(i) = max of x over W(i), where W(i) is the window at output position i; see `AdaptiveSpec`.
+    out(i) = max of x over W(i), where W(i) is the window at output position i; see `poolservice.specs.AdaptiveSpec`.
 
     Shape: (C, D, H, W) or (N, C, D, H, W) to (..., *output_size).
 

@@ -17,8 +17,8 @@ class _AlphaSoftmaxPool(WindowOrPlaneSpec[Values]):
     position i. alpha = 0 gives the mean, 1 gives SoftPool; a large alpha approaches the maximum, a large negative one
     the minimum.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
     Floating-point input keeps its dtype; integer input gives float32.

@@ -43,7 +43,7 @@ class AvgPool1d(_AvgPool):
 
     out(i) = sum of x over W(i) / n, where W(i) is the window at output position i and n is its number of elements.
 
-    Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+    Shape: (C, L) or (N, C, L) to (..., L_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
@@ -77,7 +77,7 @@ class AvgPool2d(_DivisorAvgPool):
 
     out(i) = sum of x over W(i) / n, where W(i) is the window at output position i and n is its number of elements.
 
-    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
@@ -112,7 +112,8 @@ class AvgPool3d(_DivisorAvgPool):
 
     out(i) = sum of x over W(i) / n, where W(i) is the window at output position i and n is its number of elements.
 
-    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `poolservice.specs.WindowSpec` for the
+    output size.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.

@@ -18,7 +18,7 @@ class _GatedMaxAvgPool(WindowSpec[Values]):
     W(i)), where W(i) is the window at output position i. As in `MixedPool2d`, the mean includes the padded zeros and
     the maximum does not.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. A gate is as precise as its sum: if large terms of it cancel, the rounding errors of about 1e-7

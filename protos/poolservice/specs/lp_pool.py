@@ -45,7 +45,7 @@ class LPPool1d(_LPPool):
     LpPool, or for p = inf the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is
     its mean times the window size.
 
-    Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+    Shape: (C, L) or (N, C, L) to (..., L_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: sums of the powers beyond the range of the dtype that they are computed in, float64 for float64 and else
     float32, become infinite; with `absolute`, only norms beyond it do. Floating-point input keeps its dtype; integer
@@ -86,7 +86,7 @@ class LPPool2d(_LPPool):
     LpPool, or for p = inf the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is
     its mean times the window size.
 
-    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: sums of the powers beyond the range of the dtype that they are computed in, float64 for float64 and else
     float32, become infinite; with `absolute`, only norms beyond it do. Floating-point input keeps its dtype; integer
@@ -127,7 +127,8 @@ class LPPool3d(_LPPool):
     LpPool, or for p = inf the maximum of |x|. A partly filled last window has the norm of its values; torch's sum is
     its mean times the window size.
 
-    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `poolservice.specs.WindowSpec` for the
+    output size.
 
     Range: sums of the powers beyond the range of the dtype that they are computed in, float64 for float64 and else
     float32, become infinite; with `absolute`, only norms beyond it do. Floating-point input keeps its dtype; integer

@@ -18,8 +18,8 @@ class _LSEPool(WindowOrPlaneSpec[Values]):
     out(i) = log(mean of exp(r * x) over W(i)) / r, where W(i) is the window at output position i. A small r approaches
     the mean, a large r the maximum. LSE-LBA (Yao et al., 2018) is this operator with r = r0 + exp(beta).
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
     Floating-point input keeps its dtype; integer input gives float32.
@@ -83,8 +83,8 @@ class _LsePlus(WindowOrPlaneSpec[Values]):
     maximum. This is the layer of that name in timm; there, the window is always the whole plane. It has the values of
     LSEPool, whose formula without m overflows if it is computed as it is written, and another default of r.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
     Floating-point input keeps its dtype; integer input gives float32.

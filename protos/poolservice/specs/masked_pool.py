@@ -64,8 +64,8 @@ class _MaskedAvgPool(MaskedSpec):
     mask. A window without a weight above 0 gives 0. The weights are divided by the largest of them first, so that their
     scale does not matter.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
@@ -127,8 +127,8 @@ class _MaskedMaxPool(MaskedSpec):
     out(i) = max of x over those positions of W(i) where w > 0, where W(i) is the window at output position i and w is
     the mask. A window without any gives 0.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: each value of the result is a value of the input, or 0. The result has the input's dtype.
 
@@ -191,8 +191,8 @@ class _MaskedGeMPool(MaskedSpec):
     position i and w is the mask. The values are divided by the largest of the window before the power. A window without
     a weight above 0 gives 0. The weights are divided by the largest of them first, so that their scale does not matter.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 

@@ -30,7 +30,7 @@ class MaxPool1d(_MaxPool[R_co]):
 
     out(i) = max of x over W(i), where W(i) is the window at output position i.
 
-    Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+    Shape: (C, L) or (N, C, L) to (..., L_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
@@ -99,7 +99,7 @@ class MaxPool2d(_MaxPool[R_co]):
 
     out(i) = max of x over W(i), where W(i) is the window at output position i.
 
-    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
@@ -168,7 +168,8 @@ class MaxPool3d(_MaxPool[R_co]):
 
     out(i) = max of x over W(i), where W(i) is the window at output position i.
 
-    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `poolservice.specs.WindowSpec` for the
+    output size.
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 

@@ -31,7 +31,7 @@ class MinPool1d(_MinPool[R_co]):
     out(i) = min of x over W(i) = -MaxPool1d(-x)(i), where W(i) is the window at output position i. torch has no such
     layer.
 
-    Shape: (C, L) or (N, C, L) to (..., L_out); see `WindowSpec` for the output size.
+    Shape: (C, L) or (N, C, L) to (..., L_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
@@ -101,7 +101,7 @@ class MinPool2d(_MinPool[R_co]):
     out(i) = min of x over W(i) = -MaxPool2d(-x)(i), where W(i) is the window at output position i. torch has no such
     layer.
 
-    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, H, W) or (N, C, H, W) to (..., H_out, W_out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 
@@ -171,7 +171,8 @@ class MinPool3d(_MinPool[R_co]):
     out(i) = min of x over W(i) = -MaxPool3d(-x)(i), where W(i) is the window at output position i. torch has no such
     layer.
 
-    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `WindowSpec` for the output size.
+    Shape: (C, D, H, W) or (N, C, D, H, W) to (..., D_out, H_out, W_out); see `poolservice.specs.WindowSpec` for the
+    output size.
 
     Range: each value of the result is a value of the input. The result has the input's dtype.
 

@@ -17,7 +17,7 @@ class _MixedPool(WindowSpec[Values]):
 
     out(i) = alpha * MaxPool(x)(i) + (1 - alpha) * AvgPool(x)(i).
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.

@@ -20,8 +20,8 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
     normalized; the authors train weights that are not negative and of sum 1. A weight of 0 leaves its value out, even
     if it is infinite.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Rounding errors are relative to the largest term, because terms of both signs may cancel.

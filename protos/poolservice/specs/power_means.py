@@ -20,8 +20,8 @@ class _GeMPool(WindowOrPlaneSpec[Values]):
     out(i) = (mean of max(x, eps)^p over W(i))^(1/p), where W(i) is the window at output position i. p = 1 gives the
     mean; a large p approaches the maximum.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
     integer input gives float32.
@@ -88,8 +88,8 @@ class _GGeMPool(WindowOrPlaneSpec[Values]):
     of the channel's group. The channels form as many groups as `p` has numbers: the first group has the first channels,
     and all groups have the same number of them.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1. C is a multiple of the number of groups.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1. C is a multiple of the number of groups.
 
     Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
     integer input gives float32.
@@ -164,8 +164,8 @@ class _PowerAvgPool(WindowOrPlaneSpec[Values]):
     out(i) = (mean of |x|^p over W(i))^(1/p), where W(i) is the window at output position i: the norm of the window,
     divided by n^(1/p) for n values. p = 1 gives the mean of the magnitudes, p = 2 the root mean square.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
     integer input gives float32.

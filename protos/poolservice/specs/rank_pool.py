@@ -18,8 +18,8 @@ class _MedianPool(WindowOrPlaneSpec[Values]):
     out(i) = the value of rank floor((n + 1) / 2), counted from the smallest, of the n values of W(i), where W(i) is the
     window at output position i.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: each value of the result is a value of the input. The result has the input's dtype. 0.0 equals -0.0, and a
     zero may have either sign.
@@ -75,8 +75,8 @@ class _RankPool(WindowOrPlaneSpec[Values]):
     out(i) = the `rank`-th smallest value of W(i), or with `largest` the `rank`-th largest, where W(i) is the window at
     output position i.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: each value of the result is a value of the input. The result has the input's dtype. 0.0 equals -0.0, and a
     zero may have either sign.

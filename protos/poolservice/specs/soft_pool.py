@@ -14,8 +14,8 @@ class _SoftPool(WindowOrPlaneSpec[Values]):
 
     out(i) = sum of x * exp(x) over W(i) / sum of exp(x) over W(i), where W(i) is the window at output position i.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Where exponents are large, the largest one of the window is subtracted from them.
     Floating-point input keeps its dtype; integer input gives float32.

@@ -21,8 +21,8 @@ class _StochasticPool(WindowOrPlaneSpec[Values]):
     The paper pools the output of a ReLU, so negative values count as 0. A window without a positive value gives 0. The
     values are divided by the largest one first.
 
-    Shape: (C, *) or (N, C, *) to (..., *out); see `WindowSpec` for the output size. Without a `kernel_size`, each
-    dimension of *out is 1.
+    Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
+    `kernel_size`, each dimension of *out is 1.
 
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 

@@ -92,8 +92,8 @@ class WindowSpec(PoolSpec[R_co]):
 class WindowOrPlaneSpec(WindowSpec[R_co]):
     """A spec whose window slides over the input, or without a `kernel_size` covers each plane.
 
-    See `WindowSpec` for the windows. Without a `kernel_size`, each spatial dimension of the result is 1, and `stride`,
-    `padding` and `ceil_mode` must be left out.
+    See `poolservice.specs.WindowSpec` for the windows. Without a `kernel_size`, each spatial dimension of the result is
+    1, and `stride`, `padding` and `ceil_mode` must be left out.
     """
 
     padding: Size
