@@ -56,6 +56,7 @@ CLASSIC: list[tuple[PoolSpec, tuple[int, ...]]] = [
     (LPPool2d(2, 9, 2), (2, 30, 31)),
     (LPPool2d(3, 2), (2, 8, 9)),
     (LPPool2d(1, 2), (2, 8, 9)),
+    (LPPool2d(0.5, 2), (2, 8, 9)),
     (LPPool2d(3, 2, absolute=True), (2, 8, 9)),
     (LPPool2d(float("inf"), 2, absolute=True), (2, 8, 9)),
     (LPPool3d(2, 2), (2, 4, 5, 6)),

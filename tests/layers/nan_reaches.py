@@ -17,9 +17,9 @@ LARGE = 1e15
 
 
 def base_of(spec: PoolSpec, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-    """Return two samples. CroW is defined for values of 0 or more."""
+    """Return two samples. CroW and a sum of square roots are defined for values of 0 or more."""
     samples = values_of((2, *shape), dtype)
-    return np.abs(samples) if spec.operator == "crow" else samples
+    return np.abs(samples) if spec.operator == "crow" or getattr(spec, "norm_type", None) == 0.5 else samples
 
 
 def with_value(samples: Array, position: Position, value: float) -> Array:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from tests.layers.classic_examples import ALL, layer_of
-from tests.layers.infinity_checks import INFINITIES, LARGEST, OTHERS, ROUNDINGS, the_same
+from tests.layers.infinity_checks import INFINITIES, LARGEST, OF_NAN, OTHERS, ROUNDINGS, the_same
 from tests.layers.nan_reaches import REACHES, Array, Position, base_of, bits, position_of, with_value
 from tests.layers.test_docstrings import sections_of, sentences_of
 from tests.layers.test_every_layer import pooled, values_of
 
-from poolservice.specs import LAYERS, PoolSpec
+from poolservice.specs import LAYERS, LPPool1d, LPPool2d, LPPool3d, PoolSpec
 from poolservice_server.operator_shapes import output_shape
 from poolservice_server.pool_stage import PoolStage
 from poolservice_server.pooling import run_on_tensors
@@ -156,6 +156,54 @@ def test_infinities_of_both_signs_give_nan(spec: PoolSpec, shape: tuple[int, ...
             both = reach & reach_of(spec, samples, tuple(second))
             got = pooled(spec, with_value(infinite, tuple(second), -np.inf))
             np.testing.assert_array_equal(np.isnan(got[0]), both)
+
+
+def infinite_parts(shape: tuple[int, ...]) -> list[tuple[Array, Array]]:
+    """Return pairs of masks of a sample: two neighbours, and both sides of a cut, along each spatial dimension."""
+    places = np.indices(shape)
+    center = [place == size // 2 for place, size in zip(places[1:], shape[1:], strict=True)]
+    pairs = []
+    for axis, size in enumerate(shape[1:]):
+        line = np.logical_and.reduce([np.ones(shape, bool), *center[:axis], *center[axis + 1 :]])
+        place = places[axis + 1]
+        # One of two cuts lies within a window, even if windows of two values do not overlap.
+        for cut in (size // 2, size // 2 + 1):
+            pairs += [(line & (place == cut - 1), line & (place == cut)), (place < cut, place >= cut)]
+    return pairs
+
+
+def nans_of_both_signs(spec: PoolSpec, shape: tuple[int, ...]) -> bool:
+    """Return True if infinities of both signs give NaN where those of one sign do not.
+
+    Checks that such a result has opposite infinities with the positive and with the negative infinities alone, and that
+    no other result has.
+    """
+    samples = base_of(spec, shape)
+    found_any = False
+    for first, second in infinite_parts(shape):
+        alone, other, both = samples.copy(), samples.copy(), samples.copy()
+        alone[0][first] = both[0][first] = np.inf
+        other[0][second] = both[0][second] = -np.inf
+        positive, negative, got = (pooled(spec, changed)[0] for changed in (alone, other, both))
+        nans = np.isnan(got) & ~np.isnan(positive) & ~np.isnan(negative)
+        opposite = np.isinf(positive) & (negative == -positive)
+        if isinstance(spec, LPPool1d | LPPool2d | LPPool3d) and spec.norm_type % 2 == 1 and not spec.absolute:
+            # The root of an odd power loses the sign.
+            opposite = np.isinf(positive) & np.isinf(negative)
+        np.testing.assert_array_equal(nans, opposite)
+        found_any |= bool(nans.any())
+    return found_any
+
+
+CLEAR = [example for example in OTHER_EXAMPLES if found(INFINITIES, layer_of(example[0]))[0] not in OF_NAN]
+
+
+@pytest.mark.parametrize("operator", sorted({spec.operator for spec, _ in CLEAR}))
+def test_infinities_of_both_signs_give_nan_where_the_docstring_says_so(operator: str) -> None:
+    # The examples of one operator differ in parameters and dimensions, and not each of them can show the NaN.
+    examples = [(spec, shape) for spec, shape in CLEAR if spec.operator == operator]
+    give_nan = [nans_of_both_signs(spec, shape) for spec, shape in examples]
+    assert {"of both signs" in documentation_of(layer_of(spec)) for spec, _ in examples} == {any(give_nan)}
 
 
 @each_of(SEQUENCES)

@@ -66,7 +66,7 @@ class _AdaptiveCatAvgMaxPool(SampleSpec[Values]):
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, unless the maximum leaves it
-    out.
+    out. Infinities of both signs give NaN as a mean.
 
     Args:
         output_size: output size in elements, 1 or more: one int for all spatial dimensions, or one per dimension. None

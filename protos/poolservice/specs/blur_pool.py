@@ -118,7 +118,7 @@ class _MaxBlurPool(_FilterSpec):
     Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN where the filter reaches a window that holds it. An infinity gives the same infinity, unless
-    the maximum leaves it out.
+    the maximum leaves it out, and infinite maxima of both signs give NaN.
 
     Args:
         kernel_size: size of the filter in elements, 1 to 7: one int for all spatial dimensions, or one per dimension.

@@ -52,7 +52,8 @@ class LPPool1d(_LPPool):
     input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. For a positive p, an infinity gives inf, or for p = 1 without
-    `absolute` itself. With `absolute`, either can change the rounding of the sample's other results.
+    `absolute` itself. Without `absolute`, -inf gives NaN for p = 0.5, and infinities of both signs for an odd p. With
+    `absolute`, either can change the rounding of the sample's other results.
 
     Args:
         norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at
@@ -93,7 +94,8 @@ class LPPool2d(_LPPool):
     input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. For a positive p, an infinity gives inf, or for p = 1 without
-    `absolute` itself. With `absolute`, either can change the rounding of the sample's other results.
+    `absolute` itself. Without `absolute`, -inf gives NaN for p = 0.5, and infinities of both signs for an odd p. With
+    `absolute`, either can change the rounding of the sample's other results.
 
     Args:
         norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at
@@ -135,7 +137,8 @@ class LPPool3d(_LPPool):
     input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. For a positive p, an infinity gives inf, or for p = 1 without
-    `absolute` itself. With `absolute`, either can change the rounding of the sample's other results.
+    `absolute` itself. Without `absolute`, -inf gives NaN for p = 0.5, and infinities of both signs for an odd p. With
+    `absolute`, either can change the rounding of the sample's other results.
 
     Args:
         norm_type: the power p, finite and other than 0, or inf with `absolute`. p = 1 gives the sum; for the limit at

@@ -23,7 +23,8 @@ class _TopKAvgPool(WindowOrPlaneSpec[Values]):
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. An infinity among the values that count gives the same infinity.
+    NaN: a NaN gives NaN in the windows that hold it. An infinity among the values that count gives the same infinity,
+    and infinities of both signs among them give NaN.
 
     Args:
         k: the number of values, from 1 to the number of values of a window. In a partly filled window with fewer
@@ -104,7 +105,8 @@ class _TrimmedMeanPool(WindowOrPlaneSpec[Values]):
     Range: a sum beyond the range of the dtype that it is computed in, float64 for float64 and else float32, becomes
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. An infinity among the values that count gives the same infinity.
+    NaN: a NaN gives NaN in the windows that hold it. An infinity among the values that count gives the same infinity,
+    and infinities of both signs among them give NaN.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

@@ -23,7 +23,7 @@ class _MixedPool(WindowSpec[Values]):
     infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. An infinity gives the same infinity, or NaN where the formula
-    multiplies it by 0.
+    multiplies it by 0. Infinities of both signs give NaN.
 
     Args:
         kernel_size: window size in elements, at least 1: one int for all spatial dimensions, or one per dimension.

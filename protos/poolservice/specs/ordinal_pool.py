@@ -27,7 +27,8 @@ class _OrdinalPool(WindowOrPlaneSpec[Values]):
     infinite or NaN. Rounding errors are relative to the largest term, because terms of both signs may cancel.
     Floating-point input keeps its dtype; integer input gives float32.
 
-    NaN: a NaN gives NaN in the windows that hold it. An infinity gives an infinity, unless its weight is 0.
+    NaN: a NaN gives NaN in the windows that hold it. An infinity gives an infinity, unless its weight is 0, and
+    infinite terms of both signs give NaN.
 
     Args:
         weights: floats of shape (K,), or (C, K) with weights of their own for each channel; K is the number of values

@@ -23,6 +23,7 @@ class _PoolFormerPool(WindowSpec[Values]):
     largest values of the plane, not to the result. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. An infinity gives the same infinity, and NaN at its own position.
+    Infinities of both signs give NaN.
 
     Args:
         kernel_size: window size in elements, odd: one int for all spatial dimensions, or one per dimension. Default: 3.

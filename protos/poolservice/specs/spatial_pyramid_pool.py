@@ -24,7 +24,7 @@ class _SpatialPyramidPool(SampleSpec[Values]):
     becomes infinite or NaN. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the tiles that hold it. An infinity gives the same infinity, unless the maximum leaves it
-    out.
+    out. With "avg", infinities of both signs give NaN.
 
     Args:
         levels: the number of tiles along each dimension, each 1 to 64, at most 16 levels. Default: (1, 2, 4).
