@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from tests.layers.classic_examples import ALL, layer_of
 from tests.layers.infinity_checks import LARGEST
 from tests.layers.test_docstrings import sections_of, sentences_of
@@ -12,6 +13,11 @@ from tests.layers.test_not_a_number import each_of
 from poolservice.specs import PoolSpec
 
 NOTHING_OVERFLOWS = "nothing overflows"
+#: How the sentence goes on where it holds up to the largest number of each dtype.
+ALWAYS = f"{NOTHING_OVERFLOWS}. "
+#: How it goes on where rounding can take the very largest numbers to infinity.
+UP_TO = " up to magnitudes of 3.4e38, or for float64 of 1.79e308. Between there and the largest number, rounding may "
+LIMITS = {"float16": np.finfo(np.float16).max, "float32": np.float32(3.4e38), "float64": 1.79e308}
 VALUES_OF_THE_INPUT = "each value of the result is a value of the input"
 #: How large values may be where their sums, or the sums of their powers, must be in the range of float32.
 SUMS = 1e33
@@ -26,7 +32,7 @@ def range_of(spec: PoolSpec) -> str:
 
 def extremes_of(shape: tuple[int, ...], largest: Any = LARGEST) -> dict[str, Any]:
     """Return samples of the largest values: all of one sign, of both signs, one among small ones, and very small."""
-    values = values_of((1, *shape))
+    values = values_of((1, *shape), np.asarray(largest).dtype)
     one = values.copy()
     one.reshape(-1)[values.size // 2] = largest
     return {
@@ -34,7 +40,7 @@ def extremes_of(shape: tuple[int, ...], largest: Any = LARGEST) -> dict[str, Any
         "negative": np.full_like(values, -largest),
         "both": np.copysign(largest, values),
         "one": one,
-        "small": np.float32(1e-42) * values,
+        "small": values * np.finfo(values.dtype).tiny / 1000,
     }
 
 
@@ -43,8 +49,12 @@ def specs_with(sentence: str) -> list[tuple[PoolSpec, tuple[int, ...]]]:
 
 
 @each_of(specs_with(NOTHING_OVERFLOWS))
-def test_nothing_overflows_where_the_docstring_says_so(spec: PoolSpec, shape: tuple[int, ...]) -> None:
-    for name, samples in extremes_of(shape).items():
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_nothing_overflows_where_the_docstring_says_so(spec: PoolSpec, shape: tuple[int, ...], dtype: Any) -> None:
+    always = range_of(spec).startswith(ALWAYS)
+    assert always != (UP_TO in range_of(spec))
+    largest = np.finfo(dtype).max if always else LIMITS[np.dtype(dtype).name]
+    for name, samples in extremes_of(shape, dtype(largest)).items():
         assert np.isfinite(pooled(spec, samples)).all(), name
 
 

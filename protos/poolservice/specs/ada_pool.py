@@ -81,7 +81,8 @@ class _EDSCWPool(WindowOrPlaneSpec[Values]):
     Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
     `kernel_size`, each dimension of *out is 1.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows up to magnitudes of 3.4e38, or for float64 of 1.79e308. Between there and the largest
+    number, rounding may give inf. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. So does an infinity.
 
@@ -136,7 +137,8 @@ class _AdaPool(WindowOrPlaneSpec[Values]):
     Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
     `kernel_size`, each dimension of *out is 1.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows up to magnitudes of 3.4e38, or for float64 of 1.79e308. Between there and the largest
+    number, rounding may give inf. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. So does an infinity. Either can change the rounding of the
     sample's other results.

@@ -23,8 +23,9 @@ class _GeMPool(WindowOrPlaneSpec[Values]):
     Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
     `kernel_size`, each dimension of *out is 1.
 
-    Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
-    integer input gives float32.
+    Range: nothing overflows or is lost to underflow, whatever p, up to magnitudes of 3.4e38, or for float64 of
+    1.79e308. Between there and the largest number, rounding may give inf. Floating-point input keeps its dtype; integer
+    input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts like any other low value. Either
     can change the rounding of the sample's other results.
@@ -91,8 +92,9 @@ class _GGeMPool(WindowOrPlaneSpec[Values]):
     Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
     `kernel_size`, each dimension of *out is 1. C is a multiple of the number of groups.
 
-    Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
-    integer input gives float32.
+    Range: nothing overflows or is lost to underflow, whatever p, up to magnitudes of 3.4e38, or for float64 of
+    1.79e308. Between there and the largest number, rounding may give inf. Floating-point input keeps its dtype; integer
+    input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. inf gives inf, and -inf counts like any other low value. Either
     can change the rounding of the sample's other results.
@@ -167,8 +169,9 @@ class _PowerAvgPool(WindowOrPlaneSpec[Values]):
     Shape: (C, *) or (N, C, *) to (..., *out); see `poolservice.specs.WindowSpec` for the output size. Without a
     `kernel_size`, each dimension of *out is 1.
 
-    Range: nothing overflows or is lost to underflow, whatever p and the values. Floating-point input keeps its dtype;
-    integer input gives float32.
+    Range: nothing overflows or is lost to underflow, whatever p, up to magnitudes of 3.4e38, or for float64 of
+    1.79e308. Between there and the largest number, rounding may give inf. Floating-point input keeps its dtype; integer
+    input gives float32.
 
     NaN: a NaN gives NaN in the windows that hold it. An infinity of either sign gives inf. Either can change the
     rounding of the sample's other results.

@@ -102,7 +102,8 @@ class _RoIAlign(_Boxes):
 
     Shape: (C, H, W) to (K, C, *output_size), or (N, C, H, W) to (N, K, C, *output_size), for K boxes.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows up to magnitudes of 3.4e38, or for float64 of 1.79e308. Between there and the largest
+    number, rounding may give inf. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN where it has a weight. An infinity gives the same infinity, and infinities of both signs give
     NaN.
@@ -192,7 +193,8 @@ class _PSRoIAlign(_BoxesOfChannels):
     Shape: (C, H, W) to (K, C / bins, *output_size), or (N, C, H, W) to (N, K, C / bins, *output_size), for K boxes,
     where bins is the product of `output_size`.
 
-    Range: nothing overflows. Floating-point input keeps its dtype; integer input gives float32.
+    Range: nothing overflows up to magnitudes of 3.4e38, or for float64 of 1.79e308. Between there and the largest
+    number, rounding may give inf. Floating-point input keeps its dtype; integer input gives float32.
 
     NaN: a NaN gives NaN where it has a weight. An infinity gives the same infinity, and infinities of both signs give
     NaN.
