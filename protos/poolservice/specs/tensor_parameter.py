@@ -13,6 +13,8 @@ from poolservice.specs.validation import shown
 #: The limit of a tensor that is a parameter, in bytes.
 MAX_PARAMETER_BYTES = 8 * 2**20
 
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
 # What arrays hold that are no parameters, by numpy's letter for the kind.
 _REFUSED_KINDS: Mapping[str, str] = MappingProxyType(
     {"U": "strings", "S": "bytes", "O": "other Python objects", "c": "complex numbers"}
@@ -80,7 +82,7 @@ class TensorParameter:
             allowed = " or ".join(map(str, sorted(possible)))
             raise InvalidRequest(f"must have {allowed} dimensions, {shapes}; got shape {array.shape}", field=name)
         if is_float:
-            _check_range(name, array, float(np.finfo(np.float32 if kind == "float" else array.dtype).max))
+            _check_range(name, array, of_float32=kind == "float")
         has_rows = dims_of_sample is not None and array.ndim > dims_of_sample
         if has_rows and not array.size:
             raise InvalidRequest(f"must have values for each sample; got shape {array.shape}", field=name)
@@ -134,13 +136,17 @@ def _restored(array: "np.ndarray[Any, Any]", has_rows: bool) -> TensorParameter:
     return TensorParameter(array, has_rows=has_rows)
 
 
-def _check_range(name: str, array: "np.ndarray[Any, Any]", limit: float) -> None:
-    """Check that no number of a floating-point array is NaN, infinite, or of a larger magnitude than the limit."""
-    within = np.abs(array) <= limit
+def _check_range(name: str, array: "np.ndarray[Any, Any]", *, of_float32: bool) -> None:
+    """Check that no number of a floating-point array is NaN or infinite, or beyond the range of float32."""
+    within = np.isfinite(array)
+    if of_float32 and array.dtype == np.float64:
+        within &= np.abs(array) <= _LARGEST_FLOAT32
     if not within.all():
         place = [int(index) for index in np.unravel_index(int(np.argmin(within)), array.shape)]
         number = float(array[tuple(place)])
-        allowed = f"be from -{limit:.4g} to {limit:.4g}, the range of float32" if np.isfinite(number) else "be finite"
+        allowed = "be finite"
+        if np.isfinite(number):
+            allowed = f"be from -{_LARGEST_FLOAT32:.4g} to {_LARGEST_FLOAT32:.4g}, the range of float32"
         raise InvalidRequest(f"must {allowed}; it has {number} at {place}", field=name)
 
 
