@@ -230,7 +230,7 @@ image-client: engine ## build the container image of the poolservice command; fl
 	@$(call IMAGE_SBOM,$(CLIENT_IMAGE),sbom-image-client)
 .PHONY: image-client
 
-# Apart from .venv, because podman-compose has a licence that the audit of .venv does not allow.
+# Apart from .venv, because the audit of .venv refuses the licence of podman-compose.
 COMPOSE_VENV := .venv-compose
 
 image-test: $(VENV)/installed image image-client ## build both images, run the compose file's services, call them, upgrade them under load

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tests.layers.nan_reaches import Array, bits
 
-#: The largest magnitude that tests use. It leaves room for rounding below the largest float32.
+#: The largest magnitude that tests use. It is so far below the largest float32 that rounding does not reach infinity.
 LARGEST = np.float32(3e38)
 
 

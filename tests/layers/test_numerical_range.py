@@ -77,6 +77,6 @@ def test_only_sums_overflow(spec: Any, shape: tuple[int, ...]) -> None:
         got = pooled(spec, np.abs(samples) if spec.operator in OF_POSITIVE_VALUES else samples)
         assert np.isfinite(got).all(), name
     if spec.operator not in POWERS:
-        # float64 has room for the sums of the largest float32.
+        # float64 holds the sums of the largest float32.
         for name, samples in extremes_of(shape).items():
             assert np.isfinite(pooled(spec, samples.astype(np.float64))).all(), name

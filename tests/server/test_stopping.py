@@ -95,6 +95,7 @@ def test_signals_that_arrive_while_the_process_ends_do_not_change_its_exit_statu
     server = start_server(*flags)
     while server.process.poll() is None:
         server.process.send_signal(signal.SIGTERM)
+        # Without a pause, the process would only handle signals, and could not end.
         time.sleep(0.001)
     assert server.process.returncode == 0
 

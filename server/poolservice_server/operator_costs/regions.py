@@ -8,10 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from poolservice_server.kernel_thresholds import TILE_MAX_ADDED
 from poolservice_server.operator_costs.cost import Cost, Sample
 
 # A call into torch.
 _CALL = 12_000.0
+# The mean of a long tile of all channels.
+_LONG_TILE = 4_000.0
 
 
 def per_sample(fixed: float, steps: float, floats: float = 0.0) -> Cost:
@@ -92,4 +95,6 @@ def _tiles(channels: int, spatial: Sequence[int], grid: Sequence[int]) -> float:
     if set(grid) == {1}:
         return 0.2 * channels * math.prod(spatial)
     visits = math.prod(size + count for size, count in zip(spatial, grid, strict=True))
-    return channels * (0.8 * visits + 5 * math.prod(grid))
+    # Means of long tiles are computed one by one.
+    calls = sum(count for size, count in zip(spatial, grid, strict=True) if size > TILE_MAX_ADDED * count)
+    return channels * (0.8 * visits + 5 * math.prod(grid)) + _LONG_TILE * calls

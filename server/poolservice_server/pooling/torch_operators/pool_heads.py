@@ -167,15 +167,15 @@ def salad(weights: Weights, parameters: Any, samples: torch.Tensor) -> torch.Ten
     Source:
         Izquierdo and Civera, "Optimal Transport Aggregation for Visual Place Recognition", 2024.
     """
-    positions = samples.flatten(2)
-    token = positions[:, :, 0] if parameters.token == "first" else positions.mean(2)  # noqa: S105 - a token of a vision transformer, no secret
-    if parameters.token == "first":  # noqa: S105 - a token of a vision transformer, no secret
+    positions, kind = samples.flatten(2), parameters.token
+    token = positions[:, :, 0] if kind == "first" else positions.mean(2)
+    if kind == "first":
         positions = positions[:, :, 1:]
     features = _pointwise(_pointwise(positions, weights, "cluster_features.0").relu_(), weights, "cluster_features.3")
     scores = _pointwise(_pointwise(positions, weights, "score.0").relu_(), weights, "score.3")
     transported = _transport(scores, weights["dust_bin"], parameters.iterations)
     parts = [F.normalize(features @ transported.mT, dim=1).flatten(1)]
-    if parameters.token != "none":  # noqa: S105 - a token of a vision transformer, no secret
+    if kind != "none":
         hidden = F.linear(token, weights["token_features.0.weight"], weights["token_features.0.bias"]).relu_()
         described = F.linear(hidden, weights["token_features.2.weight"], weights["token_features.2.bias"])
         parts.insert(0, F.normalize(described, dim=1))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import torch
@@ -85,14 +84,19 @@ def tile_means(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
 
 
 def _means_of_large_tiles(values: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
-    """Return the means of tiles one by one: torch's mean adds pairwise, and its error grows slowly with the size."""
-    spatial = values.shape[-len(sizes) :]
-    means = []
-    for tile in product(*map(range, sizes)):
-        bounds = zip(tile, sizes, spatial, strict=True)
-        place: Any = (..., *(slice(i * size // tiles, -(-(i + 1) * size // tiles)) for i, tiles, size in bounds))
-        means.append(values[place].flatten(-len(sizes)).mean(-1))
-    return torch.stack(means, -1).view(*values.shape[: -len(sizes)], *sizes)
+    """Return the means of tiles, the last dimension first, so that torch's kernel adds few values in one sum."""
+    dims = len(sizes)
+    for dimension, tiles in reversed(list(enumerate(sizes))):
+        spatial = list(values.shape[-dims:])
+        size, spatial[dimension] = spatial[dimension], tiles
+        if size // tiles <= TILE_MAX_ADDED:
+            values = _MEAN[dims](values, tuple(spatial))
+        else:
+            # torch's mean adds pairwise, so its error grows slowly with the size.
+            axis = dimension - dims
+            bounds = ((i * size // tiles, -(-(i + 1) * size // tiles)) for i in range(tiles))
+            values = torch.stack([values.narrow(axis, low, high - low).mean(axis) for low, high in bounds], axis)
+    return values
 
 
 def _largest_component(mask: torch.Tensor, *, diagonal: bool) -> torch.Tensor:
