@@ -92,7 +92,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "mac": Operator(regions.per_sample(10_000, 0.1)),
         "rmac": Operator(regions.region_grid),
         "spoc": Operator(regions.channel_sums),
-        "crow": Operator(regions.per_sample(80_000, 0.8, 2.2)),
+        "crow": Operator(regions.channels_and_positions),
         "scda": Operator(regions.largest_region),
         "strip_pool": Operator(regions.per_sample(10_000, 0.3)),
         "coordinate_pool": Operator(regions.per_sample(10_000, 0.25)),

@@ -12,6 +12,15 @@ import pytest
 import torch
 
 from layer_cases import Case, cases
+from poolservice.specs import (
+    AdaptiveAvgMaxPool1d,
+    CroW2d,
+    MaskedAvgPool2d,
+    MaskedGeMPool2d,
+    MaskedMaxPool2d,
+    PoolSpec,
+    SPoC2d,
+)
 from poolservice.specs.messages import OPERATORS
 from poolservice_server.operator_shapes import output_shape
 from poolservice_server.pool_stage import PoolStage
@@ -89,3 +98,28 @@ def test_no_layer_needs_more_memory_than_a_few_samples_with_their_results(
         _, nbytes = stage_cost(PoolStage.of((case.spec,), shape[0]), shape, np.dtype(np.float32))
         values = math.prod(shape) + math.prod(output_shape(case.spec, shape))
         assert nbytes <= most * 4 * values, case.spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "measured"),
+    [
+        (SPoC2d(center_prior=True), 3),
+        (CroW2d(), 6),
+        (MaskedAvgPool2d(np.ones((1000, 1000), np.float32)), 4),
+        (MaskedMaxPool2d(np.ones((1000, 1000), np.float32)), 7),
+        (MaskedGeMPool2d(np.ones((1000, 1000), np.float32)), 6),
+    ],
+    ids=lambda value: value.operator if isinstance(value, PoolSpec) else str(value),
+)
+def test_the_estimate_of_a_single_channel_counts_its_positions(spec: PoolSpec, measured: float) -> None:
+    shape = (1, 1000, 1000)
+    steps, _ = stage_cost(PoolStage.of((spec,), 1), shape, np.dtype(np.float32))
+    # Nanoseconds for each position, on a 2-core x86-64.
+    assert measured / 4 <= steps / 1e6 <= measured * 4
+
+
+def test_the_estimate_of_long_tiles_counts_their_number() -> None:
+    shape = (1, 2_200_000)
+    steps, _ = stage_cost(PoolStage.of((AdaptiveAvgMaxPool1d(4000),), 1), shape, np.dtype(np.float32))
+    # Nanoseconds on a 2-core x86-64.
+    assert 32e6 / 4 <= steps <= 32e6 * 4

@@ -28,7 +28,16 @@ def per_sample(fixed: float, steps: float, floats: float = 0.0) -> Cost:
 
 def channel_sums(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of spoc. The center prior is a product, for which values are copied if they are not aligned."""
-    return per_sample(10_000, 0.1, 1.0 if spec.center_prior else 0.0)(spec, sample)
+    if not spec.center_prior:
+        return per_sample(10_000, 0.1)(spec, sample)
+    positions = math.prod(sample.spatial)
+    return 10_000 + 0.1 * sample.values + 4 * positions, sample.values + 2.0 * positions
+
+
+def channels_and_positions(_spec: Any, sample: Sample) -> tuple[float, float]:
+    """Return the cost of crow, whose weights of the positions are powers."""
+    positions = math.prod(sample.spatial)
+    return 80_000 + 0.8 * sample.values + 10 * positions, 2.2 * sample.values + 3 * positions
 
 
 def region_grid(spec: Any, sample: Sample) -> tuple[float, float]:

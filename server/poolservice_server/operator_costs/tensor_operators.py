@@ -11,6 +11,8 @@ from poolservice_server.operator_costs.cost import Sample, per_visit
 # For a pixel of a bin: finding it, and adding it or comparing it in each channel. For a point of a box, and a box. For
 # a value of the sample, which is copied, and one of the result. For a call into torch.
 _PIXEL, _ADDED, _COMPARED, _POINT, _BOX, _COPIED, _RESULT, _CALL = 25.0, 0.12, 1.2, 120.0, 4000.0, 1.0, 4.0, 5000.0
+# The conversion of a mask, for each position.
+_MASK = 6.0
 
 # The floats for each of the pixels, and of the points, that are pooled at a time; see `regions_of_interest`.
 _PIXEL_FLOATS, _POINT_FLOATS = 12.0, 20.0
@@ -60,20 +62,22 @@ def masked_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     window, positions = spec.window_in(sample.spatial), math.prod(sample.spatial)
     if spec.kernel_size is None:
         # The mask becomes float64, then float32. The values are copied if they are not aligned.
-        return 0.5 * sample.values, max(3 * positions, positions + sample.values)
+        return 0.5 * sample.values + _MASK * positions, max(3 * positions, positions + sample.values)
     # Sums along one dimension after the other: the product with the mask, its padding, and the sums along the first.
-    steps = 1.5 * sample.values + 0.5 * sum(window.kernel_size) * sample.results
+    steps = 1.5 * sample.values + 0.5 * sum(window.kernel_size) * sample.results + _MASK * positions
     copies = 1 + any(window.padding) + 1 / window.stride[0]
     return steps, copies * sample.values + positions + sample.results
 
 
 def masked_maximum(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the maximum of masked windows, or of whole planes."""
-    return per_visit(2 if spec.kernel_size is None else 3, 1.2)(spec, sample)
+    steps, floats = per_visit(2 if spec.kernel_size is None else 3, 1.2)(spec, sample)
+    return steps + _MASK * math.prod(sample.spatial), floats
 
 
 def masked_power_mean(spec: Any, sample: Sample) -> tuple[float, float]:
     """Return the cost of the generalized mean of masked windows, or of whole planes."""
     # The estimate is between the formula for values whose powers stay in range and the one for others.
     steps, floats = per_visit(1.6 if spec.kernel_size is None else 3.5, 1.7)(spec, sample)
-    return steps, floats + 2.5 * math.prod(sample.spatial)
+    positions = math.prod(sample.spatial)
+    return steps + _MASK * positions, floats + 2.5 * positions
